@@ -1,0 +1,42 @@
+"""Alembic's entry: one transaction, under a lock, on a connection that is given or opened here."""
+
+import sqlalchemy as sa
+from alembic import context
+
+from vecsearch import schema
+
+# Any fixed number: two migrations of one database exclude each other by it.
+LOCK_KEY = 0x766563
+
+
+def run(connection: sa.Connection) -> None:
+    """Migrate over `connection`, whose transaction the caller commits."""
+    connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema.SCHEMA}"))
+    context.configure(
+        connection=connection,
+        target_metadata=schema.metadata,
+        version_table=schema.VERSION_TABLE,
+        version_table_schema=schema.SCHEMA,
+        include_schemas=True,
+    )
+    context.run_migrations()
+
+
+def main() -> None:
+    """Use the connection that `vecsearch.migrate` hands over, or open the settings' database."""
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        run(connection)
+        return
+
+    from vecsearch.config import Settings
+    from vecsearch.database import writing
+    from vecsearch.library import Library
+
+    with Library.open(Settings.load()) as library, writing(library.engine) as opened:
+        run(opened)
+
+
+main()

@@ -1,0 +1,66 @@
+"""Settings: flag > `VECSEARCH_*` environment variable > default."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecsearch.errors import InvalidInput
+
+DEFAULT_MAX_PIXELS = 128_000_000
+
+
+def default_data_dir() -> Path:
+    """Return the user's data folder for vecsearch on this system."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("vecsearch", appauthor=False))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a library needs to open.
+
+    Attributes:
+        database_url: any Postgres >= 16 with pgvector >= 0.8; None means the embedded one.
+        data_dir: where the embedded database lives.
+        device: where encoders run: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
+        max_pixels: pictures with more pixels than this are refused before they are decoded.
+
+    """
+
+    database_url: str | None
+    data_dir: Path
+    device: str = "auto"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        database_url: str | None = None,
+        data_dir: str | Path | None = None,
+        device: str | None = None,
+        max_pixels: int | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> "Settings":
+        """Fill what is not given from the environment, then from the defaults.
+
+        Raises:
+            InvalidInput: an environment variable has a value that cannot be used.
+
+        """
+        if max_pixels is None:
+            text = environ.get("VECSEARCH_MAX_PIXELS") or str(DEFAULT_MAX_PIXELS)
+            if not text.isascii() or not text.isdigit():
+                raise InvalidInput(
+                    f"VECSEARCH_MAX_PIXELS is {text!r}. Set it to a whole number of pixels."
+                )
+            max_pixels = int(text)
+        chosen_dir = data_dir or environ.get("VECSEARCH_DATA_DIR") or default_data_dir()
+        return cls(
+            database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,
+            data_dir=Path(chosen_dir).expanduser().absolute(),
+            device=device or environ.get("VECSEARCH_DEVICE") or "auto",
+            max_pixels=max_pixels,
+        )

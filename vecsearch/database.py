@@ -1,0 +1,142 @@
+"""From a URL to connections, and from driver errors to ours: the one place for both."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from vecsearch import schema
+from vecsearch.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    ExtensionMissing,
+    InvalidInput,
+    VecsearchError,
+)
+
+CONNECT_TIMEOUT_S = 10
+EXTENSION_HELP = (
+    "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
+    "or use the embedded database by leaving the URL out."
+)
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Return an Engine for any Postgres URL; nothing is connected yet.
+
+    Raises:
+        InvalidInput: the URL is not a Postgres URL.
+
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise InvalidInput(
+            f"{_without_password(url)!r} is not a Postgres URL. "
+            "Give one like postgresql://user:password@host:5432/database."
+        )
+    parsed = parsed.set(drivername="postgresql+psycopg")
+    if "connect_timeout" not in parsed.query:
+        parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+    engine = sa.create_engine(parsed, pool_pre_ping=True)
+    sa.event.listen(engine, "connect", _on_connect)
+    return engine
+
+
+def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
+    """Put our schema, and whichever one pgvector was installed in, on the session's path."""
+    connection.execute(
+        "SELECT set_config('search_path', concat_ws(', ', %s::text,"
+        " nullif(current_setting('search_path'), ''),"
+        " (SELECT quote_ident(n.nspname) FROM pg_extension AS e"
+        "  JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector')), false)",
+        [schema.SCHEMA],
+    )
+    connection.commit()
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a read-only transaction that is rolled back at the end."""
+    with translated(), engine.connect() as connection:
+        connection.execute(sa.text("SET TRANSACTION READ ONLY"))
+        yield connection
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a transaction that is committed at the end."""
+    with translated(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def session(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection whose transactions the caller begins and commits."""
+    with translated(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def translated(statement: str | None = None) -> Iterator[None]:
+    """Turn SQLAlchemy's and psycopg's errors into ours.
+
+    Args:
+        statement: the text that was sent, so that an error's position can be pointed at.
+
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        raise _ours(error.orig, statement) from error
+    except psycopg.Error as error:
+        raise _ours(error, statement) from error
+
+
+def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
+    if not isinstance(error, psycopg.Error):
+        return DatabaseError(f"The database failed: {error}.")
+    message = (error.diag.message_primary or str(error)).strip()
+    if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
+        reason = re.sub(r"\s+", " ", message).rstrip(".")
+        return DatabaseUnavailable(
+            f"Cannot use the database: {reason}. "
+            "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
+        )
+    if error.sqlstate in {"0A000", "58P01"} and '"vector"' in message:
+        return ExtensionMissing(f"The server lacks pgvector: {message}. {EXTENSION_HELP}")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and '"vector"' in message:
+        return ExtensionMissing(
+            f"This role may not install pgvector: {message}. "
+            "Ask an administrator to run CREATE EXTENSION vector."
+        )
+    if isinstance(error, psycopg.errors.DiskFull):
+        return DatabaseError(
+            f"The database's disk is full: {message}. Free some space and run this again; "
+            "what was committed is kept."
+        )
+    detail = [message]
+    if statement is not None and error.diag.statement_position:
+        detail.append(_pointed_at(statement, int(error.diag.statement_position)))
+    if error.diag.message_hint:
+        detail.append(f"Hint: {error.diag.message_hint}")
+    return DatabaseError("\n".join(detail))
+
+
+def _pointed_at(statement: str, position: int) -> str:
+    """Return the line of `statement` that holds the 1-based `position`, a caret under it."""
+    before = statement[: position - 1]
+    column = len(before) - (before.rfind("\n") + 1)
+    line = statement.split("\n")[before.count("\n")]
+    # A vector's literal is longer than any terminal.
+    start = max(0, column - 60)
+    return f"  {line[start : column + 60]}\n  {' ' * (column - start)}^"
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)

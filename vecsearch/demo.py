@@ -1,0 +1,244 @@
+"""The demo: pictures drawn on the spot, ingested, queried, shown. Needs no network."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecsearch import render
+from vecsearch.encoders import DEFAULT_MODEL
+from vecsearch.errors import WeightsUnavailable
+from vecsearch.ingest import Progress
+from vecsearch.library import Library
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+    from PIL.ImageDraw import ImageDraw
+
+COLLECTION = "demo"
+SIZE = 256
+PER_FAMILY = 24
+NEIGHBOURS = 10
+SEED = 7
+EPOCHS = 20
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class DemoQuery:
+    """One query of the demo and how many of its nearest are of its own family."""
+
+    query: str
+    family: str
+    same_family: int
+    of: int
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo came to.
+
+    Attributes:
+        same_family, of: over all queries.
+        by_chance: what `same_family` would be if neighbours were drawn at random.
+        sheet: the contact sheet's path.
+        example: a picture to go on with.
+
+    """
+
+    queries: list[DemoQuery]
+    same_family: int
+    of: int
+    by_chance: float
+    sheet: Path
+    example: Path
+
+
+def run(
+    library: Library,
+    folder: Path,
+    *,
+    weights: Path | None,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> DemoResult:
+    """Draw, ingest, query one picture of each family, and draw the contact sheet.
+
+    Args:
+        library: an open one.
+        folder: where pictures, encoder and sheet are put.
+        weights: ResNet50's, from a file; None tries the model hub.
+        say: told what happens.
+        on_progress: see `Library.ingest`.
+
+    """
+    pictures = folder / "pictures"
+    say(f"Drawing {len(FAMILIES)} families of {PER_FAMILY} pictures in {pictures}")
+    draw_pictures(pictures)
+    existing = {row.name: row for row in library.collections()}.get(COLLECTION)
+    if existing is not None:
+        say(f"Using collection {COLLECTION!r} again, made by {existing.model}")
+        library.ingest([pictures], collection=COLLECTION, on_progress=on_progress)
+    else:
+        _ingest_first_time(library, folder, weights, say, on_progress)
+    queries = []
+    sheet = None
+    for family in FAMILIES:
+        query = pictures / family / "00.png"
+        answer = library.query(query, collection=COLLECTION, k=NEIGHBOURS, exclude_self=True)
+        same = sum(hit.label == family for hit in answer)
+        queries.append(DemoQuery(f"{family}/00.png", family, same, len(answer.hits)))
+        if sheet is None:
+            sheet = render.contact_sheet(
+                query,
+                answer.hits,
+                title=f"The nearest to {family}/00.png of {len(FAMILIES) * PER_FAMILY} pictures",
+                max_pixels=library.settings.max_pixels,
+            )
+    assert sheet is not None  # noqa: S101 - for the type checker: there are families
+    sheet_file = folder / "contact-sheet.png"
+    render.save_picture(sheet, sheet_file)
+    total = sum(item.of for item in queries)
+    return DemoResult(
+        queries=queries,
+        same_family=sum(item.same_family for item in queries),
+        of=total,
+        by_chance=total * (PER_FAMILY - 1) / (len(FAMILIES) * PER_FAMILY - 1),
+        sheet=sheet_file.absolute(),
+        example=pictures / next(iter(FAMILIES)) / "00.png",
+    )
+
+
+def _ingest_first_time(
+    library: Library,
+    folder: Path,
+    weights: Path | None,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    pictures = folder / "pictures"
+    try:
+        library.ingest([pictures], collection=COLLECTION, weights=weights, on_progress=on_progress)
+    except WeightsUnavailable as error:
+        if weights is not None:
+            raise
+        say(str(error))
+        say(f"So instead of {DEFAULT_MODEL}, an autoencoder is trained now: about a minute")
+        model = (folder / "autoencoder.safetensors").absolute()
+        for epoch in Library.train_autoencoder(
+            [pictures], model, settings=library.settings, epochs=EPOCHS, seed=SEED
+        ):
+            if epoch.epoch % 5 == 0:
+                say(f"  epoch {epoch.epoch} of {EPOCHS}: loss {epoch.validation_loss:.4f}")
+        library.ingest(
+            [pictures], collection=COLLECTION, model=str(model), on_progress=on_progress
+        )
+
+
+def draw_pictures(folder: Path) -> None:
+    """Draw every family into a folder of its name; the same pictures each time."""
+    import PIL.Image
+    from PIL import ImageDraw
+
+    for family, draw in FAMILIES.items():
+        (folder / family).mkdir(parents=True, exist_ok=True)
+        for number in range(PER_FAMILY):
+            file = folder / family / f"{number:02}.png"
+            if file.exists():
+                continue
+            random_ = random.Random(f"{SEED}/{family}/{number}")  # noqa: S311 - a seeded drawing
+            light, dark = _colours(random_)
+            picture: Picture = PIL.Image.new("RGB", (SIZE, SIZE), light)
+            draw(ImageDraw.Draw(picture), random_, dark)
+            picture.save(file)
+
+
+def _colours(random_: random.Random) -> tuple[Colour, Colour]:
+    """Return a light paper and a dark ink, so that shape and not colour tells families apart."""
+    light = tuple(random_.randint(200, 250) for _ in range(3))
+    dark = tuple(random_.randint(10, 110) for _ in range(3))
+    return (light[0], light[1], light[2]), (dark[0], dark[1], dark[2])
+
+
+def _disc(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    radius = random_.randint(60, 85)
+    x, y = random_.randint(110, 146), random_.randint(110, 146)
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
+
+
+def _ring(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    radius = random_.randint(85, 110)
+    x, y = random_.randint(118, 138), random_.randint(118, 138)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    draw.ellipse(box, outline=ink, width=random_.randint(22, 34))
+
+
+def _cross(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    half = random_.randint(20, 30)
+    x, y = random_.randint(110, 146), random_.randint(110, 146)
+    draw.rectangle((x - half, 0, x + half, SIZE), fill=ink)
+    draw.rectangle((0, y - half, SIZE, y + half), fill=ink)
+
+
+def _diagonal(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    shift = random_.randint(-30, 30)
+    draw.line((shift, 0, SIZE + shift, SIZE), fill=ink, width=random_.randint(50, 70))
+
+
+def _frame(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    draw.rectangle((0, 0, SIZE - 1, SIZE - 1), outline=ink, width=random_.randint(35, 55))
+
+
+def _horizon(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    draw.rectangle((0, random_.randint(118, 150), SIZE, SIZE), fill=ink)
+
+
+def _curtain(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    draw.rectangle((0, 0, random_.randint(106, 140), SIZE), fill=ink)
+
+
+def _mountain(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    peak = (random_.randint(105, 151), random_.randint(15, 50))
+    draw.polygon([(0, SIZE), peak, (SIZE, SIZE)], fill=ink)
+
+
+def _diamond(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    reach = random_.randint(100, 120)
+    middle = SIZE // 2
+    points = [(0, -reach), (reach, 0), (0, reach), (-reach, 0)]
+    draw.polygon([(middle + x, middle + y) for x, y in points], fill=ink)
+
+
+def _bars(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    shift = random_.randint(-8, 8)
+    for left in range(20, SIZE, 96):
+        draw.rectangle((left + shift, 0, left + shift + 40, SIZE), fill=ink)
+
+
+def _star(draw: "ImageDraw", random_: random.Random, ink: Colour) -> None:
+    turn = random_.uniform(-0.1, 0.1)
+    middle = SIZE / 2
+    points = []
+    for corner in range(10):
+        reach = 125 if corner % 2 == 0 else 45
+        angle = math.pi * corner / 5 + turn
+        points.append((middle + reach * math.sin(angle), middle - reach * math.cos(angle)))
+    draw.polygon(points, fill=ink)
+
+
+FAMILIES: dict[str, Callable[["ImageDraw", random.Random, Colour], None]] = {
+    "ring": _ring,
+    "disc": _disc,
+    "cross": _cross,
+    "diagonal": _diagonal,
+    "frame": _frame,
+    "horizon": _horizon,
+    "curtain": _curtain,
+    "mountain": _mountain,
+    "diamond": _diamond,
+    "bars": _bars,
+    "star": _star,
+}

@@ -1,0 +1,247 @@
+"""Encoders turn pixels into vectors. Importing this loads no torch; using an encoder does."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vecsearch.errors import EncoderError, EncoderMismatch, WeightsMismatch, WeightsUnavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+DEFAULT_MODEL = "resnet50"
+AUTOENCODER = "autoencoder"
+# Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
+ALIASES = {"resnet50": "resnet50.tv_in1k"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two vectors comparable: all of it must be equal.
+
+    Attributes:
+        model: a timm model with its tag, or "autoencoder".
+        layer: the layer whose output is the embedding.
+        weights_sha256: of the loaded tensors, by name; independent of the file's format.
+        preprocessing: how a picture becomes the encoder's input; JSON values.
+
+    """
+
+    model: str
+    layer: str
+    weights_sha256: str
+    preprocessing: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where weights came from.
+
+    Attributes:
+        source: an absolute path; None is the model hub.
+        file_sha256: of that file when it was read; None with the hub.
+
+    """
+
+    source: str | None
+    file_sha256: str | None
+
+
+class Encoder(Protocol):
+    """Turns pictures into vectors."""
+
+    @property
+    def identity(self) -> Identity:
+        """What this encoder's vectors can be compared with."""
+
+    @property
+    def weights(self) -> Weights:
+        """Where its weights came from."""
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in one embedding."""
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
+        """Return the encoder's input, shape (channels, height, width); safe to call in threads.
+
+        Args:
+            pixels: mode RGB, any size.
+
+        """
+
+    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions), of inputs (n, channels, height, width)."""
+
+
+class LazyEncoder:
+    """An encoder that is loaded when it is first used, once, by whichever thread comes first.
+
+    A failure is kept, too: threads that wait for the encoder do not each try again.
+    """
+
+    def __init__(self, load: Callable[[], Encoder]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+        self._error: EncoderError | None = None
+
+    def _loaded(self) -> Encoder:
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if self._encoder is None:
+                try:
+                    self._encoder = self._load()
+                except EncoderError as error:
+                    self._error = error
+                    raise
+            return self._encoder
+
+    @property
+    def identity(self) -> Identity:
+        """See `Encoder`."""
+        return self._loaded().identity
+
+    @property
+    def weights(self) -> Weights:
+        """See `Encoder`."""
+        return self._loaded().weights
+
+    @property
+    def dimensions(self) -> int:
+        """See `Encoder`."""
+        return self._loaded().dimensions
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
+        """See `Encoder`."""
+        return self._loaded().prepare(pixels)
+
+    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        """See `Encoder`."""
+        return self._loaded().embed(batch)
+
+
+def load(model: str, weights: str | Path | None, *, device: str) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        model: a timm model's name, or the path of an autoencoder's file.
+        weights: a safetensors file or a PyTorch state dict; None downloads them from the hub.
+        device: "auto", "cpu", "cuda", …
+
+    Raises:
+        UnknownModel, WeightsUnavailable, WeightsMismatch: see `vecsearch.errors`.
+
+    """
+    if is_file_name(model):
+        from vecsearch.encoders.autoencoder import AutoencoderEncoder
+
+        return AutoencoderEncoder.load(model, device=device)
+    from vecsearch.encoders.timm import TimmEncoder
+
+    return TimmEncoder.load(model, weights, device=device)
+
+
+def for_collection(
+    name: str,
+    stored: Identity,
+    stored_weights: Weights,
+    *,
+    model: str | None,
+    weights: str | Path | None,
+    device: str,
+) -> Encoder:
+    """Return the encoder of an existing collection, loaded only when it is used.
+
+    What can be checked without torch is checked now: a model or a weights file that is named and
+    is not the collection's own is loaded at once, to be compared with it.
+
+    Raises:
+        EncoderMismatch: `model` or `weights` are another encoder's.
+        WeightsMismatch: the weights file changed since the collection was made.
+        WeightsUnavailable: the weights file is gone.
+
+    """
+    if model is not None and is_file_name(model):
+        model, weights = AUTOENCODER, model
+    if model is not None and ALIASES.get(model, model) != stored.model:
+        _require_same_model(name, model, stored)
+    source = str(weights) if weights is not None else stored_weights.source
+    unchanged = source is None
+    if source is not None and os.path.isfile(source):  # noqa: PTH113 - a string from the database
+        unchanged = file_sha256(source) == stored_weights.file_sha256
+
+    def load_same() -> Encoder:
+        if weights is None and source is not None and not Path(source).is_file():
+            raise WeightsUnavailable(
+                f"The weights of collection {name!r} were read from {source}, which is gone. "
+                f"Name the file's new place with {_flag(stored)} FILE."
+            )
+        encoder = (
+            load(source, None, device=device)
+            if stored.model == AUTOENCODER and source is not None
+            else load(stored.model, source, device=device)
+        )
+        if encoder.identity != stored:
+            if weights is None and source is not None:
+                raise WeightsMismatch(
+                    f"The weights file {source} has changed since collection {name!r} was made. "
+                    f"Name the original with {_flag(stored)} FILE, or ingest into a new "
+                    "--collection."
+                )
+            raise EncoderMismatch(_mismatch(name, encoder.identity, stored))
+        return encoder
+
+    lazy = LazyEncoder(load_same)
+    if weights is not None and not unchanged:
+        _ = lazy.identity
+    return lazy
+
+
+def is_file_name(model: str) -> bool:
+    """Tell whether a --model value names a file rather than a timm model."""
+    return model.endswith(".safetensors") or os.sep in model or Path(model).is_file()
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flag(stored: Identity) -> str:
+    return "--model" if stored.model == AUTOENCODER else "--weights"
+
+
+def _require_same_model(name: str, model: str, stored: Identity) -> None:
+    full_name = model
+    if model != AUTOENCODER:
+        from vecsearch.encoders.timm import full_model_name
+
+        full_name = full_model_name(model)
+    if full_name != stored.model:
+        raise EncoderMismatch(
+            f"Collection {name!r} was made by {stored.model}, and vectors of {full_name} cannot "
+            "be compared with it. Leave --model out, or use a collection of its own: "
+            "--collection NAME"
+        )
+
+
+def _mismatch(name: str, given: Identity, stored: Identity) -> str:
+    differing = [
+        field.replace("_sha256", "")
+        for field in ("model", "layer", "weights_sha256", "preprocessing")
+        if getattr(given, field) != getattr(stored, field)
+    ]
+    return (
+        f"Collection {name!r} was made by {stored.model} with other {' and '.join(differing)}, "
+        "so the vectors cannot be compared. Use its own weights, or a collection of its own: "
+        "--collection NAME"
+    )

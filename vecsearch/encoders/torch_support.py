@@ -1,0 +1,43 @@
+"""What every encoder that runs on torch shares."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+
+from vecsearch.errors import InvalidInput
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is CUDA if there is one.
+
+    Raises:
+        InvalidInput: there is no such device here.
+
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInput(
+            f"There is no device {name!r} here. Use --device auto, cpu or cuda."
+        ) from error
+    return device
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of tensors by name, dtype, shape and bytes, in hex.
+
+    Counters of training batches are left out: they play no part in an embedding, and conversions
+    between file formats drop them.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.endswith("num_batches_tracked"):
+            continue
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

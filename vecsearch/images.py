@@ -1,0 +1,345 @@
+"""Finding image files, hashing them, decoding them: no database, no encoder."""
+
+import hashlib
+import io
+import math
+import os
+import stat
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vecsearch.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif
+    from PIL.Image import Image as Picture
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif".split()
+)
+JUNK_FOLDERS = frozenset(
+    {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that looks like an image, not opened yet.
+
+    Attributes:
+        path: absolute; symbolic links are kept as they were met.
+        relative: the path below the root that it was found under.
+        file_size: bytes.
+        modified_at: to the microsecond, which is what the database keeps.
+
+    """
+
+    path: str
+    relative: str
+    file_size: int
+    modified_at: datetime
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return os.path.basename(self.path)  # noqa: PTH119 - as strings: this runs per file
+
+    @property
+    def label(self) -> str:
+        """The name of the folder the file is in."""
+        return os.path.basename(os.path.dirname(self.path))  # noqa: PTH119, PTH120 - likewise
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file or folder that cannot be used, and why, in words for its owner."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an image file says of itself.
+
+    Attributes:
+        sha256: of the file's bytes, in hex.
+        width, height: in pixels, upright.
+        format: Pillow's name: JPEG, PNG, …
+        taken_at: the camera's local time, naive.
+        latitude, longitude: degrees north and east.
+        exif: JSON values by tag name.
+
+    """
+
+    sha256: str
+    width: int
+    height: int
+    format: str
+    taken_at: datetime | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    exif: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A decoded picture, mode RGB and upright, beside the facts of its file."""
+
+    pixels: "Picture"
+    facts: Facts
+
+
+class Walk:
+    """The image files under some paths; iterate once, then read what was left out.
+
+    Folders are walked in order of name. Links to folders are followed after everything else, and
+    no folder is entered twice, so links cannot loop. Hidden files and folders and other systems'
+    junk are skipped, unless they are named as roots. A file that is named is taken whatever its
+    suffix.
+
+    Attributes:
+        roots: the absolute paths to walk.
+        unreadable: folders that could not be listed and files that could not be examined.
+        skipped: how many files were left out because their suffix is not an image's.
+
+    """
+
+    def __init__(self, paths: Iterable[str | Path]) -> None:
+        self.roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
+        self.unreadable: list[Unreadable] = []
+        self.skipped = 0
+        for root in self.roots:
+            if not os.path.exists(root):  # noqa: PTH110 - strings throughout
+                raise InvalidInput(f"{root} does not exist. Check the path.")
+
+    def __iter__(self) -> Iterator[File]:
+        entered: set[tuple[int, int]] = set()
+        folders = deque((root, root) for root in self.roots)
+        links: deque[tuple[str, str]] = deque()
+        while folders or links:
+            path, root = (folders or links).popleft()
+            try:
+                info = os.stat(path)  # noqa: PTH116 - strings throughout
+                if not stat.S_ISDIR(info.st_mode):
+                    yield from self._file(path, root, info)
+                    continue
+                if (info.st_dev, info.st_ino) in entered:
+                    continue
+                entered.add((info.st_dev, info.st_ino))
+                with os.scandir(path) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                self.unreadable.append(Unreadable(path, _os_reason(error)))
+                continue
+            below: list[tuple[str, str]] = []
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in JUNK_FOLDERS:
+                    continue
+                try:
+                    if entry.is_dir():
+                        (links if entry.is_symlink() else below).append((entry.path, root))
+                    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122
+                        yield from self._file(entry.path, root, entry.stat())
+                    else:
+                        self.skipped += 1
+                except OSError as error:
+                    self.unreadable.append(Unreadable(entry.path, _os_reason(error)))
+            folders.extendleft(reversed(below))
+
+    def _file(self, path: str, root: str, info: os.stat_result) -> Iterator[File]:
+        if not stat.S_ISREG(info.st_mode):
+            self.unreadable.append(Unreadable(path, "It is not a regular file."))
+            return
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            self.unreadable.append(Unreadable(shown, "Its name is not valid UTF-8; rename it."))
+            return
+        relative = path[len(root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119
+        yield File(path, relative, info.st_size, _modified_at(info))
+
+
+def _modified_at(info: os.stat_result) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=info.st_mtime_ns // 1000)
+    except OverflowError:
+        return _EPOCH  # a broken clock's year 10000
+
+
+def file_sha256(path: str) -> str | Unreadable:
+    """Return the SHA-256 of the file's bytes, in hex, in bounded memory."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - strings throughout
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Unreadable(path, _os_reason(error))
+
+
+def bytes_sha256(content: bytes) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def load(path: str, *, max_pixels: int) -> Image | Unreadable:
+    """Read, hash and decode the file at `path`."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - strings throughout
+            content = file.read()
+    except OSError as error:
+        return Unreadable(path, _os_reason(error))
+    return decode(content, path, max_pixels=max_pixels)
+
+
+def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
+    """Decode a file's bytes: upright, RGB; of an animation or a multi-page file, the first frame.
+
+    Args:
+        content: the whole file.
+        path: what to call it if it is unreadable.
+        max_pixels: refuse larger pictures before decoding them.
+
+    """
+    import PIL.Image
+    from PIL import ImageOps
+
+    _register_heif()
+    if not content:
+        return Unreadable(path, "The file is empty.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd EXIF and of large pictures; the cap below is ours.
+            warnings.simplefilter("ignore")
+            picture = PIL.Image.open(io.BytesIO(content))
+            if picture.width * picture.height > max_pixels:
+                return Unreadable(
+                    path,
+                    f"It has {picture.width * picture.height / 1e6:.0f} million pixels; the limit "
+                    f"is {max_pixels / 1e6:.0f} million (--max-pixels).",
+                )
+            exif = picture.getexif()
+            file_format = picture.format or "unknown"
+            picture.load()
+            upright = _to_rgb(ImageOps.exif_transpose(picture))
+            tags = _exif_tags(exif)
+    except PIL.UnidentifiedImageError:
+        return Unreadable(path, "It is not an image, or of a format that cannot be read.")
+    except MemoryError:
+        return Unreadable(path, "There is not enough memory to decode it.")
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
+        return Unreadable(path, f"The image is damaged: {_sentence(error)}")
+    facts = Facts(
+        sha256=bytes_sha256(content),
+        width=upright.width,
+        height=upright.height,
+        format=file_format,
+        taken_at=_taken_at(tags),
+        latitude=_degrees(tags, "GPSLatitude", "S", 90),
+        longitude=_degrees(tags, "GPSLongitude", "W", 180),
+        exif=tags,
+    )
+    return Image(upright, facts)
+
+
+@cache
+def _register_heif() -> None:
+    import PIL.Image
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    # Ours is the cap that counts, and it is checked before decoding.
+    PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+def _to_rgb(picture: "Picture") -> "Picture":
+    """Return the picture as a person would see it on white paper, in 8-bit RGB."""
+    import numpy as np
+    import PIL.Image
+
+    if picture.mode.startswith(("I", "F")):
+        # 16-bit grey, 32-bit grey, floats: Pillow's own conversion clips them at 255.
+        values = np.asarray(picture, dtype=np.float64)
+        values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+        top = 65_535.0 if picture.mode.startswith("I") else 1.0
+        if values.max(initial=0.0) > top or values.min(initial=0.0) < 0:
+            values -= values.min()
+            top = values.max() or 1.0
+        grey = PIL.Image.fromarray((values * (255.0 / top)).round().astype(np.uint8))
+        return grey.convert("RGB")
+    if picture.has_transparency_data:
+        with_alpha = picture.convert("RGBA")
+        paper = PIL.Image.new("RGBA", picture.size, "white")
+        return PIL.Image.alpha_composite(paper, with_alpha).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _exif_tags(exif: "Exif") -> dict[str, Any]:
+    from PIL import ExifTags
+
+    tags: dict[str, Any] = {}
+    for names, items in (
+        (ExifTags.TAGS, exif.items()),
+        (ExifTags.TAGS, exif.get_ifd(ExifTags.IFD.Exif).items()),
+        (ExifTags.GPSTAGS, exif.get_ifd(ExifTags.IFD.GPSInfo).items()),
+    ):
+        for tag, value in items:
+            clean = _json_value(value)
+            if tag in names and clean is not None:
+                tags[names[tag]] = clean
+    for pointer in ("ExifOffset", "GPSInfo", "ExifInteroperabilityOffset"):
+        tags.pop(pointer, None)
+    return tags
+
+
+def _json_value(value: object) -> Any:
+    """Return what JSON and Postgres can hold of an EXIF value; None for what they cannot."""
+    if isinstance(value, str):
+        text = value.replace("\0", "").strip()
+        return text.encode(errors="replace").decode() or None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, bytes) or not hasattr(value, "__float__"):
+        return None
+    try:
+        number = float(value)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _taken_at(tags: dict[str, Any]) -> datetime | None:
+    for name in ("DateTimeOriginal", "DateTimeDigitized"):
+        try:
+            return datetime.strptime(str(tags[name])[:19], "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 - EXIF has no zone
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _degrees(tags: dict[str, Any], name: str, negative: str, limit: int) -> float | None:
+    match tags.get(name):
+        case [(int() | float()) as d, (int() | float()) as m, (int() | float()) as s]:
+            degrees = d + m / 60 + s / 3600
+        case _:
+            return None
+    if str(tags.get(f"{name}Ref", "")).upper().startswith(negative):
+        degrees = -degrees
+    return degrees if abs(degrees) <= limit else None
+
+
+def _os_reason(error: OSError) -> str:
+    return _sentence(error.strerror or error)
+
+
+def _sentence(text: object) -> str:
+    return f"{str(text).strip().splitlines()[0] if str(text).strip() else 'no details'}".rstrip(".") + "."

@@ -1,0 +1,386 @@
+"""From files to rows: hash, look up, decode, embed, write; one transaction a batch.
+
+While the encoder works on one batch, threads hash and decode the next. Lookups for a batch happen
+before the previous one is written, so what is in flight is remembered here.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import numpy as np
+import sqlalchemy as sa
+
+from vecsearch import images, metadata, schema
+from vecsearch.encoders import Encoder
+from vecsearch.errors import EncoderMismatch
+from vecsearch.images import Unreadable
+from vecsearch.queries import catalog, writes
+from vecsearch.queries.writes import Content, Embedded, Known, Pending
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The encoder's throughput on a CPU is flat from here on, and a kill loses at most this much.
+BATCH_SIZE = 32
+
+
+@dataclass
+class Summary:
+    """What became of the files: added + updated + moved + copied + unchanged + failed = files.
+
+    Attributes:
+        added: new content at a new path.
+        updated: new content at a known path.
+        moved: known content at a new path, its old path gone.
+        copied: known content at a new path, its old path still there.
+        unchanged: known content at a known path.
+        pruned: rows removed because their files are gone.
+        failed: files and folders that could not be read.
+
+    """
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    copied: int = 0
+    unchanged: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to ingest.
+
+    Attributes:
+        prune: delete rows under the roots whose files are gone.
+        dry_run: write nothing, decode nothing, say what would be done.
+        metadata_file: CSV or JSON lines that fill `metadata`.
+        max_pixels: pictures with more are recorded as unreadable.
+
+    """
+
+    prune: bool = False
+    dry_run: bool = False
+    metadata_file: Path | None = None
+    max_pixels: int = 128_000_000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        done, total: files to open; what is unchanged is not among them.
+        summary: the counts so far.
+        notes: what a user should be told, complete with the last progress.
+
+    """
+
+    done: int
+    total: int
+    summary: Summary
+    notes: tuple[str, ...] = ()
+
+
+Decoded = tuple[images.Facts, "NDArray[np.float32]"] | Unreadable
+
+
+@dataclass
+class _Batch:
+    """Files on their way: some to be embedded, some whose content a row holds, some broken."""
+
+    embed: list[tuple[Pending, "Future[Decoded] | None"]] = field(default_factory=list)
+    known: list[tuple[Pending, Known]] = field(default_factory=list)
+    failed: list[Unreadable] = field(default_factory=list)
+    counts: dict[UUID, str] = field(default_factory=dict)
+    # The row to take each content from: within this batch, and once it is written.
+    origins: dict[str, UUID] = field(default_factory=dict)
+    sources: dict[str, UUID] = field(default_factory=dict)
+    # Rows that will hold another content than they do now.
+    overwritten: set[UUID] = field(default_factory=set)
+
+
+class Ingest:
+    """One run over a walk's files; iterate it to make it happen.
+
+    Args:
+        connection: a session of its own, outside any transaction.
+        name: the collection; made with the first batch that has something to store.
+        walk: the files.
+        encoder: used, and so loaded, only if there is new content.
+        options: how.
+
+    """
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        name: str,
+        walk: images.Walk,
+        encoder: Encoder,
+        options: Options,
+    ) -> None:
+        self._connection = connection
+        self._name = schema.require_collection_name(name)
+        self._walk = walk
+        self._encoder = encoder
+        self._options = options
+        self._collection: catalog.Collection | None = None
+        self._table: sa.Table | None = None
+        self._in_flight: list[_Batch] = []
+        self._claimed: set[UUID] = set()
+        self._broken: dict[UUID, str] = {}
+        self.summary = Summary()
+
+    def __iter__(self) -> Iterator[Progress]:
+        """Ingest, yielding progress after each batch.
+
+        Raises:
+            VecsearchError: whatever stops a run; what was committed stays, and a next run
+                carries on.
+
+        """
+        if self._options.metadata_file is not None:
+            for _ in metadata.read_records(self._options.metadata_file):
+                pass  # a bad line is found before anything is written
+        total = self._survey()
+        yield Progress(0, total, self.summary)
+        done = 0
+        workers = os.cpu_count() or 1
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        try:
+            for batch in self._batches(pool):
+                self._write(batch)
+                done += len(batch.counts) + len(batch.failed)
+                yield Progress(done, total, self.summary)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        yield Progress(total, total, self.summary, tuple(self._conclude()))
+
+    def _survey(self) -> int:
+        """Compare the walk with the table, set against set; return how many files to open."""
+        with self._connection.begin():
+            seen = writes.record_seen(self._connection, self._walk)
+            self._collection = self._find_collection()
+            self._table = self._collection.table if self._collection else None
+            pending = writes.record_pending(self._connection, self._table)
+            if not self._options.dry_run:
+                writes.forget_gone_errors(self._connection, self._name, self._scope())
+            self._record_failures(self._walk.unreadable, read=[])
+        self.summary.unchanged = seen - pending
+        self.summary.failed = len(self._walk.unreadable)
+        return pending
+
+    def _find_collection(self) -> catalog.Collection | None:
+        exists = self._connection.scalar(
+            sa.select(sa.func.to_regclass(schema.collections.fullname))
+        )
+        # A dry run may meet a database that has no tables yet.
+        return catalog.find_collection(self._connection, self._name) if exists else None
+
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[_Batch]:
+        """Yield batches that are being decoded, each while the next is being read."""
+        after = 0
+        while True:
+            with self._connection.begin():
+                files = writes.next_pending(self._connection, after, BATCH_SIZE)
+            if files:
+                after = files[-1].position
+                self._in_flight.append(self._sort(files, pool))
+            ahead = 1 if files else 0
+            while len(self._in_flight) > ahead:
+                yield self._in_flight[0]
+                del self._in_flight[0]
+            if not files:
+                return
+
+    def _sort(self, files: list[Pending], pool: ThreadPoolExecutor) -> _Batch:
+        """Decide for each file what is to be done, and have new content decoded."""
+        batch = _Batch()
+        self_and_ahead = [*self._in_flight, batch]
+        hashes: dict[UUID, str] = {}
+        readable: list[tuple[Pending, str]] = []
+        paths = [item.file.path for item in files]
+        for item, digest in zip(files, pool.map(images.file_sha256, paths), strict=True):
+            if isinstance(digest, Unreadable):
+                batch.failed.append(digest)
+            else:
+                readable.append((item, digest))
+                hashes[writes.image_id(item.file.path)] = digest
+        contents: dict[str, list[Content]] = {}
+        if self._table is not None and hashes:
+            with self._connection.begin():
+                contents = writes.find_contents(self._connection, self._table, hashes.values())
+        for item, digest in readable:
+            row_id = writes.image_id(item.file.path)
+            if item.stored and all(row.id != row_id for row in contents.get(digest, ())):
+                batch.overwritten.add(row_id)
+        stale = set().union(*(flying.overwritten for flying in self_and_ahead))
+        for item, digest in readable:
+            rows = [row for row in contents.get(digest, ()) if row.id not in stale]
+            self._place(batch, item, digest, rows, pool)
+        return batch
+
+    def _place(
+        self,
+        batch: _Batch,
+        item: Pending,
+        digest: str,
+        rows: list[Content],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        row_id = writes.image_id(item.file.path)
+        gone = None if item.stored else self._gone(item, rows)
+        in_flight = [flying.sources[digest] for flying in self._in_flight if digest in flying.sources]
+        unclaimed = [row.id for row in rows if row.id not in self._claimed]
+        source = next(iter([*in_flight, *unclaimed]), None)
+        source = batch.origins.get(digest, source)
+        if any(row.id == row_id for row in rows):
+            outcome, known = "unchanged", Known(item.file, digest, row_id)  # only touched
+        elif gone is not None:
+            self._claimed.add(gone)
+            outcome, known = "moved", Known(item.file, digest, gone, moved=True)
+        elif source is not None:
+            outcome = "updated" if item.stored else "copied"
+            known = Known(item.file, digest, source)
+        else:
+            outcome, known = "updated" if item.stored else "added", None
+        batch.counts[row_id] = outcome
+        batch.sources.setdefault(digest, row_id)
+        batch.origins.setdefault(digest, row_id if known is None else known.source)
+        if known is not None:
+            batch.known.append((item, known))
+        elif self._options.dry_run:
+            batch.embed.append((item, None))
+        else:
+            batch.embed.append((item, pool.submit(self._decode, item.file.path)))
+
+    def _gone(self, item: Pending, rows: list[Content]) -> UUID | None:
+        """Return a row of this content whose file is gone: by preference one of the same name."""
+        left = [row for row in rows if row.id not in self._claimed]
+        left.sort(key=lambda row: Path(row.path).name != item.file.name)
+        return next((row.id for row in left if not Path(row.path).exists()), None)
+
+    def _decode(self, path: str) -> Decoded:
+        image = images.load(path, max_pixels=self._options.max_pixels)
+        if isinstance(image, Unreadable):
+            return image
+        # The pixels go no further: a batch of full-size pictures is gigabytes.
+        return image.facts, self._encoder.prepare(image.pixels)
+
+    def _write(self, batch: _Batch) -> None:
+        """Embed what is new and store the batch, all or nothing."""
+        if not self._options.dry_run:
+            rows = self._embed(batch)
+            known = [row for item, row in batch.known if not self._breaks(batch, item, row)]
+            with self._connection.begin():
+                if rows and self._table is None:
+                    self._create_collection()
+                if self._table is not None and rows:
+                    writes.write_embedded(self._connection, self._table, rows)
+                if self._table is not None and known:
+                    writes.write_known(self._connection, self._table, known)
+                read = [row.file.path for row in (*rows, *known)]
+                self._record_failures(batch.failed, read)
+        for outcome in batch.counts.values():
+            setattr(self.summary, outcome, getattr(self.summary, outcome) + 1)
+        self.summary.failed += len(batch.failed)
+
+    def _embed(self, batch: _Batch) -> list[Embedded]:
+        decoded: list[tuple[Pending, images.Facts, NDArray[np.float32]]] = []
+        for item, future in batch.embed:
+            assert future is not None  # noqa: S101 - for the type checker: this is no dry run
+            result = future.result()
+            if isinstance(result, Unreadable):
+                self._fail(batch, item, result.reason)
+            else:
+                decoded.append((item, *result))
+        if not decoded:
+            return []
+        embeddings = self._encoder.embed(np.stack([inputs for _, _, inputs in decoded]))
+        rows = []
+        for (item, facts, _), embedding in zip(decoded, embeddings, strict=True):
+            reason = _unstorable(embedding)
+            if reason is None:
+                rows.append(Embedded(item.file, facts, embedding))
+            else:
+                self._fail(batch, item, reason)
+        return rows
+
+    def _breaks(self, batch: _Batch, item: Pending, row: Known) -> bool:
+        """Fail a file whose content was to come from one that turned out to be unreadable."""
+        reason = self._broken.get(row.source)
+        if reason is not None:
+            self._fail(batch, item, reason)
+        return reason is not None
+
+    def _fail(self, batch: _Batch, item: Pending, reason: str) -> None:
+        row_id = writes.image_id(item.file.path)
+        self._broken[row_id] = reason
+        del batch.counts[row_id]
+        batch.failed.append(Unreadable(item.file.path, reason))
+
+    def _record_failures(self, failed: list[Unreadable], read: list[str]) -> None:
+        if not self._options.dry_run:
+            writes.write_errors(self._connection, self._name, failed, read)
+
+    def _create_collection(self) -> None:
+        encoder = self._encoder
+        self._collection = catalog.create_collection(
+            self._connection, self._name, encoder.identity, encoder.weights, encoder.dimensions
+        )
+        if self._collection.identity != encoder.identity:
+            raise EncoderMismatch(
+                f"Another command has just made collection {self._name!r} with another encoder. "
+                "Use a collection of its own: --collection NAME"
+            )
+        self._table = self._collection.table
+
+    def _scope(self) -> writes.Scope:
+        return writes.Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
+
+    def _conclude(self) -> Iterator[str]:
+        """Prune, set metadata, refresh statistics; yield what a user should be told."""
+        if self._walk.skipped:
+            yield f"{self._walk.skipped} other files are not images by their suffix."
+        if self._table is None:
+            return
+        if self._options.dry_run:
+            if self._options.prune:
+                with self._connection.begin():
+                    self.summary.pruned = writes.count_gone(
+                        self._connection, self._table, self._scope(), self._claimed
+                    )
+            return
+        with self._connection.begin():
+            if self._options.prune:
+                self.summary.pruned = writes.delete_gone(
+                    self._connection, self._table, self._scope()
+                )
+            if self._options.metadata_file is not None:
+                records = metadata.read_records(self._options.metadata_file)
+                changed, unused = writes.write_metadata(self._connection, self._table, records)
+                yield f"Metadata of {changed} images was set."
+                if unused:
+                    yield f"{unused} metadata records name no image that was ingested."
+        if any(count for name, count in asdict(self.summary).items() if name != "unchanged"):
+            with self._connection.begin():
+                writes.analyze(self._connection, self._table)
+
+
+def _unstorable(embedding: "NDArray[np.float32]") -> str | None:
+    """Say why an embedding cannot be stored and found again, if it cannot."""
+    if not np.isfinite(embedding).all():
+        return "The encoder's output has numbers that are not finite."
+    if np.abs(embedding).max() > schema.MAX_HALF:
+        return "The encoder's output is too large for half precision."
+    # Compared as it will be stored: tiny numbers become zero.
+    if not embedding.astype(np.float16).any():
+        return "The encoder's output is all zeros, which has no direction to compare."
+    return None

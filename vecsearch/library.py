@@ -1,0 +1,366 @@
+"""The Python API: everything the commands do.
+
+    from vecsearch.library import Library
+
+    with Library.open() as library:
+        library.ingest(["photos"])
+        for hit in library.query("photos/cat.jpg", k=5):
+            print(hit.rank, hit.path, hit.distance)
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch import database, encoders, images, migrate, schema, search, server
+from vecsearch.config import Settings
+from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
+from vecsearch.errors import InvalidInput, SchemaMissing
+from vecsearch.ingest import Ingest, Options, Progress, Summary
+from vecsearch.queries import catalog, nearest
+from vecsearch.queries.catalog import CollectionStatus, IngestError
+from vecsearch.queries.nearest import Hit
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+    from vecsearch.encoders.autoencoder import Epoch
+
+DEFAULT_COLLECTION = "images"
+# Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
+RECOMMENDED_PGVECTOR = (0, 8, 4)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The database and everything in it.
+
+    Attributes:
+        database: its URL, without the password.
+        embedded: whether it is the one from the wheel.
+        postgres: the server's version.
+        pgvector: the extension's version; None if there is none.
+        advice: what an administrator should know; None is good.
+
+    """
+
+    database: str
+    embedded: bool
+    postgres: str
+    pgvector: str | None
+    advice: str | None
+    collections: list[CollectionStatus]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query found, and how; iterating it yields the hits.
+
+    Attributes:
+        hits: nearest first.
+        sql: the statement that ran, with its settings, ready for psql.
+        plan: Postgres' plan for it.
+        uses_index: whether the HNSW index served it, or every row was compared.
+
+    """
+
+    hits: list[Hit]
+    sql: str
+    plan: str
+    uses_index: bool
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Iterate over the hits, nearest first."""
+        return iter(self.hits)
+
+
+class Library:
+    """A database of images. Open it with `Library.open()`, as a context manager."""
+
+    def __init__(self, settings: Settings, url: str, resources: ExitStack) -> None:
+        self.settings = settings
+        self.url = url
+        self.engine = database.open_engine(url)
+        self._resources = resources
+        resources.callback(self.engine.dispose)
+
+    @classmethod
+    def open(cls, settings: Settings | None = None, *, keep_running: bool = False) -> Self:
+        """Open the database that the settings name, starting the embedded one if it is that.
+
+        Args:
+            settings: None reads the environment.
+            keep_running: leave the embedded server up after this library is closed.
+
+        Raises:
+            DatabaseUnavailable: the embedded server does not start.
+
+        """
+        settings = settings or Settings.load()
+        with ExitStack() as resources:
+            url = settings.database_url or resources.enter_context(
+                server.lease(settings.data_dir, keep_running=keep_running)
+            )
+            return cls(settings, url, resources.pop_all())
+
+    def close(self) -> None:
+        """Disconnect, and let the embedded server stop if nothing else uses it."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def upgrade(self) -> None:
+        """Make the tables, or bring them up to date.
+
+        Raises:
+            ExtensionMissing, SchemaNewer: see `vecsearch.errors`.
+
+        """
+        with database.writing(self.engine) as connection:
+            migrate.upgrade(connection)
+        # Connections that were open before pgvector was installed do not have it on their path.
+        self.engine.dispose()
+
+    def ingest(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        metadata: Path | None = None,
+        prune: bool = False,
+        dry_run: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Summary:
+        """Embed the images under `paths` that are new, and note what moved, changed or went.
+
+        Args:
+            paths: folders and files.
+            collection: made if it does not exist.
+            model: a timm model or an autoencoder's file; None is the collection's own, or ResNet50.
+            weights: a file; None is where the collection's came from, or the model hub.
+            metadata: CSV or JSON lines, keyed by path or file name.
+            prune: delete rows under `paths` whose files are gone.
+            dry_run: only say what would be done.
+            on_progress: called after each batch.
+
+        Raises:
+            VecsearchError: what stopped the run; what was committed stays.
+
+        """
+        schema.require_collection_name(collection)
+        walk = images.Walk(paths)
+        if not dry_run:
+            self._prepare_schema()
+        encoder = self._ingest_encoder(collection, model, weights, remember=not dry_run)
+        options = Options(
+            prune=prune,
+            dry_run=dry_run,
+            metadata_file=metadata,
+            max_pixels=self.settings.max_pixels,
+        )
+        with database.session(self.engine) as connection:
+            run = Ingest(connection, collection, walk, encoder, options)
+            for progress in run:
+                on_progress(progress)
+            return run.summary
+
+    def query(
+        self,
+        image: str | Path | bytes | None = None,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Return the images nearest to a file, a file's bytes, or `id=` a stored image.
+
+        Args:
+            image: its stored vector is used if its content is in the collection.
+            collection: where to search.
+            model: see `ingest`.
+            weights: see `ingest`.
+            options: fields of `vecsearch.search.Query`: id, k, metric, where, …
+
+        Raises:
+            VecsearchError: the query cannot be answered.
+
+        """
+        query = search.Query(image=Path(image) if isinstance(image, str) else image, **options)
+        with self._reading() as connection:
+            stored = catalog.get_collection(connection, collection)
+            encoder = self._collection_encoder(stored, model, weights)
+            planned = search.plan(
+                connection, stored, encoder, query, max_pixels=self.settings.max_pixels
+            )
+            return Answer(
+                nearest.nearest(connection, planned),
+                nearest.script(planned),
+                *nearest.explain(connection, planned),
+            )
+
+    def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
+        """Return the path of a stored image."""
+        with self._reading() as connection:
+            table = catalog.get_collection(connection, collection).table
+            target = search.stored_id(connection, table, image_id)
+            return catalog.image_path(connection, table, target)
+
+    def status(self) -> Status:
+        """Return versions, sizes and the state of every index."""
+        url = sa.make_url(self.url)
+        with database.reading(self.engine) as connection:
+            pgvector = migrate.pgvector_version(connection)
+            info = connection.dialect.server_version_info or ()
+        advice = None
+        if pgvector and tuple(map(int, pgvector.split("."))) < RECOMMENDED_PGVECTOR:
+            advice = (
+                f"pgvector {pgvector} has faults in index builds and vacuum that "
+                f"{'.'.join(map(str, RECOMMENDED_PGVECTOR))} mends; upgrade it."
+            )
+        return Status(
+            database=url.render_as_string(hide_password=True),
+            embedded=self.settings.database_url is None,
+            postgres=".".join(map(str, info)),
+            pgvector=pgvector,
+            advice=advice,
+            collections=self.collections(),
+        )
+
+    def collections(self) -> list[CollectionStatus]:
+        """Return every collection, by name; none if the database has no tables yet."""
+        try:
+            with self._reading() as connection:
+                return catalog.list_status(connection)
+        except SchemaMissing:
+            return []
+
+    def errors(self, *, collection: str = DEFAULT_COLLECTION) -> list[IngestError]:
+        """Return the files that could not be ingested, and why."""
+        with self._reading() as connection:
+            return catalog.list_errors(connection, collection)
+
+    @contextmanager
+    def sql(
+        self, statement: str, *, write: bool = False
+    ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]], str]]:
+        """Run one statement and yield column names, rows, and the server's summary.
+
+        Args:
+            statement: one SQL statement.
+            write: otherwise the transaction is read-only.
+
+        Raises:
+            DatabaseError: Postgres refused it.
+
+        """
+        opened = database.writing if write else database.reading
+        with opened(self.engine) as connection:
+            yield catalog.run_sql(connection, statement)
+
+    @staticmethod
+    def train_autoencoder(
+        paths: Iterable[str | Path],
+        output: Path,
+        *,
+        settings: Settings | None = None,
+        on_unreadable: Callable[[images.Unreadable], None] = lambda _: None,
+        **options: Any,
+    ) -> "Iterator[Epoch]":
+        """Train an encoder on the images under `paths` and write it to `output`; yield each epoch.
+
+        Args:
+            paths: folders and files.
+            output: a `.safetensors` file, usable as `--model`.
+            settings: for the device and the cap on pixels; None reads the environment.
+            on_unreadable: called with each file that is left out.
+            options: latent, epochs, seed, on_batch; see `vecsearch.encoders.autoencoder.train`.
+
+        Raises:
+            InvalidInput: the output cannot be written there, or there are too few pictures.
+
+        """
+        settings = settings or Settings.load()
+        if output.suffix != ".safetensors":
+            raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
+        if not os.access(output.absolute().parent, os.W_OK):
+            raise InvalidInput(
+                f"The folder {output.absolute().parent} cannot be written to. Choose another --output."
+            )
+        walk = images.Walk(paths)
+        files = list(walk)
+        for item in walk.unreadable:
+            on_unreadable(item)
+
+        def pictures() -> "Iterator[Picture]":
+            for file in files:
+                image = images.load(file.path, max_pixels=settings.max_pixels)
+                if isinstance(image, images.Unreadable):
+                    on_unreadable(image)
+                else:
+                    yield image.pixels
+
+        from vecsearch.encoders import autoencoder
+
+        return autoencoder.train(
+            pictures(), len(files), output, device=settings.device, **options
+        )
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with database.reading(self.engine) as connection:
+            migrate.require_current(connection)
+            yield connection
+
+    def _prepare_schema(self) -> None:
+        """Set up a database that has no tables; refuse one whose tables are of another version."""
+        try:
+            with database.reading(self.engine) as connection:
+                migrate.require_current(connection)
+        except SchemaMissing:
+            self.upgrade()
+
+    def _ingest_encoder(
+        self, name: str, model: str | None, weights: str | Path | None, *, remember: bool
+    ) -> Encoder:
+        try:
+            with self._reading() as connection:
+                stored = catalog.find_collection(connection, name)
+        except SchemaMissing:
+            stored = None
+        device = self.settings.device
+        if stored is None:
+            chosen = model or DEFAULT_MODEL
+            return LazyEncoder(lambda: encoders.load(chosen, weights, device=device))
+        encoder = self._collection_encoder(stored, model, weights)
+        named = model if model and encoders.is_file_name(model) else weights
+        if remember and named is not None and str(Path(named).absolute()) != stored.weights.source:
+            source = str(Path(named).absolute())
+            moved = encoders.Weights(source, encoders.file_sha256(source))
+            with database.writing(self.engine) as connection:
+                catalog.remember_weights(connection, name, moved)
+        return encoder
+
+    def _collection_encoder(
+        self, stored: catalog.Collection, model: str | None, weights: str | Path | None
+    ) -> Encoder:
+        return encoders.for_collection(
+            stored.name,
+            stored.identity,
+            stored.weights,
+            model=model,
+            weights=weights,
+            device=self.settings.device,
+        )

@@ -1,0 +1,127 @@
+"""Bringing a database up to date, and refusing one that is not."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from vecsearch import schema
+from vecsearch.database import EXTENSION_HELP
+from vecsearch.errors import (
+    DatabaseError,
+    ExtensionMissing,
+    SchemaMissing,
+    SchemaNewer,
+    SchemaOutdated,
+)
+
+
+def upgrade(connection: sa.Connection) -> None:
+    """Apply every migration that is missing, in one transaction under a lock.
+
+    Raises:
+        ExtensionMissing: pgvector is absent, too old, or may not be installed by this role.
+        SchemaNewer: a newer vecsearch has been here.
+
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    require_server(connection)
+    if _revision(connection) is not None:
+        _refuse_newer(connection)
+    config = Config()
+    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    # A vector extension that an administrator installed may be older than we can use.
+    _require_pgvector(connection)
+
+
+def require_current(connection: sa.Connection) -> None:
+    """Check, in one round trip, that server, extension and tables fit this version of vecsearch.
+
+    Raises:
+        SchemaMissing, SchemaOutdated, SchemaNewer, ExtensionMissing, DatabaseError: they do not.
+
+    """
+    require_server(connection)
+    revision = _revision(connection)
+    if revision == schema.REVISION:
+        _require_pgvector(connection)
+        return
+    if revision is None:
+        raise SchemaMissing(
+            "This database has no vecsearch tables yet. Start with: vecsearch ingest FOLDER"
+        )
+    _refuse_newer(connection)
+    raise SchemaOutdated(
+        f"The tables are at revision {revision}, and this vecsearch needs {schema.REVISION}. "
+        "Run: vecsearch db upgrade"
+    )
+
+
+def require_server(connection: sa.Connection) -> None:
+    """Check the server's version.
+
+    Raises:
+        DatabaseError: it is older than PostgreSQL 16.
+
+    """
+    info = connection.dialect.server_version_info
+    if info is not None and info[0] < schema.MINIMUM_POSTGRES:
+        raise DatabaseError(
+            f"The server is PostgreSQL {info[0]}, and vecsearch needs {schema.MINIMUM_POSTGRES} "
+            "or newer. Upgrade it, or use the embedded database by leaving the URL out."
+        )
+
+
+def pgvector_version(connection: sa.Connection) -> str | None:
+    """Return the version of pgvector installed in this database, such as "0.8.5"."""
+    version: str | None = connection.scalar(
+        sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    )
+    return version
+
+
+def migrations_dir() -> Path:
+    """Return the folder of the migrations: inside the wheel, or beside us in a checkout."""
+    inside = Path(__file__).parent / "migrations"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "migrations"
+
+
+def collection_names(connection: sa.Connection) -> list[str]:
+    """Return the name of every collection's table, for migrations that change them all."""
+    statement = sa.text(f"SELECT name FROM {schema.SCHEMA}.collections ORDER BY name")
+    return list(connection.scalars(statement))
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    table = f"{schema.SCHEMA}.{schema.VERSION_TABLE}"
+    if connection.scalar(sa.text("SELECT to_regclass(:table)"), {"table": table}) is None:
+        return None
+    revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {table}"))
+    return revision
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
+    from alembic.script import ScriptDirectory
+
+    revision = _revision(connection)
+    known = {script.revision for script in ScriptDirectory(str(migrations_dir())).walk_revisions()}
+    if revision not in known:
+        raise SchemaNewer(
+            f"The tables are at revision {revision}, made by a newer vecsearch than this one. "
+            "Run: pip install --upgrade vecsearch"
+        )
+
+
+def _require_pgvector(connection: sa.Connection) -> None:
+    version = pgvector_version(connection)
+    if version is None:
+        raise ExtensionMissing(f"This database lacks the extension pgvector. {EXTENSION_HELP}")
+    if tuple(int(part) for part in version.split(".")[:2]) < schema.MINIMUM_PGVECTOR:
+        needed = ".".join(map(str, schema.MINIMUM_PGVECTOR))
+        raise ExtensionMissing(
+            f"The database has pgvector {version}, and vecsearch needs {needed} or newer. "
+            "Upgrade it on the server, then run: ALTER EXTENSION vector UPDATE"
+        )

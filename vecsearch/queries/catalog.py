@@ -1,0 +1,263 @@
+"""The register of collections, what they hold, what could not be read, and ad hoc SQL."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from vecsearch import schema
+from vecsearch.database import translated
+from vecsearch.encoders import Identity, Weights
+from vecsearch.errors import CollectionNotFound, DatabaseError, InvalidInput
+
+# Any fixed number: two commands that make one collection exclude each other by it.
+CREATE_LOCK_KEY = 0x766564
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection as the register has it."""
+
+    name: str
+    identity: Identity
+    weights: Weights
+    dimensions: int
+    default_metric: str
+    created_at: datetime
+
+    @property
+    def table(self) -> sa.Table:
+        """The collection's own table."""
+        return schema.collection_table(self.name, self.dimensions)
+
+
+@dataclass(frozen=True)
+class CollectionStatus:
+    """A collection's size and the state of its index.
+
+    Attributes:
+        images: rows.
+        errors: files that could not be ingested.
+        table_bytes: rows and embeddings, without indexes.
+        index: "hnsw", "building" while it is not valid, "none" if every search is exact.
+        index_bytes: the HNSW index alone.
+
+    """
+
+    name: str
+    model: str
+    dimensions: int
+    metric: str
+    images: int
+    errors: int
+    table_bytes: int
+    index: str
+    index_bytes: int
+    weights: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class IngestError:
+    """A file that could not be ingested, and why."""
+
+    path: str
+    error: str
+    at: datetime
+
+
+def find_collection(connection: sa.Connection, name: str) -> Collection | None:
+    """Return the collection called `name`, or None."""
+    row = connection.execute(
+        sa.select(schema.collections).where(schema.collections.c.name == name)
+    ).first()
+    if row is None:
+        return None
+    return Collection(
+        name=row.name,
+        identity=Identity(row.model, row.layer, row.weights_sha256, row.preprocessing),
+        weights=Weights(row.weights_source, row.weights_file_sha256),
+        dimensions=row.dimensions,
+        default_metric=row.default_metric,
+        created_at=row.created_at,
+    )
+
+
+def get_collection(connection: sa.Connection, name: str) -> Collection:
+    """Return the collection called `name`.
+
+    Raises:
+        CollectionNotFound: there is none.
+
+    """
+    collection = find_collection(connection, name)
+    if collection is None:
+        names = list(connection.scalars(sa.select(schema.collections.c.name)))
+        others = f"There are: {', '.join(sorted(names))}." if names else "There are none yet."
+        raise CollectionNotFound(
+            f"There is no collection {name!r}. {others} "
+            f"Make it with: vecsearch ingest FOLDER --collection {name}"
+        )
+    return collection
+
+
+def create_collection(
+    connection: sa.Connection, name: str, identity: Identity, weights: Weights, dimensions: int
+) -> Collection:
+    """Register a collection and make its table and indexes, unless another command just has.
+
+    Raises:
+        InvalidInput: `name` cannot name a table, or `dimensions` are more than pgvector stores.
+
+    """
+    schema.require_collection_name(name)
+    if dimensions > schema.MAX_DIMENSIONS:
+        raise InvalidInput(
+            f"{identity.model} makes {dimensions:,} numbers a picture, and pgvector stores "
+            f"{schema.MAX_DIMENSIONS:,} at most. Use another --model."
+        )
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)))
+    existing = find_collection(connection, name)
+    if existing is not None:
+        return existing
+    # Not ON CONFLICT: a table of this name that is not in the register is somebody else's.
+    schema.collection_table(name, dimensions).create(connection)
+    connection.execute(
+        sa.insert(schema.collections).values(
+            name=name,
+            model=identity.model,
+            layer=identity.layer,
+            weights_sha256=identity.weights_sha256,
+            preprocessing=identity.preprocessing,
+            weights_source=weights.source,
+            weights_file_sha256=weights.file_sha256,
+            dimensions=dimensions,
+        )
+    )
+    return get_collection(connection, name)
+
+
+def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> None:
+    """Note where the collection's weights are to be found from now on."""
+    connection.execute(
+        sa.update(schema.collections)
+        .where(schema.collections.c.name == name)
+        .values(weights_source=weights.source, weights_file_sha256=weights.file_sha256)
+    )
+
+
+def list_status(connection: sa.Connection) -> list[CollectionStatus]:
+    """Return every collection with its size and index, by name. Counts every row."""
+    names = connection.scalars(sa.select(schema.collections.c.name).order_by("name"))
+    return [_status(connection, get_collection(connection, name)) for name in names.all()]
+
+
+def _status(connection: sa.Connection, collection: Collection) -> CollectionStatus:
+    table = collection.table
+    index = f"{schema.SCHEMA}.{schema.hnsw_index(collection.name)}"
+    row = connection.execute(
+        sa.select(
+            sa.select(sa.func.count()).select_from(table).scalar_subquery().label("images"),
+            sa.select(sa.func.count())
+            .select_from(schema.ingest_errors)
+            .where(schema.ingest_errors.c.collection == collection.name)
+            .scalar_subquery()
+            .label("errors"),
+            sa.func.pg_table_size(table.fullname).label("table_bytes"),
+            sa.func.pg_relation_size(sa.func.to_regclass(index)).label("index_bytes"),
+            sa.select(sa.column("indisvalid"))
+            .select_from(sa.table("pg_index"))
+            .where(sa.column("indexrelid") == sa.func.to_regclass(index))
+            .scalar_subquery()
+            .label("valid"),
+        )
+    ).one()
+    return CollectionStatus(
+        name=collection.name,
+        model=collection.identity.model,
+        dimensions=collection.dimensions,
+        metric=collection.default_metric,
+        images=row.images,
+        errors=row.errors,
+        table_bytes=row.table_bytes,
+        index={None: "none", True: "hnsw", False: "building"}[row.valid],
+        index_bytes=row.index_bytes or 0,
+        weights=collection.weights.source or "model hub",
+        created_at=collection.created_at,
+    )
+
+
+def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:
+    """Return the files that could not be ingested into `collection`, by path."""
+    errors = schema.ingest_errors
+    rows = connection.execute(
+        sa.select(errors.c.path, errors.c.error, errors.c.at)
+        .where(errors.c.collection == collection)
+        .order_by(errors.c.path)
+    )
+    return [IngestError(row.path, row.error, row.at) for row in rows]
+
+
+def image_by_sha256(
+    connection: sa.Connection, table: sa.Table, sha256: str, path: str | None = None
+) -> UUID | None:
+    """Return the id of a row with this content, at `path` if there is one there."""
+    found: UUID | None = connection.scalar(
+        sa.select(table.c.id)
+        .where(table.c.sha256 == sha256)
+        .order_by((table.c.path == (path or "")).desc(), table.c.path)
+        .limit(1)
+    )
+    return found
+
+
+def has_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> bool:
+    """Tell whether there is a row with this id."""
+    return connection.scalar(sa.select(sa.literal(1)).where(table.c.id == image_id)) is not None
+
+
+def image_path(connection: sa.Connection, table: sa.Table, image_id: UUID) -> str:
+    """Return the path of the row with this id, which exists."""
+    path: str = connection.execute(sa.select(table.c.path).where(table.c.id == image_id)).scalar_one()
+    return path
+
+
+def run_sql(
+    connection: sa.Connection, statement: str
+) -> tuple[list[str], Iterator[tuple[Any, ...]], str]:
+    """Run one statement as it stands; return column names, rows, and the server's own summary.
+
+    Raises:
+        DatabaseError: Postgres refused it; the message points at the place.
+
+    """
+    driver = driver_connection(connection)
+    # A prepared statement holds one command, so a second one behind a semicolon is refused.
+    with translated(statement):
+        cursor = driver.execute(statement.encode(), prepare=True)
+    columns = [column.name for column in cursor.description or ()]
+    if len(set(columns)) < len(columns):
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        raise DatabaseError(
+            f"Two columns are called {' and '.join(twice)}. Rename one with AS."
+        )
+    return columns, iter(cursor if columns else ()), cursor.statusmessage or ""
+
+
+def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
+    """Return psycopg's own connection, in the same transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
+    return driver
+
+
+def sql_text(statement: sa.Select[Any]) -> str:
+    """Return the statement with its values written out, ready to be pasted into any client."""
+    # The named style is the one in which SQLAlchemy leaves percent signs alone.
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # untyped there
+    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

@@ -1,0 +1,163 @@
+"""The tables, as SQLAlchemy knows them: a public interface that analysts read.
+
+`migrations/` builds the shared tables; a collection's own table is built from `collection_table`
+when the collection is made, and every later migration applies to it, too.
+"""
+
+import re
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects.postgresql import JSONB
+
+from vecsearch.errors import InvalidInput
+
+SCHEMA = "vecsearch"
+VERSION_TABLE = "alembic_version"
+# The newest migration; spelled here so that a search need not import alembic to compare.
+REVISION = "0002"
+
+MINIMUM_POSTGRES = 16
+MINIMUM_PGVECTOR = (0, 8)
+# pgvector's limits for halfvec: what it stores, and what HNSW indexes.
+MAX_DIMENSIONS = 16_000
+MAX_INDEXED_DIMENSIONS = 4_000
+# The largest finite half-precision number.
+MAX_HALF = 65_504.0
+
+metadata = sa.MetaData(schema=SCHEMA)
+
+collections = sa.Table(
+    "collections",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="Name of the collection and of its table"),
+    sa.Column("model", sa.Text, nullable=False, comment="timm model with its tag, or autoencoder"),
+    sa.Column("layer", sa.Text, nullable=False, comment="Layer whose output is the embedding"),
+    sa.Column(
+        "weights_sha256",
+        sa.Text,
+        nullable=False,
+        comment="SHA-256 of the loaded tensors, whatever file format they came in",
+    ),
+    sa.Column(
+        "preprocessing",
+        JSONB,
+        nullable=False,
+        comment="How a picture becomes the encoder's input: size, crop, interpolation, mean, std",
+    ),
+    sa.Column(
+        "weights_source",
+        sa.Text,
+        comment="File the weights were read from; NULL: the model hub",
+    ),
+    sa.Column("weights_file_sha256", sa.Text, comment="SHA-256 of that file when it was read"),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
+    sa.Column(
+        "default_metric",
+        sa.Text,
+        nullable=False,
+        server_default="cosine",
+        comment="Metric of a query that names none: cosine, l2, l1 or ip",
+    ),
+    sa.Column(
+        "created_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When the collection was made",
+    ),
+    comment="One row per collection: a table of images made by one encoder",
+)
+
+ingest_errors = sa.Table(
+    "ingest_errors",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was meant for"),
+    sa.Column("path", sa.Text, primary_key=True, comment="File or folder that could not be read"),
+    sa.Column("error", sa.Text, nullable=False, comment="Why"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it was last tried",
+    ),
+    comment="Files that could not be ingested, until they can be or are gone",
+)
+
+RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
+
+
+def require_collection_name(name: str) -> str:
+    """Return `name` if it can name a collection.
+
+    Raises:
+        InvalidInput: it is reserved, or not a plain lower-case SQL identifier.
+
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name in RESERVED_NAMES:
+        raise InvalidInput(
+            f"{name!r} cannot name a collection. Use a lower-case letter, then up to 39 letters, "
+            f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken."
+        )
+    return name
+
+
+def collection_table(name: str, dimensions: int) -> sa.Table:
+    """Return the table of the collection `name`, with its indexes.
+
+    Embeddings of more than 4,000 dimensions get no HNSW index: pgvector has none for them.
+    """
+    table = sa.Table(
+        require_collection_name(name),
+        sa.MetaData(schema=SCHEMA),
+        sa.Column("id", sa.Uuid, primary_key=True, comment="UUIDv5 of the file's path"),
+        sa.Column("path", sa.Text, nullable=False, comment="Absolute path of the file"),
+        sa.Column("sha256", sa.Text, nullable=False, comment="SHA-256 of the file, in hex"),
+        sa.Column("width", sa.Integer, nullable=False, comment="Pixels, after EXIF orientation"),
+        sa.Column("height", sa.Integer, nullable=False, comment="Pixels, after EXIF orientation"),
+        sa.Column("format", sa.Text, nullable=False, comment="JPEG, PNG, WEBP, …"),
+        sa.Column("file_size", sa.BigInteger, nullable=False, comment="Bytes"),
+        sa.Column(
+            "modified_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="When the file was last modified",
+        ),
+        sa.Column("taken_at", sa.DateTime, comment="Camera's local time, from EXIF"),
+        sa.Column("latitude", sa.Double, comment="Degrees north, from EXIF"),
+        sa.Column("longitude", sa.Double, comment="Degrees east, from EXIF"),
+        sa.Column("label", sa.Text, nullable=False, comment="Name of the folder the file is in"),
+        sa.Column("exif", JSONB, nullable=False, server_default="{}", comment="EXIF tags by name"),
+        sa.Column(
+            "metadata", JSONB, nullable=False, server_default="{}", comment="The user's own data"
+        ),
+        sa.Column(
+            "ingested_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            server_default=sa.func.now(),
+            comment="When this row was last written by an ingest",
+        ),
+        sa.Column(
+            "embedding",
+            HALFVEC(dimensions),
+            nullable=False,
+            comment="The encoder's raw output, not normalised",
+        ),
+        comment="Images of one collection, one row per file",
+    )
+    sa.Index(f"{name}_sha256", table.c.sha256)
+    if dimensions <= MAX_INDEXED_DIMENSIONS:
+        sa.Index(
+            hnsw_index(name),
+            table.c.embedding,
+            postgresql_using="hnsw",
+            postgresql_ops={"embedding": "halfvec_cosine_ops"},
+        )
+    return table
+
+
+def hnsw_index(collection: str) -> str:
+    """Return the name of the collection's HNSW index."""
+    return f"{collection}_embedding_hnsw"
