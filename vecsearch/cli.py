@@ -156,9 +156,7 @@ def command(
             for key, annotation in shared.items()
         ]
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # Typer reads it
-        run.__annotations__ = {
-            parameter.name: parameter.annotation for parameter in [*own, *added]
-        }
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
         to.command(name)(run)
         return function
 

@@ -82,6 +82,13 @@ def session(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
+def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
+    """Return psycopg's own connection, in the same transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
+    return driver
+
+
 @contextmanager
 def translated(statement: str | None = None) -> Iterator[None]:
     """Turn SQLAlchemy's and psycopg's errors into ours.

@@ -133,9 +133,7 @@ def _ingest_first_time(
         ):
             if epoch.epoch % 5 == 0:
                 say(f"  epoch {epoch.epoch} of {EPOCHS}: loss {epoch.validation_loss:.4f}")
-        library.ingest(
-            [pictures], collection=COLLECTION, model=str(model), on_progress=on_progress
-        )
+        library.ingest([pictures], collection=COLLECTION, model=str(model), on_progress=on_progress)
 
 
 def draw_pictures(folder: Path) -> None:

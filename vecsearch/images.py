@@ -342,4 +342,7 @@ def _os_reason(error: OSError) -> str:
 
 
 def _sentence(text: object) -> str:
-    return f"{str(text).strip().splitlines()[0] if str(text).strip() else 'no details'}".rstrip(".") + "."
+    return (
+        f"{str(text).strip().splitlines()[0] if str(text).strip() else 'no details'}".rstrip(".")
+        + "."
+    )

@@ -237,7 +237,9 @@ class Ingest:
     ) -> None:
         row_id = writes.image_id(item.file.path)
         gone = None if item.stored else self._gone(item, rows)
-        in_flight = [flying.sources[digest] for flying in self._in_flight if digest in flying.sources]
+        in_flight = [
+            flying.sources[digest] for flying in self._in_flight if digest in flying.sources
+        ]
         unclaimed = [row.id for row in rows if row.id not in self._claimed]
         source = next(iter([*in_flight, *unclaimed]), None)
         source = batch.origins.get(digest, source)
@@ -286,7 +288,7 @@ class Ingest:
                     writes.write_embedded(self._connection, self._table, rows)
                 if self._table is not None and known:
                     writes.write_known(self._connection, self._table, known)
-                read = [row.file.path for row in (*rows, *known)]
+                read = [row.file.path for row in rows] + [row.file.path for row in known]
                 self._record_failures(batch.failed, read)
         for outcome in batch.counts.values():
             setattr(self.summary, outcome, getattr(self.summary, outcome) + 1)

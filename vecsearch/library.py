@@ -1,11 +1,11 @@
 """The Python API: everything the commands do.
 
-    from vecsearch.library import Library
+from vecsearch.library import Library
 
-    with Library.open() as library:
-        library.ingest(["photos"])
-        for hit in library.query("photos/cat.jpg", k=5):
-            print(hit.rank, hit.path, hit.distance)
+with Library.open() as library:
+    library.ingest(["photos"])
+    for hit in library.query("photos/cat.jpg", k=5):
+        print(hit.rank, hit.path, hit.distance)
 """
 
 import os
@@ -297,7 +297,8 @@ class Library:
             raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
         if not os.access(output.absolute().parent, os.W_OK):
             raise InvalidInput(
-                f"The folder {output.absolute().parent} cannot be written to. Choose another --output."
+                f"The folder {output.absolute().parent} cannot be written to. "
+                "Choose another --output."
             )
         walk = images.Walk(paths)
         files = list(walk)
@@ -314,9 +315,7 @@ class Library:
 
         from vecsearch.encoders import autoencoder
 
-        return autoencoder.train(
-            pictures(), len(files), output, device=settings.device, **options
-        )
+        return autoencoder.train(pictures(), len(files), output, device=settings.device, **options)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from vecsearch import schema
-from vecsearch.database import EXTENSION_HELP
+from vecsearch.database import EXTENSION_HELP, driver_connection
 from vecsearch.errors import (
     DatabaseError,
     ExtensionMissing,
@@ -67,10 +67,10 @@ def require_server(connection: sa.Connection) -> None:
         DatabaseError: it is older than PostgreSQL 16.
 
     """
-    info = connection.dialect.server_version_info
-    if info is not None and info[0] < schema.MINIMUM_POSTGRES:
+    major = driver_connection(connection).info.server_version // 10_000
+    if major < schema.MINIMUM_POSTGRES:
         raise DatabaseError(
-            f"The server is PostgreSQL {info[0]}, and vecsearch needs {schema.MINIMUM_POSTGRES} "
+            f"The server is PostgreSQL {major}, and vecsearch needs {schema.MINIMUM_POSTGRES} "
             "or newer. Upgrade it, or use the embedded database by leaving the URL out."
         )
 

@@ -58,11 +58,9 @@ def write_rows(
     if format_ is Format.paths:
         if "path" not in columns:
             raise InvalidInput("These rows have no path. Use another --format.")
-        for record in records:
-            out.write(f"{record['path']}\n")
+        out.writelines(f"{record['path']}\n" for record in records)
     elif format_ is Format.ndjson:
-        for record in records:
-            out.write(f"{_json(record)}\n")
+        out.writelines(f"{_json(record)}\n" for record in records)
     elif format_ is Format.json:
         out.write(f"{_json(list(records), indent=2)}\n")
     elif format_ is Format.csv:
@@ -121,9 +119,7 @@ def _cell(value: Any, nothing: str) -> str:
     return str(_plain(value))
 
 
-def _write_table(
-    out: TextIO, records: Iterator[dict[str, Any]], columns: Sequence[str]
-) -> None:
+def _write_table(out: TextIO, records: Iterator[dict[str, Any]], columns: Sequence[str]) -> None:
     import rich.box
     from rich.console import Console
     from rich.table import Table

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from vecsearch import images
 from vecsearch.encoders import Encoder
@@ -114,7 +115,7 @@ def _target(
     encoder: Encoder,
     query: Query,
     max_pixels: int,
-) -> "UUID | np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+) -> UUID | NDArray[np.float32]:
     if (query.image is None) == (query.id is None):
         raise InvalidInput("Say what to search for: either an image or --id ID.")
     if query.id is not None:
@@ -124,13 +125,14 @@ def _target(
     stored = catalog.image_by_sha256(connection, table, sha256, path)
     if stored is not None:
         return stored
-    image = images.decode(content, path or "the picture on standard input", max_pixels=max_pixels)
+    name = path or "The picture on standard input"
+    image = images.decode(content, name, max_pixels=max_pixels)
     if isinstance(image, images.Unreadable):
-        raise ImageUnreadable(f"{image.path} cannot be searched for. {image.reason}")
-    embedding = encoder.embed(encoder.prepare(image.pixels)[np.newaxis])[0]
+        raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
+    embedding: NDArray[np.float32] = encoder.embed(encoder.prepare(image.pixels)[np.newaxis])[0]
     if not np.isfinite(embedding).all() or not embedding.astype(np.float16).any():
         raise ImageUnreadable(
-            f"{image.path} cannot be searched for: its embedding is zero or not finite. "
+            f"{name} cannot be searched for: its embedding is zero or not finite. "
             "Try another picture."
         )
     return embedding

@@ -183,9 +183,10 @@ def _create_database(maintenance_url: str) -> None:
     from psycopg import sql
 
     with psycopg.connect(maintenance_url, autocommit=True) as connection:
-        if connection.execute(
-            "SELECT FROM pg_database WHERE datname = %s", [DATABASE]
-        ).fetchone() is None:
+        if (
+            connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            is None
+        ):
             name = sql.Identifier(DATABASE)
             connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
             # So that `SELECT … FROM images` works from any client.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class Autoencoder(nn.Module):
         side = architecture.image_size // 2 ** len(architecture.channels)
         flat = widths[-1] * side * side
         down: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             down += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, architecture.latent))
         up: list[nn.Module] = [
@@ -122,9 +123,7 @@ class AutoencoderEncoder:
             ) from error
         try:
             fields = json.loads(metadata or "")
-            model = Autoencoder(
-                Architecture(**{**fields, "channels": tuple(fields["channels"])})
-            )
+            model = Autoencoder(Architecture(**{**fields, "channels": tuple(fields["channels"])}))
             model.load_state_dict(tensors)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WeightsMismatch(
@@ -258,9 +257,7 @@ def _batches(rows: "NDArray[np.int64]") -> "list[NDArray[np.int64]]":
 
 
 @contextmanager
-def _stored(
-    pictures: Iterable["Picture"], count: int, size: int
-) -> "Iterator[NDArray[np.uint8]]":
+def _stored(pictures: Iterable["Picture"], count: int, size: int) -> "Iterator[NDArray[np.uint8]]":
     """Yield the pictures as one array on disk, shape (n, size, size, 3)."""
     with TemporaryFile() as file:
         number = 0
@@ -271,9 +268,7 @@ def _stored(
                 break
         file.flush()
         shape = (number, size, size, 3)
-        yield (
-            np.memmap(file, np.uint8, "r", shape=shape) if number else np.empty(shape, np.uint8)
-        )
+        yield (np.memmap(file, np.uint8, "r", shape=shape) if number else np.empty(shape, np.uint8))
 
 
 @contextmanager

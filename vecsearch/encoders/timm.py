@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import timm
-import timm.data
 import timm.models
 import torch
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 
 from vecsearch.encoders import ALIASES, Identity, Weights, file_sha256
 from vecsearch.encoders.torch_support import choose_device, tensors_sha256
@@ -40,7 +41,7 @@ def full_model_name(model: str) -> str:
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if not tag:
         default = timm.get_pretrained_cfg(architecture)
-        tag = default.tag if default is not None else ""
+        tag = (default.tag if default is not None else None) or ""
     elif tag not in tags:
         known = ", ".join(tags) or "none"
         raise UnknownModel(f"timm's {architecture} has no weights {tag!r}. Its tags: {known}.")
@@ -54,7 +55,7 @@ class TimmEncoder:
         self, model: torch.nn.Module, name: str, weights: Weights, device: torch.device
     ) -> None:
         # Preprocessing belongs to the weights: create_transform's own defaults differ.
-        config = timm.data.resolve_model_data_config(model)
+        config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
         self.identity = Identity(
             model=name,
             layer=POOLED,
@@ -66,8 +67,8 @@ class TimmEncoder:
         )
         self.weights = weights
         self._device = device
-        self._transform = timm.data.create_transform(**config, is_training=False)
-        self._model = model.eval().to(device, memory_format=torch.channels_last)
+        self._transform = create_transform(**config, is_training=False)
+        self._model = model.eval().to(memory_format=torch.channels_last).to(device)
         self._input_size = tuple(config["input_size"])
         self.dimensions = self.embed(np.zeros((1, *self._input_size), np.float32)).shape[1]
 

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from vecsearch import schema
-from vecsearch.database import translated
+from vecsearch.database import driver_connection, translated
 from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import CollectionNotFound, DatabaseError, InvalidInput
 
@@ -223,7 +222,9 @@ def has_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> boo
 
 def image_path(connection: sa.Connection, table: sa.Table, image_id: UUID) -> str:
     """Return the path of the row with this id, which exists."""
-    path: str = connection.execute(sa.select(table.c.path).where(table.c.id == image_id)).scalar_one()
+    path: str = connection.execute(
+        sa.select(table.c.path).where(table.c.id == image_id)
+    ).scalar_one()
     return path
 
 
@@ -243,17 +244,8 @@ def run_sql(
     columns = [column.name for column in cursor.description or ()]
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        raise DatabaseError(
-            f"Two columns are called {' and '.join(twice)}. Rename one with AS."
-        )
+        raise DatabaseError(f"Two columns are called {' and '.join(twice)}. Rename one with AS.")
     return columns, iter(cursor if columns else ()), cursor.statusmessage or ""
-
-
-def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
-    """Return psycopg's own connection, in the same transaction."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
-    return driver
 
 
 def sql_text(statement: sa.Select[Any]) -> str:

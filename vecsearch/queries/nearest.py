@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pgvector.sqlalchemy import HALFVEC
 
 from vecsearch import schema
-from vecsearch.database import translated
-from vecsearch.queries.catalog import driver_connection, sql_text
+from vecsearch.database import driver_connection, translated
+from vecsearch.queries.catalog import sql_text
 
 # pgvector's own limits and the least that keeps recall high at small k.
 MINIMUM_EF_SEARCH = 100
@@ -87,15 +87,18 @@ def statement(search: Search) -> sa.Select[Any]:
 
     The index serves only a bare `ORDER BY embedding <=> … LIMIT k`, so the cut-off goes around it.
     """
-    table = search.table
+    # Under its bare name, so that conditions and readers can call it that.
+    table = search.table.alias(search.table.name)
     embedding = table.c.embedding
     target: sa.ColumnElement[Any]
     if isinstance(search.query, UUID):
-        stored = table.alias("query_image")
+        stored = search.table.alias("query_image")
         target = sa.select(stored.c.embedding).where(stored.c.id == search.query).scalar_subquery()
     else:
         target = sa.cast(sa.literal(search.query, embedding.type), HALFVEC(len(search.query)))
-    distance = embedding.op(OPERATORS[search.metric], return_type=sa.Double())(target)
+    distance: sa.ColumnElement[float] = embedding.op(
+        OPERATORS[search.metric], return_type=sa.Double()
+    )(target)
     columns = [
         table.c[name]
         for name in Hit.__dataclass_fields__
@@ -107,7 +110,7 @@ def statement(search: Search) -> sa.Select[Any]:
         inner = inner.where(sa.literal_column(f"(\n{search.where}\n)", sa.Boolean))
     if search.exclude is not None:
         inner = inner.where(table.c.id != search.exclude)
-    inner = inner.order_by(distance)
+    inner = inner.order_by(sa.text("distance"))
     if search.k is not None:
         inner = inner.limit(search.k)
     if search.max_distance is None:
@@ -147,7 +150,7 @@ def check_where(connection: sa.Connection, table: sa.Table, where: str) -> None:
         DatabaseError: Postgres' own message, with a caret under the place.
 
     """
-    text = f"EXPLAIN SELECT FROM {table.fullname} WHERE\n{where}"
+    text = f"EXPLAIN SELECT FROM {table.fullname} AS {table.name} WHERE\n{where}"
     with translated(text):
         driver_connection(connection).execute(text.encode(), prepare=True)
 

@@ -8,7 +8,6 @@ the same rows at once.
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -20,14 +19,12 @@ from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from vecsearch import schema
+from vecsearch.database import driver_connection
 from vecsearch.errors import DatabaseError
 from vecsearch.images import Facts, File, Unreadable
-from vecsearch.queries.catalog import driver_connection
 
 # What a row tells of its content, and so shares with a row of the same content.
-CONTENT_COLUMNS = (
-    "sha256 width height format taken_at latitude longitude exif embedding".split()
-)
+CONTENT_COLUMNS = "sha256 width height format taken_at latitude longitude exif embedding".split()
 FILE_COLUMNS = "id path label file_size modified_at".split()
 
 
@@ -166,9 +163,7 @@ def find_contents(
     return found
 
 
-def write_embedded(
-    connection: sa.Connection, table: sa.Table, rows: Sequence[Embedded]
-) -> None:
+def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Embedded]) -> None:
     """Insert or replace rows with new content; a row that was there keeps its metadata."""
     register_vector(driver_connection(connection))
     columns = [*FILE_COLUMNS, *CONTENT_COLUMNS]
@@ -275,8 +270,10 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
             "Another run has changed the same images meanwhile. Run this again; it carries on."
         )
     connection.execute(
-        sa.text(f"DELETE FROM {table.fullname} USING known WHERE known.moved AND"
-                f" {table.fullname}.id = known.source")
+        sa.text(
+            f"DELETE FROM {table.fullname} USING known WHERE known.moved AND"
+            f" {table.fullname}.id = known.source"
+        )
     )
 
 

