@@ -19,8 +19,9 @@ from vecsearch import images, metadata, schema
 from vecsearch.encoders import Encoder
 from vecsearch.errors import EncoderMismatch
 from vecsearch.images import Unreadable
-from vecsearch.queries import catalog, writes
-from vecsearch.queries.writes import Content, Embedded, Known, Pending
+from vecsearch.queries import catalog, survey, writes
+from vecsearch.queries.survey import Pending
+from vecsearch.queries.writes import Content, Embedded, Known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,12 +167,12 @@ class Ingest:
     def _survey(self) -> int:
         """Compare the walk with the table, set against set; return how many files to open."""
         with self._connection.begin():
-            seen = writes.record_seen(self._connection, self._walk)
+            seen = survey.record_seen(self._connection, self._walk)
             self._collection = self._find_collection()
             self._table = self._collection.table if self._collection else None
-            pending = writes.record_pending(self._connection, self._table)
+            pending = survey.record_pending(self._connection, self._table)
             if not self._options.dry_run:
-                writes.forget_gone_errors(self._connection, self._name, self._scope())
+                survey.forget_gone_errors(self._connection, self._name, self._scope())
             self._record_failures(self._walk.unreadable, read=[])
         self.summary.unchanged = seen - pending
         self.summary.failed = len(self._walk.unreadable)
@@ -189,7 +190,7 @@ class Ingest:
         after = 0
         while True:
             with self._connection.begin():
-                files = writes.next_pending(self._connection, after, BATCH_SIZE)
+                files = survey.next_pending(self._connection, after, BATCH_SIZE)
             if files:
                 after = files[-1].position
                 self._in_flight.append(self._sort(files, pool))
@@ -344,8 +345,8 @@ class Ingest:
             )
         self._table = self._collection.table
 
-    def _scope(self) -> writes.Scope:
-        return writes.Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
+    def _scope(self) -> survey.Scope:
+        return survey.Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
 
     def _conclude(self) -> Iterator[str]:
         """Prune, set metadata, refresh statistics; yield what a user should be told."""
@@ -356,13 +357,13 @@ class Ingest:
         if self._options.dry_run:
             if self._options.prune:
                 with self._connection.begin():
-                    self.summary.pruned = writes.count_gone(
+                    self.summary.pruned = survey.count_gone(
                         self._connection, self._table, self._scope(), self._claimed
                     )
             return
         with self._connection.begin():
             if self._options.prune:
-                self.summary.pruned = writes.delete_gone(
+                self.summary.pruned = survey.delete_gone(
                     self._connection, self._table, self._scope()
                 )
             if self._options.metadata_file is not None:

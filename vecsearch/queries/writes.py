@@ -1,8 +1,7 @@
-"""Ingest's side: what was seen on disk against what is stored, and one transaction a batch.
+"""Ingest's rows: one transaction a batch.
 
-A run works on temporary tables of its session: `seen` holds the walk, `pending` what of it must be
-opened. Rows arrive by COPY and are merged in one statement, so that any number of runs may write
-the same rows at once.
+Rows arrive by COPY and are merged in one statement, so that any number of runs may write the same
+rows at once.
 """
 
 import uuid
@@ -22,19 +21,11 @@ from vecsearch import schema
 from vecsearch.database import driver_connection
 from vecsearch.errors import DatabaseError
 from vecsearch.images import Facts, File, Unreadable
+from vecsearch.queries.copy import copy_rows
 
 # What a row tells of its content, and so shares with a row of the same content.
 CONTENT_COLUMNS = "sha256 width height format taken_at latitude longitude exif embedding".split()
 FILE_COLUMNS = "id path label file_size modified_at".split()
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A file that is new or changed; `stored` tells whether its path has a row already."""
-
-    position: int
-    file: File
-    stored: bool
 
 
 @dataclass(frozen=True)
@@ -64,88 +55,12 @@ class Known:
     moved: bool = False
 
 
-@dataclass(frozen=True)
-class Scope:
-    """Which rows a run may speak for: those under `roots`, less those under `unreadable`."""
-
-    roots: Sequence[str]
-    unreadable: Sequence[str]
-
-
 def image_id(path: str) -> uuid.UUID:
     """Return the id of the row for `path`: UUIDv5 (RFC 9562) of its file URI.
 
     Any worker anywhere writes the same row for the same path.
     """
     return uuid.uuid5(uuid.NAMESPACE_URL, PurePath(path).as_uri())
-
-
-def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
-    """Fill this session's `seen` with the walk and return the number of distinct files."""
-    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending"))
-    connection.execute(
-        sa.text(
-            "CREATE TEMP TABLE seen (position int, path text, relative text, name text,"
-            " file_size bigint, modified_at timestamptz)"
-        )
-    )
-    rows = (
-        (position, file.path, file.relative, file.name, file.file_size, file.modified_at)
-        for position, file in enumerate(files)
-    )
-    _copy(connection, "seen", "int4 text text text int8 timestamptz", rows)
-    # The same file can be named twice: `vecsearch ingest photos photos/cat.jpg`.
-    connection.execute(
-        sa.text(
-            "DELETE FROM seen USING (SELECT path, min(position) AS position FROM seen"
-            " GROUP BY path HAVING count(*) > 1) AS first"
-            " WHERE seen.path = first.path AND seen.position > first.position"
-        )
-    )
-    connection.execute(sa.text("ANALYZE seen"))
-    return connection.scalar(sa.text("SELECT count(*) FROM seen")) or 0
-
-
-def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
-    """Fill `pending` with the files that differ from their row, or have none; return how many."""
-    stored = "false"
-    join = ""
-    if table is not None:
-        stored = "stored.id IS NOT NULL"
-        join = f"""
-            LEFT JOIN {table.fullname} AS stored ON stored.path = seen.path
-            WHERE (stored.file_size, stored.modified_at)
-                IS DISTINCT FROM (seen.file_size, seen.modified_at)"""
-    connection.execute(
-        sa.text(
-            f"""
-            CREATE TEMP TABLE pending AS
-            SELECT row_number() OVER (ORDER BY seen.position) AS position, seen.path,
-                seen.relative, seen.file_size, seen.modified_at, {stored} AS stored
-            FROM seen {join}"""
-        )
-    )
-    connection.execute(sa.text("CREATE INDEX ON pending (position)"))
-    return connection.scalar(sa.text("SELECT count(*) FROM pending")) or 0
-
-
-def next_pending(connection: sa.Connection, after: int, limit: int) -> list[Pending]:
-    """Return the files to open behind position `after`, in the order of the walk."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT position, path, relative, file_size, modified_at, stored FROM pending"
-            " WHERE position > :after ORDER BY position LIMIT :limit"
-        ),
-        {"after": after, "limit": limit},
-    )
-    return [
-        Pending(
-            row.position,
-            File(row.path, row.relative, row.file_size, row.modified_at),
-            row.stored,
-        )
-        for row in rows
-    ]
 
 
 def find_contents(
@@ -176,7 +91,7 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
     )
     # A fixed order of ids keeps two runs over the same files from waiting for each other.
     ordered = sorted((image_id(row.file.path), position) for position, row in enumerate(rows))
-    _copy(
+    copy_rows(
         connection,
         "embedded",
         "uuid text text int8 timestamptz text int4 int4 text timestamp float8 float8 jsonb halfvec",
@@ -224,7 +139,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
             " modified_at timestamptz, sha256 text, source uuid, moved boolean) ON COMMIT DROP"
         )
     )
-    _copy(
+    copy_rows(
         connection,
         "known",
         "uuid text text int8 timestamptz text uuid bool",
@@ -303,40 +218,6 @@ def write_errors(
         )
 
 
-def forget_gone_errors(connection: sa.Connection, collection: str, scope: Scope) -> None:
-    """Drop errors of files under the scope's roots that are no longer there."""
-    connection.execute(
-        sa.text(
-            f"DELETE FROM vecsearch.ingest_errors AS stored WHERE collection = :collection"
-            f" AND {_GONE}"
-        ),
-        {"collection": collection, **_scope(scope)},
-    )
-
-
-def count_gone(
-    connection: sa.Connection, table: sa.Table, scope: Scope, moved: Iterable[uuid.UUID]
-) -> int:
-    """Return how many rows `delete_gone` would delete once the rows `moved` had moved."""
-    return (
-        connection.scalar(
-            sa.text(
-                f"SELECT count(*) FROM {table.fullname} AS stored"
-                f" WHERE {_GONE} AND stored.id <> ALL(:moved)"
-            ),
-            {"moved": list(moved), **_scope(scope)},
-        )
-        or 0
-    )
-
-
-def delete_gone(connection: sa.Connection, table: sa.Table, scope: Scope) -> int:
-    """Delete the rows under the scope's roots whose files were not seen; return how many."""
-    return connection.execute(
-        sa.text(f"DELETE FROM {table.fullname} AS stored WHERE {_GONE}"), _scope(scope)
-    ).rowcount
-
-
 def write_metadata(
     connection: sa.Connection,
     table: sa.Table,
@@ -356,7 +237,7 @@ def write_metadata(
             " ON COMMIT DROP"
         )
     )
-    _copy(
+    copy_rows(
         connection,
         "records",
         "int4 text text jsonb",
@@ -400,31 +281,7 @@ def analyze(connection: sa.Connection, table: sa.Table) -> None:
     connection.execute(sa.text(f"ANALYZE {table.fullname}"))
 
 
-_UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
-_GONE = f"""
-    EXISTS (SELECT FROM unnest(CAST(:roots AS text[])) AS root WHERE {_UNDER.format("root")})
-    AND NOT EXISTS
-        (SELECT FROM unnest(CAST(:unreadable AS text[])) AS folder WHERE {_UNDER.format("folder")})
-    AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"""
-
-
-def _scope(scope: Scope) -> dict[str, list[str]]:
-    return {"roots": list(scope.roots), "unreadable": list(scope.unreadable)}
-
-
 def _excluded(columns: Iterable[str]) -> str:
     """Return the SET list by which a conflicting row takes the new values; metadata stays."""
     sets = [f"{name} = excluded.{name}" for name in columns if name != "id"]
     return ", ".join([*sets, "ingested_at = now()"])
-
-
-def _copy(
-    connection: sa.Connection, table: str, types: str, rows: Iterable[tuple[Any, ...]]
-) -> None:
-    with (
-        driver_connection(connection).cursor() as cursor,
-        cursor.copy(f"COPY {table} FROM STDIN WITH (FORMAT BINARY)".encode()) as copy,
-    ):
-        copy.set_types(types.split())
-        for row in rows:
-            copy.write_row(row)

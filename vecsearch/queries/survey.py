@@ -1,0 +1,145 @@
+"""What was seen on disk against what is stored.
+
+A run works on temporary tables of its session: `seen` holds the walk, `pending` what of it must be
+opened.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from vecsearch.images import File
+from vecsearch.queries.copy import copy_rows
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A file that is new or changed; `stored` tells whether its path has a row already."""
+
+    position: int
+    file: File
+    stored: bool
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows a run may speak for: those under `roots`, less those under `unreadable`."""
+
+    roots: Sequence[str]
+    unreadable: Sequence[str]
+
+
+def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
+    """Fill this session's `seen` with the walk and return the number of distinct files."""
+    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending"))
+    connection.execute(
+        sa.text(
+            "CREATE TEMP TABLE seen (position int, path text, relative text, name text,"
+            " file_size bigint, modified_at timestamptz)"
+        )
+    )
+    rows = (
+        (position, file.path, file.relative, file.name, file.file_size, file.modified_at)
+        for position, file in enumerate(files)
+    )
+    copy_rows(connection, "seen", "int4 text text text int8 timestamptz", rows)
+    # The same file can be named twice: `vecsearch ingest photos photos/cat.jpg`.
+    connection.execute(
+        sa.text(
+            "DELETE FROM seen USING (SELECT path, min(position) AS position FROM seen"
+            " GROUP BY path HAVING count(*) > 1) AS first"
+            " WHERE seen.path = first.path AND seen.position > first.position"
+        )
+    )
+    connection.execute(sa.text("ANALYZE seen"))
+    return connection.scalar(sa.text("SELECT count(*) FROM seen")) or 0
+
+
+def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
+    """Fill `pending` with the files that differ from their row, or have none; return how many."""
+    stored = "false"
+    join = ""
+    if table is not None:
+        stored = "stored.id IS NOT NULL"
+        join = f"""
+            LEFT JOIN {table.fullname} AS stored ON stored.path = seen.path
+            WHERE (stored.file_size, stored.modified_at)
+                IS DISTINCT FROM (seen.file_size, seen.modified_at)"""
+    connection.execute(
+        sa.text(
+            f"""
+            CREATE TEMP TABLE pending AS
+            SELECT row_number() OVER (ORDER BY seen.position) AS position, seen.path,
+                seen.relative, seen.file_size, seen.modified_at, {stored} AS stored
+            FROM seen {join}"""
+        )
+    )
+    connection.execute(sa.text("CREATE INDEX ON pending (position)"))
+    return connection.scalar(sa.text("SELECT count(*) FROM pending")) or 0
+
+
+def next_pending(connection: sa.Connection, after: int, limit: int) -> list[Pending]:
+    """Return the files to open behind position `after`, in the order of the walk."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT position, path, relative, file_size, modified_at, stored FROM pending"
+            " WHERE position > :after ORDER BY position LIMIT :limit"
+        ),
+        {"after": after, "limit": limit},
+    )
+    return [
+        Pending(
+            row.position,
+            File(row.path, row.relative, row.file_size, row.modified_at),
+            row.stored,
+        )
+        for row in rows
+    ]
+
+
+def forget_gone_errors(connection: sa.Connection, collection: str, scope: Scope) -> None:
+    """Drop errors of files under the scope's roots that are no longer there."""
+    connection.execute(
+        sa.text(
+            f"DELETE FROM vecsearch.ingest_errors AS stored WHERE collection = :collection"
+            f" AND {_GONE}"
+        ),
+        {"collection": collection, **_scope(scope)},
+    )
+
+
+def count_gone(
+    connection: sa.Connection, table: sa.Table, scope: Scope, moved: Iterable[uuid.UUID]
+) -> int:
+    """Return how many rows `delete_gone` would delete once the rows `moved` had moved."""
+    return (
+        connection.scalar(
+            sa.text(
+                f"SELECT count(*) FROM {table.fullname} AS stored"
+                f" WHERE {_GONE} AND stored.id <> ALL(:moved)"
+            ),
+            {"moved": list(moved), **_scope(scope)},
+        )
+        or 0
+    )
+
+
+def delete_gone(connection: sa.Connection, table: sa.Table, scope: Scope) -> int:
+    """Delete the rows under the scope's roots whose files were not seen; return how many."""
+    return connection.execute(
+        sa.text(f"DELETE FROM {table.fullname} AS stored WHERE {_GONE}"), _scope(scope)
+    ).rowcount
+
+
+_UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
+_GONE = f"""
+    EXISTS (SELECT FROM unnest(CAST(:roots AS text[])) AS root WHERE {_UNDER.format("root")})
+    AND NOT EXISTS
+        (SELECT FROM unnest(CAST(:unreadable AS text[])) AS folder WHERE {_UNDER.format("folder")})
+    AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"""
+
+
+def _scope(scope: Scope) -> dict[str, list[str]]:
+    return {"roots": list(scope.roots), "unreadable": list(scope.unreadable)}
