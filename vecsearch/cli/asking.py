@@ -1,0 +1,238 @@
+"""Commands that ask: query, sql, collections, status, errors."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vecsearch.cli.apps import app
+from vecsearch.cli.command import (
+    Collection,
+    Model,
+    OutputFormat,
+    Weights,
+    chosen_format,
+    command,
+    open_library,
+    say,
+    write_object,
+    write_rows,
+)
+from vecsearch.config import Settings
+from vecsearch.render import Format
+
+
+@command(app, "query", encodes=True)
+def query(
+    settings: Settings,
+    image: Annotated[
+        str | None,
+        typer.Argument(metavar="[IMAGE|-]", help="An image file, or - for its bytes on stdin."),
+    ] = None,
+    collection: Collection = "images",
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k",
+            envvar="VECSEARCH_K",
+            help="How many images at most. Default: 10; with a cut-off, all within it.",
+        ),
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Search by a stored image instead of a file.")
+    ] = None,
+    min_similarity: Annotated[
+        float | None, typer.Option(help="Leave out what is less similar (cosine only), e.g. 0.65.")
+    ] = None,
+    max_distance: Annotated[float | None, typer.Option(help="Leave out what is farther.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VECSEARCH_METRIC",
+            help="cosine, l2, l1 or ip. Default: the collection's, which is cosine.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SQL", help="Search only rows that meet this condition, e.g. \"label = 'cat'\"."
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every row, without the index.")
+    ] = False,
+    exclude_self: Annotated[
+        bool, typer.Option("--exclude-self", help="Leave out the query image's own row.")
+    ] = False,
+    show_sql: Annotated[
+        bool, typer.Option("--show-sql", help="Print the SQL instead of the hits, ready for psql.")
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Print Postgres' plan instead of the hits: index or exact."),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the query and the hits to this file, too."),
+    ] = None,
+    model: Model = None,
+    weights: Weights = None,
+    format_: OutputFormat = None,
+) -> None:
+    """Find the images nearest to a picture.
+
+    An image that is in the collection is found by its content and its stored vector is used, so
+    the answer comes at once.
+    """
+    source: Path | bytes | None = None
+    if image is not None:
+        source = sys.stdin.buffer.read() if image == "-" else Path(image)
+    with open_library(settings) as library:
+        answer = library.query(
+            source,
+            collection=collection,
+            model=model,
+            weights=weights,
+            k=k,
+            id=id_,
+            min_similarity=min_similarity,
+            max_distance=max_distance,
+            metric=metric,
+            where=where,
+            exact=exact,
+            exclude_self=exclude_self,
+        )
+        drawn_query = source
+        if plot is not None and id_ is not None:
+            drawn_query = Path(library.image_path(id_, collection=collection))
+    if show_sql:
+        typer.echo(answer.sql)
+        return
+    if explain:
+        typer.echo(answer.plan)
+        typer.echo(
+            "Answered by the HNSW index."
+            if answer.uses_index
+            else "Answered by an exact scan: every row is compared."
+        )
+        return
+    if k is not None and len(answer.hits) == k and (min_similarity, max_distance) != (None, None):
+        say(f"Stopped at -k {k}; leave it out for every image within the cut-off.")
+    if not answer.hits:
+        say("No image matches.")
+    write_rows(
+        answer.hits,
+        format_,
+        columns=_field_names("Hit"),
+        table_columns=["rank", "distance", "similarity", "label", "path"],
+    )
+    if plot is not None and drawn_query is not None:
+        from vecsearch import render
+
+        sheet = render.contact_sheet(
+            drawn_query,
+            answer.hits,
+            title=f"Nearest in {collection}",
+            max_pixels=settings.max_pixels,
+        )
+        render.save_picture(sheet, plot)
+        say(f"Drew {plot}")
+
+
+@command(app, "sql")
+def sql(
+    settings: Settings,
+    statement: Annotated[str, typer.Argument(help="One SQL statement, or - to read it on stdin.")],
+    write: Annotated[
+        bool, typer.Option("--write", help="Allow changes; otherwise it is read-only.")
+    ] = False,
+    format_: OutputFormat = None,
+) -> None:
+    """Run one SQL statement and print its rows."""
+    text = sys.stdin.read() if statement == "-" else statement
+    with (
+        open_library(settings) as library,
+        library.sql(text, write=write) as (columns, rows, summary),
+    ):
+        if columns:
+            write_rows(rows, format_, columns=columns)
+        else:
+            say(summary)
+
+
+@command(app, "collections")
+def collections(settings: Settings, format_: OutputFormat = None) -> None:
+    """List the collections."""
+    with open_library(settings) as library:
+        rows = library.collections()
+    if not rows:
+        say("There are no collections yet. Start with: vecsearch ingest FOLDER")
+    write_rows(
+        rows,
+        format_,
+        columns=["name", "model", "dimensions", "metric", "images", "weights", "created_at"],
+    )
+
+
+@command(app, "status")
+def status(settings: Settings, format_: OutputFormat = None) -> None:
+    """Show versions, sizes, and the state of every index."""
+    from dataclasses import asdict
+
+    from vecsearch.render import human_bytes
+
+    with open_library(settings) as library:
+        report = library.status()
+    if chosen_format(format_) is not Format.table:
+        write_object(asdict(report), format_)
+        return
+    kind = "embedded" if report.embedded else "your own"
+    typer.echo(f"database    {report.database} ({kind})")
+    typer.echo(f"versions    PostgreSQL {report.postgres}, pgvector {report.pgvector or 'missing'}")
+    if report.advice:
+        typer.echo(f"advice      {report.advice}")
+    write_rows(
+        [
+            (
+                row.name,
+                row.model,
+                row.dimensions,
+                row.images,
+                row.errors,
+                human_bytes(row.table_bytes),
+                "none: every search is exact" if row.index == "none" else row.index,
+                human_bytes(row.index_bytes),
+            )
+            for row in report.collections
+        ],
+        Format.table,
+        columns=[
+            "collection",
+            "model",
+            "dimensions",
+            "images",
+            "errors",
+            "table",
+            "index",
+            "index_size",
+        ],
+    )
+
+
+@command(app, "errors")
+def errors(
+    settings: Settings, collection: Collection = "images", format_: OutputFormat = None
+) -> None:
+    """List the files that could not be ingested, and why."""
+    with open_library(settings) as library:
+        rows = library.errors(collection=collection)
+    if not rows:
+        say(f"Every file of collection {collection!r} could be read.")
+    write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])
+
+
+def _field_names(name: str) -> list[str]:
+    from vecsearch import library
+
+    return list(getattr(library, name).__dataclass_fields__)
