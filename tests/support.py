@@ -4,10 +4,22 @@
 """
 
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
+
+from vecsearch import database, images
+from vecsearch.encoders import Encoder, Identity, Weights
+from vecsearch.ingest import Ingest, Options, Progress, Summary
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from numpy.typing import NDArray
 
 
 def save_weights(path: Path, model: str = "resnet50.tv_in1k", seed: int = 0) -> Path:
@@ -18,7 +30,8 @@ def save_weights(path: Path, model: str = "resnet50.tv_in1k", seed: int = 0) -> 
 
     torch.manual_seed(seed)
     # zero_init_last: otherwise every residual branch of a fresh ResNet is zero.
-    module = timm.create_model(model, pretrained=False, zero_init_last=False)
+    options: dict[str, Any] = {"zero_init_last": False} if "resnet" in model else {}
+    module = timm.create_model(model, pretrained=False, **options)
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(module.state_dict(), path)
     else:
@@ -30,6 +43,53 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     """Draw a picture of coloured blocks that no other seed draws."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.NEAREST)
+
+
+class PixelEncoder:
+    """An encoder whose embedding is the picture, four by four pixels of it; it keeps a tally."""
+
+    dimensions = 48
+    identity = Identity("pixels", "pixels", "0" * 64, {"size": 4})
+    weights = Weights(None, None)
+
+    def __init__(self) -> None:
+        self.embedded: list[bytes] = []
+
+    def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.float32]":
+        small = pixels.resize((4, 4), PIL.Image.Resampling.NEAREST)
+        return np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
+
+    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        self.embedded += [inputs.tobytes() for inputs in batch]
+        return batch.reshape(len(batch), -1)
+
+    def expected(self, file: Path) -> "NDArray[np.float32]":
+        """Return the embedding that the row of this file must have."""
+        with PIL.Image.open(file) as picture:
+            return self.prepare(picture.convert("RGB")).reshape(-1)
+
+
+def ingest(
+    engine: "sa.Engine",
+    paths: Iterable[str | Path],
+    encoder: Encoder,
+    *,
+    collection: str = "images",
+    progress: list[Progress] | None = None,
+    **options: Any,
+) -> Summary:
+    """Ingest with an encoder of the test's own; note the progress in a list if there is one."""
+    with database.session(engine) as connection:
+        run = Ingest(connection, collection, images.Walk(paths), encoder, Options(**options))
+        for step in run:
+            if progress is not None:
+                progress.append(step)
+        return run.summary
+
+
+def counts(summary: Summary) -> dict[str, int]:
+    """Return the counts that are not zero."""
+    return {name: count for name, count in asdict(summary).items() if count}
 
 
 if __name__ == "__main__":

@@ -195,8 +195,8 @@ def save_picture(picture: "Picture", path: Path) -> None:
 
     """
     buffer = io.BytesIO()
+    picture.save(buffer, format=picture_format(path))
     try:
-        picture.save(buffer, format=_format_of(path))
         path.write_bytes(buffer.getvalue())
     except OSError as error:
         raise InvalidInput(
@@ -204,7 +204,13 @@ def save_picture(picture: "Picture", path: Path) -> None:
         ) from error
 
 
-def _format_of(path: Path) -> str:
+def picture_format(path: Path) -> str:
+    """Return Pillow's name of the format that a file's suffix asks for.
+
+    Raises:
+        InvalidInput: none that can be written.
+
+    """
     import PIL.Image
 
     formats = PIL.Image.registered_extensions()

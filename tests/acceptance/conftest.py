@@ -1,0 +1,90 @@
+"""The installed command, from the built wheel, run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel, built just now, is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*build, str(PROJECT)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    site = folder / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    return site
+
+
+@pytest.fixture(scope="session")
+def environment(installed: Path) -> dict[str, str]:
+    """An environment in which `vecsearch` is the command from the wheel."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(installed),
+        "PATH": os.pathsep.join(
+            [str(installed / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
+        # A model that is not in the cache fails at once rather than by looking for the hub.
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """A data folder of this test's own; its server is stopped at the end."""
+    folder = tmp_path / "data"
+    yield folder
+    subprocess.run(
+        ["vecsearch", "db", "stop", "--data-dir", str(folder)],
+        env=environment,
+        check=False,
+        capture_output=True,
+    )
+
+
+@pytest.fixture
+def vecsearch(data_dir: Path, environment: dict[str, str], tmp_path: Path) -> Run:
+    """Run the command and return what it printed; fail if the exit status is not `status`."""
+
+    def run(
+        *arguments: str | Path, status: int = 0, stdin: bytes = b"", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        finished = subprocess.run(
+            ["vecsearch", *map(str, arguments)],
+            env={**environment, "VECSEARCH_DATA_DIR": str(data_dir), **variables},
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            check=False,
+        )
+        result = subprocess.CompletedProcess(
+            finished.args,
+            finished.returncode,
+            finished.stdout.decode(),
+            finished.stderr.decode(),
+        )
+        assert result.returncode == status, result.stdout + result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture
+def no_torch(tmp_path: Path, installed: Path) -> dict[str, str]:
+    """Variables under which importing torch or timm is an error."""
+    folder = tmp_path / "no_torch"
+    for name in ("torch", "timm", "torchvision"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise RuntimeError('imported after all')")
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{installed}"}

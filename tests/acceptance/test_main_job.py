@@ -1,0 +1,145 @@
+"""Ingest a folder, query a photo: the job everything else is for."""
+
+import json
+import shutil
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from acceptance.conftest import Run
+from support import picture
+
+
+def ingest_counts(output: str) -> dict[str, int]:
+    return {name: count for name, count in json.loads(output).items() if count}
+
+
+@pytest.fixture
+def ingested(vecsearch: Run, photos: Path, small_model: str, weights: Path) -> Run:
+    finished = vecsearch("ingest", photos, "--model", small_model, "--weights", weights)
+    assert json.loads(finished.stdout) == {
+        "added": 12,
+        "updated": 0,
+        "moved": 0,
+        "copied": 0,
+        "unchanged": 0,
+        "pruned": 0,
+        "failed": 0,
+    }
+    assert finished.stderr == ""
+    return vecsearch
+
+
+def test_what_is_known_is_never_embedded_again(
+    ingested: Run, photos: Path, no_torch: dict[str, str]
+) -> None:
+    again = ingested("ingest", photos, **no_torch)
+    assert ingest_counts(again.stdout) == {"unchanged": 12}
+    renamed = photos.rename(photos.with_name("renamed"))
+    moved = ingested("ingest", renamed, **no_torch)
+    assert ingest_counts(moved.stdout) == {"moved": 12}
+    shutil.copy(renamed / "cats/01.png", renamed / "copy.png")
+    copied = ingested("ingest", renamed, **no_torch)
+    assert ingest_counts(copied.stdout) == {"copied": 1, "unchanged": 12}
+
+
+def test_one_changed_one_deleted_one_copied(ingested: Run, photos: Path) -> None:
+    picture(99).save(photos / "dogs/00.png")
+    (photos / "dogs/02.png").unlink()
+    shutil.copy(photos / "cats/01.png", photos / "copy.png")
+    finished = ingested("ingest", photos, "--prune")
+    expected = {"updated": 1, "pruned": 1, "copied": 1, "unchanged": 10}
+    assert ingest_counts(finished.stdout) == expected
+
+
+def test_a_stored_picture_finds_itself_first_without_torch(
+    ingested: Run, photos: Path, no_torch: dict[str, str]
+) -> None:
+    hits = json.loads(
+        ingested("query", photos / "cats/01.png", "--format", "json", **no_torch).stdout
+    )
+    assert [hit["rank"] for hit in hits] == list(range(1, 11))
+    assert hits[0]["path"] == str(photos / "cats/01.png")
+    assert hits[0]["distance"] == pytest.approx(0, abs=1e-3)
+    assert hits[0]["similarity"] == pytest.approx(1, abs=1e-3)
+    distances = [hit["distance"] for hit in hits]
+    assert distances == sorted(distances)
+    by_id = json.loads(ingested("query", "--id", hits[0]["id"], "-f", "json", **no_torch).stdout)
+    assert by_id == hits
+    others = ingested(
+        "query", photos / "cats/01.png", "-k", "3", "--exclude-self", "-f", "paths", **no_torch
+    ).stdout
+    assert others.splitlines() == [hit["path"] for hit in hits[1:4]]
+
+
+def test_a_new_picture_is_embedded_from_a_file_and_from_stdin(
+    ingested: Run, photos: Path, tmp_path: Path
+) -> None:
+    # The same pixels in another file are new content with almost the same vector.
+    file = tmp_path / "like 01.png"
+    PIL.Image.open(photos / "cats/01.png").save(file, compress_level=1)
+    assert file.read_bytes() != (photos / "cats/01.png").read_bytes()
+    from_file = ingested("query", file, "-k", "2", "--format", "csv")
+    from_stdin = ingested("query", "-", "-k", "2", "--format", "csv", stdin=file.read_bytes())
+    assert from_file.stdout == from_stdin.stdout
+    assert str(photos / "cats/01.png") in from_file.stdout.splitlines()[1]
+
+
+def test_k_and_filters_are_never_short(ingested: Run, photos: Path) -> None:
+    query = photos / "cats/01.png"
+    for k, rows in ((1, 1), (10, 10), (11, 11), (12, 12), (1000, 12)):
+        lines = ingested("query", query, "-k", str(k), "-f", "paths").stdout.splitlines()
+        assert len(set(lines)) == rows
+    filtered = ingested("query", query, "--where", "label = 'dogs'", "-f", "paths").stdout
+    assert len(filtered.splitlines()) == 6
+    nothing = ingested("query", query, "--where", "false")
+    assert nothing.stdout == ""
+    assert nothing.stderr == "No image matches.\n"
+
+
+def test_the_contact_sheet_is_drawn(ingested: Run, photos: Path, tmp_path: Path) -> None:
+    finished = ingested("query", photos / "cats/01.png", "--plot", tmp_path / "sheet.png")
+    assert finished.stderr == f"Drew {tmp_path / 'sheet.png'}\n"
+    with PIL.Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > sheet.height > 500
+
+
+def test_the_shown_sql_runs_in_psql(ingested: Run, photos: Path, tmp_path: Path) -> None:
+    query = [str(photos / "cats/01.png"), "--where", "path LIKE '%/cats/%'", "-k", "4"]
+    expected = ingested("query", *query, "-f", "paths").stdout
+    (tmp_path / "shown.sql").write_text(ingested("query", *query, "--show-sql").stdout)
+    shown = ingested("db", "shell", "--", "-qAt", "-f", tmp_path / "shown.sql").stdout
+    assert [line.split("|")[1] for line in shown.splitlines()] == expected.splitlines()
+    plan = ingested("query", *query, "--explain").stdout
+    assert plan.splitlines()[-1] == "Answered by an exact scan: every row is compared."
+
+
+def test_paths_from_stdin_and_errors_that_are_told(
+    ingested: Run, photos: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 not much of a picture")
+    listed = f"{broken}\n{photos / 'cats/01.png'}\n".encode()
+    finished = ingested("ingest", "-", stdin=listed)
+    assert ingest_counts(finished.stdout) == {"unchanged": 1, "failed": 1}
+    assert "vecsearch errors" in finished.stderr
+    (row,) = map(json.loads, ingested("errors").stdout.splitlines())
+    assert row["path"] == str(broken)
+    assert row["error"] == "It is not an image, or of a format that cannot be read."
+    ingested("ingest", "-", "--strict", stdin=listed, status=1)
+
+
+def test_an_autoencoder_trains_and_serves(vecsearch: Run, photos: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine.safetensors"
+    trained = vecsearch("train", "autoencoder", photos, "--epochs", "2", "--output", model)
+    losses = [json.loads(line) for line in trained.stdout.splitlines()]
+    assert [row["epoch"] for row in losses] == [1, 2]
+    finished = vecsearch("ingest", photos, "--collection", "mine", "--model", model)
+    assert ingest_counts(finished.stdout) == {"added": 12}
+    (row,) = map(json.loads, vecsearch("collections").stdout.splitlines())
+    assert (row["model"], row["dimensions"], row["images"]) == ("autoencoder", 16, 12)
+    # Without the flag: the collection remembers where its encoder is.
+    new = tmp_path / "new.png"
+    picture(77).save(new)
+    hits = vecsearch("query", new, "-c", "mine", "--metric", "l2", "-k", "3", "-f", "paths").stdout
+    assert len(hits.splitlines()) == 3

@@ -1,0 +1,110 @@
+"""Every command in the README, run as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from acceptance.conftest import PROJECT
+from servers import initialise, listening
+from support import picture
+
+README = (PROJECT / "README.md").read_text()
+EXAMPLE_URL = "postgresql://user:password@localhost:5432/database"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, weights: Path) -> Path:
+    """What the README supposes: some photos, captions, weights."""
+    (tmp_path / "photos").mkdir()
+    for number in range(8):
+        picture(number).save(tmp_path / f"photos/{number}.jpg")
+    picture(50).save(tmp_path / "photos/cat.jpg")
+    (tmp_path / "captions.csv").write_text("file,caption\ncat.jpg,a cat\n")
+    shutil.copy(weights, tmp_path / "weights.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def variables(
+    environment: dict[str, str], data_dir: Path, small_model: str, weights: Path
+) -> dict[str, str]:
+    """The README's default model comes from the hub, which tests do without."""
+    return {
+        **environment,
+        "VECSEARCH_DATA_DIR": str(data_dir),
+        "VECSEARCH_MODEL": small_model,
+        "VECSEARCH_WEIGHTS": str(weights),
+    }
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[str]:
+    with listening(initialise(tmp_path / "own/postgres", 18)) as url:
+        yield url
+
+
+def test_every_command(folder: Path, variables: dict[str, str], own_postgres: str) -> None:
+    def output(*command: str) -> str:
+        finished = subprocess.run(
+            command, cwd=folder, env=variables, capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, f"{command}{finished.stdout}{finished.stderr}"
+        return finished.stdout
+
+    install, test, *rest = blocks("sh")
+    assert install.count("\n") == test.count("\n") == 1
+    assert install.endswith("vecsearch demo\n")
+    assert test.endswith("pytest\n")
+    assert len(rest) == 5
+    for block in rest:
+        own_encoder = "train autoencoder" in block
+        environment = {
+            name: value
+            for name, value in variables.items()
+            if not (own_encoder and name in {"VECSEARCH_MODEL", "VECSEARCH_WEIGHTS"})
+        }
+        script = block.replace(EXAMPLE_URL, own_postgres)
+        finished = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, block + finished.stdout + finished.stderr
+    assert (folder / "sheet.png").exists()
+    # The collection exists by now, and knows its encoder.
+    (python,) = blocks("python")
+    (sql,) = blocks("sql")
+    first, *others = output("python", "-c", python).splitlines()
+    assert first == f"1 {folder}/photos/cat.jpg 0.0"
+    assert len(others) == 4
+    assert (
+        output("vecsearch", "sql", sql, "-f", "paths").splitlines()[0] == f"{folder}/photos/cat.jpg"
+    )
+
+
+def test_the_demo(tmp_path: Path, environment: dict[str, str], data_dir: Path) -> None:
+    finished = subprocess.run(
+        ["vecsearch", "demo", "--data-dir", str(data_dir), "--format", "csv"],
+        cwd=tmp_path,
+        env={**environment, "OMP_NUM_THREADS": str(os.cpu_count() or 1)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "an autoencoder is trained now" in finished.stderr
+    header, *rows = [line.split(",") for line in finished.stdout.splitlines()]
+    assert header == ["query", "family", "same_family", "of"]
+    assert len(rows) >= 10
+    assert sum(int(row[2]) for row in rows) >= 0.8 * sum(int(row[3]) for row in rows)
+    assert (tmp_path / "vecsearch-demo/contact-sheet.png").exists()
