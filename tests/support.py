@@ -4,21 +4,23 @@
 """
 
 import sys
+import uuid
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
+import sqlalchemy as sa
 
 from vecsearch import database, images
 from vecsearch.encoders import Encoder, Identity, Weights
 from vecsearch.ingest import Ingest, Options, Progress, Summary
+from vecsearch.library import Library
+from vecsearch.queries import catalog, writes
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from numpy.typing import NDArray
 
 
@@ -70,7 +72,7 @@ class PixelEncoder:
 
 
 def ingest(
-    engine: "sa.Engine",
+    engine: sa.Engine,
     paths: Iterable[str | Path],
     encoder: Encoder,
     *,
@@ -90,6 +92,69 @@ def ingest(
 def counts(summary: Summary) -> dict[str, int]:
     """Return the counts that are not zero."""
     return {name: count for name, count in asdict(summary).items() if count}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A collection of seeded vectors, and what is known of it without asking Postgres."""
+
+    library: Library
+    name: str
+    ids: list[uuid.UUID]
+    vectors: "NDArray[np.float64]"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def distances(
+        self, query: "NDArray[np.float64]", metric: str = "cosine"
+    ) -> "NDArray[np.float64]":
+        """Return the distance of every row, in order of `ids`."""
+        match metric:
+            case "l2":
+                return np.linalg.norm(self.vectors - query, axis=1)
+            case "l1":
+                return np.abs(self.vectors - query).sum(axis=1)
+            case "ip":
+                return -(self.vectors @ query)
+        norms = np.linalg.norm(self.vectors, axis=1) * np.linalg.norm(query)
+        return 1 - (self.vectors @ query) / norms
+
+
+def clustered(rows: int, dimensions: int, seed: int) -> "NDArray[np.float64]":
+    """Return vectors as pictures have them: in clusters, none negative, in half precision."""
+    random = np.random.default_rng(seed)
+    centres = random.gamma(0.5, 1.0, (max(rows // 50, 1), dimensions))
+    vectors = random.choice(centres, rows) + random.normal(0, 0.3, (rows, dimensions))
+    return np.maximum(vectors, 0.001).astype(np.float16).astype(np.float64)
+
+
+def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> Corpus:
+    """Store vectors as images: the one at position 7 has width 7, and so on."""
+    identity = Identity("seeded", "seeded", "0" * 64, {})
+    with database.writing(library.engine) as connection:
+        catalog.create_collection(connection, name, identity, Weights(None, None), vectors.shape[1])
+        paths = [
+            f"/corpus/{position * 7919 % len(vectors):05}.png" for position in range(len(vectors))
+        ]
+        ids = [writes.image_id(path) for path in paths]
+        with (
+            database.driver_connection(connection).cursor() as cursor,
+            cursor.copy(
+                f"COPY vecsearch.{name} (id, path, sha256, width, height, format, file_size,"
+                " modified_at, label, metadata, embedding) FROM STDIN".encode()
+            ) as copy,
+        ):
+            for position, (row_id, path, vector) in enumerate(
+                zip(ids, paths, vectors, strict=True)
+            ):
+                metadata = f'{{"price": {position}}}'
+                fixed = (f"{position:064x}", position, 1, "PNG", 1, "2026-01-01 00:00:00+00")
+                copy.write_row(
+                    (row_id, path, *fixed, f"c{position % 20}", metadata, str(vector.tolist()))
+                )
+        connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
+    return Corpus(library, name, ids, vectors)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Settings: flag > `VECSEARCH_*` environment variable > default."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +53,19 @@ class Settings:
         """
         if max_pixels is None:
             text = environ.get("VECSEARCH_MAX_PIXELS") or str(DEFAULT_MAX_PIXELS)
-            if not text.isascii() or not text.isdigit():
+            if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
                 raise InvalidInput(
-                    f"VECSEARCH_MAX_PIXELS is {text!r}. Set it to a whole number of pixels."
+                    f"VECSEARCH_MAX_PIXELS is {text!r}. Set it to a number of pixels, 1 or more."
                 )
             max_pixels = int(text)
         chosen_dir = data_dir or environ.get("VECSEARCH_DATA_DIR") or default_data_dir()
+        try:
+            folder = Path(chosen_dir).expanduser().absolute()
+        except RuntimeError as error:
+            raise InvalidInput(f"The data folder {chosen_dir}: {error} Name another.") from error
         return cls(
             database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,
-            data_dir=Path(chosen_dir).expanduser().absolute(),
+            data_dir=folder,
             device=device or environ.get("VECSEARCH_DEVICE") or "auto",
             max_pixels=max_pixels,
         )

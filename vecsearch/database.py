@@ -33,11 +33,11 @@ def open_engine(url: str) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         parsed = None
     if parsed is None or parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise InvalidInput(
-            f"{_without_password(url)!r} is not a Postgres URL. "
+            "The database URL is not one of Postgres. "
             "Give one like postgresql://user:password@host:5432/database."
         )
     parsed = parsed.set(drivername="postgresql+psycopg")
@@ -109,13 +109,15 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
     if not isinstance(error, psycopg.Error):
         return DatabaseError(f"The database failed: {error}.")
     message = (error.diag.message_primary or str(error)).strip()
-    if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
+    state = error.sqlstate or ""
+    lost = isinstance(error, psycopg.OperationalError) and not state
+    if lost or state.startswith(("08", "28", "3D", "53300", "57P")):
         reason = re.sub(r"\s+", " ", message).rstrip(".")
         return DatabaseUnavailable(
             f"Cannot use the database: {reason}. "
             "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
         )
-    if error.sqlstate in {"0A000", "58P01"} and '"vector"' in message:
+    if state in {"0A000", "58P01"} and '"vector"' in message:
         return ExtensionMissing(f"The server lacks pgvector: {message}. {EXTENSION_HELP}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and '"vector"' in message:
         return ExtensionMissing(
@@ -143,7 +145,3 @@ def _pointed_at(statement: str, position: int) -> str:
     # A vector's literal is longer than any terminal.
     start = max(0, column - 60)
     return f"  {line[start : column + 60]}\n  {' ' * (column - start)}^"
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)

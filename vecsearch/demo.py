@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 from vecsearch import render
 from vecsearch.encoders import DEFAULT_MODEL
 from vecsearch.errors import WeightsUnavailable
@@ -84,11 +86,16 @@ def run(
         library.ingest([pictures], collection=COLLECTION, on_progress=on_progress)
     else:
         _ingest_first_time(library, folder, weights, say, on_progress)
+    # An earlier demo may have drawn the same pictures elsewhere.
+    prefix = sql.Literal(f"{pictures.absolute()}/").as_string()
+    only_these = f"starts_with(path, {prefix})"
     queries = []
     sheet = None
     for family in FAMILIES:
         query = pictures / family / "00.png"
-        answer = library.query(query, collection=COLLECTION, k=NEIGHBOURS, exclude_self=True)
+        answer = library.query(
+            query, collection=COLLECTION, k=NEIGHBOURS, exclude_self=True, where=only_these
+        )
         same = sum(hit.label == family for hit in answer)
         queries.append(DemoQuery(f"{family}/00.png", family, same, len(answer.hits)))
         if sheet is None:
@@ -128,6 +135,7 @@ def _ingest_first_time(
         say(str(error))
         say(f"So instead of {DEFAULT_MODEL}, an autoencoder is trained now: about a minute")
         model = (folder / "autoencoder.safetensors").absolute()
+        model.unlink(missing_ok=True)  # of an earlier demo, on another database
         for epoch in Library.train_autoencoder(
             [pictures], model, settings=library.settings, epochs=EPOCHS, seed=SEED
         ):
@@ -151,7 +159,9 @@ def draw_pictures(folder: Path) -> None:
             light, dark = _colours(random_)
             picture: Picture = PIL.Image.new("RGB", (SIZE, SIZE), light)
             draw(ImageDraw.Draw(picture), random_, dark)
-            picture.save(file)
+            partial = file.with_suffix(".partial")
+            picture.save(partial, format="PNG")
+            partial.replace(file)
 
 
 def _colours(random_: random.Random) -> tuple[Colour, Colour]:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif".split()
 )
+# What Pillow may try: its other formats are either no photos or run other programs.
+FORMATS = "JPEG PNG WEBP GIF BMP DIB TIFF AVIF HEIF".split()
+# EXIF orientation (CIPA DC-008, tag 0x0112) to the PIL.Image.Transpose that undoes it.
+ORIENTATIONS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 JUNK_FOLDERS = frozenset(
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
 )
@@ -118,7 +122,9 @@ class Walk:
         self.skipped = 0
         for root in self.roots:
             if not os.path.exists(root):  # noqa: PTH110 - strings throughout
-                raise InvalidInput(f"{root} does not exist. Check the path.")
+                raise InvalidInput(f"{shown(root)} does not exist. Check the path.")
+            if storable(root) is None:
+                raise InvalidInput(f"The name {shown(root)} is not valid UTF-8. Rename it.")
 
     def __iter__(self) -> Iterator[File]:
         entered: set[tuple[int, int]] = set()
@@ -137,7 +143,7 @@ class Walk:
                 with os.scandir(path) as listing:
                     entries = sorted(listing, key=lambda entry: entry.name)
             except OSError as error:
-                self.unreadable.append(Unreadable(path, _os_reason(error)))
+                self._leave(path, _os_reason(error))
                 continue
             below: list[tuple[str, str]] = []
             for entry in entries:
@@ -151,21 +157,48 @@ class Walk:
                     else:
                         self.skipped += 1
                 except OSError as error:
-                    self.unreadable.append(Unreadable(entry.path, _os_reason(error)))
+                    dangling = entry.is_symlink() and isinstance(error, FileNotFoundError)
+                    reason = "It is a link to nothing." if dangling else _os_reason(error)
+                    self._leave(entry.path, reason)
             folders.extendleft(reversed(below))
+
+    def _leave(self, path: str, reason: str) -> None:
+        self.unreadable.append(Unreadable(shown(path), reason))
 
     def _file(self, path: str, root: str, info: os.stat_result) -> Iterator[File]:
         if not stat.S_ISREG(info.st_mode):
-            self.unreadable.append(Unreadable(path, "It is not a regular file."))
+            self._leave(path, "It is not a regular file.")
             return
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(path).decode(errors="backslashreplace")
-            self.unreadable.append(Unreadable(shown, "Its name is not valid UTF-8; rename it."))
+        if storable(path) is None:
+            self._leave(path, "Its name is not valid UTF-8; rename it.")
             return
         relative = path[len(root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119
         yield File(path, relative, info.st_size, _modified_at(info))
+
+
+def storable(path: str) -> str | None:
+    """Return the path if the database can hold it: as UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return None
+    return path
+
+
+def shown(path: str) -> str:
+    """Return the path as it can be printed and stored, bytes that are not UTF-8 escaped."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def is_gone(path: str) -> bool:
+    """Tell whether nothing is at `path`; what one may not look at counts as there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _modified_at(info: os.stat_result) -> datetime:
@@ -209,27 +242,25 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
 
     """
     import PIL.Image
-    from PIL import ImageOps
+    from PIL import ExifTags
 
-    _register_heif()
+    _prepare_pillow()
     if not content:
         return Unreadable(path, "The file is empty.")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd EXIF and of large pictures; the cap below is ours.
-            warnings.simplefilter("ignore")
-            picture = PIL.Image.open(io.BytesIO(content))
-            if picture.width * picture.height > max_pixels:
-                return Unreadable(
-                    path,
-                    f"It has {picture.width * picture.height / 1e6:.0f} million pixels; the limit "
-                    f"is {max_pixels / 1e6:.0f} million (--max-pixels).",
-                )
-            exif = picture.getexif()
-            file_format = picture.format or "unknown"
-            picture.load()
-            upright = _to_rgb(ImageOps.exif_transpose(picture))
-            tags = _exif_tags(exif)
+        picture = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+        if picture.width * picture.height > max_pixels:
+            return Unreadable(
+                path,
+                f"It has {picture.width * picture.height / 1e6:.0f} million pixels; the limit "
+                f"is {max_pixels / 1e6:.0f} million (--max-pixels).",
+            )
+        exif = picture.getexif()
+        file_format = picture.format or "unknown"
+        picture.load()
+        turn = ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
+        upright = _to_rgb(picture if turn is None else picture.transpose(turn))
+        tags = _exif_tags(exif)
     except PIL.UnidentifiedImageError:
         return Unreadable(path, "It is not an image, or of a format that cannot be read.")
     except MemoryError:
@@ -250,11 +281,13 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
 
 
 @cache
-def _register_heif() -> None:
+def _prepare_pillow() -> None:
+    """Teach Pillow HEIC, and keep it from warning of odd files; once, since threads decode."""
     import PIL.Image
     import pillow_heif
 
     pillow_heif.register_heif_opener()
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Ours is the cap that counts, and it is checked before decoding.
     PIL.Image.MAX_IMAGE_PIXELS = None
 

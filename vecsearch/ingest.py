@@ -16,12 +16,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch import images, metadata, schema
-from vecsearch.encoders import Encoder
+from vecsearch.config import DEFAULT_MAX_PIXELS
+from vecsearch.encoders import Encoder, unusable
 from vecsearch.errors import EncoderMismatch
 from vecsearch.images import Unreadable
 from vecsearch.queries import catalog, survey, writes
-from vecsearch.queries.survey import Pending
-from vecsearch.queries.writes import Content, Embedded, Known
+from vecsearch.queries.survey import Content, Pending
+from vecsearch.queries.writes import Embedded, Known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Options:
     prune: bool = False
     dry_run: bool = False
     metadata_file: Path | None = None
-    max_pixels: int = 128_000_000
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Ingest:
         self._in_flight: list[_Batch] = []
         self._claimed: set[UUID] = set()
         self._broken: dict[UUID, str] = {}
+        self._predicted: dict[str, UUID] = {}
         self.summary = Summary()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -197,7 +199,10 @@ class Ingest:
             ahead = 1 if files else 0
             while len(self._in_flight) > ahead:
                 yield self._in_flight[0]
-                del self._in_flight[0]
+                landed = self._in_flight.pop(0)
+                if self._options.dry_run:
+                    # Nothing was written, so lookups will not find what would have been.
+                    self._predicted.update(landed.sources)
             if not files:
                 return
 
@@ -238,6 +243,8 @@ class Ingest:
     ) -> None:
         row_id = writes.image_id(item.file.path)
         gone = None if item.stored else self._gone(item, rows)
+        if digest in self._predicted:
+            rows = [*rows, Content(self._predicted[digest], item.file.path)]
         in_flight = [
             flying.sources[digest] for flying in self._in_flight if digest in flying.sources
         ]
@@ -262,18 +269,20 @@ class Ingest:
         elif self._options.dry_run:
             batch.embed.append((item, None))
         else:
-            batch.embed.append((item, pool.submit(self._decode, item.file.path)))
+            batch.embed.append((item, pool.submit(self._decode, item.file.path, digest)))
 
     def _gone(self, item: Pending, rows: list[Content]) -> UUID | None:
         """Return a row of this content whose file is gone: by preference one of the same name."""
         left = [row for row in rows if row.id not in self._claimed]
         left.sort(key=lambda row: Path(row.path).name != item.file.name)
-        return next((row.id for row in left if not Path(row.path).exists()), None)
+        return next((row.id for row in left if images.is_gone(row.path)), None)
 
-    def _decode(self, path: str) -> Decoded:
+    def _decode(self, path: str, digest: str) -> Decoded:
         image = images.load(path, max_pixels=self._options.max_pixels)
         if isinstance(image, Unreadable):
             return image
+        if image.facts.sha256 != digest:
+            return Unreadable(path, "It changed while it was being read; ingest it again.")
         # The pixels go no further: a batch of full-size pictures is gigabytes.
         return image.facts, self._encoder.prepare(image.pixels)
 
@@ -309,7 +318,7 @@ class Ingest:
         embeddings = self._encoder.embed(np.stack([inputs for _, _, inputs in decoded]))
         rows = []
         for (item, facts, _), embedding in zip(decoded, embeddings, strict=True):
-            reason = _unstorable(embedding)
+            reason = unusable(embedding)
             if reason is None:
                 rows.append(Embedded(item.file, facts, embedding))
             else:
@@ -348,24 +357,27 @@ class Ingest:
     def _scope(self) -> survey.Scope:
         return survey.Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
 
+    def _gone_rows(self) -> list[UUID]:
+        """Return the rows under the roots whose files were not seen and are not there."""
+        assert self._table is not None  # noqa: S101 - for the type checker
+        with self._connection.begin():
+            unseen = survey.unseen_rows(self._connection, self._table, self._scope())
+        return [
+            row.id for row in unseen if row.id not in self._claimed and images.is_gone(row.path)
+        ]
+
     def _conclude(self) -> Iterator[str]:
         """Prune, set metadata, refresh statistics; yield what a user should be told."""
         if self._walk.skipped:
             yield f"{self._walk.skipped} other files are not images by their suffix."
         if self._table is None:
             return
+        gone = self._gone_rows() if self._options.prune else []
+        self.summary.pruned = len(gone)
         if self._options.dry_run:
-            if self._options.prune:
-                with self._connection.begin():
-                    self.summary.pruned = survey.count_gone(
-                        self._connection, self._table, self._scope(), self._claimed
-                    )
             return
         with self._connection.begin():
-            if self._options.prune:
-                self.summary.pruned = survey.delete_gone(
-                    self._connection, self._table, self._scope()
-                )
+            survey.delete_rows(self._connection, self._table, gone)
             if self._options.metadata_file is not None:
                 records = metadata.read_records(self._options.metadata_file)
                 changed, unused = writes.write_metadata(self._connection, self._table, records)
@@ -375,15 +387,3 @@ class Ingest:
         if any(count for name, count in asdict(self.summary).items() if name != "unchanged"):
             with self._connection.begin():
                 writes.analyze(self._connection, self._table)
-
-
-def _unstorable(embedding: "NDArray[np.float32]") -> str | None:
-    """Say why an embedding cannot be stored and found again, if it cannot."""
-    if not np.isfinite(embedding).all():
-        return "The encoder's output has numbers that are not finite."
-    if np.abs(embedding).max() > schema.MAX_HALF:
-        return "The encoder's output is too large for half precision."
-    # Compared as it will be stored: tiny numbers become zero.
-    if not embedding.astype(np.float16).any():
-        return "The encoder's output is all zeros, which has no direction to compare."
-    return None

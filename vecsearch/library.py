@@ -205,11 +205,8 @@ class Library:
             planned = search.plan(
                 connection, stored, encoder, query, max_pixels=self.settings.max_pixels
             )
-            return Answer(
-                nearest.nearest(connection, planned),
-                nearest.script(planned),
-                *nearest.explain(connection, planned),
-            )
+            hits, ran = nearest.nearest(connection, planned)
+            return Answer(hits, nearest.script(ran), *nearest.explain(connection, ran))
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""
@@ -293,6 +290,10 @@ class Library:
 
         """
         settings = settings or Settings.load()
+        if output.exists():
+            raise InvalidInput(
+                f"{output} exists, and a collection may depend on it. Choose another --output."
+            )
         if output.suffix != ".safetensors":
             raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
         if not os.access(output.absolute().parent, os.W_OK):
@@ -345,11 +346,11 @@ class Library:
             return LazyEncoder(lambda: encoders.load(chosen, weights, device=device))
         encoder = self._collection_encoder(stored, model, weights)
         named = model if model and encoders.is_file_name(model) else weights
-        if remember and named is not None and str(Path(named).absolute()) != stored.weights.source:
-            source = str(Path(named).absolute())
-            moved = encoders.Weights(source, encoders.file_sha256(source))
-            with database.writing(self.engine) as connection:
-                catalog.remember_weights(connection, name, moved)
+        if remember and named is not None:
+            found = encoders.Weights.of_file(named)
+            if found != stored.weights:
+                with database.writing(self.engine) as connection:
+                    catalog.remember_weights(connection, name, found)
         return encoder
 
     def _collection_encoder(

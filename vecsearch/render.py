@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -41,8 +43,6 @@ def write_rows(
 ) -> None:
     """Print rows: dataclasses, or tuples in the order of `columns`.
 
-    CSV and ndjson are written as rows arrive; json and table when all are there.
-
     Args:
         out: where to.
         rows: what.
@@ -72,6 +72,17 @@ def write_rows(
         _write_table(out, records, table_columns or columns)
 
 
+def require_object_format(format_: Format | None) -> None:
+    """Refuse a format that cannot show one object, before the work that makes it.
+
+    Raises:
+        InvalidInput: it is `paths`.
+
+    """
+    if format_ is Format.paths:
+        raise InvalidInput("This prints no paths. Use another --format.")
+
+
 def write_object(out: TextIO, value: dict[str, Any], format_: Format) -> None:
     """Print one object: as JSON, indented or on one line, or as CSV with a header."""
     if format_ in {Format.csv, Format.paths}:
@@ -98,12 +109,28 @@ def _record(row: Any, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent, default=_plain, allow_nan=False)
+    except ValueError:
+        # JSON has no word for NaN and infinity.
+        return _json(_finite(value), indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, date):  # and so datetime
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes | memoryview):
         return f"\\x{bytes(value).hex()}"
     return str(value)
@@ -195,12 +222,15 @@ def save_picture(picture: "Picture", path: Path) -> None:
 
     """
     buffer = io.BytesIO()
-    picture.save(buffer, format=picture_format(path))
     try:
+        picture.save(buffer, format=picture_format(path))
         path.write_bytes(buffer.getvalue())
-    except OSError as error:
+    except InvalidInput:
+        raise
+    except Exception as error:  # each format has its own way to say that it cannot
         raise InvalidInput(
-            f"{path} cannot be written: {error.strerror or error}. Choose another file."
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}. "
+            "Choose another file; .png suits any size."
         ) from error
 
 
@@ -220,6 +250,20 @@ def picture_format(path: Path) -> str:
     return found
 
 
+def require_picture_file(path: Path) -> None:
+    """Check that a picture can be written to `path`, before the work that draws it.
+
+    Raises:
+        InvalidInput: its suffix names no format, or its folder cannot be written to.
+
+    """
+    picture_format(path)
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InvalidInput(
+            f"The folder {path.absolute().parent} cannot be written to. Choose another file."
+        )
+
+
 def _tile(source: Path | bytes, max_pixels: int) -> "Picture | None":
     image = (
         images.decode(source, "the query", max_pixels=max_pixels)
@@ -235,6 +279,7 @@ def _tile(source: Path | bytes, max_pixels: int) -> "Picture | None":
 
 
 def _fit(draw: Any, text: str, font: Any, width: int) -> str:
+    text = " ".join(text.split())
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(f"{text}…", font) > width:

@@ -8,6 +8,7 @@ import re
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsearch.errors import InvalidInput
@@ -86,6 +87,8 @@ ingest_errors = sa.Table(
 )
 
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
+# Postgres keeps tables and their indexes in one namespace.
+INDEX_SUFFIXES = ("_pkey", "_sha256", "_hnsw")
 
 
 def require_collection_name(name: str) -> str:
@@ -95,10 +98,12 @@ def require_collection_name(name: str) -> str:
         InvalidInput: it is reserved, or not a plain lower-case SQL identifier.
 
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name in RESERVED_NAMES:
+    taken = name in RESERVED_NAMES or name.endswith(INDEX_SUFFIXES)
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or taken:
         raise InvalidInput(
             f"{name!r} cannot name a collection. Use a lower-case letter, then up to 39 letters, "
-            f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken."
+            f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken, and so are "
+            f"names that end in {' or '.join(INDEX_SUFFIXES)}."
         )
     return name
 
@@ -156,6 +161,12 @@ def collection_table(name: str, dimensions: int) -> sa.Table:
             postgresql_ops={"embedding": "halfvec_cosine_ops"},
         )
     return table
+
+
+def sql_name(table: sa.Table | str) -> str:
+    """Return a table's qualified name, or a bare name, quoted where SQL's own words need it."""
+    preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # untyped there
+    return preparer.quote(table) if isinstance(table, str) else preparer.format_table(table)
 
 
 def hnsw_index(collection: str) -> str:

@@ -1,5 +1,6 @@
 """From what a user asks for to the statement that answers it."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch import images
-from vecsearch.encoders import Encoder
+from vecsearch.encoders import Encoder, unusable
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.queries import catalog, nearest
 from vecsearch.queries.nearest import Search
@@ -66,8 +67,8 @@ def plan(
     k = query.k
     if k is None and max_distance is None:
         k = DEFAULT_K
-    if k is not None and not 1 <= k <= nearest.MAXIMUM_K:
-        raise InvalidInput(f"k is {k}. Ask for 1 to {nearest.MAXIMUM_K:,} images.")
+    if k is not None and k < 1:
+        raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
     table = collection.table
     if query.where is not None:
         nearest.check_where(connection, table, query.where)
@@ -95,8 +96,8 @@ def _metric(metric: str, collection: catalog.Collection) -> str:
 
 def _cut_off(query: Query, metric: str) -> float | None:
     if query.min_similarity is None:
-        if query.max_distance is not None and np.isnan(query.max_distance):
-            raise InvalidInput("--max-distance is not a number. Give one.")
+        if query.max_distance is not None and not math.isfinite(query.max_distance):
+            raise InvalidInput("--max-distance is not a finite number. Give one, or leave it out.")
         return query.max_distance
     if query.max_distance is not None:
         raise InvalidInput("--min-similarity and --max-distance are one cut-off. Give one of them.")
@@ -130,11 +131,9 @@ def _target(
     if isinstance(image, images.Unreadable):
         raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
     embedding: NDArray[np.float32] = encoder.embed(encoder.prepare(image.pixels)[np.newaxis])[0]
-    if not np.isfinite(embedding).all() or not embedding.astype(np.float16).any():
-        raise ImageUnreadable(
-            f"{name} cannot be searched for: its embedding is zero or not finite. "
-            "Try another picture."
-        )
+    reason = unusable(embedding)
+    if reason is not None:
+        raise ImageUnreadable(f"{name} cannot be searched for. {reason}")
     return embedding
 
 
@@ -164,7 +163,7 @@ def _read(image: Path | bytes | None) -> tuple[str | None, bytes]:
     assert image is not None  # noqa: S101 - for the type checker
     path = image.absolute()
     try:
-        return str(path), path.read_bytes()
+        return images.storable(str(path)), path.read_bytes()
     except FileNotFoundError as error:
         raise InvalidInput(f"{path} does not exist. Check the path.") from error
     except OSError as error:

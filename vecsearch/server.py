@@ -45,8 +45,9 @@ def lease(data_dir: Path, *, keep_running: bool = False) -> Iterator[str]:
     """
     if odd := set(str(data_dir)) & UNQUOTABLE:
         raise DatabaseUnavailable(
-            f"The path of the data folder {data_dir} holds {' '.join(sorted(odd))}, which Postgres' "
-            "own tools cannot quote. Name another with --data-dir or VECSEARCH_DATA_DIR."
+            f"The path of the data folder {data_dir} holds {' '.join(sorted(odd))}, "
+            "which Postgres' own tools cannot quote. "
+            "Name another with --data-dir or VECSEARCH_DATA_DIR."
         )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

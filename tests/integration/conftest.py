@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 from servers import KINDS, running
+from support import Corpus, clustered, make_corpus
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
@@ -40,6 +42,20 @@ def _database(server_url: str, template: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         yield with_database(server_url, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="session")
+def corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    """3,000 vectors, the last twelve of them equal, in a database that prefers its index."""
+    with contextmanager(_database)(server_url, TEMPLATE) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = connection.info.dbname
+            connection.execute(f"ALTER DATABASE {name} SET enable_seqscan = off".encode())
+        settings = Settings.load(database_url=url, data_dir=tmp_path_factory.mktemp("unused"))
+        with Library.open(settings) as library:
+            vectors = clustered(3_000, 64, seed=1)
+            vectors[-12:] = vectors[-1]
+            yield make_corpus(library, "images", vectors)
 
 
 @pytest.fixture

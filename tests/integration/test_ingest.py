@@ -1,15 +1,24 @@
+"""What a run does with a folder, file by file."""
+
+import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
+import psycopg
 import pytest
-from support import picture
+import sqlalchemy as sa
+from support import PixelEncoder, counts, ingest, picture
 
+from vecsearch import database
+from vecsearch.encoders import LazyEncoder
+from vecsearch.errors import DatabaseUnavailable, EncoderError, InvalidInput
 from vecsearch.library import Library
+from vecsearch.queries import catalog
 
-
-def counts(summary: object) -> dict[str, int]:
-    return {name: count for name, count in asdict(summary).items() if count}  # type: ignore[call-overload]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @pytest.fixture
@@ -17,6 +26,34 @@ def ingested(library: Library, photos: Path, small_model: str, weights: Path) ->
     summary = library.ingest([photos], model=small_model, weights=weights)
     assert counts(summary) == {"added": 12}
     return library
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+
+
+def touch(file: Path) -> None:
+    """Give a file a time that it cannot have had."""
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+
+
+def stored(library: Library, columns: str = "path") -> list[tuple[object, ...]]:
+    with database.reading(library.engine) as connection:
+        rows = connection.execute(sa.text(f"SELECT {columns} FROM images ORDER BY path"))
+        return [tuple(row) for row in rows]
+
+
+def write(library: Library, statement: str) -> None:
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(statement))
+
+
+def never_loaded() -> LazyEncoder:
+    def load() -> NoReturn:
+        raise AssertionError("the encoder was loaded")
+
+    return LazyEncoder(load)
 
 
 def test_a_second_run_changes_nothing(ingested: Library, photos: Path) -> None:
@@ -35,3 +72,205 @@ def test_changed_deleted_and_copied(ingested: Library, photos: Path) -> None:
     shutil.copy(photos / "cats" / "01.png", photos / "cats" / "copy.png")
     summary = ingested.ingest([photos], prune=True)
     assert counts(summary) == {"updated": 1, "pruned": 1, "copied": 1, "unchanged": 10}
+
+
+def test_a_moved_file_keeps_its_metadata_and_a_copy_starts_without(
+    library: Library, photos: Path
+) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    write(library, "UPDATE images SET metadata = jsonb_build_object('was', path)")
+    first, second = photos / "cats" / "01.png", photos / "cats" / "03.png"
+    moved = first.rename(photos / "moved.png")
+    copied = Path(shutil.copy(second, photos / "copied.png"))
+    summary = ingest(library.engine, [photos], never_loaded())
+    assert counts(summary) == {"moved": 1, "copied": 1, "unchanged": 11}
+    metadata = dict(stored(library, "path, metadata"))  # type: ignore[arg-type]  # pairs
+    assert metadata[str(moved)] == {"was": str(first)}
+    assert metadata[str(copied)] == {}
+    assert metadata[str(second)] == {"was": str(second)}
+    assert str(first) not in metadata
+
+
+def test_a_changed_file_keeps_its_metadata(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    write(library, "UPDATE images SET metadata = '{\"kept\": true}'")
+    picture(99).save(photos / "cats" / "01.png")
+    assert counts(ingest(library.engine, [photos], PixelEncoder()))["updated"] == 1
+    assert {str(row) for (row,) in stored(library, "metadata")} == {"{'kept': True}"}
+
+
+def test_a_touched_file_is_unchanged_and_not_embedded(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    touch(photos / "cats" / "01.png")
+    assert counts(ingest(library.engine, [photos], never_loaded())) == {"unchanged": 12}
+    # And its new time is remembered: it is not opened again.
+    (photos / "cats" / "01.png").write_bytes(bytes((photos / "cats" / "01.png").stat().st_size))
+    touch(photos / "cats" / "01.png")
+    assert counts(ingest(library.engine, [photos], never_loaded())) == {"unchanged": 12}
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_content_that_is_there_many_times_is_embedded_once(library: Library, photos: Path) -> None:
+    for number in range(20):
+        shutil.copy(photos / "cats" / "01.png", photos / f"copy {number}.png")
+    encoder = PixelEncoder()
+    assert counts(ingest(library.engine, [photos], encoder)) == {"added": 12, "copied": 20}
+    assert len(encoder.embedded) == len(set(encoder.embedded)) == 12
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_files_that_change_places_change_rows(library: Library, photos: Path) -> None:
+    encoder = PixelEncoder()
+    ingest(library.engine, [photos], encoder)
+    first, last = photos / "cats" / "01.png", photos / "dogs" / "10.png"
+    aside = first.rename(photos / "aside.png")
+    last.rename(first)
+    aside.rename(last)
+    touch(first)
+    assert counts(ingest(library.engine, [photos], encoder)) == {"updated": 2, "unchanged": 10}
+    embeddings = dict(stored(library, "path, embedding::real[]"))  # type: ignore[arg-type]  # pairs
+    for file in (first, last):
+        assert embeddings[str(file)] == encoder.expected(file).tolist()
+
+
+def test_a_new_file_at_the_place_of_a_moved_one_takes_neither_its_row_nor_its_vector(
+    library: Library, photos: Path
+) -> None:
+    encoder = PixelEncoder()
+    ingest(library.engine, [photos], encoder)
+    file = photos / "cats" / "01.png"
+    moved = file.rename(photos / "zoo.png")
+    picture(99).save(file)
+    summary = ingest(library.engine, [photos], encoder)
+    assert summary.updated == 1
+    assert summary.added + summary.copied == 1
+    embeddings = dict(stored(library, "path, embedding::real[]"))  # type: ignore[arg-type]  # pairs
+    for path in (file, moved):
+        assert embeddings[str(path)] == encoder.expected(path).tolist()
+
+
+def test_a_file_that_is_named_twice_is_one_file(library: Library, photos: Path) -> None:
+    file = photos / "cats" / "01.png"
+    summary = ingest(library.engine, [file, photos, file, photos / "cats"], PixelEncoder())
+    assert counts(summary) == {"added": 12}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two words.png",
+        'it\'s "quoted".png',
+        "line\nbreak\ttab.png",
+        "back\\slash\\N.png",
+        "per%cent _under%s :colon.png",
+        "Ünïcödé 猫 🐈.png",
+        "e\u0301 decomposed.png",
+        "-dash.png",
+        "{brace},(paren);--.png",
+    ],
+)
+def test_a_file_may_be_called_anything(library: Library, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name.removesuffix(".png")
+    folder.mkdir()
+    picture(1).save(folder / name)
+    for expected in ({"added": 1}, {"unchanged": 1}):
+        summary = ingest(library.engine, [folder], PixelEncoder(), prune=True)
+        assert counts(summary) == expected
+    assert stored(library, "path, label") == [(str(folder / name), folder.name)]
+    moved = (folder / name).rename(folder / "plain.png")
+    assert counts(ingest(library.engine, [folder], never_loaded(), prune=True)) == {"moved": 1}
+    moved.unlink()
+    assert counts(ingest(library.engine, [folder], never_loaded(), prune=True)) == {"pruned": 1}
+
+
+@pytest.mark.parametrize(
+    "collection", "seen pending embedded known records matches best order user table".split()
+)
+def test_a_collection_may_have_any_name_that_is_allowed(
+    library: Library, photos: Path, collection: str
+) -> None:
+    shutil.copy(photos / "cats" / "01.png", photos / "copy.png")
+    summary = ingest(library.engine, [photos], PixelEncoder(), collection=collection)
+    assert counts(summary) == {"added": 12, "copied": 1}
+    (photos / "cats" / "03.png").rename(photos / "moved.png")
+    touch(photos / "copy.png")
+    records = photos / "records.csv"
+    records.write_text("path,animal\nmoved.png,cat\n")
+    summary = ingest(
+        library.engine,
+        [photos],
+        never_loaded(),
+        collection=collection,
+        metadata_file=records,
+        prune=True,
+    )
+    assert counts(summary) == {"moved": 1, "unchanged": 12}
+    hits = library.query(
+        photos / "moved.png", collection=collection, where="metadata->>'animal' = 'cat'"
+    ).hits
+    assert [hit.path for hit in hits] == [str(photos / "moved.png")]
+
+
+class FailingEncoder(PixelEncoder):
+    """Fails once it has embedded so many."""
+
+    def __init__(self, limit: int, error: BaseException) -> None:
+        super().__init__()
+        self.limit = limit
+        self.error = error
+
+    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        if len(self.embedded) >= self.limit:
+            raise self.error
+        return super().embed(batch)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_an_encoder_that_fails_at_once_leaves_no_collection(library: Library, photos: Path) -> None:
+    with pytest.raises(EncoderError, match="no more"):
+        ingest(library.engine, [photos], FailingEncoder(0, EncoderError("no more")))
+    with database.reading(library.engine) as connection:
+        assert catalog.find_collection(connection, "images") is None
+    assert library.collections() == []
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("error", [EncoderError("no more"), KeyboardInterrupt("no more")])
+def test_what_was_stored_before_a_failure_stays_and_the_next_run_carries_on(
+    library: Library, photos: Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error), match="no more"):
+        ingest(library.engine, [photos], FailingEncoder(6, error))
+    assert len(stored(library)) == 6
+    # On the same session, with what the failed run left in it.
+    encoder = PixelEncoder()
+    assert counts(ingest(library.engine, [photos], encoder)) == {"added": 6, "unchanged": 6}
+    assert len(encoder.embedded) == 6
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_server_that_goes_away_in_the_middle_is_one_sentence_and_keeps_what_is_stored(
+    library: Library, server_url: str, photos: Path
+) -> None:
+    class Terminator(PixelEncoder):
+        def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+            if len(self.embedded) == 6:
+                with psycopg.connect(server_url) as connection:
+                    connection.execute(
+                        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                        " WHERE datname = %s",
+                        [library.engine.url.database],
+                    )
+            return super().embed(batch)
+
+    with pytest.raises(DatabaseUnavailable) as caught:
+        ingest(library.engine, [photos], Terminator())
+    assert "\n" not in str(caught.value)
+    assert len(stored(library)) == 6
+    assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"added": 6, "unchanged": 6}
+
+
+def test_a_path_that_does_not_exist_stops_before_anything_is_written(library: Library) -> None:
+    with pytest.raises(InvalidInput, match="does not exist"):
+        library.ingest(["/no/such/folder"])
+    assert library.collections() == []

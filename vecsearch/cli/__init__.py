@@ -3,6 +3,8 @@
 Data goes to stdout, everything else to stderr. Exit 0: done; 1: it failed; 2: wrong usage.
 """
 
+import signal
+
 # Importing a module of commands hangs them on the tree, in the order that --help shows.
 # ruff: isort: off
 from vecsearch.cli import ingesting, asking, db
@@ -13,5 +15,7 @@ __all__ = ["asking", "db", "ingesting", "main"]
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; being terminated is an interruption, which leaves nothing running."""
+    for signal_ in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_, signal.default_int_handler)
     app()

@@ -87,8 +87,10 @@ def query(
     """
     from vecsearch import render
 
+    if (image is None) == (id_ is None):
+        raise typer.BadParameter("Give an IMAGE, - for standard input, or --id ID.")
     if plot is not None:
-        render.picture_format(plot)
+        render.require_picture_file(plot)
     source: Path | bytes | None = None
     if image is not None:
         source = sys.stdin.buffer.read() if image == "-" else Path(image)

@@ -3,10 +3,11 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -89,13 +90,42 @@ _ENCODING = {
 }
 
 
+@contextmanager
+def _exits(*, debug: bool) -> Iterator[None]:
+    """Turn what a command raises into a sentence and an exit status; the one place for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader, `head` say, has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        say(f"error: {_sentence(error)}")
+        raise typer.Exit(1) from None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, VecsearchError):
+        return str(error)
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror or error}. Check the path and the disk's space."
+    return (
+        f"Unexpected {type(error).__name__}: {error}. This is a fault in vecsearch; "
+        "run it again with --debug for the traceback to report."
+    )
+
+
 def command(
     to: typer.Typer, name: str, *, encodes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command whose first argument is the `Settings` that its shared options make.
-
-    The wrapper is where errors become sentences and exits.
-    """
+    """Register a command whose first argument is the `Settings` that its shared options make."""
     shared = _SHARED | (_ENCODING if encodes else {})
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -103,28 +133,9 @@ def command(
         def run(**options: Any) -> None:
             debug = options.pop("debug") or False
             given = {key: options.pop(key) for key in shared if key != "debug"}
-            try:
+            with _exits(debug=debug):
                 function(Settings.load(**given), **options)
                 sys.stdout.flush()
-            except VecsearchError as error:
-                if debug:
-                    raise
-                _fail(str(error))
-            except KeyboardInterrupt:
-                say("Interrupted. What was done so far is kept; the same command carries on.")
-                raise typer.Exit(INTERRUPTED) from None
-            except BrokenPipeError:
-                # The reader, `head` say, has seen enough. Python would complain once more at exit.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            except (typer.Exit, typer.Abort):
-                raise
-            except Exception as error:
-                if debug:
-                    raise
-                _fail(
-                    f"Unexpected {type(error).__name__}: {error}. This is a fault in vecsearch; "
-                    "run it again with --debug for the traceback to report."
-                )
 
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         added = [
@@ -147,11 +158,6 @@ def command(
 def say(text: str) -> None:
     """Tell the user something that is not data."""
     typer.echo(text, err=True)
-
-
-def _fail(text: str) -> NoReturn:
-    say(f"error: {text}")
-    raise typer.Exit(1)
 
 
 def open_library(settings: Settings, *, keep_running: bool = False) -> "Library":

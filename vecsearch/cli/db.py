@@ -1,6 +1,7 @@
 """The database underneath: url, start, stop, shell, upgrade."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from typing import Annotated
@@ -63,7 +64,11 @@ def db_shell(
     own = None if settings.database_url is None else shutil.which("psql")
     with open_library(settings) as library:
         psql = own or str(server.program("psql"))
-        finished = subprocess.run([psql, library.url, *(arguments or [])], check=False)  # noqa: S603 - the user's own shell
+        # Ctrl-C is psql's: it cancels a statement there.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        finished = subprocess.run(  # noqa: S603 - the user's own shell
+            [psql, library.url, *(arguments or [])], check=False
+        )
     raise typer.Exit(finished.returncode)
 
 

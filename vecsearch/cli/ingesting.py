@@ -56,8 +56,10 @@ def ingest(
     Run it again at any time; it carries on where it was interrupted, and opens only files whose
     size or time has changed.
     """
+    from vecsearch.render import require_object_format
     from vecsearch.terminal import ingest_progress
 
+    require_object_format(format_)
     with open_library(settings) as library, ingest_progress() as progress:
         summary = library.ingest(
             _expand_stdin(paths),

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vecsearch.errors import EncoderError, EncoderMismatch, WeightsMismatch, WeightsUnavailable
+from vecsearch import schema
+from vecsearch.errors import (
+    EncoderError,
+    EncoderMismatch,
+    InvalidInput,
+    WeightsMismatch,
+    WeightsUnavailable,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +58,11 @@ class Weights:
 
     source: str | None
     file_sha256: str | None
+
+    @classmethod
+    def of_file(cls, path: str | Path) -> "Weights":
+        """Describe a file as it is now."""
+        return cls(str(Path(path).absolute()), file_sha256(path))
 
 
 class Encoder(Protocol):
@@ -141,6 +153,10 @@ def load(model: str, weights: str | Path | None, *, device: str) -> Encoder:
 
     """
     if is_file_name(model):
+        if weights is not None:
+            raise InvalidInput(
+                f"{model} holds its own weights. Leave --weights out, or name a timm model."
+            )
         from vecsearch.encoders.autoencoder import AutoencoderEncoder
 
         return AutoencoderEncoder.load(model, device=device)
@@ -170,6 +186,8 @@ def for_collection(
 
     """
     if model is not None and is_file_name(model):
+        if weights is not None:
+            load(model, weights, device=device)
         model, weights = AUTOENCODER, model
     if model is not None and ALIASES.get(model, model) != stored.model:
         _require_same_model(name, model, stored)
@@ -206,8 +224,22 @@ def for_collection(
 
 
 def is_file_name(model: str) -> bool:
-    """Tell whether a --model value names a file rather than a timm model."""
-    return model.endswith(".safetensors") or os.sep in model or Path(model).is_file()
+    """Tell by its looks whether a --model value names a file rather than a timm model."""
+    return model.endswith(".safetensors") or model.startswith(("/", "./", "../", "~"))
+
+
+def unusable(embedding: "NDArray[np.float32]") -> str | None:
+    """Say why an embedding, shape (dimensions,), cannot be stored or compared, if it cannot."""
+    import numpy as np
+
+    if not np.isfinite(embedding).all():
+        return "The encoder's output has numbers that are not finite."
+    if np.abs(embedding).max() > schema.MAX_HALF:
+        return "The encoder's output is too large for half precision."
+    # Compared as it would be stored: tiny numbers become zero.
+    if not embedding.astype(np.float16).any():
+        return "The encoder's output is all zeros, which has no direction to compare."
+    return None
 
 
 def file_sha256(path: str | Path) -> str:

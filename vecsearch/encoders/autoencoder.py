@@ -18,7 +18,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from vecsearch.encoders import AUTOENCODER, Identity, Weights, file_sha256
+from vecsearch import schema
+from vecsearch.encoders import AUTOENCODER, Identity, Weights
 from vecsearch.encoders.torch_support import choose_device, tensors_sha256
 from vecsearch.errors import InvalidInput, WeightsMismatch, WeightsUnavailable
 
@@ -130,7 +131,7 @@ class AutoencoderEncoder:
                 f"{path} is not an autoencoder that vecsearch has trained. "
                 "For a timm model's weights use --model NAME --weights FILE."
             ) from error
-        return cls(model, Weights(str(path), file_sha256(path)), target)
+        return cls(model, Weights.of_file(path), target)
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """Resize to the network's input and scale to 0..1."""
@@ -188,18 +189,24 @@ def train(
         InvalidInput: fewer than five pictures, or a nonsensical number.
 
     """
-    if latent < 1 or epochs < 1:
-        raise InvalidInput("--latent and --epochs start at 1. Give larger numbers.")
+    if not 1 <= latent <= schema.MAX_DIMENSIONS or epochs < 1:
+        raise InvalidInput(
+            f"--latent is 1 to {schema.MAX_DIMENSIONS:,}, --epochs 1 or more. Give such numbers."
+        )
+    if not 0 <= seed < 2**63:
+        raise InvalidInput("--seed is 0 or more, below 2**63. Give such a number.")
     target = choose_device(device)
     architecture = Architecture(latent=latent)
-    with _stored(pictures, count, architecture.image_size) as stored, _seeded(seed):
+    with _stored(pictures, count, architecture.image_size) as stored:
         least = round(1 / VALIDATION_SHARE)
         if len(stored) < least:
             raise InvalidInput(
                 f"{len(stored)} pictures are too few to train on. Give at least {least}; "
                 "hundreds are better."
             )
-        model = Autoencoder(architecture).to(target)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = Autoencoder(architecture).to(target)
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
         order = np.random.default_rng(seed).permutation(len(stored))
         held_out = max(1, int(len(stored) * VALIDATION_SHARE))
@@ -249,6 +256,7 @@ def _save(model: Autoencoder, output: Path) -> None:
         partial,
         metadata=metadata,
     )
+    partial.chmod(0o644)  # safetensors writes for the owner alone
     partial.replace(output)
 
 
@@ -269,14 +277,6 @@ def _stored(pictures: Iterable["Picture"], count: int, size: int) -> "Iterator[N
         file.flush()
         shape = (number, size, size, 3)
         yield (np.memmap(file, np.uint8, "r", shape=shape) if number else np.empty(shape, np.uint8))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Make torch's randomness follow `seed`, and leave the caller's as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def _squash(pixels: "Picture", size: int) -> "Picture":

@@ -13,7 +13,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 
-from vecsearch.encoders import ALIASES, Identity, Weights, file_sha256
+from vecsearch.encoders import ALIASES, AUTOENCODER, Identity, Weights
 from vecsearch.encoders.torch_support import choose_device, tensors_sha256
 from vecsearch.errors import UnknownModel, WeightsMismatch, WeightsUnavailable
 
@@ -33,6 +33,11 @@ def full_model_name(model: str) -> str:
 
     """
     model = ALIASES.get(model, model)
+    if model == AUTOENCODER:
+        raise UnknownModel(
+            "An autoencoder is a file. Train one with vecsearch train autoencoder FOLDER, "
+            "then name it: --model FILE.safetensors"
+        )
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
@@ -82,7 +87,7 @@ class TimmEncoder:
         path = Path(weights).absolute()
         module = timm.create_model(name, pretrained=False, num_classes=0)
         _load_file(module, name, path)
-        return cls(module, name, Weights(str(path), file_sha256(path)), target)
+        return cls(module, name, Weights.of_file(path), target)
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """Apply the model's own resize, crop and normalisation."""
@@ -173,9 +178,10 @@ def _read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
     logger.setLevel(logging.CRITICAL)
     try:
         tensors: Any = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # torch, safetensors and zipfile each have their own
+    except Exception as error:  # torch, safetensors, zipfile: each its own
+        # torch's own text would advise to load the file unsafely.
         raise WeightsUnavailable(
-            f"{path} cannot be read as weights: {_first_line(error)}. "
+            f"{path} cannot be read as weights. "
             "Give a safetensors file or a PyTorch state dict of plain tensors."
         ) from error
     finally:

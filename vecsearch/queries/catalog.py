@@ -98,6 +98,7 @@ def get_collection(connection: sa.Connection, name: str) -> Collection:
     if collection is None:
         names = list(connection.scalars(sa.select(schema.collections.c.name)))
         others = f"There are: {', '.join(sorted(names))}." if names else "There are none yet."
+        schema.require_collection_name(name)
         raise CollectionNotFound(
             f"There is no collection {name!r}. {others} "
             f"Make it with: vecsearch ingest FOLDER --collection {name}"
@@ -167,7 +168,7 @@ def _status(connection: sa.Connection, collection: Collection) -> CollectionStat
             .where(schema.ingest_errors.c.collection == collection.name)
             .scalar_subquery()
             .label("errors"),
-            sa.func.pg_table_size(table.fullname).label("table_bytes"),
+            sa.func.pg_table_size(schema.sql_name(table)).label("table_bytes"),
             sa.func.pg_relation_size(sa.func.to_regclass(index)).label("index_bytes"),
             sa.select(sa.column("indisvalid"))
             .select_from(sa.table("pg_index"))
@@ -192,13 +193,21 @@ def _status(connection: sa.Connection, collection: Collection) -> CollectionStat
 
 
 def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:
-    """Return the files that could not be ingested into `collection`, by path."""
+    """Return the files that could not be ingested into `collection`, by path.
+
+    Raises:
+        CollectionNotFound: there are none, and no such collection.
+
+    """
     errors = schema.ingest_errors
     rows = connection.execute(
         sa.select(errors.c.path, errors.c.error, errors.c.at)
         .where(errors.c.collection == collection)
         .order_by(errors.c.path)
-    )
+    ).all()
+    if not rows:
+        # A first run whose every file failed has made errors and no collection.
+        get_collection(connection, collection)
     return [IngestError(row.path, row.error, row.at) for row in rows]
 
 
@@ -237,6 +246,8 @@ def run_sql(
         DatabaseError: Postgres refused it; the message points at the place.
 
     """
+    if statement.lstrip().lower().startswith("copy"):
+        raise DatabaseError("COPY needs a client that speaks it. Use: vecsearch db shell")
     driver = driver_connection(connection)
     # A prepared statement holds one command, so a second one behind a semicolon is refused.
     with translated(statement):

@@ -17,8 +17,8 @@ from vecsearch.queries.catalog import sql_text
 # pgvector's own limits and the least that keeps recall high at small k.
 MINIMUM_EF_SEARCH = 100
 MAXIMUM_EF_SEARCH = 1_000
-# Postgres' limit for LIMIT is larger; no screen is.
-MAXIMUM_K = 1_000_000
+# What LIMIT takes.
+MAXIMUM_K = 2**63 - 1
 
 OPERATORS = {"cosine": "<=>", "l2": "<->", "l1": "<+>", "ip": "<#>"}
 
@@ -36,6 +36,7 @@ class Search:
         max_distance: leave out what is farther.
         exclude: leave out the row with this id.
         exact: compare with every row rather than through the index.
+        own_row_only: of the rows, only the stored query image's own.
 
     """
 
@@ -47,6 +48,7 @@ class Search:
     max_distance: float | None = None
     exclude: UUID | None = None
     exact: bool = False
+    own_row_only: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -108,11 +110,13 @@ def statement(search: Search) -> sa.Select[Any]:
     if search.where is not None:
         # Lines of its own, so that a comment ends and an error can be pointed at.
         inner = inner.where(sa.literal_column(f"(\n{search.where}\n)", sa.Boolean))
+    if search.own_row_only:
+        inner = inner.where(table.c.id == search.query)
     if search.exclude is not None:
         inner = inner.where(table.c.id != search.exclude)
     inner = inner.order_by(sa.text("distance"))
     if search.k is not None:
-        inner = inner.limit(search.k)
+        inner = inner.limit(min(search.k, MAXIMUM_K))
     if search.max_distance is None:
         return inner
     nearest = inner.subquery("nearest")
@@ -136,11 +140,11 @@ def session_settings(search: Search) -> dict[str, str]:
 
 
 def script(search: Search) -> str:
-    """Return what runs, to be pasted into psql: the settings, then the statement."""
+    """Return what runs, to be pasted into psql: the settings, for once, and the statement."""
     settings = "".join(
-        f"SET {name} = '{value}';\n" for name, value in session_settings(search).items()
+        f"SET LOCAL {name} = '{value}';\n" for name, value in session_settings(search).items()
     )
-    return f"{settings}{sql_text(statement(search))};"
+    return f"BEGIN;\n{settings}{sql_text(statement(search))};\nCOMMIT;"
 
 
 def check_where(connection: sa.Connection, table: sa.Table, where: str) -> None:
@@ -150,24 +154,46 @@ def check_where(connection: sa.Connection, table: sa.Table, where: str) -> None:
         DatabaseError: Postgres' own message, with a caret under the place.
 
     """
-    text = f"EXPLAIN SELECT FROM {table.fullname} AS {table.name} WHERE\n{where}"
+    source = f"{schema.sql_name(table)} AS {schema.sql_name(table.name)}"
+    text = f"EXPLAIN SELECT FROM {source} WHERE\n{where}"
     with translated(text):
         driver_connection(connection).execute(text.encode(), prepare=True)
 
 
-def nearest(connection: sa.Connection, search: Search) -> list[Hit]:
-    """Return the nearest rows: always min(k, matching rows), whatever the index finds.
+def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:
+    """Return the nearest rows, always min(k, matching rows), and the search that found them.
 
     The index may stop early: a filter that few rows pass, a node no path leads to. An answer that
-    came out short is asked for again without it.
+    came out short, or without the stored image it was asked for, is asked for again without it.
     """
+    exact = replace(search, exact=True)
     hits = _run(connection, search)
-    if search.is_exact or search.k is None or len(hits) == search.k:
-        return hits
-    uncut = replace(search, max_distance=None)
-    if search.max_distance is not None and len(_run(connection, uncut)) == search.k:
-        return hits  # short because of the cut-off, as it should be
-    return _run(connection, replace(search, exact=True))
+    if not search.is_exact and (_is_short(connection, search, hits) or _lacks_own(search, hits)):
+        search, hits = exact, _run(connection, exact)
+    if _lacks_own(search, hits):
+        # Either a condition excludes it, or more copies than k are as near as it is.
+        own = _run(connection, replace(exact, own_row_only=True))
+        hits = _ranked(search, [*own, *hits][: search.k])
+    return hits, search
+
+
+def _is_short(connection: sa.Connection, search: Search, hits: list[Hit]) -> bool:
+    if len(hits) == search.k:
+        return False
+    if search.max_distance is None:
+        return True
+    # The cut-off shortens an answer, as it should; did the index, too?
+    return len(_run(connection, replace(search, max_distance=None))) != search.k
+
+
+def _lacks_own(search: Search, hits: list[Hit]) -> bool:
+    """Tell whether the nearest row of all, the stored query image's own, is not among the hits."""
+    return (
+        isinstance(search.query, UUID)
+        and search.exclude != search.query
+        and search.metric != "ip"  # by inner product, longer vectors are nearer
+        and all(hit.id != search.query for hit in hits)
+    )
 
 
 def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
@@ -188,19 +214,27 @@ def _run(connection: sa.Connection, search: Search) -> list[Hit]:
         with translated(text):
             rows = driver_connection(connection).execute(text.encode(), prepare=True).fetchall()
         savepoint.rollback()  # and with it the settings
-    # Equal distances come in the order of their paths, a stored image before its copies.
-    rows.sort(key=lambda row: (row[-1], row[0] != search.query, row[1]))
-    return [
-        Hit(
-            rank,
-            row[0],
-            row[1],
-            row[-1],
-            1.0 - row[-1] if search.metric == "cosine" else None,
-            *row[2:-1],
-        )
-        for rank, row in enumerate(rows, start=1)
-    ]
+    return _ranked(
+        search,
+        [
+            Hit(
+                0,
+                row[0],
+                row[1],
+                row[-1],
+                1.0 - row[-1] if search.metric == "cosine" else None,
+                *row[2:-1],
+            )
+            for row in rows
+        ],
+    )
+
+
+def _ranked(search: Search, hits: list[Hit]) -> list[Hit]:
+    """Rank the hits; of equal distances the query's own row is first, then by path."""
+    own = search.query if isinstance(search.query, UUID) else None
+    ordered = sorted(hits, key=lambda hit: (hit.distance, hit.id != own, hit.path))
+    return [replace(hit, rank=rank) for rank, hit in enumerate(ordered, start=1)]
 
 
 def _apply(connection: sa.Connection, settings: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from vecsearch import schema
 from vecsearch.images import File
 from vecsearch.queries.copy import copy_rows
 
@@ -21,6 +22,14 @@ class Pending:
     position: int
     file: File
     stored: bool
+
+
+@dataclass(frozen=True)
+class Content:
+    """A stored row with a known content hash."""
+
+    id: uuid.UUID
+    path: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
     if table is not None:
         stored = "stored.id IS NOT NULL"
         join = f"""
-            LEFT JOIN {table.fullname} AS stored ON stored.path = seen.path
+            LEFT JOIN {schema.sql_name(table)} AS stored ON stored.path = seen.path
             WHERE (stored.file_size, stored.modified_at)
                 IS DISTINCT FROM (seen.file_size, seen.modified_at)"""
     connection.execute(
@@ -104,37 +113,30 @@ def forget_gone_errors(connection: sa.Connection, collection: str, scope: Scope)
     connection.execute(
         sa.text(
             f"DELETE FROM vecsearch.ingest_errors AS stored WHERE collection = :collection"
-            f" AND {_GONE}"
+            f" AND {_UNSEEN}"
         ),
         {"collection": collection, **_scope(scope)},
     )
 
 
-def count_gone(
-    connection: sa.Connection, table: sa.Table, scope: Scope, moved: Iterable[uuid.UUID]
-) -> int:
-    """Return how many rows `delete_gone` would delete once the rows `moved` had moved."""
-    return (
-        connection.scalar(
-            sa.text(
-                f"SELECT count(*) FROM {table.fullname} AS stored"
-                f" WHERE {_GONE} AND stored.id <> ALL(:moved)"
-            ),
-            {"moved": list(moved), **_scope(scope)},
-        )
-        or 0
+def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> list[Content]:
+    """Return the rows under the scope's roots whose files the walk did not meet."""
+    rows = connection.execute(
+        sa.text(f"SELECT id, path FROM {schema.sql_name(table)} AS stored WHERE {_UNSEEN}"),
+        _scope(scope),
+    )
+    return [Content(row.id, row.path) for row in rows]
+
+
+def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.UUID]) -> None:
+    """Delete rows by id."""
+    connection.execute(
+        sa.text(f"DELETE FROM {schema.sql_name(table)} WHERE id = ANY(:ids)"), {"ids": list(ids)}
     )
 
 
-def delete_gone(connection: sa.Connection, table: sa.Table, scope: Scope) -> int:
-    """Delete the rows under the scope's roots whose files were not seen; return how many."""
-    return connection.execute(
-        sa.text(f"DELETE FROM {table.fullname} AS stored WHERE {_GONE}"), _scope(scope)
-    ).rowcount
-
-
 _UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
-_GONE = f"""
+_UNSEEN = f"""
     EXISTS (SELECT FROM unnest(CAST(:roots AS text[])) AS root WHERE {_UNDER.format("root")})
     AND NOT EXISTS
         (SELECT FROM unnest(CAST(:unreadable AS text[])) AS folder WHERE {_UNDER.format("folder")})

@@ -22,18 +22,14 @@ from vecsearch.database import driver_connection
 from vecsearch.errors import DatabaseError
 from vecsearch.images import Facts, File, Unreadable
 from vecsearch.queries.copy import copy_rows
+from vecsearch.queries.survey import Content
 
 # What a row tells of its content, and so shares with a row of the same content.
 CONTENT_COLUMNS = "sha256 width height format taken_at latitude longitude exif embedding".split()
 FILE_COLUMNS = "id path label file_size modified_at".split()
 
 
-@dataclass(frozen=True)
-class Content:
-    """A stored row with a known content hash."""
-
-    id: uuid.UUID
-    path: str
+MAXIMUM_COPIES = 100
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,19 @@ def image_id(path: str) -> uuid.UUID:
 def find_contents(
     connection: sa.Connection, table: sa.Table, hashes: Iterable[str]
 ) -> dict[str, list[Content]]:
-    """Return the rows that hold each of these contents, by SHA-256, in order of path."""
+    """Return rows that hold each of these contents, by SHA-256, in order of path.
+
+    Of a content with a great many rows, a placeholder picture say, some are enough.
+    """
     found: dict[str, list[Content]] = {}
     rows = connection.execute(
-        sa.select(table.c.sha256, table.c.id, table.c.path)
-        .where(table.c.sha256 == sa.any_(sa.literal(sorted(set(hashes)), sa.ARRAY(sa.Text))))
-        .order_by(table.c.path)
+        sa.text(
+            "SELECT wanted AS sha256, stored.id, stored.path"
+            " FROM unnest(CAST(:hashes AS text[])) AS wanted CROSS JOIN LATERAL"
+            f" (SELECT id, path FROM {schema.sql_name(table)} WHERE sha256 = wanted"
+            " ORDER BY path LIMIT :limit) AS stored"
+        ),
+        {"hashes": sorted(set(hashes)), "limit": MAXIMUM_COPIES},
     )
     for row in rows:
         found.setdefault(row.sha256, []).append(Content(row.id, row.path))
@@ -85,8 +88,8 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
     names = ", ".join(columns)
     connection.execute(
         sa.text(
-            f"CREATE TEMP TABLE embedded ON COMMIT DROP AS SELECT {names} FROM {table.fullname}"
-            " WITH NO DATA"
+            f"CREATE TEMP TABLE embedded ON COMMIT DROP AS"
+            f" SELECT {names} FROM {schema.sql_name(table)} WITH NO DATA"
         )
     )
     # A fixed order of ids keeps two runs over the same files from waiting for each other.
@@ -117,7 +120,7 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
     )
     connection.execute(
         sa.text(
-            f"INSERT INTO {table.fullname} ({names}) SELECT {names} FROM embedded"
+            f"INSERT INTO {schema.sql_name(table)} ({names}) SELECT {names} FROM embedded"
             f" ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"
         )
     )
@@ -159,7 +162,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
     )
     touched = connection.execute(
         sa.text(
-            f"UPDATE {table.fullname} AS stored SET file_size = known.file_size,"
+            f"UPDATE {schema.sql_name(table)} AS stored SET file_size = known.file_size,"
             " modified_at = known.modified_at, ingested_at = now()"
             " FROM known WHERE stored.id = known.id AND known.source = known.id"
             " AND stored.sha256 = known.sha256"
@@ -171,10 +174,10 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
     merged = connection.execute(
         sa.text(
             f"""
-            INSERT INTO {table.fullname} ({", ".join(columns)}, metadata)
+            INSERT INTO {schema.sql_name(table)} ({", ".join(columns)}, metadata)
             SELECT {file_columns}, {content_columns},
                 CASE WHEN known.moved THEN source.metadata ELSE '{{}}' END
-            FROM known JOIN {table.fullname} AS source
+            FROM known JOIN {schema.sql_name(table)} AS source
                 ON source.id = known.source AND source.sha256 = known.sha256
             WHERE known.source <> known.id ORDER BY known.id
             ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"""
@@ -186,8 +189,8 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
         )
     connection.execute(
         sa.text(
-            f"DELETE FROM {table.fullname} USING known WHERE known.moved AND"
-            f" {table.fullname}.id = known.source"
+            f"DELETE FROM {schema.sql_name(table)} AS stored USING known"
+            " WHERE known.moved AND stored.id = known.source"
         )
     )
 
@@ -260,7 +263,7 @@ def write_metadata(
     changed = connection.execute(
         sa.text(
             f"""
-            UPDATE {table.fullname} AS stored SET metadata = records.metadata
+            UPDATE {schema.sql_name(table)} AS stored SET metadata = records.metadata
             FROM (SELECT DISTINCT ON (path) path, number FROM matches
                 ORDER BY path, preference, number DESC) AS best
             JOIN records USING (number)
@@ -278,7 +281,7 @@ def write_metadata(
 
 def analyze(connection: sa.Connection, table: sa.Table) -> None:
     """Tell the planner how many rows there are now."""
-    connection.execute(sa.text(f"ANALYZE {table.fullname}"))
+    connection.execute(sa.text(f"ANALYZE {schema.sql_name(table)}"))
 
 
 def _excluded(columns: Iterable[str]) -> str:

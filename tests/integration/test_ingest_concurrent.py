@@ -1,0 +1,170 @@
+"""Runs at the same time, over the same files and over overlapping ones."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from support import PixelEncoder, counts, ingest, picture
+
+from vecsearch import database
+from vecsearch.config import Settings
+from vecsearch.encoders import Identity
+from vecsearch.errors import DatabaseError, EncoderMismatch
+from vecsearch.ingest import Summary
+from vecsearch.library import Library
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Outcome = Summary | DatabaseError
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+
+
+def together(*runs: Callable[[], Summary]) -> list[Outcome]:
+    """Make all the runs at once; another run's being quicker is the only error they may have."""
+
+    def outcome(run: Callable[[], Summary]) -> Outcome:
+        try:
+            return run()
+        except DatabaseError as error:
+            assert str(error).startswith("Another run has changed the same images"), error
+            return error
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(outcome, runs))
+
+
+class MeetingEncoder(PixelEncoder):
+    """Lets both runs survey the folder before either of them writes."""
+
+    def __init__(self, barrier: Barrier) -> None:
+        super().__init__()
+        self.barrier: Barrier | None = barrier
+
+    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        if self.barrier is not None:
+            self.barrier.wait(60)
+            self.barrier = None
+        return super().embed(batch)
+
+
+def check(library: Library, folder: Path) -> None:
+    """Check that one more run finds nothing amiss, and that the table equals the folder."""
+    encoder = PixelEncoder()
+    ingest(library.engine, [folder], encoder, prune=True)
+    files = list(folder.glob("**/*.png"))
+    again = ingest(library.engine, [folder], encoder, prune=True)
+    assert counts(again) == {"unchanged": len(files)}
+    with database.reading(library.engine) as connection:
+        rows = connection.execute(sa.text("SELECT path, embedding::real[] AS numbers FROM images"))
+        stored = {row.path: row.numbers for row in rows}
+    assert stored == {str(file): encoder.expected(file).tolist() for file in files}
+
+
+def test_two_first_runs_over_the_same_files_make_one_collection(
+    library: Library, photos: Path
+) -> None:
+    barrier = Barrier(2)
+    outcomes = together(
+        *[lambda: ingest(library.engine, [photos], MeetingEncoder(barrier)) for _ in range(2)]
+    )
+    assert all(isinstance(outcome, Summary) for outcome in outcomes)
+    assert [status.images for status in library.collections()] == [12]
+    check(library, photos)
+
+
+def test_of_two_first_runs_with_two_encoders_one_is_refused(library: Library, photos: Path) -> None:
+    class Other(MeetingEncoder):
+        identity = Identity("other", "other", "1" * 64, {})
+
+    barrier = Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [
+            pool.submit(ingest, library.engine, [photos], encoder(barrier))
+            for encoder in (MeetingEncoder, Other)
+        ]
+    errors = [error for error in (future.exception() for future in futures) if error]
+    assert [type(error) for error in errors] == [EncoderMismatch]
+    assert [status.images for status in library.collections()] == [12]
+
+
+def test_runs_that_meet_the_same_copies_in_another_order_do_not_block_each_other(
+    library: Library, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "1.png", tmp_path / "2.png"
+    (tmp_path / "0").mkdir()
+    picture(0).save(tmp_path / "0" / "0.png")
+    ingest(library.engine, [tmp_path / "0"], PixelEncoder())
+    for turn in range(1, 9):
+        # One run embeds the first and copies the second from it, the other the other way round.
+        picture(turn).save(first)
+        shutil.copy(first, second)
+        barrier = Barrier(2)
+        outcomes = together(
+            lambda: ingest(library.engine, [first, second], MeetingEncoder(barrier)),  # noqa: B023 - used in this turn
+            lambda: ingest(library.engine, [second, first], MeetingEncoder(barrier)),  # noqa: B023 - used in this turn
+        )
+        assert any(isinstance(outcome, Summary) for outcome in outcomes)
+        check(library, tmp_path)
+
+
+def test_runs_over_overlapping_folders_agree_in_the_end(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    cats, dogs = photos / "cats", photos / "dogs"
+    for turn in range(6):
+        for number, file in enumerate(sorted(photos.glob("**/*.png"))):
+            match (number + turn) % 4:
+                case 0:
+                    picture(100 * turn + number).save(file)
+                case 1:
+                    shutil.copy(file, dogs / f"copy {turn} {number}.png")
+                case 2:
+                    file.rename(cats / f"moved {turn} {number}.png")
+        together(
+            lambda: ingest(library.engine, [photos], PixelEncoder(), prune=True),
+            lambda: ingest(library.engine, [dogs, cats], PixelEncoder(), prune=True),
+            lambda: ingest(library.engine, [cats], PixelEncoder()),
+        )
+        check(library, photos)
+
+
+def test_runs_that_meet_the_same_broken_files_do_not_block_each_other(
+    library: Library, photos: Path
+) -> None:
+    for turn in range(4):
+        for number in range(12):
+            (photos / f"{number}.png").write_text(f"{turn} no picture")
+        files = sorted(photos.glob("*.png"))
+        outcomes = together(
+            lambda: ingest(library.engine, files, PixelEncoder()),  # noqa: B023 - used in this turn
+            lambda: ingest(library.engine, files[::-1], PixelEncoder()),  # noqa: B023 - used in this turn
+        )
+        assert all(isinstance(outcome, Summary) for outcome in outcomes)
+        assert len(library.errors()) == 12
+
+
+def test_two_runs_set_up_an_empty_database_together(
+    empty_database_url: str, photos: Path, small_model: str, weights: Path
+) -> None:
+    barrier = Barrier(2)
+
+    def run() -> Summary:
+        with Library.open(Settings.load(database_url=empty_database_url)) as library:
+            barrier.wait(60)
+            return library.ingest([photos], model=small_model, weights=weights)
+
+    outcomes = together(run, run)
+    assert all(isinstance(outcome, Summary) for outcome in outcomes)
+    with Library.open(Settings.load(database_url=empty_database_url)) as library:
+        assert [status.images for status in library.collections()] == [12]
+        assert counts(library.ingest([photos])) == {"unchanged": 12}

@@ -1,0 +1,192 @@
+"""What a run may touch: pruning only under its roots, and nothing at all in a dry run."""
+
+import shutil
+from pathlib import Path
+
+import psycopg
+import pytest
+from support import PixelEncoder, counts, ingest, picture
+
+from vecsearch.config import Settings
+from vecsearch.ingest import Progress, Summary
+from vecsearch.library import Library
+
+
+def paths(library: Library) -> set[str]:
+    with library.sql("SELECT path FROM images") as (_, rows, _):
+        return {path for (path,) in rows}
+
+
+def rewrite(folder: Path) -> None:
+    """Let every fate happen to some file of the folder of twelve."""
+    cats, dogs = folder / "cats", folder / "dogs"
+    picture(90).save(cats / "01.png")  # updated
+    (cats / "03.png").unlink()  # pruned
+    (cats / "05.png").rename(dogs / "moved.png")
+    shutil.copy(cats / "07.png", dogs / "copied.png")
+    for number in range(20, 30):
+        picture(number).save(dogs / f"{number}.png")  # added
+    (folder / "zoo").mkdir()
+    for number in range(5):
+        shutil.copy(
+            dogs / f"2{number % 2}.png", folder / "zoo" / f"{number}.png"
+        )  # copied, batches later
+    shutil.copy(cats / "07.png", cats / "09.png")  # updated with what is known
+    (folder / "old").mkdir()
+    (dogs / "02.png").rename(folder / "old" / "02.png")
+    picture(91).save(dogs / "02.png")  # moved away, and another in its place
+    (dogs / "00.png").touch()  # unchanged, but opened
+
+
+@pytest.mark.parametrize(
+    ("kept", "gone"),
+    [
+        ("photos2", "photos"),
+        ("photos", "photos2"),
+        ("phot_s", "photos"),
+        ("photos", "phot_s"),
+        ("photos", "ph%s"),
+        ("ph%s", "photos"),
+        ("photos", "photos/inner"),
+    ],
+)
+def test_pruning_stays_under_the_given_roots(
+    library: Library, tmp_path: Path, kept: str, gone: str
+) -> None:
+    for number, name in enumerate((kept, gone)):
+        (tmp_path / name).mkdir(parents=True)
+        picture(number).save(tmp_path / name / "1.png")
+    assert counts(ingest(library.engine, [tmp_path], PixelEncoder())) == {"added": 2}
+    for name in (kept, gone):
+        (tmp_path / name / "1.png").unlink()
+    summary = ingest(library.engine, [tmp_path / gone], PixelEncoder(), prune=True)
+    assert counts(summary) == {"pruned": 1}
+    assert paths(library) == {str(tmp_path / kept / "1.png")}
+
+
+def test_without_prune_nothing_is_deleted(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    shutil.rmtree(photos / "cats")
+    assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"unchanged": 6}
+    assert len(paths(library)) == 12
+
+
+def test_a_root_that_is_a_file_prunes_nothing_beside_it(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    (photos / "cats" / "01.png").unlink()
+    file = photos / "cats" / "03.png"
+    assert counts(ingest(library.engine, [file], PixelEncoder(), prune=True)) == {"unchanged": 1}
+    assert len(paths(library)) == 12
+
+
+def test_one_collection_is_pruned_and_not_another(library: Library, photos: Path) -> None:
+    for collection in ("images", "others"):
+        ingest(library.engine, [photos], PixelEncoder(), collection=collection)
+    shutil.rmtree(photos / "cats")
+    summary = ingest(library.engine, [photos], PixelEncoder(), collection="others", prune=True)
+    assert counts(summary) == {"unchanged": 6, "pruned": 6}
+    assert len(paths(library)) == 12
+
+
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize("batch_size", [2, 3, 32])
+def test_a_dry_run_foretells_the_real_one(
+    library: Library,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    prune: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", batch_size)
+    ingest(library.engine, [photos], PixelEncoder())
+    rewrite(photos)
+    foretold = ingest(library.engine, [photos], PixelEncoder(), prune=prune, dry_run=True)
+    happened = ingest(library.engine, [photos], PixelEncoder(), prune=prune)
+    assert foretold == happened
+    assert min(
+        happened.updated, happened.moved, happened.copied, happened.added, happened.unchanged
+    )
+    assert bool(happened.pruned) is prune
+
+
+def test_a_first_dry_run_foretells_copies_however_far_apart(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 2)
+    (photos / "zoo").mkdir()
+    shutil.copy(photos / "cats" / "01.png", photos / "zoo")
+    foretold = ingest(library.engine, [photos], PixelEncoder(), dry_run=True)
+    assert counts(foretold) == {"added": 12, "copied": 1}
+
+
+def everything(url: str) -> list[object]:
+    """Return what is in the database, with the transactions that wrote it."""
+    with psycopg.connect(url) as connection:
+        found: list[object] = connection.execute(
+            "SELECT oid, xmin::text, relname, relfilenode FROM pg_class"
+            " WHERE relpersistence <> 't' AND relname NOT LIKE 'pg\\_%' ORDER BY oid"
+        ).fetchall()
+        found += connection.execute("SELECT oid, extname FROM pg_extension").fetchall()
+        found += connection.execute(
+            "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' ORDER BY 1"
+        ).fetchall()
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'vecsearch' ORDER BY 1"
+        ).fetchall()
+        for (table,) in tables:
+            rows = f"SELECT xmin::text, t.* FROM vecsearch.{table} AS t ORDER BY 2"
+            found += connection.execute(rows.encode()).fetchall()
+    return found
+
+
+def test_a_dry_run_writes_nothing(library: Library, database_url: str, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    (photos / "broken.png").write_text("not a picture")
+    ingest(library.engine, [photos], PixelEncoder())
+    (photos / "broken.png").unlink()
+    rewrite(photos)
+    (photos / "records.csv").write_text("path,animal\n01.png,cat\n")
+    before = everything(database_url)
+    summary = ingest(
+        library.engine,
+        [photos],
+        PixelEncoder(),
+        prune=True,
+        dry_run=True,
+        metadata_file=photos / "records.csv",
+    )
+    assert summary.pruned
+    assert everything(database_url) == before
+    # But a real one does: what is compared would tell.
+    ingest(library.engine, [photos], PixelEncoder(), prune=True)
+    assert everything(database_url) != before
+
+
+def test_a_dry_run_on_a_database_without_tables_makes_none(
+    empty_database_url: str, photos: Path
+) -> None:
+    before = everything(empty_database_url)
+    (photos / "broken.png").symlink_to("nowhere")
+    with Library.open(Settings.load(database_url=empty_database_url)) as library:
+        summary = library.ingest([photos], dry_run=True, prune=True, model="no such model")
+        assert counts(summary) == {"added": 12, "failed": 1}
+        assert library.collections() == []
+    assert everything(empty_database_url) == before
+
+
+def test_progress_counts_the_files_to_open(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 5)
+    progress: list[Progress] = []
+    ingest(library.engine, [photos], PixelEncoder(), progress=progress)
+    assert [(step.done, step.total) for step in progress] == [
+        (done, 12) for done in (0, 5, 10, 12, 12)
+    ]
+    (photos / "cats" / "01.png").write_text("not a picture")
+    (photos / "notes.txt").touch()
+    progress.clear()
+    ingest(library.engine, [photos], PixelEncoder(), progress=progress)
+    assert [(step.done, step.total) for step in progress] == [(0, 1), (1, 1), (1, 1)]
+    assert progress[-1].summary == Summary(unchanged=11, failed=1)
+    assert progress[-1].notes == ("1 other files are not images by their suffix.",)

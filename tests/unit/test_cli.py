@@ -1,0 +1,155 @@
+"""The command line as its own parser sees it; what commands do is tested with a database."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from vecsearch import __version__
+from vecsearch.cli.apps import app
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "vecsearch", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def commands(command: Any, *words: str) -> dict[tuple[str, ...], Any]:
+    """Return every command and group by the words that lead to it."""
+    found = {words: command}
+    for name, below in getattr(command, "commands", {}).items():
+        found |= commands(below, *words, name)
+    return found
+
+
+def descriptions(printed: str) -> dict[str, str]:
+    """Return what a help page says of each of its options, less defaults and variables."""
+    _, _, section = printed.partition("\nOptions:\n")
+    section, _, _ = section.partition("\nCommands:\n")
+    found: dict[str, str] = {}
+    for entry in re.split(r"^  (?=-)", section, flags=re.MULTILINE)[1:]:
+        head, _, said = re.sub(r"\n *", "   ", entry.strip()).partition("  ")
+        said = re.sub(r"\s+", " ", said)
+        said = re.sub(r"\[(env var|default|required).*\]", "", said).strip()
+        found |= dict.fromkeys(re.findall(r"(?<!\S)--?[a-z][a-z-]*", head), said)
+    return found
+
+
+import_module("vecsearch.cli")  # hangs the commands on the tree
+COMMANDS = commands(typer.main.get_command(app))
+COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
+
+
+def test_every_promised_command_is_there() -> None:
+    names = "ingest query collections status errors sql demo"
+    promised = {(name,) for name in names.split()} | {("train", "autoencoder")}
+    promised |= {("db", name) for name in "url start stop shell upgrade".split()}
+    assert promised <= set(COMMANDS)
+
+
+def test_the_reader_of_help_pages_sees_an_option_without_words() -> None:
+    page = """Usage: x
+
+Options:
+  -c, --collection <str>          Which
+                                  one.  [env var: A; default: images]
+  --silent <str>                  [env var: B]
+  -f, --format <table|json|ndjson|csv|paths>
+                                  How.
+  -h, --help                      Show.
+"""
+    assert descriptions(page) == {
+        "-c": "Which one.",
+        "--collection": "Which one.",
+        "--silent": "",
+        "-f": "How.",
+        "--format": "How.",
+        "-h": "Show.",
+        "--help": "Show.",
+    }
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=COMMAND_IDS)
+def test_help_says_what_a_command_and_each_of_its_options_are_for(words: tuple[str, ...]) -> None:
+    done = run(*words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"Usage: .*?\n\n  [A-Z].*?\.\n", done.stdout, re.DOTALL), "no description"
+    said = descriptions(done.stdout)
+    declared = {
+        name
+        for parameter in COMMANDS[words].params
+        if parameter.param_type_name == "option"
+        for name in parameter.opts
+    }
+    assert declared | {"--help", "-h"} == said.keys()
+    assert [name for name, text in said.items() if not re.search(r"\w{2}.*\.$", text)] == []
+
+
+@pytest.mark.parametrize("words", ["", "query", "db start"])
+def test_an_unknown_option_is_wrong_usage(words: str) -> None:
+    done = run(*words.split(), "--no-such-option")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--no-such-option" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command",),
+        ("ingest",),
+        ("sql",),
+        ("train", "autoencoder"),
+        ("query", "a.png", "-k", "many"),
+        ("query", "a.png", "--format", "yaml"),
+        ("query", "a.png", "b.png"),
+        ("ingest", "photos", "--max-pixels", "0"),
+        ("status", "--device", "cpu"),
+    ],
+    ids=" ".join,
+)
+def test_arguments_that_do_not_fit_are_wrong_usage(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_printed_alone() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_a_mistake_is_a_sentence_on_stderr_and_exit_1(tmp_path: Path) -> None:
+    arguments = ["train", "autoencoder", str(tmp_path), "--output", str(tmp_path / "x.pth")]
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    expected = f"error: {tmp_path}/x.pth does not end in .safetensors. Give it that suffix.\n"
+    assert done.stderr == expected
+
+
+@pytest.mark.parametrize("how", ["flag", "variable"])
+def test_with_debug_a_mistake_shows_its_traceback(tmp_path: Path, how: str) -> None:
+    arguments = ["train", "autoencoder", str(tmp_path), "--output", str(tmp_path / "x.pth")]
+    done = run(*arguments, "--debug") if how == "flag" else run(*arguments, VECSEARCH_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "InvalidInput" in done.stderr
+
+
+def test_a_bad_variable_is_reported_before_anything_is_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    done = run("status", VECSEARCH_MAX_PIXELS="many", VECSEARCH_DATA_DIR=str(folder))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: VECSEARCH_MAX_PIXELS is 'many'.")
+    assert not folder.exists()

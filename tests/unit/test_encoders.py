@@ -1,0 +1,385 @@
+"""Encoders of timm models: where their weights come from, and what makes two of them the same."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from numpy.typing import NDArray
+from support import PixelEncoder, picture, save_weights
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
+
+from vecsearch import encoders
+from vecsearch.encoders import Encoder, Identity, LazyEncoder, Weights
+from vecsearch.encoders.timm import full_model_name
+from vecsearch.errors import (
+    EncoderMismatch,
+    InvalidInput,
+    UnknownModel,
+    WeightsMismatch,
+    WeightsUnavailable,
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(small_model: str, weights: Path) -> Encoder:
+    return encoders.load(small_model, weights, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def inputs(encoder: Encoder) -> NDArray[np.float32]:
+    return np.stack([encoder.prepare(picture(seed, (200, 170))) for seed in range(4)])
+
+
+def tensors(weights: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(weights)
+
+
+def test_an_encoder_says_what_it_is(encoder: Encoder, small_model: str, weights: Path) -> None:
+    assert (encoder.identity.model, encoder.identity.layer) == (small_model, "pooled")
+    assert encoder.identity.preprocessing["input_size"] == [3, 160, 160]
+    assert encoder.weights == Weights(str(weights), encoders.file_sha256(weights))
+    assert encoder.dimensions == 96
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["state dict", "training checkpoint"])
+def test_the_same_tensors_in_another_file_are_the_same_encoder(
+    encoder: Encoder,
+    inputs: NDArray[np.float32],
+    weights: Path,
+    small_model: str,
+    tmp_path: Path,
+    *,
+    wrapped: bool,
+) -> None:
+    state: Any = tensors(weights)
+    if wrapped:
+        parallel = {f"module.{name}": tensor for name, tensor in state.items()}
+        state = {"epoch": 3, "state_dict": parallel}
+    torch.save(state, tmp_path / "small.pth")
+    other = encoders.load(small_model, tmp_path / "small.pth", device="cpu")
+    assert other.identity == encoder.identity
+    assert other.weights != encoder.weights
+    np.testing.assert_array_equal(other.embed(inputs), encoder.embed(inputs))
+
+
+def test_other_tensors_are_another_encoder(
+    encoder: Encoder, small_model: str, tmp_path: Path
+) -> None:
+    file = save_weights(tmp_path / "other.safetensors", small_model, seed=1)
+    other = encoders.load(small_model, file, device="cpu")
+    assert other.identity.weights_sha256 != encoder.identity.weights_sha256
+    assert replace(other.identity, weights_sha256="") == replace(
+        encoder.identity, weights_sha256=""
+    )
+
+
+def test_one_changed_number_is_another_encoder(
+    encoder: Encoder, weights: Path, small_model: str, tmp_path: Path
+) -> None:
+    state = tensors(weights)
+    name = min(key for key in state if key.endswith("conv1.weight"))
+    state[name].view(-1)[0] += 0.5
+    safetensors.torch.save_file(state, tmp_path / "changed.safetensors")
+    other = encoders.load(small_model, tmp_path / "changed.safetensors", device="cpu")
+    assert other.identity != encoder.identity
+
+
+def test_the_classifier_is_no_part_of_the_encoder(
+    encoder: Encoder, weights: Path, small_model: str, tmp_path: Path
+) -> None:
+    state = tensors(weights)
+    headless = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    assert len(headless) < len(state)
+    safetensors.torch.save_file(headless, tmp_path / "headless.safetensors")
+    other = encoders.load(small_model, tmp_path / "headless.safetensors", device="cpu")
+    assert other.identity == encoder.identity
+
+
+@pytest.mark.parametrize("size", [(64, 48), (500, 300), (160, 160), (3, 900)])
+def test_a_picture_is_prepared_as_timm_prepares_it(
+    encoder: Encoder, small_model: str, size: tuple[int, int]
+) -> None:
+    model = timm.create_model(small_model, pretrained=False)
+    config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
+    transform = create_transform(**config, is_training=False)
+    prepared = encoder.prepare(picture(5, size))
+    assert prepared.dtype == np.float32
+    np.testing.assert_array_equal(prepared, transform(picture(5, size)).numpy())
+
+
+def test_the_embedding_is_timm_s_own_pooled_feature(
+    encoder: Encoder, inputs: NDArray[np.float32], weights: Path, small_model: str
+) -> None:
+    model: Any = timm.create_model(small_model, pretrained=False)
+    model.load_state_dict(tensors(weights))
+    model.eval()
+    with torch.inference_mode():
+        features = model.forward_head(
+            model.forward_features(torch.from_numpy(inputs)), pre_logits=True
+        )
+    embedded = encoder.embed(inputs)
+    assert embedded.dtype == np.float32
+    assert np.abs(embedded).max() > 0.01
+    np.testing.assert_allclose(embedded, features.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_by_one_pictures_embed_as_they_do_in_a_batch(
+    encoder: Encoder, inputs: NDArray[np.float32]
+) -> None:
+    together = encoder.embed(inputs)
+    alone = np.concatenate([encoder.embed(one[None]) for one in inputs])
+    np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
+    for one, other in pairwise(together):
+        assert not np.allclose(one, other)
+
+
+def test_weights_of_another_model_are_refused(weights: Path) -> None:
+    with pytest.raises(WeightsMismatch, match=r"weights of resnet18\.a1_in1k: tensors .* missing"):
+        encoders.load("resnet18", weights, device="cpu")
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "of another shape"])
+def test_a_file_with_one_wrong_tensor_is_refused_by_its_name(
+    weights: Path, small_model: str, tmp_path: Path, change: str
+) -> None:
+    state = tensors(weights)
+    name = min(key for key in state if key.endswith("conv1.weight"))
+    if change == "missing":
+        del state[name]
+    elif change == "unknown":
+        state[name := "extra.weight"] = torch.zeros(1)
+    else:
+        state[name] = torch.zeros(1)
+    safetensors.torch.save_file(state, tmp_path / "wrong.safetensors")
+    with pytest.raises(WeightsMismatch) as caught:
+        encoders.load(small_model, tmp_path / "wrong.safetensors", device="cpu")
+    assert f"1 {change} ({name})" in str(caught.value)
+
+
+class CreatesAFile:
+    """What an attacker would put into a weights file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_is_refused_and_what_it_would_do_is_not_done(
+    small_model: str, tmp_path: Path, how: str
+) -> None:
+    created, file = tmp_path / "created", tmp_path / "evil.pth"
+    content = {"conv1.weight": CreatesAFile(created)}
+    if how == "torch":
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content, protocol=2))
+        pickle.loads(file.read_bytes())["conv1.weight"].close()  # noqa: S301 - our own pickle
+        assert created.exists()  # so it would, if it were let
+        created.unlink()
+    with pytest.raises(WeightsUnavailable, match="cannot be read as weights"):
+        encoders.load(small_model, file, device="cpu")
+    assert not created.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"epoch": 3, "a": torch.zeros(1)}, {0: torch.zeros(1)}, [torch.zeros(1)], torch.zeros(1)],
+    ids=["a number", "numbered tensors", "a list", "one tensor"],
+)
+def test_a_file_of_anything_but_named_tensors_is_refused(
+    small_model: str, tmp_path: Path, content: object
+) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(WeightsUnavailable, match="plain tensors"):
+        encoders.load(small_model, tmp_path / "odd.pth", device="cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all"], ids=["empty", "garbage"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.npz", "w"])
+def test_a_file_that_holds_no_weights_is_refused(
+    small_model: str, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsUnavailable, match="cannot be read as weights"):
+        encoders.load(small_model, tmp_path / name, device="cpu")
+
+
+def test_a_file_that_is_not_there_is_named(small_model: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailable, match=r"gone\.pth does not exist\. Check --weights\."):
+        encoders.load(small_model, tmp_path / "gone.pth", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("resnet50", "resnet50.tv_in1k"),
+        ("resnet50.a1_in1k", "resnet50.a1_in1k"),
+        ("resnet18", "resnet18.a1_in1k"),
+        ("test_resnet", "test_resnet.r160_in1k"),
+    ],
+)
+def test_a_model_s_full_name_has_the_tag_of_its_weights(short: str, full: str) -> None:
+    assert full_model_name(short) == full
+
+
+def test_an_unknown_model_brings_names_that_are_near() -> None:
+    with pytest.raises(UnknownModel, match=r"no model 'resnet81'\. Did you mean .*resnet"):
+        full_model_name("resnet81")
+
+
+@pytest.mark.parametrize("name", ["qqqqqqqq", "", "."])
+def test_a_model_that_is_near_to_nothing_is_refused_all_the_same(name: str) -> None:
+    with pytest.raises(UnknownModel, match=r"timm\.list_models"):
+        full_model_name(name)
+
+
+def test_an_unknown_tag_brings_the_tags_there_are() -> None:
+    with pytest.raises(UnknownModel, match=r"no weights 'nope'\. Its tags: .*a1_in1k.*tv_in1k"):
+        full_model_name("resnet50.nope")
+
+
+def test_a_device_that_is_not_there_is_refused(small_model: str, weights: Path) -> None:
+    with pytest.raises(InvalidInput, match="no device 'abacus' here"):
+        encoders.load(small_model, weights, device="abacus")
+
+
+def test_without_weights_and_offline_one_sentence_says_so_and_what_to_do(tmp_path: Path) -> None:
+    program = """
+from vecsearch import encoders, errors
+try:
+    encoders.load("resnet18", None, device="cpu")
+except errors.WeightsUnavailable as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert done.stderr == ""
+    [line] = done.stdout.splitlines()
+    assert line.startswith("The weights of resnet18.a1_in1k are not in the cache")
+    assert "--weights FILE" in line
+    assert "vecsearch train autoencoder" in line
+
+
+def test_a_lazy_encoder_loads_when_used_and_once_for_all_threads() -> None:
+    threads = 8
+    start = threading.Barrier(threads)
+    company = threading.Barrier(2)
+    loads: list[int] = []
+    answers: list[int] = []
+
+    def load() -> Encoder:
+        loads.append(1)
+        # Were a second thread let in, it would come while the first one waits for it here.
+        with suppress(threading.BrokenBarrierError):
+            company.wait(timeout=0.2)
+        return PixelEncoder()
+
+    lazy = LazyEncoder(load)
+    assert loads == []
+
+    def use() -> None:
+        start.wait()
+        answers.append(lazy.dimensions)
+
+    workers = [threading.Thread(target=use) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert answers == [48] * threads
+    assert lazy.identity == PixelEncoder.identity
+    assert lazy.weights == PixelEncoder.weights
+    prepared = lazy.prepare(picture(1))
+    np.testing.assert_array_equal(prepared, PixelEncoder().prepare(picture(1)))
+    np.testing.assert_array_equal(lazy.embed(prepared[None]), prepared.reshape(1, -1))
+    assert loads == [1]
+
+
+def test_a_lazy_encoder_that_failed_does_not_try_again() -> None:
+    tries: list[int] = []
+
+    def load() -> Encoder:
+        tries.append(1)
+        raise WeightsUnavailable("They are gone.")
+
+    lazy = LazyEncoder(load)
+    for _ in range(3):
+        with pytest.raises(WeightsUnavailable, match="gone"):
+            _ = lazy.identity
+    assert tries == [1]
+
+
+class TestTheEncoderOfACollection:
+    """What `for_collection` says to the model and weights that a command names."""
+
+    @staticmethod
+    def of_collection(
+        identity: Identity, stored: Weights, model: str | None = None, file: Path | None = None
+    ) -> Encoder:
+        return encoders.for_collection(
+            "images", identity, stored, model=model, weights=file, device="cpu"
+        )
+
+    def test_named_by_nobody_it_is_the_stored_one(self, encoder: Encoder) -> None:
+        again = self.of_collection(encoder.identity, encoder.weights)
+        assert again.identity == encoder.identity
+
+    def test_its_own_short_name_is_no_other_model(self, encoder: Encoder, small_model: str) -> None:
+        for name in (small_model, small_model.partition(".")[0]):
+            again = self.of_collection(encoder.identity, encoder.weights, model=name)
+            assert again.identity == encoder.identity
+
+    def test_another_model_is_refused_at_once(self, encoder: Encoder) -> None:
+        with pytest.raises(EncoderMismatch, match=r"made by test_resnet.*resnet50\.tv_in1k"):
+            self.of_collection(encoder.identity, encoder.weights, model="resnet50")
+
+    def test_a_moved_file_is_asked_for_only_when_it_is_needed(
+        self, encoder: Encoder, tmp_path: Path
+    ) -> None:
+        gone = Weights(str(tmp_path / "gone.safetensors"), "0" * 64)
+        lazy = self.of_collection(encoder.identity, gone)
+        with pytest.raises(WeightsUnavailable, match=r"which is gone\. Name the file's new place"):
+            _ = lazy.identity
+
+    def test_its_new_place_can_be_named(
+        self, encoder: Encoder, weights: Path, tmp_path: Path
+    ) -> None:
+        gone = Weights(str(tmp_path / "gone.safetensors"), "0" * 64)
+        moved = self.of_collection(encoder.identity, gone, file=weights)
+        assert moved.identity == encoder.identity
+
+    def test_a_file_that_changed_in_its_place_is_refused(
+        self, encoder: Encoder, small_model: str, tmp_path: Path
+    ) -> None:
+        file = save_weights(tmp_path / "small.safetensors", small_model, seed=1)
+        lazy = self.of_collection(encoder.identity, Weights(str(file), "0" * 64))
+        with pytest.raises(WeightsMismatch, match="has changed since collection 'images'"):
+            _ = lazy.identity
+
+    def test_another_file_that_is_named_is_refused_at_once(
+        self, encoder: Encoder, small_model: str, tmp_path: Path
+    ) -> None:
+        file = save_weights(tmp_path / "small.safetensors", small_model, seed=1)
+        with pytest.raises(EncoderMismatch, match="with other weights, so"):
+            self.of_collection(encoder.identity, encoder.weights, file=file)

