@@ -37,7 +37,7 @@ def open_engine(url: str) -> sa.Engine:
         parsed = None
     if parsed is None or parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise InvalidInput(
-            "The database URL is not one of Postgres. "
+            "The database URL is not a Postgres URL. "
             "Give one like postgresql://user:password@host:5432/database."
         )
     parsed = parsed.set(drivername="postgresql+psycopg")

@@ -1,0 +1,272 @@
+"""Migrations: from nothing, from older tables, beside newer ones, and in odd places."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from support import PixelEncoder, clustered, counts, ingest, make_corpus
+
+from vecsearch import database, migrate, schema
+from vecsearch.config import Settings
+from vecsearch.errors import (
+    DatabaseError,
+    ExtensionMissing,
+    SchemaMissing,
+    SchemaNewer,
+    SchemaOutdated,
+)
+from vecsearch.library import Library
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Library]:
+    """A library on a database that has never been upgraded."""
+    with Library.open(Settings.load(database_url=empty_database_url)) as opened:
+        yield opened
+
+
+def alembic_upgrade(connection: sa.Connection, revision: str, folder: Path | None = None) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(folder or migrate.migrations_dir()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def write(library: Library, statement: str) -> None:
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(statement))
+
+
+def scalar(library: Library, statement: str) -> Any:
+    with database.reading(library.engine) as connection:
+        return connection.scalar(sa.text(statement))
+
+
+def test_the_revision_we_need_is_the_newest_migration() -> None:
+    assert ScriptDirectory(str(migrate.migrations_dir())).get_current_head() == schema.REVISION
+
+
+def test_migrations_make_the_tables_that_the_code_knows(empty: Library) -> None:
+    empty.upgrade()
+    with database.reading(empty.engine) as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table_schema": schema.SCHEMA,
+                "include_schemas": True,
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == schema.SCHEMA,
+            },
+        )
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_an_upgrade_of_what_is_new_changes_nothing(library: Library) -> None:
+    before = scalar(library, "SELECT max(xmin::text::bigint) FROM pg_class")
+    library.upgrade()
+    assert scalar(library, "SELECT max(xmin::text::bigint) FROM pg_class") == before
+
+
+def test_every_table_and_column_has_a_comment(library: Library) -> None:
+    make_corpus(library, "images", clustered(1, 8, seed=0))
+    with library.sql(
+        "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+        " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r' AND attnum >= 0"
+        " AND NOT attisdropped AND relname <> 'alembic_version'"
+        " AND col_description(attrelid, attnum) IS NULL"
+    ) as (_, rows, _):
+        assert list(rows) == []
+    uncommented = (
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
+        " AND relkind = 'r' AND relname <> 'alembic_version'"
+        " AND obj_description(oid, 'pg_class') IS NULL"
+    )
+    assert scalar(library, uncommented) == 0
+    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 4
+
+
+def test_a_database_without_tables_says_how_to_begin(empty: Library) -> None:
+    with pytest.raises(SchemaMissing, match="vecsearch ingest FOLDER"):
+        empty.query(id="00000000-0000-0000-0000-000000000000")
+    assert empty.collections() == []
+
+
+def test_older_tables_are_refused_and_upgraded_with_their_rows(empty: Library, photos: Path) -> None:
+    with database.writing(empty.engine) as connection:
+        alembic_upgrade(connection, "0001")
+    empty.engine.dispose()
+    corpus = make_corpus(empty, "images", clustered(50, 8, seed=0))
+    for refused in (
+        lambda: empty.query(id=corpus.ids[0]),
+        lambda: empty.ingest([photos]),
+        lambda: empty.ingest([photos], dry_run=True),
+        empty.collections,
+        empty.errors,
+    ):
+        with pytest.raises(SchemaOutdated, match="vecsearch db upgrade"):
+            refused()
+    empty.upgrade()
+    assert len(empty.query(id=corpus.ids[0], k=60).hits) == 50
+    assert empty.errors() == []
+
+
+def test_newer_tables_are_refused_by_everything(library: Library, photos: Path) -> None:
+    write(library, "UPDATE vecsearch.alembic_version SET version_num = '9999'")
+    for refused in (
+        lambda: library.query(photos / "cats" / "01.png"),
+        lambda: library.ingest([photos]),
+        library.collections,
+        library.upgrade,
+    ):
+        with pytest.raises(SchemaNewer, match="pip install --upgrade vecsearch"):
+            refused()
+
+
+def test_a_migration_of_the_future_reaches_every_collection(
+    library: Library, tmp_path: Path
+) -> None:
+    names = ("images", "others", "order")
+    corpora = [make_corpus(library, name, clustered(20, 8, seed=0)) for name in names]
+    folder = Path(shutil.copytree(migrate.migrations_dir(), tmp_path / "migrations"))
+    (folder / "versions" / "0003_rating.py").write_text(
+        "import sqlalchemy as sa\n"
+        "from alembic import op\n"
+        "from vecsearch import migrate\n"
+        "revision = '0003'\n"
+        f"down_revision = '{schema.REVISION}'\n"
+        "def upgrade():\n"
+        "    for name in migrate.collection_names(op.get_bind()):\n"
+        "        column = sa.Column('rating', sa.Integer, server_default='3')\n"
+        "        op.add_column(name, column, schema='vecsearch')\n"
+    )
+    with database.writing(library.engine) as connection:
+        alembic_upgrade(connection, "head", folder)
+    for corpus in corpora:
+        assert scalar(library, f'SELECT sum(rating) FROM "{corpus.name}"') == 60
+    with pytest.raises(SchemaNewer):
+        library.query(id=corpora[0].ids[0])
+
+
+def test_upgrades_at_the_same_time_make_one_set_of_tables(empty_database_url: str) -> None:
+    barrier = Barrier(4)
+
+    def upgrade(_: int) -> None:
+        with Library.open(Settings.load(database_url=empty_database_url)) as library:
+            barrier.wait(60)
+            library.upgrade()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(upgrade, range(4)))
+    with Library.open(Settings.load(database_url=empty_database_url)) as library:
+        assert scalar(library, "SELECT version_num FROM vecsearch.alembic_version") == (
+            schema.REVISION
+        )
+
+
+def test_a_failed_upgrade_leaves_nothing(empty: Library) -> None:
+    write(empty, "CREATE SCHEMA vecsearch")
+    write(empty, "CREATE TABLE vecsearch.ingest_errors (somebody text)")
+    with pytest.raises(DatabaseError, match="already exists"):
+        empty.upgrade()
+    assert scalar(empty, "SELECT to_regclass('vecsearch.collections')") is None
+    assert scalar(empty, "SELECT count(*) FROM pg_extension WHERE extname = 'vector'") == 0
+
+
+def test_an_extension_in_a_schema_of_its_own_works_end_to_end(
+    empty: Library, photos: Path
+) -> None:
+    write(empty, "CREATE SCHEMA extensions")
+    write(empty, "CREATE EXTENSION vector SCHEMA extensions")
+    empty.upgrade()
+    assert counts(ingest(empty.engine, [photos], PixelEncoder())) == {"added": 12}
+    answer = empty.query(photos / "cats" / "01.png", k=20)
+    assert len(answer.hits) == 12
+    assert len(empty.query(photos / "cats" / "01.png", k=20, exact=True).hits) == 12
+    assert empty.status().pgvector
+
+
+def role_url(library: Library, role: str) -> str:
+    url = library.engine.url.set(drivername="postgresql", username=role)
+    return url.render_as_string(hide_password=False)
+
+
+@contextmanager
+def as_role(library: Library, server_url: str, *grants: str) -> Iterator[Library]:
+    """Open the same database as another role."""
+    role = "analyst"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+    try:
+        for grant in grants:
+            write(library, f"{grant} TO {role}")
+        with Library.open(Settings.load(database_url=role_url(library, role))) as opened:
+            yield opened
+    finally:
+        write(library, f"DROP OWNED BY {role}")
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_an_analyst_who_may_only_read_can_search(library: Library, server_url: str) -> None:
+    corpus = make_corpus(library, "images", clustered(50, 8, seed=0))
+    grants = (
+        "GRANT USAGE ON SCHEMA vecsearch",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch",
+    )
+    with as_role(library, server_url, *grants) as analyst:
+        assert len(analyst.query(id=corpus.ids[0], k=20, where="width < 40").hits) == 20
+        assert len(analyst.query(id=corpus.ids[0], max_distance=2).hits) == 50
+        assert [status.images for status in analyst.collections()] == [50]
+        with (
+            pytest.raises(DatabaseError, match="permission denied"),
+            analyst.sql("DELETE FROM images", write=True),
+        ):
+            pass
+
+
+def test_a_role_that_may_read_nothing_is_told(library: Library, server_url: str) -> None:
+    with (
+        as_role(library, server_url) as nobody,
+        pytest.raises(DatabaseError, match="permission denied for schema vecsearch"),
+    ):
+        nobody.query(id="00000000-0000-0000-0000-000000000000")
+
+
+def test_a_role_that_may_create_nothing_is_told(
+    empty: Library, server_url: str, photos: Path
+) -> None:
+    with as_role(empty, server_url) as nobody:
+        for refused in (nobody.upgrade, lambda: nobody.ingest([photos])):
+            with pytest.raises(DatabaseError, match="permission denied for database") as caught:
+                refused()
+            assert not isinstance(caught.value, ExtensionMissing)
+
+
+def test_a_role_that_may_not_install_pgvector_is_told_whom_to_ask(
+    empty: Library, server_url: str
+) -> None:
+    grant = f"GRANT CREATE ON DATABASE {empty.engine.url.database}"
+    with (
+        as_role(empty, server_url, grant) as nobody,
+        pytest.raises(ExtensionMissing, match="administrator to run CREATE EXTENSION vector"),
+    ):
+        nobody.upgrade()
+
+
+def test_an_extension_that_was_dropped_is_missed(library: Library) -> None:
+    write(library, "DROP EXTENSION vector")
+    with pytest.raises(ExtensionMissing, match="pgvector"):
+        library.collections()

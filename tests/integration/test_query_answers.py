@@ -1,0 +1,218 @@
+"""What an answer says: distances, order, its own SQL; and what cannot be asked."""
+
+import dataclasses
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, picture
+
+from vecsearch import database
+from vecsearch.errors import CollectionNotFound, InvalidInput
+from vecsearch.library import Library
+from vecsearch.queries import catalog, nearest
+from vecsearch.queries.nearest import Search
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_every_metric_is_what_numpy_says(
+    corpus: Corpus,
+    metric: str,
+    exact: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    for position in (0, 17, 2_999):
+        hits = corpus.library.query(
+            id=corpus.ids[position], k=3_000, metric=metric, exact=exact
+        ).hits
+        by_id = dict(zip(corpus.ids, corpus.distances(corpus.vectors[position], metric), strict=True))
+        assert np.allclose(
+            [hit.distance for hit in hits], [by_id[hit.id] for hit in hits], rtol=1e-5, atol=1e-5
+        )
+        assert len({hit.id for hit in hits}) == 3_000
+        if metric == "cosine":
+            assert [hit.similarity for hit in hits] == [1 - hit.distance for hit in hits]
+        else:
+            assert {hit.similarity for hit in hits} == {None}
+
+
+def test_a_collection_has_a_metric_of_its_own(library: Library) -> None:
+    corpus = make_corpus(library, "images", clustered(30, 8, seed=3))
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text("UPDATE collections SET default_metric = 'l1'"))
+    hits = library.query(id=corpus.ids[3], k=30).hits
+    assert np.allclose(
+        [hit.distance for hit in hits],
+        np.sort(corpus.distances(corpus.vectors[3], "l1")),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    assert hits[0].similarity is None
+    assert library.query(id=corpus.ids[3], metric="cosine").hits[0].similarity == 1
+
+
+def test_a_stored_image_is_the_first_of_its_own_answer(corpus: Corpus) -> None:
+    for position in range(0, 3_000, 100):
+        first, second = corpus.library.query(id=corpus.ids[position], k=2)
+        assert (first.id, first.distance, first.similarity) == (corpus.ids[position], 0, 1)
+        (other,) = corpus.library.query(id=corpus.ids[position], k=1, exclude_self=True)
+        assert other.id == second.id
+
+
+@pytest.mark.parametrize("k", [1, 3, 11, 12, 20])
+@pytest.mark.parametrize("exact", [False, True])
+def test_of_equal_images_the_one_asked_for_is_first_and_the_rest_go_by_path(
+    corpus: Corpus,
+    k: int,
+    exact: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    for own in corpus.ids[-12:]:
+        hits = corpus.library.query(id=own, k=k, exact=exact).hits
+        assert len(hits) == k
+        assert hits[0].id == own
+        equal = [hit for hit in hits if hit.distance == 0]
+        assert {hit.id for hit in equal} <= set(corpus.ids[-12:])
+        assert len(equal) == min(k, 12)
+        paths = [hit.path for hit in equal[1:]]
+        assert paths == sorted(paths)
+        without = corpus.library.query(id=own, k=k, exact=exact, exclude_self=True).hits
+        assert own not in {hit.id for hit in without}
+        assert len(without) == k
+
+
+def test_a_hit_tells_what_its_row_does(corpus: Corpus) -> None:
+    (hit,) = corpus.library.query(id=corpus.ids[7], k=1)
+    with database.reading(corpus.library.engine) as connection:
+        table = catalog.get_collection(connection, "images").table
+        row = connection.execute(sa.select(table).where(table.c.id == corpus.ids[7])).one()
+    for field in dataclasses.fields(hit):
+        if field.name not in {"rank", "distance", "similarity"}:
+            assert getattr(hit, field.name) == getattr(row, field.name)
+    assert hit.metadata == {"price": 7}
+
+
+ASKED: list[dict[str, Any]] = [
+    {},
+    {"k": 150, "where": "path LIKE '%7%' AND metadata ? 'price'"},
+    {"k": 20, "exact": True},
+    {"max_distance": 0.25},
+    {"k": 7, "min_similarity": 0.5, "metric": "cosine"},
+    {"metric": "l1", "exclude_self": True},
+    {"k": 3_000, "metric": "ip"},
+    {"where": "label = 'it''s :no %(label)s'"},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_the_sql_of_an_answer_gives_the_same_rows_anywhere(
+    corpus: Corpus, asked: dict[str, Any]
+) -> None:
+    answer = corpus.library.query(id=corpus.ids[42], **asked)
+    url = corpus.library.engine.url.set(drivername="postgresql")
+    plain = url.render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        cursor = connection.execute(answer.sql.encode())
+        while cursor.description is None:
+            assert cursor.nextset()
+        rows = cursor.fetchall()
+        names = [column.name for column in cursor.description]
+        # And nothing of it is left behind.
+        assert connection.execute("SHOW enable_indexscan").fetchone() == ("on",)
+        assert connection.execute("SHOW hnsw.ef_search").fetchone() == ("40",)
+    assert (names[0], names[-1]) == ("id", "distance")
+    assert [row[-1] for row in rows] == [hit.distance for hit in answer]
+    assert sorted(row[0] for row in rows) == sorted(hit.id for hit in answer)
+
+
+def test_the_sql_of_a_picture_that_is_not_stored_has_its_vector(corpus: Corpus) -> None:
+    query = corpus.vectors[5].astype(np.float32) * 1.25
+    with database.reading(corpus.library.engine) as connection:
+        table = catalog.get_collection(connection, "images").table
+        hits, search = nearest.nearest(connection, Search(table, query, "l2", 25))
+        text = nearest.script(search)
+    with psycopg.connect(
+        corpus.library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
+        autocommit=True,
+    ) as connection:
+        cursor = connection.execute(text.encode())
+        while cursor.description is None:
+            assert cursor.nextset()
+        rows = cursor.fetchall()
+    assert [row[-1] for row in rows] == [hit.distance for hit in hits]
+
+
+def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> None:
+    names = "hnsw.ef_search hnsw.iterative_scan enable_indexscan enable_seqscan".split()
+
+    def settings(connection: sa.Connection) -> list[Any]:
+        return [connection.scalar(sa.text(f"SHOW {name}")) for name in names]
+
+    untouched = ["40", "off", "on", "off"]
+    with database.reading(corpus.library.engine) as connection:
+        table = catalog.get_collection(connection, "images").table
+        pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+        for exact, k in ((False, 1_000), (True, 10), (False, 10), (False, None)):
+            search = Search(table, corpus.ids[0], "cosine", k, exact=exact)
+            nearest.nearest(connection, search)
+            assert settings(connection) == untouched
+    for options in ({"k": 1_000}, {"exact": True}, {"max_distance": 0.2}):
+        corpus.library.query(id=corpus.ids[0], **options)
+        with database.reading(corpus.library.engine) as connection:
+            assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == pid
+            assert settings(connection) == untouched
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "euclid"}, "Use one of: cosine, l2, l1, ip"),
+        ({"k": 0}, "at least 1"),
+        ({"k": -1}, "at least 1"),
+        ({"id": "cat"}, "is not an id"),
+        ({"id": UUID(int=1)}, "has no image"),
+        ({"max_distance": float("nan")}, "not a finite number"),
+        ({"max_distance": float("inf")}, "not a finite number"),
+        ({"min_similarity": 0.5, "max_distance": 0.5}, "Give one of them"),
+        ({"min_similarity": 0.5, "metric": "l2"}, "Use --max-distance"),
+        ({"min_similarity": 1.5}, "between -1 and 1"),
+        ({"min_similarity": float("nan")}, "between -1 and 1"),
+        ({"id": None}, "Say what to search for"),
+        ({"image": b"anything"}, "Say what to search for"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_words(
+    corpus: Corpus, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        corpus.library.query(**{"id": corpus.ids[0], **options})
+
+
+def test_a_collection_that_is_not_there_is_refused_with_those_that_are(corpus: Corpus) -> None:
+    with pytest.raises(CollectionNotFound, match="There are: images"):
+        corpus.library.query(id=corpus.ids[0], collection="pictures")
+
+
+def test_a_collection_too_wide_for_an_index_is_searched_without_one(library: Library) -> None:
+    corpus = make_corpus(library, "wide", clustered(60, 4_096, seed=4))
+    answer = library.query(id=corpus.ids[9], k=60, collection="wide")
+    assert not answer.uses_index
+    distances = np.sort(corpus.distances(corpus.vectors[9]))
+    assert np.allclose([hit.distance for hit in answer], distances, atol=1e-5)
+    assert [status.index for status in library.collections()] == ["none"]
+
+
+def test_a_picture_whose_content_is_stored_is_found_by_its_hash(
+    library: Library, photos: Any
+) -> None:
+    assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"added": 12}
+    file = photos / "cats" / "01.png"
+    elsewhere = file.rename(photos / "elsewhere.png")
+    # The encoder of this collection cannot be loaded at all.
+    for image in (elsewhere, str(elsewhere), elsewhere.read_bytes()):
+        first = library.query(image, k=1).hits[0]
+        assert (first.path, first.distance) == (str(file), 0)
+    picture(1).save(file)
+    assert library.query(file, k=1).hits[0].path == str(file)

@@ -1,0 +1,244 @@
+"""The embedded server: who starts it, who stops it, and where it may live."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from servers import initialise
+
+from vecsearch import server
+from vecsearch.config import Settings
+from vecsearch.errors import DatabaseUnavailable
+from vecsearch.library import Library
+
+HOLDER = """
+import sys
+from pathlib import Path
+from vecsearch import server
+
+with server.lease(Path(sys.argv[1]), keep_running=sys.argv[2] == "keep"):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data folder whose server is stopped in the end, whatever a test leaves behind."""
+    folder = tmp_path / "data"
+    yield folder
+    server.stop(folder)
+    assert not is_running(folder)
+
+
+def is_running(data_dir: Path) -> bool:
+    return (data_dir / "postgres" / "postmaster.pid").exists()
+
+
+def postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def scalar(url: str, statement: str) -> object:
+    with psycopg.connect(url) as connection:
+        ((value,),) = connection.execute(statement.encode()).fetchall()
+        return value
+
+
+@contextmanager
+def holder(data_dir: Path, *, keep: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Run another process that holds a lease until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(data_dir), "keep" if keep else ""],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait() in {0, -signal.SIGKILL}
+
+
+def test_a_lease_starts_the_server_and_its_end_stops_it(data_dir: Path) -> None:
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT current_database()") == "vecsearch"
+        assert is_running(data_dir)
+    assert not is_running(data_dir)
+    with pytest.raises(psycopg.OperationalError):
+        scalar(url, "SELECT 1")
+
+
+def test_what_was_written_is_there_the_next_time(data_dir: Path) -> None:
+    with server.lease(data_dir) as url, psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT answer FROM kept") == 42
+
+
+def test_processes_share_a_server_and_the_last_one_out_stops_it(data_dir: Path) -> None:
+    with holder(data_dir):
+        first = postmaster(data_dir)
+        with server.lease(data_dir) as url:
+            assert postmaster(data_dir) == first
+            assert scalar(url, "SELECT 1") == 1
+        assert postmaster(data_dir) == first
+        with server.lease(data_dir):
+            with server.lease(data_dir):
+                pass
+            assert postmaster(data_dir) == first
+    assert not is_running(data_dir)
+
+
+def test_processes_that_start_at_once_share_a_server(data_dir: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(data_dir), ""],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    outputs = [process.communicate() for process in processes]
+    assert outputs == [("ready\n", None)] * 4
+    assert [process.returncode for process in processes] == [0] * 4
+    assert not is_running(data_dir)
+
+
+def test_a_server_that_is_to_stay_stays_until_it_is_stopped(data_dir: Path) -> None:
+    with server.lease(data_dir, keep_running=True) as url:
+        pass
+    assert scalar(url, "SELECT 1") == 1
+    with server.lease(data_dir):
+        pass
+    assert is_running(data_dir)
+    assert server.stop(data_dir)
+    assert not is_running(data_dir)
+    assert server.stop(data_dir)
+
+
+def test_a_stop_while_it_is_used_waits_for_the_last_user(data_dir: Path) -> None:
+    with holder(data_dir, keep=True):
+        assert not server.stop(data_dir)
+        assert is_running(data_dir)
+    assert not is_running(data_dir)
+
+
+def test_stopping_where_there_is_nothing_makes_nothing(data_dir: Path) -> None:
+    assert server.stop(data_dir)
+    assert not data_dir.exists()
+
+
+def test_after_a_killed_process_the_next_lease_works_and_stops_the_server(data_dir: Path) -> None:
+    with holder(data_dir) as process:
+        process.kill()
+        process.wait()
+    assert is_running(data_dir)
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT 1") == 1
+    assert not is_running(data_dir)
+
+
+def test_after_a_killed_server_the_next_lease_recovers_what_was_committed(data_dir: Path) -> None:
+    with server.lease(data_dir, keep_running=True) as url:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        os.kill(postmaster(data_dir), signal.SIGQUIT)
+        while is_running(data_dir):
+            pass  # until it is gone, however long that takes
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT answer FROM kept") == 42
+
+
+def test_a_folder_that_initdb_did_not_finish_is_made_anew(data_dir: Path) -> None:
+    (data_dir / "postgres.partial").mkdir(parents=True)
+    (data_dir / "postgres.partial" / "PG_VERSION").write_text("18\n")
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["deep/" * 40 + "end", "two words", "it's", "100% ünï", "semi;colon & (paren) #1 ?x=1"]
+)
+def test_a_data_folder_may_have_any_path(tmp_path: Path, name: str) -> None:
+    data_dir = tmp_path / name
+    assert len(str(data_dir)) > 107 or not name.startswith("deep")
+    with Library.open(Settings.load(data_dir=data_dir)) as library:
+        library.upgrade()
+        assert library.collections() == []
+        with server.lease(data_dir) as url:
+            assert scalar(url, "SELECT 1") == 1
+    assert not is_running(data_dir)
+
+
+@pytest.mark.parametrize("name", ["com,ma", "dol$lar", 'quo"te', "back\\slash", "tick`s", "new\nline"])
+def test_a_path_that_postgres_cannot_quote_is_refused(tmp_path: Path, name: str) -> None:
+    with (
+        pytest.raises(DatabaseUnavailable, match="Name another with --data-dir"),
+        server.lease(tmp_path / name),
+    ):
+        pass
+    assert not (tmp_path / name).exists()
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for place in (file, file / "below"):
+        with (
+            pytest.raises(DatabaseUnavailable, match="Cannot use the data folder"),
+            server.lease(place),
+        ):
+            pass
+        assert server.stop(place)
+
+
+def test_a_folder_of_another_major_version_is_opened_with_that(data_dir: Path) -> None:
+    initialise(data_dir / "postgres", 16)
+    with server.lease(data_dir) as url:
+        assert str(scalar(url, "SHOW server_version")).startswith("16.")
+    assert not is_running(data_dir)
+
+
+def test_a_folder_of_an_unknown_version_is_refused(data_dir: Path) -> None:
+    (data_dir / "postgres").mkdir(parents=True)
+    (data_dir / "postgres" / "PG_VERSION").write_text("15\n")
+    with pytest.raises(DatabaseUnavailable, match="PostgreSQL 15"), server.lease(data_dir):
+        pass
+
+
+def test_any_client_finds_the_tables_without_their_schema(data_dir: Path) -> None:
+    with Library.open(Settings.load(data_dir=data_dir)) as library:
+        library.upgrade()
+        assert scalar(library.url, "SHOW search_path") == "vecsearch, public"
+        assert scalar(library.url, "SELECT count(*) FROM collections") == 0
+        assert library.status().embedded
+
+
+def test_memory_is_sized_to_the_machine_unless_the_user_says_otherwise(data_dir: Path) -> None:
+    with server.lease(data_dir) as url:
+        for name in ("shared_buffers", "maintenance_work_mem"):
+            statement = f"SELECT sourcefile FROM pg_settings WHERE name = '{name}'"
+            assert str(scalar(url, statement)).endswith("vecsearch.conf")
+        assert scalar(url, "SHOW jit") == "off"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET shared_buffers = '96MB'")
+            connection.execute("ALTER DATABASE vecsearch SET search_path = public")
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SHOW shared_buffers") == "96MB"
+        assert scalar(url, "SHOW search_path") == "public"
+
+
+def test_the_server_is_on_no_network(data_dir: Path) -> None:
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SHOW listen_addresses") == ""
