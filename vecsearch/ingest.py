@@ -19,7 +19,7 @@ from vecsearch import images, metadata, schema
 from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.encoders import Encoder, unusable
 from vecsearch.errors import EncoderMismatch
-from vecsearch.images import Unreadable
+from vecsearch.images import File, Unreadable
 from vecsearch.queries import catalog, survey, writes
 from vecsearch.queries.survey import Content, Pending
 from vecsearch.queries.writes import Embedded, Known
@@ -97,8 +97,8 @@ Decoded = tuple[images.Facts, "NDArray[np.float32]"] | Unreadable
 class _Batch:
     """Files on their way: some to be embedded, some whose content a row holds, some broken."""
 
-    embed: list[tuple[Pending, "Future[Decoded] | None"]] = field(default_factory=list)
-    known: list[tuple[Pending, Known]] = field(default_factory=list)
+    embed: list[tuple[File, str, "Future[Decoded]"]] = field(default_factory=list)
+    known: list[Known] = field(default_factory=list)
     failed: list[Unreadable] = field(default_factory=list)
     counts: dict[UUID, str] = field(default_factory=dict)
     # The row to take each content from: within this batch, and once it is written.
@@ -137,8 +137,9 @@ class Ingest:
         self._table: sa.Table | None = None
         self._in_flight: list[_Batch] = []
         self._claimed: set[UUID] = set()
-        self._broken: dict[UUID, str] = {}
+        self._broken: dict[tuple[UUID, str], str] = {}
         self._predicted: dict[str, UUID] = {}
+        self._outdated: set[UUID] = set()
         self.summary = Summary()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -174,7 +175,7 @@ class Ingest:
             self._table = self._collection.table if self._collection else None
             pending = survey.record_pending(self._connection, self._table)
             if not self._options.dry_run:
-                survey.forget_gone_errors(self._connection, self._name, self._scope())
+                survey.forget_errors(self._connection, self._name, self._scope())
             self._record_failures(self._walk.unreadable, read=[])
         self.summary.unchanged = seen - pending
         self.summary.failed = len(self._walk.unreadable)
@@ -203,6 +204,7 @@ class Ingest:
                 if self._options.dry_run:
                     # Nothing was written, so lookups will not find what would have been.
                     self._predicted.update(landed.sources)
+                    self._outdated |= landed.overwritten
             if not files:
                 return
 
@@ -227,7 +229,7 @@ class Ingest:
             row_id = writes.image_id(item.file.path)
             if item.stored and all(row.id != row_id for row in contents.get(digest, ())):
                 batch.overwritten.add(row_id)
-        stale = set().union(*(flying.overwritten for flying in self_and_ahead))
+        stale = self._outdated.union(*(flying.overwritten for flying in self_and_ahead))
         for item, digest in readable:
             rows = [row for row in contents.get(digest, ()) if row.id not in stale]
             self._place(batch, item, digest, rows, pool)
@@ -265,11 +267,10 @@ class Ingest:
         batch.sources.setdefault(digest, row_id)
         batch.origins.setdefault(digest, row_id if known is None else known.source)
         if known is not None:
-            batch.known.append((item, known))
-        elif self._options.dry_run:
-            batch.embed.append((item, None))
-        else:
-            batch.embed.append((item, pool.submit(self._decode, item.file.path, digest)))
+            batch.known.append(known)
+        elif not self._options.dry_run:
+            decoding = pool.submit(self._decode, item.file.path, digest)
+            batch.embed.append((item.file, digest, decoding))
 
     def _gone(self, item: Pending, rows: list[Content]) -> UUID | None:
         """Return a row of this content whose file is gone: by preference one of the same name."""
@@ -290,8 +291,9 @@ class Ingest:
         """Embed what is new and store the batch, all or nothing."""
         if not self._options.dry_run:
             rows = self._embed(batch)
-            known = [row for item, row in batch.known if not self._breaks(batch, item, row)]
+            known = [row for row in batch.known if not self._breaks(batch, row)]
             with self._connection.begin():
+                writes.lock_collection(self._connection, self._name)
                 if rows and self._table is None:
                     self._create_collection()
                 if self._table is not None and rows:
@@ -305,38 +307,37 @@ class Ingest:
         self.summary.failed += len(batch.failed)
 
     def _embed(self, batch: _Batch) -> list[Embedded]:
-        decoded: list[tuple[Pending, images.Facts, NDArray[np.float32]]] = []
-        for item, future in batch.embed:
-            assert future is not None  # noqa: S101 - for the type checker: this is no dry run
-            result = future.result()
+        decoded: list[tuple[File, images.Facts, NDArray[np.float32]]] = []
+        for file, digest, decoding in batch.embed:
+            result = decoding.result()
             if isinstance(result, Unreadable):
-                self._fail(batch, item, result.reason)
+                self._fail(batch, file, digest, result.reason)
             else:
-                decoded.append((item, *result))
+                decoded.append((file, *result))
         if not decoded:
             return []
         embeddings = self._encoder.embed(np.stack([inputs for _, _, inputs in decoded]))
         rows = []
-        for (item, facts, _), embedding in zip(decoded, embeddings, strict=True):
+        for (file, facts, _), embedding in zip(decoded, embeddings, strict=True):
             reason = unusable(embedding)
             if reason is None:
-                rows.append(Embedded(item.file, facts, embedding))
+                rows.append(Embedded(file, facts, embedding))
             else:
-                self._fail(batch, item, reason)
+                self._fail(batch, file, facts.sha256, reason)
         return rows
 
-    def _breaks(self, batch: _Batch, item: Pending, row: Known) -> bool:
+    def _breaks(self, batch: _Batch, row: Known) -> bool:
         """Fail a file whose content was to come from one that turned out to be unreadable."""
-        reason = self._broken.get(row.source)
+        reason = self._broken.get((row.source, row.sha256))
         if reason is not None:
-            self._fail(batch, item, reason)
+            self._fail(batch, row.file, row.sha256, reason)
         return reason is not None
 
-    def _fail(self, batch: _Batch, item: Pending, reason: str) -> None:
-        row_id = writes.image_id(item.file.path)
-        self._broken[row_id] = reason
+    def _fail(self, batch: _Batch, file: File, digest: str, reason: str) -> None:
+        row_id = writes.image_id(file.path)
+        self._broken[row_id, digest] = reason
         del batch.counts[row_id]
-        batch.failed.append(Unreadable(item.file.path, reason))
+        batch.failed.append(Unreadable(file.path, reason))
 
     def _record_failures(self, failed: list[Unreadable], read: list[str]) -> None:
         if not self._options.dry_run:

@@ -1,5 +1,6 @@
 """Bringing a database up to date, and refusing one that is not."""
 
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,6 +14,9 @@ from vecsearch.errors import (
     SchemaNewer,
     SchemaOutdated,
 )
+
+# Alembic's context is one for the process, so its threads take turns.
+_alembic = threading.Lock()
 
 
 def upgrade(connection: sa.Connection) -> None:
@@ -32,7 +36,8 @@ def upgrade(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _alembic:
+        command.upgrade(config, "head")
     # A vector extension that an administrator installed may be older than we can use.
     _require_pgvector(connection)
 

@@ -108,12 +108,13 @@ def next_pending(connection: sa.Connection, after: int, limit: int) -> list[Pend
     ]
 
 
-def forget_gone_errors(connection: sa.Connection, collection: str, scope: Scope) -> None:
-    """Drop errors of files under the scope's roots that are no longer there."""
+def forget_errors(connection: sa.Connection, collection: str, scope: Scope) -> None:
+    """Drop errors of files under the scope's roots that are gone, or are again as stored."""
     connection.execute(
         sa.text(
             f"DELETE FROM vecsearch.ingest_errors AS stored WHERE collection = :collection"
-            f" AND {_UNSEEN}"
+            f" AND {_UNDER_ROOTS} AND NOT EXISTS"
+            " (SELECT FROM pending WHERE pending.path = stored.path)"
         ),
         {"collection": collection, **_scope(scope)},
     )
@@ -136,11 +137,12 @@ def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.U
 
 
 _UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
-_UNSEEN = f"""
+_UNDER_ROOTS = f"""
     EXISTS (SELECT FROM unnest(CAST(:roots AS text[])) AS root WHERE {_UNDER.format("root")})
-    AND NOT EXISTS
-        (SELECT FROM unnest(CAST(:unreadable AS text[])) AS folder WHERE {_UNDER.format("folder")})
-    AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"""
+    AND NOT EXISTS (
+        SELECT FROM unnest(CAST(:unreadable AS text[])) AS folder
+        WHERE {_UNDER.format("folder")})"""
+_UNSEEN = f"{_UNDER_ROOTS} AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"
 
 
 def _scope(scope: Scope) -> dict[str, list[str]]:

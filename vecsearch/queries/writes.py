@@ -30,6 +30,8 @@ FILE_COLUMNS = "id path label file_size modified_at".split()
 
 
 MAXIMUM_COPIES = 100
+# Any fixed number, beside the hash of a collection's name.
+WRITE_LOCK_KEY = 0x7665
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ def find_contents(
     return found
 
 
+def lock_collection(connection: sa.Connection, name: str) -> None:
+    """Let one batch at a time write to the collection, until the transaction ends.
+
+    Two runs over the same files would otherwise wait for each other's rows, each for the other.
+    """
+    connection.execute(
+        sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:name))"),
+        {"key": WRITE_LOCK_KEY, "name": name},
+    )
+
+
 def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Embedded]) -> None:
     """Insert or replace rows with new content; a row that was there keeps its metadata."""
     register_vector(driver_connection(connection))
@@ -92,30 +105,28 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
             f" SELECT {names} FROM {schema.sql_name(table)} WITH NO DATA"
         )
     )
-    # A fixed order of ids keeps two runs over the same files from waiting for each other.
-    ordered = sorted((image_id(row.file.path), position) for position, row in enumerate(rows))
     copy_rows(
         connection,
         "embedded",
         "uuid text text int8 timestamptz text int4 int4 text timestamp float8 float8 jsonb halfvec",
         (
             (
-                row_id,
-                rows[position].file.path,
-                rows[position].file.label,
-                rows[position].file.file_size,
-                rows[position].file.modified_at,
-                rows[position].facts.sha256,
-                rows[position].facts.width,
-                rows[position].facts.height,
-                rows[position].facts.format,
-                rows[position].facts.taken_at,
-                rows[position].facts.latitude,
-                rows[position].facts.longitude,
-                Jsonb(rows[position].facts.exif),
-                HalfVector(rows[position].embedding),
+                image_id(row.file.path),
+                row.file.path,
+                row.file.label,
+                row.file.file_size,
+                row.file.modified_at,
+                row.facts.sha256,
+                row.facts.width,
+                row.facts.height,
+                row.facts.format,
+                row.facts.taken_at,
+                row.facts.latitude,
+                row.facts.longitude,
+                Jsonb(row.facts.exif),
+                HalfVector(row.embedding),
             )
-            for row_id, position in ordered
+            for row in rows
         ),
     )
     connection.execute(
@@ -146,7 +157,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
         connection,
         "known",
         "uuid text text int8 timestamptz text uuid bool",
-        sorted(
+        (
             (
                 image_id(row.file.path),
                 row.file.path,
@@ -179,7 +190,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
                 CASE WHEN known.moved THEN source.metadata ELSE '{{}}' END
             FROM known JOIN {schema.sql_name(table)} AS source
                 ON source.id = known.source AND source.sha256 = known.sha256
-            WHERE known.source <> known.id ORDER BY known.id
+            WHERE known.source <> known.id
             ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"""
         )
     ).rowcount
