@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
+import pytest
 import sqlalchemy as sa
 
 from vecsearch import database, images
@@ -45,6 +46,10 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     """Draw a picture of coloured blocks that no other seed draws."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.NEAREST)
+
+
+# For a test whose outcome no kind of server changes: one kind is enough.
+once = pytest.mark.parametrize("server_url", ["embedded-18"], indirect=True, scope="session")
 
 
 class PixelEncoder:
@@ -112,13 +117,15 @@ class Corpus:
         """Return the distance of every row, in order of `ids`."""
         match metric:
             case "l2":
-                return np.linalg.norm(self.vectors - query, axis=1)
+                distances = np.linalg.norm(self.vectors - query, axis=1)
             case "l1":
-                return np.abs(self.vectors - query).sum(axis=1)
+                distances = np.abs(self.vectors - query).sum(axis=1)
             case "ip":
-                return -(self.vectors @ query)
-        norms = np.linalg.norm(self.vectors, axis=1) * np.linalg.norm(query)
-        return 1 - (self.vectors @ query) / norms
+                distances = -(self.vectors @ query)
+            case _:
+                norms = np.linalg.norm(self.vectors, axis=1) * np.linalg.norm(query)
+                distances = 1 - (self.vectors @ query) / norms
+        return np.asarray(distances, dtype=np.float64)
 
 
 def clustered(rows: int, dimensions: int, seed: int) -> "NDArray[np.float64]":

@@ -3,12 +3,12 @@
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, ingest, picture
+from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch import database
 from vecsearch.encoders import LazyEncoder
@@ -38,10 +38,14 @@ def touch(file: Path) -> None:
     os.utime(file, (1_000_000_000, 1_000_000_000))
 
 
-def stored(library: Library, columns: str = "path") -> list[tuple[object, ...]]:
+def stored(library: Library, columns: str = "path") -> list[tuple[Any, ...]]:
     with database.reading(library.engine) as connection:
         rows = connection.execute(sa.text(f"SELECT {columns} FROM images ORDER BY path"))
         return [tuple(row) for row in rows]
+
+
+def by_path(library: Library, column: str) -> dict[str, Any]:
+    return {path: value for path, value in stored(library, f"path, {column}")}  # noqa: C416 - no pairs for mypy
 
 
 def write(library: Library, statement: str) -> None:
@@ -84,7 +88,7 @@ def test_a_moved_file_keeps_its_metadata_and_a_copy_starts_without(
     copied = Path(shutil.copy(second, photos / "copied.png"))
     summary = ingest(library.engine, [photos], never_loaded())
     assert counts(summary) == {"moved": 1, "copied": 1, "unchanged": 11}
-    metadata = dict(stored(library, "path, metadata"))  # type: ignore[arg-type]  # pairs
+    metadata = by_path(library, "metadata")
     assert metadata[str(moved)] == {"was": str(first)}
     assert metadata[str(copied)] == {}
     assert metadata[str(second)] == {"was": str(second)}
@@ -128,7 +132,7 @@ def test_files_that_change_places_change_rows(library: Library, photos: Path) ->
     aside.rename(last)
     touch(first)
     assert counts(ingest(library.engine, [photos], encoder)) == {"updated": 2, "unchanged": 10}
-    embeddings = dict(stored(library, "path, embedding::real[]"))  # type: ignore[arg-type]  # pairs
+    embeddings = by_path(library, "embedding::real[]")
     for file in (first, last):
         assert embeddings[str(file)] == encoder.expected(file).tolist()
 
@@ -144,7 +148,7 @@ def test_a_new_file_at_the_place_of_a_moved_one_takes_neither_its_row_nor_its_ve
     summary = ingest(library.engine, [photos], encoder)
     assert summary.updated == 1
     assert summary.added + summary.copied == 1
-    embeddings = dict(stored(library, "path, embedding::real[]"))  # type: ignore[arg-type]  # pairs
+    embeddings = by_path(library, "embedding::real[]")
     for path in (file, moved):
         assert embeddings[str(path)] == encoder.expected(path).tolist()
 
@@ -155,6 +159,7 @@ def test_a_file_that_is_named_twice_is_one_file(library: Library, photos: Path) 
     assert counts(summary) == {"added": 12}
 
 
+@once
 @pytest.mark.parametrize(
     "name",
     [
@@ -183,6 +188,7 @@ def test_a_file_may_be_called_anything(library: Library, tmp_path: Path, name: s
     assert counts(ingest(library.engine, [folder], never_loaded(), prune=True)) == {"pruned": 1}
 
 
+@once
 @pytest.mark.parametrize(
     "collection", "seen pending embedded known records matches best order user table".split()
 )

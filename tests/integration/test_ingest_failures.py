@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import PixelEncoder, counts, ingest, picture
+from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch.encoders import LazyEncoder
 from vecsearch.errors import InvalidInput
@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_read_is_recorded_with_a_reason(
     assert recorded == {
         "empty.png": "The file is empty.",
         "text.jpg": "It is not an image, or of a format that cannot be read.",
-        "dangling.png": "No such file or directory.",
+        "dangling.png": "It is a link to nothing.",
         "pipe.png": "It is not a regular file.",
     }
 
@@ -243,6 +243,7 @@ class Spoilt(PixelEncoder):
         return embeddings
 
 
+@once
 @pytest.mark.parametrize(
     ("value", "everywhere", "reason"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PixelEncoder, counts, ingest
+from support import PixelEncoder, counts, ingest, once
 
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import Progress
@@ -64,7 +64,7 @@ def test_a_relative_key_is_also_a_path_below_the_working_folder(
 def test_the_more_exact_key_wins_wherever_its_line_is(
     library: Library,
     photos: Path,
-    reverse: bool,  # noqa: FBT001 - a parameter
+    reverse: bool,
 ) -> None:
     lines = [
         record(photos / "cats" / "01.png", by="path"),
@@ -112,6 +112,7 @@ def test_csv_values_are_text_and_json_values_keep_their_types(
     }
 
 
+@once
 @pytest.mark.parametrize(
     ("text", "suffix", "line"),
     [

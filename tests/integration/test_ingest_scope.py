@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support import PixelEncoder, counts, ingest, picture
+from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch.config import Settings
 from vecsearch.ingest import Progress, Summary
@@ -38,6 +38,7 @@ def rewrite(folder: Path) -> None:
     (dogs / "00.png").touch()  # unchanged, but opened
 
 
+@once
 @pytest.mark.parametrize(
     ("kept", "gone"),
     [
@@ -95,7 +96,7 @@ def test_a_dry_run_foretells_the_real_one(
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
     batch_size: int,
-    prune: bool,  # noqa: FBT001 - a parameter
+    prune: bool,
 ) -> None:
     monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", batch_size)
     ingest(library.engine, [photos], PixelEncoder())
@@ -122,7 +123,8 @@ def test_a_first_dry_run_foretells_copies_however_far_apart(
 def everything(url: str) -> list[object]:
     """Return what is in the database, with the transactions that wrote it."""
     with psycopg.connect(url) as connection:
-        found: list[object] = connection.execute(
+        found: list[object] = []
+        found += connection.execute(
             "SELECT oid, xmin::text, relname, relfilenode FROM pg_class"
             " WHERE relpersistence <> 't' AND relname NOT LIKE 'pg\\_%' ORDER BY oid"
         ).fetchall()

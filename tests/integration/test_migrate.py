@@ -104,7 +104,9 @@ def test_a_database_without_tables_says_how_to_begin(empty: Library) -> None:
     assert empty.collections() == []
 
 
-def test_older_tables_are_refused_and_upgraded_with_their_rows(empty: Library, photos: Path) -> None:
+def test_older_tables_are_refused_and_upgraded_with_their_rows(
+    empty: Library, photos: Path
+) -> None:
     with database.writing(empty.engine) as connection:
         alembic_upgrade(connection, "0001")
     empty.engine.dispose()
@@ -185,9 +187,7 @@ def test_a_failed_upgrade_leaves_nothing(empty: Library) -> None:
     assert scalar(empty, "SELECT count(*) FROM pg_extension WHERE extname = 'vector'") == 0
 
 
-def test_an_extension_in_a_schema_of_its_own_works_end_to_end(
-    empty: Library, photos: Path
-) -> None:
+def test_an_extension_in_a_schema_of_its_own_works_end_to_end(empty: Library, photos: Path) -> None:
     write(empty, "CREATE SCHEMA extensions")
     write(empty, "CREATE EXTENSION vector SCHEMA extensions")
     empty.upgrade()

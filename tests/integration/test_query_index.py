@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support import Corpus, clustered
@@ -85,7 +85,7 @@ def test_the_index_is_used_and_finds_the_nearest(corpus: Corpus) -> None:
 def test_an_answer_has_k_rows_or_all_there_are(
     corpus: Corpus,
     k: int,
-    exact: bool,  # noqa: FBT001 - a parameter
+    exact: bool,
 ) -> None:
     for query in QUERIES[:3]:
         hits = search(corpus, query, k=k, exact=exact)
@@ -144,7 +144,8 @@ def test_min_similarity_is_a_cut_off_too(corpus: Corpus) -> None:
 @settings(
     derandomize=True,
     deadline=None,
-    max_examples=40,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -32,7 +32,9 @@ def untouched(corpus: Corpus) -> Iterator[None]:
     def state() -> object:
         with database.reading(corpus.library.engine) as connection:
             rows = "SELECT count(*), sum(xmin::text::bigint), sum(xmax::text::bigint) FROM images"
-            relations = "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text !~ 'pg_'"
+            relations = (
+                "SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text !~ 'pg_'"
+            )
             return connection.execute(sa.text(rows)).one(), connection.scalar(sa.text(relations))
 
     before = state()
@@ -66,7 +68,7 @@ def test_a_condition_is_any_that_postgres_takes(
     corpus: Corpus,
     where: str,
     widths: set[int] | None,
-    exact: bool,  # noqa: FBT001 - a parameter
+    exact: bool,
 ) -> None:
     hits = corpus.library.query(id=corpus.ids[0], where=where, exact=exact).hits
     if widths is None:
@@ -174,7 +176,7 @@ def test_a_long_condition_is_shown_around_the_fault(corpus: Corpus) -> None:
 def test_a_condition_cannot_write(
     scribbled: Corpus,
     where: str,
-    exact: bool,  # noqa: FBT001 - a parameter
+    exact: bool,
 ) -> None:
     with pytest.raises(DatabaseError, match=r"read-only|read-write|non-volatile"):
         scribbled.library.query(id=scribbled.ids[0], where=where, exact=exact)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from support import PixelEncoder, ingest
+from support import PixelEncoder, ingest, once
 
 from vecsearch.errors import DatabaseError, DatabaseUnavailable
 from vecsearch.library import Library
@@ -34,6 +34,7 @@ def test_a_statement_gives_columns_rows_and_a_summary(filled: Library) -> None:
     )
 
 
+@once
 @pytest.mark.parametrize(
     "statement",
     [
@@ -54,7 +55,9 @@ def test_reading_refuses_to_write(filled: Library, statement: str) -> None:
     assert run(filled, "SELECT count(*) FROM images WHERE label <> 'x'")[1] == [(12,)]
 
 
-@pytest.mark.parametrize("statement", ["COMMIT", "SET TRANSACTION READ WRITE", "SET search_path = ''"])
+@pytest.mark.parametrize(
+    "statement", ["COMMIT", "SET TRANSACTION READ WRITE", "SET search_path = ''"]
+)
 def test_one_statement_leaves_nothing_for_the_next(filled: Library, statement: str) -> None:
     run(filled, statement)
     with pytest.raises(DatabaseError, match="read-only"):
@@ -102,7 +105,7 @@ def test_an_error_points_at_its_place(filled: Library) -> None:
 
 
 def test_two_columns_of_one_name_are_refused(filled: Library) -> None:
-    with pytest.raises(DatabaseError, match="Two columns are called label. Rename one with AS"):
+    with pytest.raises(DatabaseError, match="Two columns are called label"):
         run(filled, "SELECT a.label, b.label FROM images AS a, images AS b")
 
 
@@ -113,16 +116,16 @@ def test_an_embedding_can_be_selected(filled: Library) -> None:
     assert rows == [(48,)]
 
 
+@once
 @pytest.mark.parametrize("statement", ["COPY (SELECT 1) TO STDOUT", "COPY images FROM STDIN"])
-def test_copying_through_the_client_is_no_lost_connection(
-    filled: Library, statement: str
-) -> None:
+def test_copying_through_the_client_is_no_lost_connection(filled: Library, statement: str) -> None:
     with pytest.raises(DatabaseError) as caught:
         run(filled, statement, write=True)
     assert not isinstance(caught.value, DatabaseUnavailable)
     assert run(filled, "SELECT count(*) FROM images")[1] == [(12,)]
 
 
+@once
 @pytest.mark.parametrize("statement", ["", " ", "-- nothing"])
 def test_nothing_gives_nothing(filled: Library, statement: str) -> None:
     columns, rows, _ = run(filled, statement)

@@ -130,7 +130,8 @@ def statement(search: Search) -> sa.Select[Any]:
 def session_settings(search: Search) -> dict[str, str]:
     """Return the settings a search runs under, each for its transaction alone."""
     if search.is_exact:
-        return {"enable_indexscan": "off"}
+        # The others are on by default; where somebody has changed that, the index must not win.
+        return {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
     ef_search = min(max(MINIMUM_EF_SEARCH, 2 * (search.k or 0)), MAXIMUM_EF_SEARCH)
     return {
         "hnsw.ef_search": str(ef_search),
