@@ -132,6 +132,8 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
     detail = [message]
     if statement is not None and error.diag.statement_position:
         detail.append(_pointed_at(statement, int(error.diag.statement_position)))
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        detail.append("To change data: vecsearch sql --write 'STATEMENT'")
     if error.diag.message_hint:
         detail.append(f"Hint: {error.diag.message_hint}")
     return DatabaseError("\n".join(detail))

@@ -133,7 +133,7 @@ class Library:
 
     def ingest(
         self,
-        paths: Iterable[str | Path],
+        paths: str | Path | Iterable[str | Path],
         *,
         collection: str = DEFAULT_COLLECTION,
         model: str | None = None,
@@ -160,7 +160,7 @@ class Library:
 
         """
         schema.require_collection_name(collection)
-        walk = images.Walk(paths)
+        walk = images.Walk([paths] if isinstance(paths, str | Path) else paths)
         if not dry_run:
             self._prepare_schema()
         encoder = self._ingest_encoder(collection, model, weights, remember=not dry_run)

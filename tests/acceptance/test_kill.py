@@ -10,8 +10,8 @@ import psycopg
 from acceptance.conftest import Run
 from support import picture
 
-KILLS = 5
-PICTURES = 1000
+KILLS = 10
+PICTURES = 1500
 
 
 def test_killed_runs_and_then_a_clean_one_equal_a_run_never_killed(

@@ -63,7 +63,7 @@ def test_every_command(folder: Path, variables: dict[str, str], own_postgres: st
     assert install.count("\n") == test.count("\n") == 1
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
-    assert len(rest) == 5
+    assert len(rest) == 6
     for block in rest:
         own_encoder = "train autoencoder" in block
         environment = {

@@ -80,14 +80,14 @@ def test_the_index_is_used_and_finds_the_nearest(corpus: Corpus) -> None:
     assert found / (10 * len(QUERIES)) >= 0.99
 
 
-@pytest.mark.parametrize("k", [1, 2, 10, 100, 999, 1000, 1001, 2999, 3000, 3005])
+@pytest.mark.parametrize("k", [1, 10, 100, 999, 1000, 1001, 2999, 3000, 3005])
 @pytest.mark.parametrize("exact", [False, True])
 def test_an_answer_has_k_rows_or_all_there_are(
     corpus: Corpus,
     k: int,
     exact: bool,
 ) -> None:
-    for query in QUERIES[:3]:
+    for query in QUERIES[:2]:
         hits = search(corpus, query, k=k, exact=exact)
         distances = expected(corpus, query, "true")[:k]
         if exact or k >= len(corpus):
@@ -97,7 +97,7 @@ def test_an_answer_has_k_rows_or_all_there_are(
 
 
 @pytest.mark.parametrize("where", FILTERS)
-@pytest.mark.parametrize("k", [1, 7, 8, 10, 149, 150, 151, 1000, 1500, 3000])
+@pytest.mark.parametrize("k", [1, 7, 8, 150, 151, 1500])
 def test_a_filter_takes_nothing_from_an_answer(corpus: Corpus, where: str, k: int) -> None:
     hits = search(corpus, QUERIES[0], k=k, where=where)
     distances = expected(corpus, QUERIES[0], where)[:k]

@@ -96,7 +96,7 @@ def _exits(*, debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("Interrupted.")
+        say("Interrupted. An ingest keeps every batch that was finished; run it again to go on.")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader, `head` say, has seen enough. Python would complain once more at exit.

@@ -237,7 +237,7 @@ def write_metadata(
     table: sa.Table,
     records: Iterable[tuple[str, str, dict[str, Any]]],
 ) -> tuple[int, int]:
-    """Set the metadata of seen files from (key, absolute path, metadata) records.
+    """Add to the metadata of seen files from (key, absolute path, metadata) records.
 
     A record's key is a path, a path below a root, or a file name, in that order of preference.
 
@@ -274,11 +274,12 @@ def write_metadata(
     changed = connection.execute(
         sa.text(
             f"""
-            UPDATE {schema.sql_name(table)} AS stored SET metadata = records.metadata
+            UPDATE {schema.sql_name(table)} AS stored
+            SET metadata = stored.metadata || records.metadata
             FROM (SELECT DISTINCT ON (path) path, number FROM matches
                 ORDER BY path, preference, number DESC) AS best
             JOIN records USING (number)
-            WHERE stored.path = best.path AND stored.metadata <> records.metadata"""
+            WHERE stored.path = best.path AND NOT stored.metadata @> records.metadata"""
         )
     ).rowcount
     unused = connection.scalar(
