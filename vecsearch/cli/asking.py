@@ -127,12 +127,6 @@ def query(
         say(f"Stopped at -k {k}; leave it out for every image within the cut-off.")
     if not answer.hits:
         say("No image matches.")
-    write_rows(
-        answer.hits,
-        format_,
-        columns=_field_names("Hit"),
-        table_columns=["rank", "distance", "similarity", "label", "path"],
-    )
     if plot is not None and drawn_query is not None:
         sheet = render.contact_sheet(
             drawn_query,
@@ -142,6 +136,12 @@ def query(
         )
         render.save_picture(sheet, plot)
         say(f"Drew {plot}")
+    write_rows(
+        answer.hits,
+        format_,
+        columns=_field_names("Hit"),
+        table_columns=["rank", "distance", "similarity", "label", "path"],
+    )
 
 
 @command(app, "sql")

@@ -132,7 +132,7 @@ def session_settings(search: Search) -> dict[str, str]:
     if search.is_exact:
         # The others are on by default; where somebody has changed that, the index must not win.
         return {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
-    ef_search = min(max(MINIMUM_EF_SEARCH, 2 * (search.k or 0)), MAXIMUM_EF_SEARCH)
+    ef_search = min(max(MINIMUM_EF_SEARCH, 4 * (search.k or 0)), MAXIMUM_EF_SEARCH)
     return {
         "hnsw.ef_search": str(ef_search),
         # Otherwise LIMIT above ef_search, or a filter, ends the answer early without a word.
