@@ -80,10 +80,11 @@ class TrainingProgress:
     def epoch(self, epoch: "Epoch") -> "Epoch":
         """Note the end of an epoch, print its losses on a terminal, and return it."""
         self._pictures = self._done
-        self._bar.console.print(
-            f"epoch {epoch.epoch}/{epoch.epochs}  training {epoch.training_loss:.5f}"
-            f"  validation {epoch.validation_loss:.5f}{'  best' if epoch.best else ''}"
-        ) if self._bar.console.is_terminal else None
+        if self._bar.console.is_terminal:
+            self._bar.console.print(
+                f"epoch {epoch.epoch}/{epoch.epochs}  training {epoch.training_loss:.5f}"
+                f"  validation {epoch.validation_loss:.5f}{'  best' if epoch.best else ''}"
+            )
         return epoch
 
 
