@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from vecsearch import render
 from vecsearch.encoders import DEFAULT_MODEL
 from vecsearch.errors import WeightsUnavailable
 from vecsearch.ingest import Progress
 from vecsearch.library import Library
+from vecsearch.render import sheets
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -99,7 +99,7 @@ def run(
         same = sum(hit.label == family for hit in answer)
         queries.append(DemoQuery(f"{family}/00.png", family, same, len(answer.hits)))
         if sheet is None:
-            sheet = render.contact_sheet(
+            sheet = sheets.contact_sheet(
                 query,
                 answer.hits,
                 title=f"The nearest to {family}/00.png of {len(FAMILIES) * PER_FAMILY} pictures",
@@ -107,7 +107,7 @@ def run(
             )
     assert sheet is not None  # noqa: S101 - for the type checker: there are families
     sheet_file = folder / "contact-sheet.png"
-    render.save_picture(sheet, sheet_file)
+    sheets.save_picture(sheet, sheet_file)
     total = sum(item.of for item in queries)
     return DemoResult(
         queries=queries,

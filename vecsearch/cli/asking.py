@@ -20,7 +20,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.render import Format
+from vecsearch.render.rows import Format
 
 
 @command(app, "query", encodes=True)
@@ -85,12 +85,12 @@ def query(
     An image that is in the collection is found by its content and its stored vector is used, so
     the answer comes at once.
     """
-    from vecsearch import render
+    from vecsearch.render import sheets
 
     if (image is None) == (id_ is None):
         raise typer.BadParameter("Give an IMAGE, - for standard input, or --id ID.")
     if plot is not None:
-        render.require_picture_file(plot)
+        sheets.require_picture_file(plot)
     source: Path | bytes | None = None
     if image is not None:
         source = sys.stdin.buffer.read() if image == "-" else Path(image)
@@ -128,13 +128,13 @@ def query(
     if not answer.hits:
         say("No image matches.")
     if plot is not None and drawn_query is not None:
-        sheet = render.contact_sheet(
+        sheet = sheets.contact_sheet(
             drawn_query,
             answer.hits,
             title=f"Nearest in {collection}",
             max_pixels=settings.max_pixels,
         )
-        render.save_picture(sheet, plot)
+        sheets.save_picture(sheet, plot)
         say(f"Drew {plot}")
     write_rows(
         answer.hits,
@@ -184,7 +184,7 @@ def status(settings: Settings, format_: OutputFormat = None) -> None:
     """Show versions, sizes, and the state of every index."""
     from dataclasses import asdict
 
-    from vecsearch.render import human_bytes
+    from vecsearch.render.rows import human_bytes
 
     with open_library(settings) as library:
         report = library.status()

@@ -13,7 +13,8 @@ import typer
 
 from vecsearch.config import Settings
 from vecsearch.errors import VecsearchError
-from vecsearch.render import Format
+from vecsearch.render import rows as rendering
+from vecsearch.render.rows import Format
 
 if TYPE_CHECKING:
     from vecsearch.library import Library
@@ -173,14 +174,10 @@ def chosen_format(chosen: Format | None) -> Format:
 
 
 def write_rows(rows: Any, chosen: Format | None, **columns: Any) -> None:
-    """Print rows to stdout; see `vecsearch.render.write_rows`."""
-    from vecsearch import render
-
-    render.write_rows(sys.stdout, rows, chosen_format(chosen), **columns)
+    """Print rows to stdout; see `vecsearch.render.rows.write_rows`."""
+    rendering.write_rows(sys.stdout, rows, chosen_format(chosen), **columns)
 
 
 def write_object(value: dict[str, Any], chosen: Format | None) -> None:
-    """Print one object to stdout; see `vecsearch.render.write_object`."""
-    from vecsearch import render
-
-    render.write_object(sys.stdout, value, chosen_format(chosen))
+    """Print one object to stdout; see `vecsearch.render.rows.write_object`."""
+    rendering.write_object(sys.stdout, value, chosen_format(chosen))

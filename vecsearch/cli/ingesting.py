@@ -20,7 +20,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.render import Format
+from vecsearch.render.rows import Format
 
 
 @command(app, "ingest", encodes=True)
@@ -56,7 +56,7 @@ def ingest(
     Run it again at any time; it carries on where it was interrupted, and opens only files whose
     size or time has changed.
     """
-    from vecsearch.render import require_object_format
+    from vecsearch.render.rows import require_object_format
     from vecsearch.terminal import ingest_progress
 
     require_object_format(format_)
