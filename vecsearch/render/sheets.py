@@ -3,7 +3,6 @@
 import io
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from vecsearch import images
 from vecsearch.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL.Image import Image as Picture
 
     from vecsearch.queries.nearest import Hit
