@@ -16,7 +16,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0002"
+REVISION = "0003"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -25,6 +25,7 @@ MAX_DIMENSIONS = 16_000
 MAX_INDEXED_DIMENSIONS = 4_000
 # The largest finite half-precision number.
 MAX_HALF = 65_504.0
+WITHOUT_FILE = "NULL: imported without its file"
 
 metadata = sa.MetaData(schema=SCHEMA)
 
@@ -37,8 +38,8 @@ collections = sa.Table(
     sa.Column(
         "weights_sha256",
         sa.Text,
-        nullable=False,
-        comment="SHA-256 of the loaded tensors, whatever file format they came in",
+        comment="SHA-256 of the loaded tensors, whatever file format they came in; "
+        "NULL: imported vectors whose weights are not known",
     ),
     sa.Column(
         "preprocessing",
@@ -58,7 +59,7 @@ collections = sa.Table(
         sa.Text,
         nullable=False,
         server_default="cosine",
-        comment="Metric of a query that names none: cosine, l2, l1 or ip",
+        comment="Metric of a query that names none: cosine, l2, l1, ip or chi2",
     ),
     sa.Column(
         "created_at",
@@ -118,16 +119,16 @@ def collection_table(name: str, dimensions: int) -> sa.Table:
         sa.MetaData(schema=SCHEMA),
         sa.Column("id", sa.Uuid, primary_key=True, comment="UUIDv5 of the file's path"),
         sa.Column("path", sa.Text, nullable=False, comment="Absolute path of the file"),
-        sa.Column("sha256", sa.Text, nullable=False, comment="SHA-256 of the file, in hex"),
-        sa.Column("width", sa.Integer, nullable=False, comment="Pixels, after EXIF orientation"),
-        sa.Column("height", sa.Integer, nullable=False, comment="Pixels, after EXIF orientation"),
-        sa.Column("format", sa.Text, nullable=False, comment="JPEG, PNG, WEBP, …"),
-        sa.Column("file_size", sa.BigInteger, nullable=False, comment="Bytes"),
+        # What only the file can tell is unknown of an embedding that was imported without it.
+        sa.Column("sha256", sa.Text, comment=f"SHA-256 of the file, in hex; {WITHOUT_FILE}"),
+        sa.Column("width", sa.Integer, comment=f"Pixels, after EXIF orientation; {WITHOUT_FILE}"),
+        sa.Column("height", sa.Integer, comment=f"Pixels, after EXIF orientation; {WITHOUT_FILE}"),
+        sa.Column("format", sa.Text, comment=f"JPEG, PNG, WEBP, …; {WITHOUT_FILE}"),
+        sa.Column("file_size", sa.BigInteger, comment=f"Bytes; {WITHOUT_FILE}"),
         sa.Column(
             "modified_at",
             sa.DateTime(timezone=True),
-            nullable=False,
-            comment="When the file was last modified",
+            comment=f"When the file was last modified; {WITHOUT_FILE}",
         ),
         sa.Column("taken_at", sa.DateTime, comment="Camera's local time, from EXIF"),
         sa.Column("latitude", sa.Double, comment="Degrees north, from EXIF"),
@@ -167,6 +168,11 @@ def sql_name(table: sa.Table | str) -> str:
     """Return a table's qualified name, or a bare name, quoted where SQL's own words need it."""
     preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # untyped there
     return preparer.quote(table) if isinstance(table, str) else preparer.format_table(table)
+
+
+def embedding_bytes(dimensions: int) -> int:
+    """Return the size of one stored embedding: pgvector's header and two bytes a number."""
+    return 8 + 2 * dimensions
 
 
 def hnsw_index(collection: str) -> str:

@@ -86,10 +86,10 @@ def plan(
 
 
 def _metric(metric: str, collection: catalog.Collection) -> str:
-    if metric not in nearest.OPERATORS:
+    if metric not in nearest.DISTANCES:
         raise InvalidInput(
             f"Metric {metric!r} cannot be served by {collection.identity.model} in collection "
-            f"{collection.name!r}. Use one of: {', '.join(nearest.OPERATORS)}."
+            f"{collection.name!r}. Use one of: {', '.join(nearest.DISTANCES)}."
         )
     return metric
 

@@ -125,6 +125,31 @@ def test_older_tables_are_refused_and_upgraded_with_their_rows(
     assert empty.errors() == []
 
 
+def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards(
+    empty: Library,
+) -> None:
+    with database.writing(empty.engine) as connection:
+        alembic_upgrade(connection, "0002")
+    empty.engine.dispose()
+    make_corpus(empty, "before", clustered(5, 8, seed=0))
+    required = "sha256 width height format file_size modified_at".split()
+    for column in required:
+        write(empty, f"ALTER TABLE before ALTER {column} SET NOT NULL")
+        write(empty, f"COMMENT ON COLUMN before.{column} IS 'as it was'")
+    empty.upgrade()
+    make_corpus(empty, "after", clustered(5, 8, seed=0))
+
+    def columns(table: str) -> Any:
+        return (
+            "SELECT string_agg(concat_ws(' ', attname, attnotnull, format_type(atttypid, atttypmod),"
+            " col_description(attrelid, attnum)), '; ' ORDER BY attnum) FROM pg_attribute"
+            f" WHERE attrelid = 'vecsearch.{table}'::regclass AND attnum > 0"
+        )
+
+    assert scalar(empty, columns("before")) == scalar(empty, columns("after"))
+    assert scalar(empty, "SELECT count(*) FROM before") == 5
+
+
 def test_newer_tables_are_refused_by_everything(library: Library, photos: Path) -> None:
     write(library, "UPDATE vecsearch.alembic_version SET version_num = '9999'")
     for refused in (
@@ -143,11 +168,11 @@ def test_a_migration_of_the_future_reaches_every_collection(
     names = ("images", "others", "order")
     corpora = [make_corpus(library, name, clustered(20, 8, seed=0)) for name in names]
     folder = Path(shutil.copytree(migrate.migrations_dir(), tmp_path / "migrations"))
-    (folder / "versions" / "0003_rating.py").write_text(
+    (folder / "versions" / "9999_rating.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
         "from vecsearch import migrate\n"
-        "revision = '0003'\n"
+        "revision = '9999'\n"
         f"down_revision = '{schema.REVISION}'\n"
         "def upgrade():\n"
         "    for name in migrate.collection_names(op.get_bind()):\n"
@@ -267,6 +292,6 @@ def test_a_role_that_may_not_install_pgvector_is_told_whom_to_ask(
 
 
 def test_an_extension_that_was_dropped_is_missed(library: Library) -> None:
-    write(library, "DROP EXTENSION vector")
+    write(library, "DROP EXTENSION vector CASCADE")
     with pytest.raises(ExtensionMissing, match="pgvector"):
         library.collections()

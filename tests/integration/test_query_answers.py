@@ -17,7 +17,7 @@ from vecsearch.queries import catalog, nearest
 from vecsearch.queries.nearest import Search
 
 
-@pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip"])
+@pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip", "chi2"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_every_metric_is_what_numpy_says(
     corpus: Corpus,

@@ -1,8 +1,9 @@
 """Commands that ask: query, sql, collections, status, errors."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,9 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
+
+if TYPE_CHECKING:
+    from vecsearch.library import Answer
 
 
 @command(app, "query", encodes=True)
@@ -50,7 +54,7 @@ def query(
         str | None,
         typer.Option(
             envvar="VECSEARCH_METRIC",
-            help="cosine, l2, l1 or ip. Default: the collection's, which is cosine.",
+            help="cosine, l2, l1, ip or chi2. Default: the collection's, which is cosine.",
         ),
     ] = None,
     where: Annotated[
@@ -117,16 +121,10 @@ def query(
         return
     if explain:
         typer.echo(answer.plan)
-        typer.echo(
-            "Answered by the HNSW index."
-            if answer.uses_index
-            else "Answered by an exact scan: every row is compared."
-        )
+        typer.echo(_how(answer))
         return
-    if k is not None and len(answer.hits) == k and (min_similarity, max_distance) != (None, None):
-        say(f"Stopped at -k {k}; leave it out for every image within the cut-off.")
-    if not answer.hits:
-        say("No image matches.")
+    for note in _notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)):
+        say(note)
     if plot is not None and drawn_query is not None:
         sheet = sheets.contact_sheet(
             drawn_query,
@@ -205,7 +203,7 @@ def status(settings: Settings, format_: OutputFormat = None) -> None:
                 row.images,
                 row.errors,
                 human_bytes(row.table_bytes),
-                "none: every search is exact" if row.index == "none" else row.index,
+                row.index,
                 human_bytes(row.index_bytes),
             )
             for row in report.collections
@@ -222,6 +220,12 @@ def status(settings: Settings, format_: OutputFormat = None) -> None:
             "index_size",
         ],
     )
+    for row in report.collections:
+        if row.index == "none":
+            typer.echo(
+                f"{row.name}: {_no_index(row.dimensions)}, so every search compares all "
+                f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
+            )
 
 
 @command(app, "errors")
@@ -234,6 +238,35 @@ def errors(
     if not rows:
         say(f"Every file of collection {collection!r} could be read.")
     write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])
+
+
+def _no_index(dimensions: int) -> str:
+    from vecsearch.schema import MAX_INDEXED_DIMENSIONS
+
+    if dimensions > MAX_INDEXED_DIMENSIONS:
+        return f"HNSW indexes {MAX_INDEXED_DIMENSIONS:,} dimensions, and these are {dimensions:,}"
+    return "its HNSW index is missing"
+
+
+def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[str]:
+    if k is not None and len(answer.hits) == k and has_cut_off:
+        yield f"Stopped at -k {k}; leave it out for every image within the cut-off."
+    if not answer.hits:
+        yield "No image matches."
+    elif answer.candidates is not None:
+        yield (
+            f"The {answer.candidates:,} nearest by cosine were ranked by {answer.metric}; "
+            "--exact compares every image."
+        )
+
+
+def _how(answer: "Answer") -> str:
+    by = "by the HNSW index" if answer.uses_index else "by an exact scan: every row is compared"
+    if answer.candidates is None:
+        return f"Answered {by}."
+    return (
+        f"{answer.candidates:,} candidates by cosine, found {by}; then ranked by {answer.metric}."
+    )
 
 
 def _field_names(name: str) -> list[str]:

@@ -35,14 +35,15 @@ class Identity:
     Attributes:
         model: a timm model with its tag, or "autoencoder".
         layer: the layer whose output is the embedding.
-        weights_sha256: of the loaded tensors, by name; independent of the file's format.
+        weights_sha256: of the loaded tensors, by name; independent of the file's format. None:
+            the vectors were imported, and which weights made them is not known.
         preprocessing: how a picture becomes the encoder's input; JSON values.
 
     """
 
     model: str
     layer: str
-    weights_sha256: str
+    weights_sha256: str | None
     preprocessing: dict[str, Any]
 
 

@@ -45,6 +45,7 @@ class CollectionStatus:
         table_bytes: rows and embeddings, without indexes.
         index: "hnsw", "building" while it is not valid, "none" if every search is exact.
         index_bytes: the HNSW index alone.
+        scan_bytes: the embeddings, which a search without the index reads from first to last.
 
     """
 
@@ -57,6 +58,7 @@ class CollectionStatus:
     table_bytes: int
     index: str
     index_bytes: int
+    scan_bytes: int
     weights: str
     created_at: datetime
 
@@ -187,9 +189,16 @@ def _status(connection: sa.Connection, collection: Collection) -> CollectionStat
         table_bytes=row.table_bytes,
         index={None: "none", True: "hnsw", False: "building"}[row.valid],
         index_bytes=row.index_bytes or 0,
-        weights=collection.weights.source or "model hub",
+        scan_bytes=row.images * schema.embedding_bytes(collection.dimensions),
+        weights=_weights(collection),
         created_at=collection.created_at,
     )
+
+
+def _weights(collection: Collection) -> str:
+    if collection.identity.weights_sha256 is None:
+        return "not known"
+    return collection.weights.source or "model hub"
 
 
 def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:

@@ -1,5 +1,6 @@
 """Search: one statement, and the guarantee that it is never silently short."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,30 @@ MAXIMUM_EF_SEARCH = 1_000
 # What LIMIT takes.
 MAXIMUM_K = 2**63 - 1
 
-OPERATORS = {"cosine": "<=>", "l2": "<->", "l1": "<+>", "ip": "<#>"}
+# Candidates for a metric that no index serves: the nearest by cosine, this many for each asked for.
+MINIMUM_CANDIDATES = 400
+CANDIDATES_PER_ROW = 4
+
+Expression = sa.ColumnElement[Any]
+
+
+def _operator(symbol: str) -> Callable[[Expression, Expression], Expression]:
+    return lambda embedding, target: embedding.op(symbol, return_type=sa.Double())(target)
+
+
+def _chi2(embedding: Expression, target: Expression) -> Expression:
+    return sa.func.vecsearch.chi2_distance(embedding, target, type_=sa.Double())
+
+
+DISTANCES = {
+    "cosine": _operator("<=>"),
+    "l2": _operator("<->"),
+    "l1": _operator("<+>"),
+    "ip": _operator("<#>"),
+    "chi2": _chi2,
+}
+# Too slow to compute for every row of a large table, unless that is asked for.
+RERANKED = frozenset({"chi2"})
 
 
 @dataclass(frozen=True)
@@ -30,12 +54,14 @@ class Search:
     Attributes:
         table: the collection's table.
         query: an embedding, shape (dimensions,), or the id of a stored image.
-        metric: one of `OPERATORS`.
+        metric: one of `DISTANCES`.
         k: how many rows at most; None: every row within `max_distance`, or every row.
         where: a condition in SQL on the table's columns, from the user's own hand.
         max_distance: leave out what is farther.
         exclude: leave out the row with this id.
         exact: compare with every row rather than through the index.
+        breadth: how many nodes the index keeps in view (hnsw.ef_search) or, where candidates are
+            re-ranked, how many; None: enough for k.
         own_row_only: of the rows, only the stored query image's own.
 
     """
@@ -48,12 +74,21 @@ class Search:
     max_distance: float | None = None
     exclude: UUID | None = None
     exact: bool = False
+    breadth: int | None = None
     own_row_only: bool = False
 
     @property
     def is_exact(self) -> bool:
         """Whether the index is out of the question: asked for, or the answer has no LIMIT."""
         return self.exact or self.k is None
+
+    @property
+    def candidates(self) -> int | None:
+        """How many of the nearest by cosine are compared by the metric; None: every row is."""
+        if self.metric not in RERANKED or self.k is None or self.exact:
+            return None
+        enough = max(MINIMUM_CANDIDATES, CANDIDATES_PER_ROW * self.k)
+        return min(max(self.breadth or enough, self.k), MAXIMUM_K)
 
 
 @dataclass(frozen=True)
@@ -73,11 +108,11 @@ class Hit:
     distance: float
     similarity: float | None
     label: str
-    width: int
-    height: int
-    format: str
-    file_size: int
-    modified_at: datetime
+    width: int | None
+    height: int | None
+    format: str | None
+    file_size: int | None
+    modified_at: datetime | None
     taken_at: datetime | None
     latitude: float | None
     longitude: float | None
@@ -87,33 +122,36 @@ class Hit:
 def statement(search: Search) -> sa.Select[Any]:
     """Return the search as a statement.
 
-    The index serves only a bare `ORDER BY embedding <=> … LIMIT k`, so the cut-off goes around it.
+    The index serves only a bare `ORDER BY embedding <=> … LIMIT k`, so a cut-off goes around it,
+    and so does the distance by which candidates are re-ranked.
     """
     # Under its bare name, so that conditions and readers can call it that.
     table = search.table.alias(search.table.name)
-    embedding = table.c.embedding
-    target: sa.ColumnElement[Any]
+    target: Expression
     if isinstance(search.query, UUID):
         stored = search.table.alias("query_image")
         target = sa.select(stored.c.embedding).where(stored.c.id == search.query).scalar_subquery()
     else:
-        target = sa.cast(sa.literal(search.query, embedding.type), HALFVEC(len(search.query)))
-    distance: sa.ColumnElement[float] = embedding.op(
-        OPERATORS[search.metric], return_type=sa.Double()
-    )(target)
+        literal = sa.literal(search.query, table.c.embedding.type)
+        target = sa.cast(literal, HALFVEC(len(search.query)))
     columns = [
-        table.c[name]
-        for name in Hit.__dataclass_fields__
-        if name not in {"rank", "distance", "similarity"}
+        name for name in Hit.__dataclass_fields__ if name not in {"rank", "distance", "similarity"}
     ]
-    inner = sa.select(*columns, distance.label("distance"))
+    found = sa.select(*(table.c[name] for name in [*columns, "embedding"]))
     if search.where is not None:
         # Lines of its own, so that a comment ends and an error can be pointed at.
-        inner = inner.where(sa.literal_column(f"(\n{search.where}\n)", sa.Boolean))
+        found = found.where(sa.literal_column(f"(\n{search.where}\n)", sa.Boolean))
     if search.own_row_only:
-        inner = inner.where(table.c.id == search.query)
+        found = found.where(table.c.id == search.query)
     if search.exclude is not None:
-        inner = inner.where(table.c.id != search.exclude)
+        found = found.where(table.c.id != search.exclude)
+    rows: sa.FromClause = table
+    if search.candidates is not None:
+        by_cosine = DISTANCES["cosine"](table.c.embedding, target)
+        rows = found.order_by(by_cosine).limit(search.candidates).subquery("candidates")
+        found = sa.select(rows)
+    distance = DISTANCES[search.metric](rows.c.embedding, target)
+    inner = found.with_only_columns(*(rows.c[name] for name in columns), distance.label("distance"))
     inner = inner.order_by(sa.text("distance"))
     if search.k is not None:
         inner = inner.limit(min(search.k, MAXIMUM_K))
@@ -132,9 +170,9 @@ def session_settings(search: Search) -> dict[str, str]:
     if search.is_exact:
         # The others are on by default; where somebody has changed that, the index must not win.
         return {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
-    ef_search = min(max(MINIMUM_EF_SEARCH, 4 * (search.k or 0)), MAXIMUM_EF_SEARCH)
+    ef_search = search.breadth or max(MINIMUM_EF_SEARCH, 4 * (search.candidates or search.k or 0))
     return {
-        "hnsw.ef_search": str(ef_search),
+        "hnsw.ef_search": str(min(ef_search, MAXIMUM_EF_SEARCH)),
         # Otherwise LIMIT above ef_search, or a filter, ends the answer early without a word.
         "hnsw.iterative_scan": "strict_order",
     }
