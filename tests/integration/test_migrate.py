@@ -141,7 +141,7 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
 
     def columns(table: str) -> Any:
         return (
-            "SELECT string_agg(concat_ws(' ', attname, attnotnull, format_type(atttypid, atttypmod),"
+            "SELECT string_agg(concat_ws(' ', attname, attnotnull, atttypid::regtype, atttypmod,"
             " col_description(attrelid, attnum)), '; ' ORDER BY attnum) FROM pg_attribute"
             f" WHERE attrelid = 'vecsearch.{table}'::regclass AND attnum > 0"
         )
