@@ -62,9 +62,9 @@ def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection in a read-only transaction that is rolled back at the end."""
+    """Yield a connection in a read-only transaction on one snapshot, rolled back at the end."""
     with translated(), engine.connect() as connection:
-        connection.execute(sa.text("SET TRANSACTION READ ONLY"))
+        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         yield connection
 
 

@@ -58,7 +58,7 @@ class File:
     @property
     def label(self) -> str:
         """The name of the folder the file is in."""
-        return os.path.basename(os.path.dirname(self.path))  # noqa: PTH119, PTH120 - likewise
+        return label(self.path)
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,22 @@ class Walk:
             return
         relative = path[len(root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119
         yield File(path, relative, info.st_size, _modified_at(info))
+
+
+def find(path: str) -> File | None:
+    """Return the file at `path`; None if there is none, or it may not be looked at."""
+    try:
+        info = os.stat(path)  # noqa: PTH116 - strings throughout
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    return File(path, os.path.basename(path), info.st_size, _modified_at(info))  # noqa: PTH119
+
+
+def label(path: str) -> str:
+    """Return the name of the folder that a file is in."""
+    return os.path.basename(os.path.dirname(path))  # noqa: PTH119, PTH120 - strings: runs per file
 
 
 def storable(path: str) -> str | None:

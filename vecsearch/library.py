@@ -11,14 +11,24 @@ with Library.open() as library:
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch import database, encoders, images, migrate, schema, search, server
+from vecsearch import (
+    database,
+    encoders,
+    exchange,
+    images,
+    migrate,
+    schema,
+    search,
+    server,
+    transfer,
+)
 from vecsearch.config import Settings
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import InvalidInput, SchemaMissing
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
     from vecsearch.encoders.autoencoder import Epoch
 
 DEFAULT_COLLECTION = "images"
+# Of imported embeddings, when nobody says what made them.
+UNKNOWN_MODEL = "unknown"
 # Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
 
@@ -179,6 +191,74 @@ class Library:
             for progress in run:
                 on_progress(progress)
             return run.summary
+
+    def import_file(
+        self,
+        file: str | Path,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        root: str | Path | None = None,
+        on_progress: transfer.OnProgress = lambda _: None,
+    ) -> transfer.Imports:
+        """Store embeddings from a CSV, NPZ or Parquet file: all of them, or none.
+
+        Args:
+            file: paths with their numbers, or an export of ours.
+            collection: made if it does not exist.
+            model: what made the numbers, if the file does not say; any name will do.
+            weights: the model's file, which makes the collection one that new pictures can be
+                searched in; without it only pictures that it holds can be.
+            root: where the file's relative paths begin; None is the file's own folder.
+            on_progress: called after each block of rows.
+
+        Raises:
+            InvalidInput: the file, or a line of it, cannot be stored.
+            EncoderError: the collection's embeddings were made by another encoder.
+
+        """
+        schema.require_collection_name(collection)
+        path = Path(file).absolute()
+        with exchange.open_file(path) as contents:
+            self._prepare_schema()
+            origin = self._origin(transfer.read_origin(contents, path), collection, model, weights)
+            with database.session(self.engine) as connection:
+                return transfer.import_file(
+                    connection,
+                    collection,
+                    path,
+                    contents,
+                    origin,
+                    root=path.parent if root is None else Path(root).absolute(),
+                    max_pixels=self.settings.max_pixels,
+                    on_progress=on_progress,
+                )
+
+    def export_file(
+        self,
+        file: str | Path,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        on_progress: transfer.OnProgress = lambda _: None,
+    ) -> int:
+        """Write a collection to a file, whole or not at all, and return the number of rows.
+
+        Args:
+            file: its suffix is the format: `.npz` and `.parquet` hold every column and the
+                encoder's identity, `.csv` paths and numbers alone. One that is there is replaced.
+            collection: which one.
+            on_progress: called after each block of rows.
+
+        Raises:
+            InvalidInput: the file cannot be written, or its suffix names no format.
+
+        """
+        path = Path(file).absolute()
+        exchange.require_format(path)
+        with self._reading() as connection:
+            stored = catalog.get_collection(connection, collection)
+            return transfer.export_file(connection, stored, path, on_progress=on_progress)
 
     def query(
         self,
@@ -357,6 +437,27 @@ class Library:
                 with database.writing(self.engine) as connection:
                     catalog.remember_weights(connection, name, found)
         return encoder
+
+    def _origin(
+        self,
+        told: transfer.Origin | None,
+        name: str,
+        model: str | None,
+        weights: str | Path | None,
+    ) -> transfer.Origin:
+        """Return what made a file's embeddings: the file's own word, or the caller's."""
+        device = self.settings.device
+        if told is not None:
+            encoders.for_collection(
+                name, told.identity, told.weights, model=model, weights=weights, device=device
+            )
+            named = model if model and encoders.is_file_name(model) else weights
+            return told if named is None else replace(told, weights=encoders.Weights.of_file(named))
+        if weights is not None or (model is not None and encoders.is_file_name(model)):
+            encoder = encoders.load(model or DEFAULT_MODEL, weights, device=device)
+            return transfer.Origin(encoder.identity, encoder.weights, encoder.dimensions)
+        unknown = encoders.Identity(model or UNKNOWN_MODEL, encoders.POOLED, None, {})
+        return transfer.Origin(unknown, encoders.Weights(None, None))
 
     def _collection_encoder(
         self, stored: catalog.Collection, model: str | None, weights: str | Path | None

@@ -109,8 +109,8 @@ def require_collection_name(name: str) -> str:
     return name
 
 
-def collection_table(name: str, dimensions: int) -> sa.Table:
-    """Return the table of the collection `name`, with its indexes.
+def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.Table:
+    """Return the table of the collection `name`, with its indexes; HNSW only if `indexed`.
 
     Embeddings of more than 4,000 dimensions get no HNSW index: pgvector has none for them.
     """
@@ -154,7 +154,7 @@ def collection_table(name: str, dimensions: int) -> sa.Table:
         comment="Images of one collection, one row per file",
     )
     sa.Index(f"{name}_sha256", table.c.sha256)
-    if dimensions <= MAX_INDEXED_DIMENSIONS:
+    if indexed and dimensions <= MAX_INDEXED_DIMENSIONS:
         sa.Index(
             hnsw_index(name),
             table.c.embedding,

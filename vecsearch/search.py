@@ -1,7 +1,7 @@
 """From what a user asks for to the statement that answers it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -73,7 +73,7 @@ def plan(
     if query.where is not None:
         nearest.check_where(connection, table, query.where)
     target = _target(connection, table, encoder, query, max_pixels)
-    return Search(
+    search = Search(
         table=table,
         query=target,
         metric=metric,
@@ -83,6 +83,10 @@ def plan(
         exclude=target if query.exclude_self and isinstance(target, UUID) else None,
         exact=query.exact,
     )
+    if search.candidates is not None and not catalog.has_more(connection, table, search.candidates):
+        # To choose candidates from so few would leave nobody out.
+        return replace(search, exact=True)
+    return search
 
 
 def _metric(metric: str, collection: catalog.Collection) -> str:

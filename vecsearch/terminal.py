@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from vecsearch import ingest
+    from vecsearch import ingest, transfer
     from vecsearch.encoders.autoencoder import Epoch
 
 
@@ -59,6 +59,23 @@ class IngestProgress:
         self.notes = progress.notes
 
 
+class TransferProgress:
+    """Called with each `vecsearch.transfer.Progress`."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("Opening", total=None)
+
+    def __call__(self, progress: "transfer.Progress") -> None:
+        """Move the bar."""
+        self._bar.update(
+            self._task,
+            description=progress.phase,
+            completed=progress.done,
+            total=progress.total,
+        )
+
+
 class TrainingProgress:
     """Moves a bar through the pictures of each epoch."""
 
@@ -93,6 +110,13 @@ def ingest_progress() -> Iterator[IngestProgress]:
     """Show how far an ingest has come."""
     with _bar() as bar:
         yield IngestProgress(bar)
+
+
+@contextmanager
+def transfer_progress() -> Iterator[TransferProgress]:
+    """Show how far an import or export has come."""
+    with _bar() as bar:
+        yield TransferProgress(bar)
 
 
 @contextmanager

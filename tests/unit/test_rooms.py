@@ -12,8 +12,8 @@ import pytest
 # The checkout's: in the wheel, migrations/ lies inside.
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
-    "errors config server schema images metadata encoders database migrate queries ingest search "
-    "evaluate render web library terminal demo cli __main__"
+    "errors config server schema images metadata encoders exchange database migrate queries ingest "
+    "transfer search evaluate render web library terminal demo cli __main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {
@@ -23,6 +23,7 @@ KEEPERS = {
     "timm": {"encoders"},
     "safetensors": {"encoders"},
     "huggingface_hub": {"encoders"},
+    "pyarrow": {"exchange"},
     "alembic": {"migrate"},
     "typer": {"cli"},
 }

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "resnet50"
 AUTOENCODER = "autoencoder"
+POOLED = "pooled"
+LATENT = "latent"
 # Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
@@ -186,6 +188,8 @@ def for_collection(
         WeightsUnavailable: the weights file is gone.
 
     """
+    if stored.weights_sha256 is None:
+        return LazyEncoder(lambda: _not_known(name))
     if model is not None and is_file_name(model):
         if weights is not None:
             load(model, weights, device=device)
@@ -222,6 +226,14 @@ def for_collection(
     if weights is not None and not unchanged:
         _ = lazy.identity
     return lazy
+
+
+def _not_known(name: str) -> Encoder:
+    raise WeightsUnavailable(
+        f"Collection {name!r} was imported, and which weights made its embeddings is not known, "
+        "so only pictures that are in it can be searched for. To search for others, import it "
+        "into a new --collection with --model and --weights."
+    )
 
 
 def is_file_name(model: str) -> bool:

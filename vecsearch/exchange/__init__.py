@@ -24,6 +24,8 @@ COLUMNS = (
     "sha256 width height format file_size modified_at taken_at latitude longitude label exif"
     " metadata ingested_at"
 ).split()
+# What a column of paths may be called.
+PATH_COLUMNS = "path paths file filename file_name image id".split()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from vecsearch.errors import InvalidInput
-from vecsearch.exchange import Block, Contents, Source, block_rows, check, ragged
+from vecsearch.exchange import PATH_COLUMNS, Block, Contents, Source, block_rows, check, ragged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
     done = 0
     with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["path", *range(source.dimensions)])
+        writer.writerow(["path", *(f"e{number}" for number in range(source.dimensions))])
         for block in source.blocks(embeddings=True, columns=False):
             # The fewest digits that give the same number in half precision, as it is stored.
             texts = block.embeddings.astype(np.float16).astype("U")
@@ -61,15 +61,16 @@ def _blocks(file: Path, lines: TextIO) -> Iterator[Block]:
 def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.float32]]]":
     """Yield each row's line, path and numbers, all of one width."""
     dimensions: int | None = None
-    may_be_header = True
+    is_first = True
     with _translated(file):
         reader = csv.reader(lines, strict=True)
         for row in reader:
-            is_header = may_be_header and not (len(row) > 1 and _is_number(row[1]))
-            if not row or is_header:
-                may_be_header = may_be_header and not row
+            if not row:
                 continue
-            may_be_header = False
+            is_header = is_first and _is_header(row)
+            is_first = False
+            if is_header:
+                continue
             vector = _vector(file, reader.line_num, row[1:])
             dimensions = dimensions or len(vector)
             if len(vector) != dimensions:
@@ -85,6 +86,15 @@ def _translated(file: Path) -> Iterator[None]:
         raise InvalidInput(
             f"{file} cannot be read: {error}. Give a CSV in UTF-8: a path, then numbers."
         ) from error
+
+
+def _is_header(row: list[str]) -> bool:
+    """Tell names from numbers; pandas calls columns that have no name 0, 1, 2 and so on."""
+    name, *fields = row
+    if not fields or not _is_number(fields[0]):
+        return True
+    counts = [[str(number + first) for number in range(len(fields))] for first in (0, 1)]
+    return name.lower() in PATH_COLUMNS and fields in counts
 
 
 def _vector(file: Path, number: int, fields: list[str]) -> "NDArray[np.float32]":

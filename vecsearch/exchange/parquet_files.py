@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vecsearch.errors import InvalidInput
-from vecsearch.exchange import BLOCK_SIZE, COLUMNS, Block, Contents, Source, check, ragged
+from vecsearch.exchange import (
+    BLOCK_SIZE,
+    COLUMNS,
+    PATH_COLUMNS,
+    Block,
+    Contents,
+    Source,
+    check,
+    ragged,
+)
 
 try:
     import pyarrow as pa
@@ -25,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = b"vecsearch"
-PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "image")
 _JSON = ("exif", "metadata")
 _ADVICE = "Give a column path of texts and a column embedding of lists of numbers."
 

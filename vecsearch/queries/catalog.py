@@ -109,9 +109,25 @@ def get_collection(connection: sa.Connection, name: str) -> Collection:
 
 
 def create_collection(
-    connection: sa.Connection, name: str, identity: Identity, weights: Weights, dimensions: int
+    connection: sa.Connection,
+    name: str,
+    identity: Identity,
+    weights: Weights,
+    dimensions: int,
+    *,
+    default_metric: str = "cosine",
+    indexed: bool = True,
 ) -> Collection:
     """Register a collection and make its table and indexes, unless another command just has.
+
+    Args:
+        connection: in a transaction.
+        name: of the collection and its table.
+        identity: of its encoder.
+        weights: where those are.
+        dimensions: numbers in one embedding.
+        default_metric: of a query that names none.
+        indexed: False leaves the HNSW index to `create_index`.
 
     Raises:
         InvalidInput: `name` cannot name a table, or `dimensions` are more than pgvector stores.
@@ -128,7 +144,7 @@ def create_collection(
     if existing is not None:
         return existing
     # Not ON CONFLICT: a table of this name that is not in the register is somebody else's.
-    schema.collection_table(name, dimensions).create(connection)
+    schema.collection_table(name, dimensions, indexed=indexed).create(connection)
     connection.execute(
         sa.insert(schema.collections).values(
             name=name,
@@ -139,9 +155,18 @@ def create_collection(
             weights_source=weights.source,
             weights_file_sha256=weights.file_sha256,
             dimensions=dimensions,
+            default_metric=default_metric,
         )
     )
     return get_collection(connection, name)
+
+
+def create_index(connection: sa.Connection, collection: Collection) -> None:
+    """Build the collection's HNSW index, if there can be one for its dimensions."""
+    name = schema.hnsw_index(collection.name)
+    for index in collection.table.indexes:
+        if index.name == name:
+            index.create(connection)
 
 
 def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> None:
@@ -231,6 +256,12 @@ def image_by_sha256(
         .limit(1)
     )
     return found
+
+
+def has_more(connection: sa.Connection, table: sa.Table, rows: int) -> bool:
+    """Tell whether the collection has more than so many rows, without counting them all."""
+    beyond = sa.select(sa.literal(1)).select_from(table).offset(rows).limit(1)
+    return connection.scalar(beyond) is not None
 
 
 def has_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> bool:

@@ -108,9 +108,7 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
     A row that was there keeps what the file does not tell.
     """
     target = schema.sql_name(table)
-    known = connection.scalar(
-        sa.text(f"SELECT count(*) FROM imported JOIN {target} USING (id)")
-    )
+    known = connection.scalar(sa.text(f"SELECT count(*) FROM imported JOIN {target} USING (id)"))
     # What the table has a default for, and a file need not tell.
     defaults = {"exif": ", '{}'", "metadata": ", '{}'", "ingested_at": ", now()"}
     values = [

@@ -1,0 +1,274 @@
+"""Import and export: a file of embeddings becomes a collection, all of it or none, and back."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from vecsearch import exchange, images
+from vecsearch.encoders import Identity, Weights
+from vecsearch.errors import EncoderMismatch, InvalidInput
+from vecsearch.exchange import COLUMNS, Block, Contents
+from vecsearch.queries import catalog, transfer, writes
+from vecsearch.queries.catalog import Collection
+from vecsearch.queries.transfer import Imported
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made the embeddings of a file.
+
+    Attributes:
+        identity: its `weights_sha256` is None if which weights they were is not known.
+        weights: where those are.
+        dimensions: None if any will do.
+        default_metric: of a new collection.
+
+    """
+
+    identity: Identity
+    weights: Weights
+    dimensions: int | None = None
+    default_metric: str = "cosine"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: `done` of `total` rows; the total is None if it is not known."""
+
+    phase: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class Imports:
+    """What an import came to.
+
+    Attributes:
+        added: rows at new paths.
+        updated: rows whose path was there.
+        with_file: rows whose picture was at hand, or whose file told what it would have.
+
+    """
+
+    added: int
+    updated: int
+    with_file: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def read_origin(contents: Contents, file: Path) -> Origin | None:
+    """Return what an export of ours says of its encoder; None for a file from elsewhere.
+
+    Raises:
+        InvalidInput: it says something that makes no sense.
+
+    """
+    told = contents.collection
+    if told is None:
+        return None
+    try:
+        return Origin(
+            Identity(**told["identity"]),
+            Weights(**told["weights"]),
+            int(told["dimensions"]),
+            str(told["default_metric"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"{file} does not say of its encoder what a vecsearch export says. Export it again."
+        ) from error
+
+
+def import_file(
+    connection: sa.Connection,
+    name: str,
+    file: Path,
+    contents: Contents,
+    origin: Origin,
+    *,
+    root: Path,
+    max_pixels: int,
+    on_progress: OnProgress,
+) -> Imports:
+    """Store the rows of an open file in the collection `name`, which is made if it is not there.
+
+    Args:
+        connection: a session of its own, outside any transaction.
+        name: the collection.
+        file: for messages.
+        contents: what `vecsearch.exchange.open_file` gave.
+        origin: what made the embeddings.
+        root: where relative paths begin.
+        max_pixels: a picture with more is not read.
+        on_progress: called after each block.
+
+    Raises:
+        InvalidInput: a row cannot be stored, or a path comes twice; nothing is imported.
+        EncoderMismatch: the collection's encoder is another.
+
+    """
+    with connection.begin():
+        writes.lock_collection(connection, name)
+        first = next(contents.blocks, None)
+        if first is None:
+            raise InvalidInput(f"{file} has no rows. Give one line or row for each picture.")
+        dimensions = first.embeddings.shape[1]
+        _require_dimensions(file, dimensions, origin.dimensions, origin.identity.model)
+        stored = catalog.find_collection(connection, name)
+        if stored is not None:
+            _require_same(file, stored, origin, dimensions)
+        rows = _Rows(
+            chain([first], contents.blocks),
+            contents.rows,
+            root=root,
+            max_pixels=max_pixels,
+            on_progress=on_progress,
+        )
+        staged = transfer.stage(connection, rows)
+        twice = transfer.find_duplicate(connection)
+        if twice is not None:
+            path, one, other = twice
+            raise InvalidInput(
+                f"{file}, {contents.unit} {other}: {path} stands in {contents.unit} {one} already. "
+                "Give each picture one row."
+            )
+        collection = stored or catalog.create_collection(
+            connection,
+            name,
+            origin.identity,
+            origin.weights,
+            dimensions,
+            default_metric=origin.default_metric,
+            indexed=False,
+        )
+        added = transfer.merge(connection, collection.table)
+        if stored is None:
+            # Built at once it takes a fraction of the time that row by row would.
+            on_progress(Progress("Indexing", 0, None))
+            catalog.create_index(connection, collection)
+        writes.analyze(connection, collection.table)
+    return Imports(added, staged - added, rows.with_file)
+
+
+def export_file(
+    connection: sa.Connection, collection: Collection, file: Path, *, on_progress: OnProgress
+) -> int:
+    """Write the collection to a file, as the transaction sees it; return the number of rows.
+
+    Raises:
+        InvalidInput: the file cannot be written, or its suffix names no format.
+
+    """
+    source = _Source(connection, collection)
+    exchange.write_file(
+        file, source, lambda done: on_progress(Progress("Exporting", done, source.rows))
+    )
+    return source.rows
+
+
+class _Rows:
+    """The rows of blocks, with what the pictures' own files tell where they are at hand."""
+
+    def __init__(
+        self,
+        blocks: Iterator[Block],
+        total: int | None,
+        *,
+        root: Path,
+        max_pixels: int,
+        on_progress: OnProgress,
+    ) -> None:
+        self._blocks = blocks
+        self._total = total
+        self._root = root
+        self._max_pixels = max_pixels
+        self._on_progress = on_progress
+        self.with_file = 0
+
+    def __iter__(self) -> Iterator[Imported]:
+        done = 0
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for block in self._blocks:
+                # As strings: normalised like the walk's, links kept.
+                paths = [os.path.abspath(self._root / path) for path in block.paths]  # noqa: PTH100
+                columns = (
+                    (
+                        {name: block.columns[name][row] for name in COLUMNS}
+                        for row in range(len(paths))
+                    )
+                    if block.columns
+                    else pool.map(self._columns_of_file, paths)
+                )
+                for number, path, embedding, known in zip(
+                    block.numbers, paths, block.embeddings, columns, strict=True
+                ):
+                    self.with_file += known.get("sha256") is not None
+                    yield Imported(number, writes.image_id(path), path, embedding, known)
+                done += len(paths)
+                self._on_progress(Progress("Reading", done, self._total))
+
+    def _columns_of_file(self, path: str) -> dict[str, Any]:
+        """Return the columns that the picture at `path` tells; without one, the folder's name."""
+        columns: dict[str, Any] = {"label": images.label(path)}
+        file = images.find(path)
+        if file is None:
+            return columns
+        image = images.load(path, max_pixels=self._max_pixels)
+        if isinstance(image, images.Unreadable):
+            return columns
+        columns |= {"file_size": file.file_size, "modified_at": file.modified_at}
+        return columns | asdict(image.facts)
+
+
+class _Source:
+    """See `vecsearch.exchange.Source`."""
+
+    def __init__(self, connection: sa.Connection, collection: Collection) -> None:
+        self._connection = connection
+        self._table = collection.table
+        self.rows, self.longest_path = transfer.measure(connection, self._table)
+        self.dimensions = collection.dimensions
+        self.collection = {
+            "name": collection.name,
+            "identity": asdict(collection.identity),
+            "weights": asdict(collection.weights),
+            "dimensions": collection.dimensions,
+            "default_metric": collection.default_metric,
+        }
+
+    def blocks(self, *, embeddings: bool, columns: bool) -> Iterator[Block]:
+        return transfer.read_blocks(
+            self._connection, self._table, embeddings=embeddings, columns=columns
+        )
+
+
+def _require_dimensions(file: Path, found: int, expected: int | None, made_by: str) -> None:
+    if expected is not None and found != expected:
+        raise EncoderMismatch(
+            f"{file} has {found:,} numbers a picture, and {made_by} makes {expected:,}. "
+            "Name the encoder that made them with --model, or another file."
+        )
+
+
+def _require_same(file: Path, stored: Collection, origin: Origin, dimensions: int) -> None:
+    _require_dimensions(file, dimensions, stored.dimensions, f"collection {stored.name!r}")
+    if origin.identity != stored.identity:
+        raise EncoderMismatch(
+            f"The embeddings of {file} were made by {origin.identity.model}, and those of "
+            f"collection {stored.name!r} by {stored.identity.model}"
+            f"{_or_other_weights(origin.identity, stored.identity)}, so they cannot be compared. "
+            "Name their encoder with --model and --weights, or use another --collection."
+        )
+
+
+def _or_other_weights(one: Identity, other: Identity) -> str:
+    return " with other weights or another layer" if one.model == other.model else ""
