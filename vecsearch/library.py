@@ -19,8 +19,10 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch import (
+    compare,
     database,
     encoders,
+    evaluate,
     exchange,
     images,
     migrate,
@@ -29,9 +31,11 @@ from vecsearch import (
     server,
     transfer,
 )
+from vecsearch.compare import Comparison
 from vecsearch.config import Settings
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import InvalidInput, SchemaMissing
+from vecsearch.evaluate import Evaluation, Labelling, OnProgress
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.queries import catalog, nearest
 from vecsearch.queries.catalog import CollectionStatus, IngestError
@@ -200,7 +204,7 @@ class Library:
         model: str | None = None,
         weights: str | Path | None = None,
         root: str | Path | None = None,
-        on_progress: transfer.OnProgress = lambda _: None,
+        on_progress: transfer.OnProgress = lambda *_: None,
     ) -> transfer.Imports:
         """Store embeddings from a CSV, NPZ or Parquet file: all of them, or none.
 
@@ -240,7 +244,7 @@ class Library:
         file: str | Path,
         *,
         collection: str = DEFAULT_COLLECTION,
-        on_progress: transfer.OnProgress = lambda _: None,
+        on_progress: transfer.OnProgress = lambda *_: None,
     ) -> int:
         """Write a collection to a file, whole or not at all, and return the number of rows.
 
@@ -292,6 +296,85 @@ class Library:
             hits, ran = nearest.nearest(connection, planned)
             plan, uses_index = nearest.explain(connection, ran)
             return Answer(hits, nearest.script(ran), plan, uses_index, ran.metric, ran.candidates)
+
+    def evaluate(
+        self,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        k: int = 10,
+        metric: str | None = None,
+        labelling: Labelling | None = None,
+        seed: int = 0,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> Evaluation:
+        """Score a collection's answers against labels, and its index against the exact answer.
+
+        Args:
+            collection: which one.
+            k: length of an answer.
+            metric: None is the collection's default.
+            labelling: which images belong together; None is the folder's name.
+            seed: of the choice of queries in a large collection.
+            on_progress: called with what is being done, how far it is, and of how much.
+
+        Raises:
+            VecsearchError: the collection or its labels cannot be scored.
+
+        """
+        with self._reading() as connection:
+            stored = catalog.get_collection(connection, collection)
+            return evaluate.evaluate(
+                connection,
+                stored,
+                k=k,
+                metric=search.require_metric(metric or stored.default_metric, stored),
+                labelling=labelling or Labelling(),
+                seed=seed,
+                on_progress=on_progress,
+            )
+
+    def compare(
+        self,
+        one: str,
+        other: str,
+        *,
+        k: int = 10,
+        metric: str | None = None,
+        labelling: Labelling | None = None,
+        seed: int = 0,
+        examples: int = 0,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> Comparison:
+        """Ask two collections the same questions, of the images that both hold.
+
+        Args:
+            one: a collection; its labels count.
+            other: another.
+            k: length of an answer.
+            metric: of both; None is each collection's default.
+            labelling: see `evaluate`.
+            seed: see `evaluate`.
+            examples: how many queries to answer for looking at.
+            on_progress: see `evaluate`.
+
+        Raises:
+            VecsearchError: they share too few images, or cannot be scored.
+
+        """
+        with self._reading() as connection:
+            stored = [catalog.get_collection(connection, name) for name in (one, other)]
+            return compare.compare(
+                connection,
+                stored,
+                k=k,
+                metrics=[
+                    search.require_metric(metric or each.default_metric, each) for each in stored
+                ],
+                labelling=labelling or Labelling(),
+                seed=seed,
+                examples=examples,
+                on_progress=on_progress,
+            )
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""

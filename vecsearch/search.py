@@ -62,7 +62,7 @@ def plan(
         DatabaseError: Postgres does not understand `where`.
 
     """
-    metric = _metric(query.metric or collection.default_metric, collection)
+    metric = require_metric(query.metric or collection.default_metric, collection)
     max_distance = _cut_off(query, metric)
     k = query.k
     if k is None and max_distance is None:
@@ -89,7 +89,13 @@ def plan(
     return search
 
 
-def _metric(metric: str, collection: catalog.Collection) -> str:
+def require_metric(metric: str, collection: catalog.Collection) -> str:
+    """Return the metric if there is one of this name.
+
+    Raises:
+        InvalidInput: there is none.
+
+    """
     if metric not in nearest.DISTANCES:
         raise InvalidInput(
             f"Metric {metric!r} cannot be served by {collection.identity.model} in collection "

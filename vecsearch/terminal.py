@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from vecsearch import ingest, transfer
+    from vecsearch import ingest
     from vecsearch.encoders.autoencoder import Epoch
 
 
@@ -59,21 +59,16 @@ class IngestProgress:
         self.notes = progress.notes
 
 
-class TransferProgress:
-    """Called with each `vecsearch.transfer.Progress`."""
+class StepsProgress:
+    """Called with what is being done, how far it is, and of how much, if that is known."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("Opening", total=None)
 
-    def __call__(self, progress: "transfer.Progress") -> None:
+    def __call__(self, step: str, done: int, total: int | None) -> None:
         """Move the bar."""
-        self._bar.update(
-            self._task,
-            description=progress.phase,
-            completed=progress.done,
-            total=progress.total,
-        )
+        self._bar.update(self._task, description=step, completed=done, total=total)
 
 
 class TrainingProgress:
@@ -113,10 +108,10 @@ def ingest_progress() -> Iterator[IngestProgress]:
 
 
 @contextmanager
-def transfer_progress() -> Iterator[TransferProgress]:
-    """Show how far an import or export has come."""
+def steps_progress() -> Iterator[StepsProgress]:
+    """Show how far a work of several steps has come."""
     with _bar() as bar:
-        yield TransferProgress(bar)
+        yield StepsProgress(bar)
 
 
 @contextmanager

@@ -38,15 +38,6 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run has come: `done` of `total` rows; the total is None if it is not known."""
-
-    phase: str
-    done: int
-    total: int | None
-
-
-@dataclass(frozen=True)
 class Imports:
     """What an import came to.
 
@@ -62,7 +53,8 @@ class Imports:
     with_file: int
 
 
-OnProgress = Callable[[Progress], None]
+# What is being done, how far it is, and of how many rows, if that is known.
+OnProgress = Callable[[str, int, int | None], None]
 
 
 def read_origin(contents: Contents, file: Path) -> Origin | None:
@@ -153,7 +145,7 @@ def import_file(
         added = transfer.merge(connection, collection.table)
         if stored is None:
             # Built at once it takes a fraction of the time that row by row would.
-            on_progress(Progress("Indexing", 0, None))
+            on_progress("Indexing", 0, None)
             catalog.create_index(connection, collection)
         writes.analyze(connection, collection.table)
     return Imports(added, staged - added, rows.with_file)
@@ -169,9 +161,7 @@ def export_file(
 
     """
     source = _Source(connection, collection)
-    exchange.write_file(
-        file, source, lambda done: on_progress(Progress("Exporting", done, source.rows))
-    )
+    exchange.write_file(file, source, lambda done: on_progress("Exporting", done, source.rows))
     return source.rows
 
 
@@ -214,7 +204,7 @@ class _Rows:
                     self.with_file += known.get("sha256") is not None
                     yield Imported(number, writes.image_id(path), path, embedding, known)
                 done += len(paths)
-                self._on_progress(Progress("Reading", done, self._total))
+                self._on_progress("Reading", done, self._total)
 
     def _columns_of_file(self, path: str) -> dict[str, Any]:
         """Return the columns that the picture at `path` tells; without one, the folder's name."""

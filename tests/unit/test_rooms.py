@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
     "errors config server schema images metadata encoders exchange database migrate queries ingest "
-    "transfer search evaluate render web library terminal demo cli __main__"
+    "transfer search ranking evaluate compare render web library terminal demo cli __main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {

@@ -45,10 +45,10 @@ def import_(
     """
     from dataclasses import asdict
 
-    from vecsearch.terminal import transfer_progress
+    from vecsearch.terminal import steps_progress
 
     require_object_format(format_)
-    with open_library(settings) as library, transfer_progress() as progress:
+    with open_library(settings) as library, steps_progress() as progress:
         done = library.import_file(
             file,
             collection=collection,
@@ -83,10 +83,10 @@ def export(
     NPZ and Parquet hold every column and what the encoder was; CSV holds paths and numbers alone.
     """
     from vecsearch.exchange import carries_columns
-    from vecsearch.terminal import transfer_progress
+    from vecsearch.terminal import steps_progress
 
     require_object_format(format_)
-    with open_library(settings) as library, transfer_progress() as progress:
+    with open_library(settings) as library, steps_progress() as progress:
         rows = library.export_file(file, collection=collection, on_progress=progress)
     if chosen_format(format_) is Format.table:
         typer.echo(f"{rows:,} exported")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +63,7 @@ class Search:
         exact: compare with every row rather than through the index.
         breadth: how many nodes the index keeps in view (hnsw.ef_search) or, where candidates are
             re-ranked, how many; None: enough for k.
+        forced: use the index even where the planner would rather not, to measure it.
         own_row_only: of the rows, only the stored query image's own.
 
     """
@@ -75,6 +77,7 @@ class Search:
     exclude: UUID | None = None
     exact: bool = False
     breadth: int | None = None
+    forced: bool = False
     own_row_only: bool = False
 
     @property
@@ -171,7 +174,8 @@ def session_settings(search: Search) -> dict[str, str]:
         # The others are on by default; where somebody has changed that, the index must not win.
         return {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
     ef_search = search.breadth or max(MINIMUM_EF_SEARCH, 4 * (search.candidates or search.k or 0))
-    return {
+    forced = {"enable_seqscan": "off", "enable_sort": "off"} if search.forced else {}
+    return forced | {
         "hnsw.ef_search": str(min(ef_search, MAXIMUM_EF_SEARCH)),
         # Otherwise LIMIT above ef_search, or a filter, ends the answer early without a word.
         "hnsw.iterative_scan": "strict_order",
@@ -235,6 +239,39 @@ def _lacks_own(search: Search, hits: list[Hit]) -> bool:
     )
 
 
+def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
+    """Return what the statement finds, short or not, and the seconds that it took."""
+    text = sql_text(statement(search))
+    driver = driver_connection(connection)
+    with connection.begin_nested() as savepoint:
+        _apply(connection, session_settings(search))
+        started = perf_counter()
+        # As text, exactly as --show-sql prints it; prepared, so that it is one statement.
+        with translated(text):
+            rows = driver.execute(text.encode(), prepare=True).fetchall()
+        seconds = perf_counter() - started
+        savepoint.rollback()  # and with it the settings
+    hits = [
+        Hit(
+            0,
+            row[0],
+            row[1],
+            row[-1],
+            1.0 - row[-1] if search.metric == "cosine" else None,
+            *row[2:-1],
+        )
+        for row in rows
+    ]
+    return _ranked(search, hits), seconds
+
+
+def has_index(connection: sa.Connection, table: sa.Table) -> bool:
+    """Tell whether the collection has an HNSW index that is ready."""
+    name = f"{table.schema}.{schema.hnsw_index(table.name)}"
+    ready = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+    return bool(connection.scalar(sa.text(ready), {"name": name}))
+
+
 def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
     """Return the statement's plan, and whether the HNSW index answers it."""
     text = f"EXPLAIN {sql_text(statement(search))}"
@@ -246,27 +283,8 @@ def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
 
 
 def _run(connection: sa.Connection, search: Search) -> list[Hit]:
-    text = sql_text(statement(search))
-    with connection.begin_nested() as savepoint:
-        _apply(connection, session_settings(search))
-        # As text, exactly as --show-sql prints it; prepared, so that it is one statement.
-        with translated(text):
-            rows = driver_connection(connection).execute(text.encode(), prepare=True).fetchall()
-        savepoint.rollback()  # and with it the settings
-    return _ranked(
-        search,
-        [
-            Hit(
-                0,
-                row[0],
-                row[1],
-                row[-1],
-                1.0 - row[-1] if search.metric == "cosine" else None,
-                *row[2:-1],
-            )
-            for row in rows
-        ],
-    )
+    hits, _ = timed(connection, search)
+    return hits
 
 
 def _ranked(search: Search, hits: list[Hit]) -> list[Hit]:

@@ -1,0 +1,201 @@
+"""Commands that judge answers: eval, compare."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vecsearch.cli.apps import app
+from vecsearch.cli.command import (
+    OutputFormat,
+    chosen_format,
+    command,
+    open_library,
+    say,
+    write_object,
+    write_rows,
+)
+from vecsearch.config import Settings
+from vecsearch.render.rows import Format, require_object_format
+
+if TYPE_CHECKING:
+    from vecsearch.evaluate import Evaluation, Labelling
+
+K = Annotated[int, typer.Option("-k", envvar="VECSEARCH_K", help="Length of an answer.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VECSEARCH_METRIC",
+        help="cosine, l2, l1, ip or chi2. Default: the collection's, which is cosine.",
+    ),
+]
+Label = Annotated[
+    str,
+    typer.Option(
+        metavar="folder|metadata:KEY",
+        help="Images belong together that share the folder's name or a value of their metadata.",
+    ),
+]
+LabelRegex = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RE",
+        help="Or that share this expression's first group on the file name, in any case: "
+        "'^([a-z]+)'.",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Chooses the queries where there are too many images.")]
+
+
+@command(app, "eval")
+def eval_(
+    settings: Settings,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
+    k: K = 10,
+    metric: Metric = None,
+    label: Label = "folder",
+    label_regex: LabelRegex = None,
+    seed: Seed = 0,
+    format_: OutputFormat = None,
+) -> None:
+    """Score a collection: precision and mAP from labels, recall and time of its index.
+
+    Every image asks for its nearest, itself left out; of many images, a sample does. Precision is
+    the share of the k nearest with the query's own label. The index is compared with the exact
+    answer.
+    """
+    from vecsearch.terminal import steps_progress
+
+    require_object_format(format_)
+    with open_library(settings) as library, steps_progress() as progress:
+        result = library.evaluate(
+            collection,
+            k=k,
+            metric=metric,
+            labelling=_labelling(label, label_regex),
+            seed=seed,
+            on_progress=progress,
+        )
+    match chosen_format(format_):
+        case Format.table:
+            _print_evaluation(result)
+        case Format.csv:
+            scores = result.as_dict()["classes"]
+            write_rows([tuple(row.values()) for row in scores], format_, columns=list(scores[0]))
+        case _:
+            write_object(result.as_dict(), format_)
+    for note in _notes(result.queries, result.images, result.unlabelled, len(result.classes)):
+        say(note)
+
+
+@command(app, "compare")
+def compare(
+    settings: Settings,
+    one: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its labels count.")],
+    other: Annotated[str, typer.Argument(metavar="COLLECTION")],
+    k: K = 10,
+    metric: Metric = None,
+    label: Label = "folder",
+    label_regex: LabelRegex = None,
+    seed: Seed = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw both answers to some queries to this file."),
+    ] = None,
+    format_: OutputFormat = None,
+) -> None:
+    """Compare two collections of the same images, made by two encoders, say.
+
+    Both are asked the same questions about the images that both hold: precision and mAP from
+    labels, how many neighbours they agree on, the time of a query and the size of a row.
+    """
+    from vecsearch.render import sheets
+    from vecsearch.terminal import steps_progress
+
+    require_object_format(format_)
+    if plot is not None:
+        sheets.require_picture_file(plot)
+    with open_library(settings) as library, steps_progress() as progress:
+        result = library.compare(
+            one,
+            other,
+            k=k,
+            metric=metric,
+            labelling=_labelling(label, label_regex),
+            seed=seed,
+            examples=EXAMPLES if plot is not None else 0,
+            on_progress=progress,
+        )
+    if plot is not None:
+        sheet = sheets.comparison_sheet(
+            [
+                sheets.Comparison(Path(example.path), example.answers, example.correct)
+                for example in result.examples
+            ],
+            title=f"{one} and {other}: the {k} nearest",
+            max_pixels=settings.max_pixels,
+        )
+        sheets.save_picture(sheet, plot)
+        say(f"Drew {plot}")
+    table = result.as_dict()
+    rows = [tuple(side.values()) for side in table["collections"]]
+    match chosen_format(format_):
+        case Format.table | Format.csv:
+            write_rows(rows, format_, columns=list(table["collections"][0]))
+        case _:
+            write_object(table, format_)
+    say(
+        f"{result.queries:,} queries among {result.images:,} images; of the {k} nearest, the two "
+        f"agree on {result.overlap:.0%}."
+    )
+
+
+EXAMPLES = 6
+
+
+def _labelling(label: str, label_regex: str | None) -> "Labelling":
+    from vecsearch.evaluate import Labelling
+
+    if label_regex is not None and label != "folder":
+        raise typer.BadParameter("Give --label or --label-regex, not both.")
+    return Labelling(label, label_regex)
+
+
+def _print_evaluation(result: "Evaluation") -> None:
+    scores: dict[str, Any] = result.as_dict()
+    precision = f"precision@{result.k}"
+    typer.echo(f"{result.collection}: {result.model}, {result.metric}")
+    everything = ("all", result.images, result.queries, result.precision, result.map)
+    write_rows(
+        [everything, *(tuple(row.values()) for row in scores["classes"])],
+        Format.table,
+        columns=["label", "images", "queries", precision, "map"],
+    )
+    if result.index:
+        write_rows(
+            [tuple(row.values()) for row in scores["index"]],
+            Format.table,
+            columns=list(scores["index"][0]),
+        )
+        typer.echo(f"Choose {result.breadth_name} {result.choice:,}: {_reason(result)}")
+    else:
+        typer.echo("No index serves this: every search compares all images, and is exact.")
+
+
+def _reason(result: "Evaluation") -> str:
+    (chosen,) = (score for score in result.index if score.breadth == result.choice)
+    return f"{chosen.recall:.2%} of the exact {result.k} nearest in {chosen.p50_ms:.1f} ms."
+
+
+def _notes(queries: int, images: int, unlabelled: int, classes: int) -> list[str]:
+    notes = []
+    if queries < images:
+        notes.append(f"Asked with {queries:,} of {images:,} images, chosen by --seed.")
+    if unlabelled:
+        notes.append(f"{unlabelled:,} images have no such label, and were left out.")
+    if classes == 1:
+        notes.append(
+            "Every image has the same label, so precision says nothing. "
+            "Name another with --label or --label-regex."
+        )
+    return notes

@@ -1,0 +1,411 @@
+"""How good a collection's answers are: against labels, and the index against the exact answer."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from vecsearch import ranking
+from vecsearch.errors import InvalidInput
+from vecsearch.queries import labels, nearest, transfer
+from vecsearch.queries.catalog import Collection
+from vecsearch.queries.nearest import Search
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from numpy.typing import NDArray
+
+MAXIMUM_QUERIES = 1_000
+# Distances held at once, and numbers subtracted for metrics that are no matrix product: some
+# hundreds of megabytes, and about a minute.
+MAXIMUM_DISTANCES = 50_000_000
+MAXIMUM_DIFFERENCES = 20_000_000_000
+# The index is asked this many times for each breadth.
+INDEX_QUERIES = 100
+EF_SEARCH = (40, 100, 200, 400, 1_000)
+CANDIDATES = (100, 200, 400, 1_000, 2_000)
+GOOD_RECALL = 0.99
+
+# What is being done, how far it is, and of how much.
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Where an image's label comes from: what shares it is relevant.
+
+    Attributes:
+        source: "folder" for the name of the folder, or "metadata:KEY".
+        regex: its first group on the file name instead of `source`; upper and lower case are
+            the same.
+
+    """
+
+    source: str = "folder"
+    regex: str | None = None
+
+    def read(self, images: Iterable[labels.Image]) -> list[str | None]:
+        """Return each image's label; None if it has none.
+
+        Raises:
+            InvalidInput: the source is not known, or the expression is wrong or has no group.
+
+        """
+        if self.regex is not None:
+            try:
+                pattern = re.compile(self.regex, re.IGNORECASE)
+            except re.error as error:
+                raise InvalidInput(
+                    f"--label-regex {self.regex!r} is not a regular expression: {error}. Mend it."
+                ) from error
+            if not pattern.groups:
+                raise InvalidInput(
+                    f"--label-regex {self.regex!r} has no group. Put what is the label in "
+                    "parentheses: '^([a-z]+)'"
+                )
+            found = (pattern.search(image.name) for image in images)
+            return [match[1].casefold() if match and match[1] else None for match in found]
+        kind, _, key = self.source.partition(":")
+        if self.source == "folder":
+            return [image.label for image in images]
+        if kind == "metadata" and key:
+            values = (image.metadata.get(key) for image in images)
+            return [None if value is None else str(value) for value in values]
+        raise InvalidInput(f"--label {self.source!r} is neither folder nor metadata:KEY. Use one.")
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well the images of one label find each other.
+
+    Attributes:
+        label: what they share.
+        images: how many there are.
+        queries: how many of them were asked with.
+        precision: mean share of the k nearest that have the label.
+        map: mean average precision; None if no query has anything to find.
+
+    """
+
+    label: str
+    images: int
+    queries: int
+    precision: float
+    map: float | None
+
+
+@dataclass(frozen=True)
+class IndexScore:
+    """How well and how fast the index answers.
+
+    Attributes:
+        breadth: hnsw.ef_search or, for a metric that re-ranks, the number of candidates.
+        recall: share of the exact k nearest that is found.
+        p50_ms, p95_ms: of the statement alone.
+
+    """
+
+    breadth: int
+    recall: float
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation came to.
+
+    Attributes:
+        images: with a label; the others are neither asked with nor counted.
+        unlabelled: how many those are.
+        queries: images asked with, each left out of its own answer.
+        precision: see `ClassScore`; over all queries.
+        map: likewise.
+        classes: by label.
+        index: for each breadth; empty if no index serves the metric.
+        breadth_name: what `IndexScore.breadth` is.
+        choice: the least breadth with a recall of 0.99, else the one with the best.
+
+    """
+
+    collection: str
+    model: str
+    metric: str
+    k: int
+    images: int
+    unlabelled: int
+    queries: int
+    precision: float
+    map: float | None
+    classes: list[ClassScore]
+    index: list[IndexScore]
+    breadth_name: str
+    choice: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it under the names that JSON has."""
+        precision = f"precision@{self.k}"
+        scores = [
+            {
+                "label": score.label,
+                "images": score.images,
+                "queries": score.queries,
+                precision: score.precision,
+                "map": score.map,
+            }
+            for score in self.classes
+        ]
+        index = [
+            {
+                self.breadth_name: score.breadth,
+                f"recall@{self.k}": score.recall,
+                "p50_ms": score.p50_ms,
+                "p95_ms": score.p95_ms,
+            }
+            for score in self.index
+        ]
+        return {
+            "collection": self.collection,
+            "model": self.model,
+            "metric": self.metric,
+            "k": self.k,
+            "images": self.images,
+            "unlabelled": self.unlabelled,
+            "queries": self.queries,
+            precision: self.precision,
+            "map": self.map,
+            "classes": scores,
+            "index": index or None,
+            "choice": None if self.choice is None else {self.breadth_name: self.choice},
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some images of a collection, and how far each of its images is from them.
+
+    Attributes:
+        positions: of the queries among `images`.
+        images: all, in order of path.
+        labels: of each of them.
+        distances: shape (queries, images).
+
+    """
+
+    positions: "NDArray[np.int64]"
+    images: list[labels.Image]
+    labels: list[str | None]
+    distances: "NDArray[np.float64]"
+
+    def rankings(self) -> "list[NDArray[np.int64]]":
+        """Return, for each query, the positions of the other labelled images, nearest first."""
+        labelled = np.array([label is not None for label in self.labels])
+        orders = (
+            ranking.nearest_first(row, int(own))
+            for own, row in zip(self.positions, self.distances, strict=True)
+        )
+        return [order[labelled[order]] for order in orders]
+
+
+def require_k(k: int) -> None:
+    """Refuse a k that ranks nothing.
+
+    Raises:
+        InvalidInput: it is less than 1.
+
+    """
+    if k < 1:
+        raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
+
+
+def require_labels(found: Sequence[str | None], where: str) -> None:
+    """Refuse what has nothing to find.
+
+    Raises:
+        InvalidInput: there are fewer than two images with a label.
+
+    """
+    labelled = sum(label is not None for label in found)
+    if labelled < 2:  # noqa: PLR2004 - one image has nothing to find
+        raise InvalidInput(
+            f"{labelled} images of {where} have such a label, and it takes two to compare. "
+            "Name another with --label or --label-regex."
+        )
+
+
+def evaluate(
+    connection: sa.Connection,
+    collection: Collection,
+    *,
+    k: int,
+    metric: str,
+    labelling: Labelling,
+    seed: int,
+    on_progress: OnProgress,
+) -> Evaluation:
+    """Score a collection's answers.
+
+    Args:
+        connection: in a transaction.
+        collection: which one.
+        k: length of an answer.
+        metric: what ranks it.
+        labelling: what is relevant.
+        seed: of the choice of queries, where there are too many images to ask with each.
+        on_progress: called with what is being done, how far it is, and of how much.
+
+    Raises:
+        InvalidInput: the collection or its labels cannot be scored.
+
+    """
+    require_k(k)
+    images = labels.read_images(connection, collection.table)
+    found = labelling.read(images)
+    require_labels(found, collection.name)
+    positions = choose_queries(found, query_limit(collection, len(images), metric), seed)
+    sample = measure(
+        connection, collection, images, found, positions, metric=metric, on_progress=on_progress
+    )
+    rankings = sample.rankings()
+    classes, precision, average = score(sample, rankings, k)
+    scores: list[IndexScore] = []
+    reranks = metric in nearest.RERANKED
+    if (metric == "cosine" or reranks) and nearest.has_index(connection, collection.table):
+        breadths = CANDIDATES if reranks else EF_SEARCH
+        scores = _score_index(connection, collection, sample, k, metric, breadths, on_progress)
+    return Evaluation(
+        collection=collection.name,
+        model=collection.identity.model,
+        metric=metric,
+        k=k,
+        images=sum(label is not None for label in found),
+        unlabelled=sum(label is None for label in found),
+        queries=len(sample.positions),
+        precision=precision,
+        map=average,
+        classes=classes,
+        index=scores,
+        breadth_name="candidates" if reranks else "ef_search",
+        choice=_choice(scores),
+    )
+
+
+def query_limit(collection: Collection, images: int, metric: str) -> int:
+    """Return how many of a collection's images can be asked with in bounded time and memory."""
+    limit = min(MAXIMUM_QUERIES, MAXIMUM_DISTANCES // images)
+    if metric in ranking.ELEMENTWISE:
+        limit = min(limit, MAXIMUM_DIFFERENCES // (images * collection.dimensions))
+    return max(limit, 1)
+
+
+def choose_queries(found: Sequence[str | None], limit: int, seed: int) -> "NDArray[np.int64]":
+    """Return the positions of at most `limit` labelled images, ascending."""
+    positions = np.flatnonzero([label is not None for label in found])
+    if len(positions) > limit:
+        positions = np.random.default_rng(seed).choice(positions, limit, replace=False)
+    return np.sort(positions)
+
+
+def measure(
+    connection: sa.Connection,
+    collection: Collection,
+    images: list[labels.Image],
+    found: list[str | None],
+    positions: "NDArray[np.int64]",
+    *,
+    metric: str,
+    on_progress: OnProgress,
+) -> Sample:
+    """Measure how far every image is from those at `positions`.
+
+    Raises:
+        InvalidInput: the metric is not defined for the embeddings.
+
+    """
+    ids = [images[position].id for position in positions]
+    queries = labels.read_embeddings(connection, collection.table, ids)
+    distances = np.empty((len(positions), len(images)))
+    done = 0
+    for block in transfer.read_blocks(connection, collection.table, embeddings=True, columns=False):
+        if metric in nearest.RERANKED and min(block.embeddings.min(), queries.min()) < 0:
+            raise InvalidInput(
+                f"Metric {metric!r} is not defined for the embeddings of collection "
+                f"{collection.name!r}: some numbers are negative. Use cosine, l2 or l1."
+            )
+        rows = slice(done, done + len(block.paths))
+        distances[:, rows] = ranking.distances(queries, block.embeddings, metric)
+        done = rows.stop
+        on_progress(f"Comparing in {collection.name}", done, len(images))
+    return Sample(positions, images, found, distances)
+
+
+def score(
+    sample: Sample, rankings: "Sequence[NDArray[np.int64]]", k: int
+) -> tuple[list[ClassScore], float, float | None]:
+    """Return the score of each class, and precision at k and mean average precision overall."""
+    names = np.array([label if label is not None else "" for label in sample.labels])
+    by_label: dict[str, list[tuple[float, float | None]]] = {}
+    for position, order in zip(sample.positions, rankings, strict=True):
+        relevant = names[order] == names[position]
+        scores = ranking.precision_at(relevant, k), ranking.average_precision(relevant)
+        by_label.setdefault(str(names[position]), []).append(scores)
+    counts = {label: sample.labels.count(label) for label in by_label}
+    classes = [
+        ClassScore(label, counts[label], len(scores), *_means(scores))
+        for label, scores in sorted(by_label.items())
+    ]
+    return classes, *_means([pair for scores in by_label.values() for pair in scores])
+
+
+def _choice(scores: Sequence[IndexScore]) -> int | None:
+    good = [score for score in scores if score.recall >= GOOD_RECALL]
+    best = sorted(scores, key=lambda score: -score.recall)
+    return next((score.breadth for score in [*good, *best]), None)
+
+
+def _means(scores: list[tuple[float, float | None]]) -> tuple[float, float | None]:
+    averages = [average for _, average in scores if average is not None]
+    return (
+        float(np.mean([precision for precision, _ in scores])),
+        float(np.mean(averages)) if averages else None,
+    )
+
+
+def _score_index(
+    connection: sa.Connection,
+    collection: Collection,
+    sample: Sample,
+    k: int,
+    metric: str,
+    breadths: Sequence[int],
+    on_progress: OnProgress,
+) -> list[IndexScore]:
+    some = np.linspace(0, len(sample.positions) - 1, min(INDEX_QUERIES, len(sample.positions)))
+    queries = some.astype(int)
+    position_of: dict[UUID, int] = {image.id: place for place, image in enumerate(sample.images)}
+    scores = []
+    for number, breadth in enumerate(breadth for breadth in breadths if breadth >= k):
+        recalls, times = [], []
+        for query in queries:
+            row = sample.distances[query]
+            search = Search(
+                table=collection.table,
+                query=sample.images[sample.positions[query]].id,
+                metric=metric,
+                k=k,
+                breadth=breadth,
+                forced=True,
+            )
+            hits, seconds = nearest.timed(connection, search)
+            exact = np.sort(row)[:k]
+            found = row[[position_of[hit.id] for hit in hits]]
+            recalls.append(ranking.recall(found, exact))
+            times.append(1_000 * seconds)
+        p50, p95 = (float(np.percentile(times, share)) for share in (50, 95))
+        scores.append(IndexScore(breadth, float(np.mean(recalls)), p50, p95))
+        on_progress("Asking the index", number + 1, len(breadths))
+    return scores
