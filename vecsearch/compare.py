@@ -8,6 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch import evaluate
+from vecsearch.errors import InvalidInput
 from vecsearch.evaluate import Labelling, OnProgress, Sample
 from vecsearch.queries import catalog, labels, nearest, writes
 from vecsearch.queries.catalog import Collection
@@ -34,7 +35,7 @@ class Side:
     precision: float
     map: float | None
     p50_ms: float
-    bytes_per_image: float
+    bytes_per_image: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,10 @@ def compare(
         if image.path in in_other
     }
     names = " and ".join(collection.name for collection in collections)
+    if not found:
+        raise InvalidInput(
+            f"Collections {names} have no path in common. Ingest the same folder into both."
+        )
     evaluate.require_labels(list(found.values()), names)
     limit = min(
         evaluate.query_limit(collection, len(images), metric)

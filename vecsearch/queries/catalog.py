@@ -226,16 +226,14 @@ def _weights(collection: Collection) -> str:
     return collection.weights.source or "model hub"
 
 
-def bytes_per_image(connection: sa.Connection, collection: Collection) -> float:
+def bytes_per_image(connection: sa.Connection, collection: Collection) -> int:
     """Return what a row takes up: its columns, its embedding and its place in every index."""
     table = schema.sql_name(collection.table)
-    size: float | None = connection.scalar(
-        sa.text(
-            f"SELECT pg_total_relation_size(:table)::float8 / nullif(count(*), 0) FROM {table}"
-        ),
+    size: int | None = connection.scalar(
+        sa.text(f"SELECT pg_total_relation_size(:table) / nullif(count(*), 0) FROM {table}"),
         {"table": table},
     )
-    return size or 0.0
+    return size or 0
 
 
 def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:

@@ -44,5 +44,5 @@ def read_embeddings(
             table.c.id == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.Uuid)))
         )
     )
-    found = {row.id: row.embedding.to_numpy() for row in rows}
-    return np.stack([found[row_id] for row_id in ids]).astype(np.float32)
+    found = {row.id: row.embedding for row in rows}
+    return np.array([found[row_id] for row_id in ids], dtype=np.float32)
