@@ -88,7 +88,7 @@ def plan(
 def _metric(metric: str, collection: catalog.Collection) -> str:
     if metric not in nearest.OPERATORS:
         raise InvalidInput(
-            f"Metric {metric!r} cannot be served by {collection.identity.model} in collection "
+            f"Metric {metric!r} cannot be served by {collection.identity.name} in collection "
             f"{collection.name!r}. Use one of: {', '.join(nearest.OPERATORS)}."
         )
     return metric

@@ -1,10 +1,11 @@
 """Encoders turn pixels into vectors. Importing this loads no torch; using an encoder does."""
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "resnet50"
 AUTOENCODER = "autoencoder"
+POOLED = "pooled"
+LATENT = "latent"
 # Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
@@ -44,6 +47,11 @@ class Identity:
     layer: str
     weights_sha256: str
     preprocessing: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model, and the layer unless it is the one that the model alone means."""
+        return self.model if self.layer in {POOLED, LATENT} else f"{self.model}.{self.layer}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,10 @@ class Encoder(Protocol):
     @property
     def dimensions(self) -> int:
         """Numbers in one embedding."""
+
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """The layer's output for one picture, such as (1024, 14, 14), before it is averaged."""
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """Return the encoder's input, shape (channels, height, width); safe to call in threads.
@@ -131,6 +143,11 @@ class LazyEncoder:
         """See `Encoder`."""
         return self._loaded().dimensions
 
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """See `Encoder`."""
+        return self._loaded().layer_shape
+
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """See `Encoder`."""
         return self._loaded().prepare(pixels)
@@ -144,12 +161,14 @@ def load(model: str, weights: str | Path | None, *, device: str) -> Encoder:
     """Load an encoder.
 
     Args:
-        model: a timm model's name, or the path of an autoencoder's file.
+        model: a timm model's name, perhaps with a tag and a layer, or the path of an
+            autoencoder's file.
         weights: a safetensors file or a PyTorch state dict; None downloads them from the hub.
         device: "auto", "cpu", "cuda", …
 
     Raises:
         UnknownModel, WeightsUnavailable, WeightsMismatch: see `vecsearch.errors`.
+        EncoderError: the layer's output cannot be made a vector.
 
     """
     if is_file_name(model):
@@ -189,7 +208,7 @@ def for_collection(
         if weights is not None:
             load(model, weights, device=device)
         model, weights = AUTOENCODER, model
-    if model is not None and ALIASES.get(model, model) != stored.model:
+    if model is not None and model not in _names(stored):
         _require_same_model(name, model, stored)
     source = str(weights) if weights is not None else stored_weights.source
     unchanged = source is None
@@ -205,7 +224,7 @@ def for_collection(
         encoder = (
             load(source, None, device=device)
             if stored.model == AUTOENCODER and source is not None
-            else load(stored.model, source, device=device)
+            else load(f"{stored.model}.{stored.layer}", source, device=device)
         )
         if encoder.identity != stored:
             if weights is None and source is not None:
@@ -226,6 +245,17 @@ def for_collection(
 def is_file_name(model: str) -> bool:
     """Tell by its looks whether a --model value names a file rather than a timm model."""
     return model.endswith(".safetensors") or model.startswith(("/", "./", "../", "~"))
+
+
+def averaging(encoder: Encoder) -> str | None:
+    """Say what the encoder's layer gives, if it is more than the embedding holds."""
+    shape, identity = encoder.layer_shape, encoder.identity
+    if math.prod(shape) == encoder.dimensions:
+        return None
+    return (
+        f"Layer {identity.layer} of {identity.model} gives {' × '.join(map(str, shape))}, "
+        f"averaged to {encoder.dimensions:,} numbers."
+    )
 
 
 def unusable(embedding: "NDArray[np.float32]") -> str | None:
@@ -252,15 +282,22 @@ def _flag(stored: Identity) -> str:
     return "--model" if stored.model == AUTOENCODER else "--weights"
 
 
-def _require_same_model(name: str, model: str, stored: Identity) -> None:
-    full_name = model
-    if model != AUTOENCODER:
-        from vecsearch.encoders.timm import full_model_name
+def _names(stored: Identity) -> set[str]:
+    """Return the names of a model and its layer that can be told without timm."""
+    aliases = (alias for alias, model in ALIASES.items() if model == stored.model)
+    return {replace(stored, model=model).name for model in (stored.model, *aliases)}
 
-        full_name = full_model_name(model)
-    if full_name != stored.model:
+
+def _require_same_model(name: str, model: str, stored: Identity) -> None:
+    given = replace(stored, model=model, layer=LATENT)
+    if model != AUTOENCODER:
+        from vecsearch.encoders.timm_names import parse
+
+        full_model, layer = parse(model)
+        given = replace(stored, model=full_model, layer=layer)
+    if given != stored:
         raise EncoderMismatch(
-            f"Collection {name!r} was made by {stored.model}, and vectors of {full_name} cannot "
+            f"Collection {name!r} was made by {stored.name}, and vectors of {given.name} cannot "
             "be compared with it. Leave --model out, or use a collection of its own: "
             "--collection NAME"
         )
@@ -273,7 +310,7 @@ def _mismatch(name: str, given: Identity, stored: Identity) -> str:
         if getattr(given, field) != getattr(stored, field)
     ]
     return (
-        f"Collection {name!r} was made by {stored.model} with other {' and '.join(differing)}, "
+        f"Collection {name!r} was made by {stored.name} with other {' and '.join(differing)}, "
         "so the vectors cannot be compared. Use its own weights, or a collection of its own: "
         "--collection NAME"
     )
