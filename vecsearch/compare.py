@@ -160,7 +160,7 @@ def compare(
         sides.append(
             Side(
                 collection=collection.name,
-                model=collection.identity.model,
+                model=collection.identity.name,
                 dimensions=collection.dimensions,
                 metric=metric,
                 precision=precision,

@@ -279,7 +279,7 @@ def evaluate(
         scores = _score_index(connection, collection, sample, k, metric, breadths, on_progress)
     return Evaluation(
         collection=collection.name,
-        model=collection.identity.model,
+        model=collection.identity.name,
         metric=metric,
         k=k,
         images=sum(label is not None for label in found),

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from vecsearch import images, metadata, schema
 from vecsearch.config import DEFAULT_MAX_PIXELS
-from vecsearch.encoders import Encoder, unusable
+from vecsearch.encoders import Encoder, averaging, unusable
 from vecsearch.errors import EncoderMismatch
 from vecsearch.images import File, Unreadable
 from vecsearch.queries import catalog, survey, writes
@@ -140,6 +140,7 @@ class Ingest:
         self._broken: dict[tuple[UUID, str], str] = {}
         self._predicted: dict[str, UUID] = {}
         self._outdated: set[UUID] = set()
+        self._note_of_layer: str | None = None
         self.summary = Summary()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -354,6 +355,7 @@ class Ingest:
                 "Use a collection of its own: --collection NAME"
             )
         self._table = self._collection.table
+        self._note_of_layer = averaging(encoder)
 
     def _scope(self) -> survey.Scope:
         return survey.Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
@@ -371,6 +373,8 @@ class Ingest:
         """Prune, set metadata, refresh statistics; yield what a user should be told."""
         if self._walk.skipped:
             yield f"{self._walk.skipped} other files are not images by their suffix."
+        if self._note_of_layer is not None:
+            yield self._note_of_layer
         if self._table is None:
             return
         gone = self._gone_rows() if self._options.prune else []

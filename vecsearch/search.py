@@ -98,7 +98,7 @@ def require_metric(metric: str, collection: catalog.Collection) -> str:
     """
     if metric not in nearest.DISTANCES:
         raise InvalidInput(
-            f"Metric {metric!r} cannot be served by {collection.identity.model} in collection "
+            f"Metric {metric!r} cannot be served by {collection.identity.name} in collection "
             f"{collection.name!r}. Use one of: {', '.join(nearest.DISTANCES)}."
         )
     return metric

@@ -114,7 +114,7 @@ def import_file(
         if first is None:
             raise InvalidInput(f"{file} has no rows. Give one line or row for each picture.")
         dimensions = first.embeddings.shape[1]
-        _require_dimensions(file, dimensions, origin.dimensions, origin.identity.model)
+        _require_dimensions(file, dimensions, origin.dimensions, origin.identity.name)
         stored = catalog.find_collection(connection, name)
         if stored is not None:
             _require_same(file, stored, origin, dimensions)
@@ -253,12 +253,12 @@ def _require_same(file: Path, stored: Collection, origin: Origin, dimensions: in
     _require_dimensions(file, dimensions, stored.dimensions, f"collection {stored.name!r}")
     if origin.identity != stored.identity:
         raise EncoderMismatch(
-            f"The embeddings of {file} were made by {origin.identity.model}, and those of "
-            f"collection {stored.name!r} by {stored.identity.model}"
-            f"{_or_other_weights(origin.identity, stored.identity)}, so they cannot be compared. "
+            f"The embeddings of {file} were made by {origin.identity.name}, and those of "
+            f"collection {stored.name!r} by {stored.identity.name}"
+            f"{_other_weights(origin.identity, stored.identity)}, so they cannot be compared. "
             "Name their encoder with --model and --weights, or use another --collection."
         )
 
 
-def _or_other_weights(one: Identity, other: Identity) -> str:
-    return " with other weights or another layer" if one.model == other.model else ""
+def _other_weights(one: Identity, other: Identity) -> str:
+    return " with other weights" if one.name == other.name else ""

@@ -47,7 +47,7 @@ def test_scores_are_those_counted_by_hand(two_classes: Corpus) -> None:
 @once
 def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> None:
     library = two_classes.library
-    relabel(library, "images", """metadata = '{"side": "' || label || '"}' WHERE width < 10""")
+    relabel(library, "images", "metadata = jsonb_build_object('side', label) WHERE width < 10")
     result = library.evaluate(k=3, labelling=Labelling("metadata:side"))
     assert (result.images, result.unlabelled) == (10, 2)
     assert [score.label for score in result.classes] == ["Left", "right"]

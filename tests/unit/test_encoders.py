@@ -23,7 +23,7 @@ from timm.data.transforms_factory import create_transform
 
 from vecsearch import encoders
 from vecsearch.encoders import Encoder, Identity, LazyEncoder, Weights
-from vecsearch.encoders.timm import full_model_name
+from vecsearch.encoders.timm_names import parse
 from vecsearch.errors import (
     EncoderMismatch,
     InvalidInput,
@@ -235,23 +235,23 @@ def test_a_file_that_is_not_there_is_named(small_model: str, tmp_path: Path) -> 
     ],
 )
 def test_a_model_s_full_name_has_the_tag_of_its_weights(short: str, full: str) -> None:
-    assert full_model_name(short) == full
+    assert parse(short) == (full, "pooled")
 
 
 def test_an_unknown_model_brings_names_that_are_near() -> None:
     with pytest.raises(UnknownModel, match=r"no model 'resnet81'\. Did you mean .*resnet"):
-        full_model_name("resnet81")
+        parse("resnet81")
 
 
 @pytest.mark.parametrize("name", ["qqqqqqqq", "", "."])
 def test_a_model_that_is_near_to_nothing_is_refused_all_the_same(name: str) -> None:
     with pytest.raises(UnknownModel, match=r"timm\.list_models"):
-        full_model_name(name)
+        parse(name)
 
 
 def test_an_unknown_tag_brings_the_tags_there_are() -> None:
-    with pytest.raises(UnknownModel, match=r"no weights 'nope'\. Its tags: .*a1_in1k.*tv_in1k"):
-        full_model_name("resnet50.nope")
+    with pytest.raises(UnknownModel, match=r"no layer 'nope'\. Its tags: .*a1_in1k.*tv_in1k"):
+        parse("resnet50.nope")
 
 
 def test_a_device_that_is_not_there_is_refused(small_model: str, weights: Path) -> None:

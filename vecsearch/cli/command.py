@@ -30,7 +30,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         envvar="VECSEARCH_MODEL",
-        help="A timm model, or a file made by `train autoencoder`. "
+        help="A timm model, also with a layer, such as resnet50.layer3 or vgg16.fc1; "
+        "or a file made by `train autoencoder`. "
         "Default: the collection's own; for a new one, resnet50.",
     ),
 ]

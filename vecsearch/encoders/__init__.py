@@ -1,10 +1,11 @@
 """Encoders turn pixels into vectors. Importing this loads no torch; using an encoder does."""
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +49,11 @@ class Identity:
     weights_sha256: str | None
     preprocessing: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The model, and the layer unless it is the one that the model alone means."""
+        return self.model if self.layer in {POOLED, LATENT} else f"{self.model}.{self.layer}"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -82,6 +88,10 @@ class Encoder(Protocol):
     @property
     def dimensions(self) -> int:
         """Numbers in one embedding."""
+
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """The layer's output for one picture, such as (1024, 14, 14), before it is averaged."""
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """Return the encoder's input, shape (channels, height, width); safe to call in threads.
@@ -134,6 +144,11 @@ class LazyEncoder:
         """See `Encoder`."""
         return self._loaded().dimensions
 
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """See `Encoder`."""
+        return self._loaded().layer_shape
+
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """See `Encoder`."""
         return self._loaded().prepare(pixels)
@@ -147,12 +162,14 @@ def load(model: str, weights: str | Path | None, *, device: str) -> Encoder:
     """Load an encoder.
 
     Args:
-        model: a timm model's name, or the path of an autoencoder's file.
+        model: a timm model's name, perhaps with a tag and a layer, or the path of an
+            autoencoder's file.
         weights: a safetensors file or a PyTorch state dict; None downloads them from the hub.
         device: "auto", "cpu", "cuda", …
 
     Raises:
         UnknownModel, WeightsUnavailable, WeightsMismatch: see `vecsearch.errors`.
+        EncoderError: the layer's output cannot be made a vector.
 
     """
     if is_file_name(model):
@@ -194,38 +211,43 @@ def for_collection(
         if weights is not None:
             load(model, weights, device=device)
         model, weights = AUTOENCODER, model
-    if model is not None and ALIASES.get(model, model) != stored.model:
+    if model is not None and model not in _names(stored):
         _require_same_model(name, model, stored)
     source = str(weights) if weights is not None else stored_weights.source
     unchanged = source is None
     if source is not None and os.path.isfile(source):  # noqa: PTH113 - a string from the database
         unchanged = file_sha256(source) == stored_weights.file_sha256
 
-    def load_same() -> Encoder:
-        if weights is None and source is not None and not Path(source).is_file():
-            raise WeightsUnavailable(
-                f"The weights of collection {name!r} were read from {source}, which is gone. "
-                f"Name the file's new place with {_flag(stored)} FILE."
-            )
-        encoder = (
-            load(source, None, device=device)
-            if stored.model == AUTOENCODER and source is not None
-            else load(stored.model, source, device=device)
-        )
-        if encoder.identity != stored:
-            if weights is None and source is not None:
-                raise WeightsMismatch(
-                    f"The weights file {source} has changed since collection {name!r} was made. "
-                    f"Name the original with {_flag(stored)} FILE, or ingest into a new "
-                    "--collection."
-                )
-            raise EncoderMismatch(_mismatch(name, encoder.identity, stored))
-        return encoder
-
-    lazy = LazyEncoder(load_same)
+    lazy = LazyEncoder(lambda: _load_same(name, stored, weights, source, device))
     if weights is not None and not unchanged:
         _ = lazy.identity
     return lazy
+
+
+def _load_same(
+    name: str, stored: Identity, weights: str | Path | None, source: str | None, device: str
+) -> Encoder:
+    """Load a collection's encoder from `source`, and compare it with the one that is stored."""
+    is_recorded = weights is None and source is not None
+    if is_recorded and not Path(str(source)).is_file():
+        raise WeightsUnavailable(
+            f"The weights of collection {name!r} were read from {source}, which is gone. "
+            f"Name the file's new place with {_flag(stored)} FILE."
+        )
+    encoder = (
+        load(source, None, device=device)
+        if stored.model == AUTOENCODER and source is not None
+        else load(f"{stored.model}.{stored.layer}", source, device=device)
+    )
+    if encoder.identity == stored:
+        return encoder
+    if is_recorded:
+        raise WeightsMismatch(
+            f"The weights file {source} has changed since collection {name!r} was made. "
+            f"Name the original with {_flag(stored)} FILE, or ingest into a new "
+            "--collection."
+        )
+    raise EncoderMismatch(_mismatch(name, encoder.identity, stored))
 
 
 def _not_known(name: str) -> Encoder:
@@ -239,6 +261,17 @@ def _not_known(name: str) -> Encoder:
 def is_file_name(model: str) -> bool:
     """Tell by its looks whether a --model value names a file rather than a timm model."""
     return model.endswith(".safetensors") or model.startswith(("/", "./", "../", "~"))
+
+
+def averaging(encoder: Encoder) -> str | None:
+    """Say what the encoder's layer gives, if it is more than the embedding holds."""
+    shape, identity = encoder.layer_shape, encoder.identity
+    if math.prod(shape) == encoder.dimensions:
+        return None
+    return (
+        f"Layer {identity.layer} of {identity.model} gives {' × '.join(map(str, shape))}, "
+        f"averaged to {encoder.dimensions:,} numbers."
+    )
 
 
 def unusable(embedding: "NDArray[np.float32]") -> str | None:
@@ -265,15 +298,22 @@ def _flag(stored: Identity) -> str:
     return "--model" if stored.model == AUTOENCODER else "--weights"
 
 
-def _require_same_model(name: str, model: str, stored: Identity) -> None:
-    full_name = model
-    if model != AUTOENCODER:
-        from vecsearch.encoders.timm import full_model_name
+def _names(stored: Identity) -> set[str]:
+    """Return the names of a model and its layer that can be told without timm."""
+    aliases = (alias for alias, model in ALIASES.items() if model == stored.model)
+    return {replace(stored, model=model).name for model in (stored.model, *aliases)}
 
-        full_name = full_model_name(model)
-    if full_name != stored.model:
+
+def _require_same_model(name: str, model: str, stored: Identity) -> None:
+    given = replace(stored, model=model, layer=LATENT)
+    if model != AUTOENCODER:
+        from vecsearch.encoders.timm_names import parse
+
+        full_model, layer = parse(model)
+        given = replace(stored, model=full_model, layer=layer)
+    if given != stored:
         raise EncoderMismatch(
-            f"Collection {name!r} was made by {stored.model}, and vectors of {full_name} cannot "
+            f"Collection {name!r} was made by {stored.name}, and vectors of {given.name} cannot "
             "be compared with it. Leave --model out, or use a collection of its own: "
             "--collection NAME"
         )
@@ -286,7 +326,7 @@ def _mismatch(name: str, given: Identity, stored: Identity) -> str:
         if getattr(given, field) != getattr(stored, field)
     ]
     return (
-        f"Collection {name!r} was made by {stored.model} with other {' and '.join(differing)}, "
+        f"Collection {name!r} was made by {stored.name} with other {' and '.join(differing)}, "
         "so the vectors cannot be compared. Use its own weights, or a collection of its own: "
         "--collection NAME"
     )

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from vecsearch import schema
-from vecsearch.encoders import AUTOENCODER, Identity, Weights
+from vecsearch.encoders import AUTOENCODER, LATENT, Identity, Weights
 from vecsearch.encoders.torch_support import choose_device, tensors_sha256
 from vecsearch.errors import InvalidInput, WeightsMismatch, WeightsUnavailable
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-LATENT = "latent"
 IMAGE_SIZE = 256
 VALIDATION_SHARE = 0.2
 TRAINING_BATCH_SIZE = 16
@@ -96,6 +95,7 @@ class AutoencoderEncoder:
         )
         self.weights = weights
         self.dimensions = model.architecture.latent
+        self.layer_shape: tuple[int, ...] = (self.dimensions,)
         self._size = model.architecture.image_size
         self._device = device
         self._encoder = model.encoder.eval().to(device)

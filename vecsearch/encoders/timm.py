@@ -1,7 +1,7 @@
-"""Any timm model as an encoder: its pooled features, its own preprocessing."""
+"""Any timm model as an encoder: one of its layers, its own preprocessing."""
 
-import difflib
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,57 +13,37 @@ import torch
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 
-from vecsearch.encoders import ALIASES, AUTOENCODER, Identity, Weights
+from vecsearch.encoders import POOLED, Identity, Weights
+from vecsearch.encoders.timm_names import FC1, FC1_MODULE, parse
 from vecsearch.encoders.torch_support import choose_device, tensors_sha256
-from vecsearch.errors import UnknownModel, WeightsMismatch, WeightsUnavailable
+from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-POOLED = "pooled"
 HUB_TIMEOUT_S = 10.0
 
 
-def full_model_name(model: str) -> str:
-    """Return a timm model's name with the tag of its weights: resnet18 is resnet18.a1_in1k.
-
-    Raises:
-        UnknownModel: timm has no such model or tag.
-
-    """
-    model = ALIASES.get(model, model)
-    if model == AUTOENCODER:
-        raise UnknownModel(
-            "An autoencoder is a file. Train one with vecsearch train autoencoder FOLDER, "
-            "then name it: --model FILE.safetensors"
-        )
-    architecture, _, tag = model.partition(".")
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models()."
-        raise UnknownModel(f"timm has no model {architecture!r}. {hint}")
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
-    if not tag:
-        default = timm.get_pretrained_cfg(architecture)
-        tag = (default.tag if default is not None else None) or ""
-    elif tag not in tags:
-        known = ", ".join(tags) or "none"
-        raise UnknownModel(f"timm's {architecture} has no weights {tag!r}. Its tags: {known}.")
-    return f"{architecture}.{tag}" if tag else architecture
-
-
 class TimmEncoder:
-    """A timm model without its classifier. See `vecsearch.encoders.Encoder`."""
+    """A layer of a timm model, averaged to a vector. See `vecsearch.encoders.Encoder`.
+
+    Maps are averaged over height and width, token sequences over tokens.
+    """
 
     def __init__(
-        self, model: torch.nn.Module, name: str, weights: Weights, device: torch.device
+        self,
+        model: torch.nn.Module,
+        name: str,
+        layer: str,
+        weights: Weights,
+        device: torch.device,
     ) -> None:
         # Preprocessing belongs to the weights: create_transform's own defaults differ.
         config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
         self.identity = Identity(
             model=name,
-            layer=POOLED,
+            layer=layer,
             weights_sha256=tensors_sha256(model.state_dict()),
             preprocessing={
                 key: list(value) if isinstance(value, tuple) else value
@@ -74,20 +54,26 @@ class TimmEncoder:
         self._device = device
         self._transform = create_transform(**config, is_training=False)
         self._model = model.eval().to(memory_format=torch.channels_last).to(device)
-        self._input_size = tuple(config["input_size"])
-        self.dimensions = self.embed(np.zeros((1, *self._input_size), np.float32)).shape[1]
+        self._one_at_a_time = threading.Lock()
+        # Of two pictures: a layer that works on windows or on none gives another number of outputs.
+        output = self._output(np.zeros((2, *config["input_size"]), np.float32))
+        self.layer_shape = tuple(output.shape[1:])
+        self._averaged = self._axes(output, config["input_size"])
+        self.dimensions = self._average(output).shape[1]
 
     @classmethod
     def load(cls, model: str, weights: str | Path | None, *, device: str) -> "TimmEncoder":
         """Load a model by name, from the hub or from a file. See `vecsearch.encoders.load`."""
-        name = full_model_name(model)
+        name, layer = parse(model)
         target = choose_device(device)
+        # Zero classes take the classifier away, and the layer that is asked for with it.
+        options: dict[str, Any] = {} if _is_of_head(layer, name) else {"num_classes": 0}
         if weights is None:
-            return cls(_from_hub(name), name, Weights(None, None), target)
+            return cls(_from_hub(name, options), name, layer, Weights(None, None), target)
         path = Path(weights).absolute()
-        module = timm.create_model(name, pretrained=False, num_classes=0)
-        _load_file(module, name, path)
-        return cls(module, name, Weights.of_file(path), target)
+        module = timm.create_model(name, pretrained=False, **options)
+        _load_file(module, name, path, unwanted=_classifiers(name) if options else [])
+        return cls(module, name, layer, Weights.of_file(path), target)
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """Apply the model's own resize, crop and normalisation."""
@@ -95,16 +81,77 @@ class TimmEncoder:
         return array
 
     def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Return pooled features, shape (n, dimensions)."""
+        """Return the layer's output as vectors, shape (n, dimensions)."""
+        features: NDArray[np.float32] = self._average(self._output(batch)).float().cpu().numpy()
+        return features
+
+    def _output(self, batch: "NDArray[np.float32]") -> torch.Tensor:
+        """Return the layer's output, shape (n, …)."""
         with torch.inference_mode():
             inputs = torch.from_numpy(batch).to(
                 self._device, memory_format=torch.channels_last, non_blocking=True
             )
-            features: NDArray[np.float32] = self._model(inputs).float().cpu().numpy()
-        return features.reshape(len(batch), -1)
+            if self.identity.layer == POOLED:
+                pooled: torch.Tensor = self._model(inputs)
+                return pooled.reshape(len(batch), -1)
+            outputs = self._outputs_of_layer(inputs)
+        match outputs:
+            case [torch.Tensor() as output] if output.ndim > 1 and len(output) == len(batch):
+                return output
+            case [output]:
+                raise self._unusable(_described(output))
+        raise self._unusable(f"{len(outputs)} outputs" if outputs else "nothing")
+
+    def _outputs_of_layer(self, inputs: torch.Tensor) -> list[Any]:
+        """Return what the layer gives in one pass, once for each time it is used."""
+        outputs: list[Any] = []
+
+        def keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+            # A copy: the activation that follows may work in place.
+            outputs.append(output.clone() if isinstance(output, torch.Tensor) else output)
+
+        layer = self.identity.layer
+        module = self._model.get_submodule(FC1_MODULE if layer == FC1 else layer)
+        # The hook would hear a second thread's pass, too.
+        with self._one_at_a_time, module.register_forward_hook(keep):
+            self._model(inputs)
+        return outputs
+
+    def _axes(self, output: torch.Tensor, input_size: tuple[int, int, int]) -> tuple[int, ...]:
+        """Return the axes of height and width, or of tokens."""
+        match output.shape[1:]:
+            case (_,):
+                return ()
+            case (_, _):
+                return (1,)
+            case (first, second, third):
+                channels_last = getattr(self._model, "output_fmt", "") == "NHWC"
+                if input_size[1] != input_size[2] or first == second == third:
+                    return (1, 2) if channels_last else (2, 3)
+                # A square picture's map is square: a layer may differ from its model's format.
+                if second == third:
+                    return (2, 3)
+                if first == second:
+                    return (1, 2)
+        raise self._unusable(_described(output))
+
+    def _average(self, output: torch.Tensor) -> torch.Tensor:
+        return output.mean(self._averaged) if self._averaged else output
+
+    def _unusable(self, given: str) -> EncoderError:
+        return EncoderError(
+            f"Layer {self.identity.layer} of {self.identity.model} gives {given} for 2 pictures, "
+            "where a vector, a map or a sequence of tokens for each is needed. Name another layer."
+        )
 
 
-def _from_hub(name: str) -> torch.nn.Module:
+def _described(output: Any) -> str:
+    if not isinstance(output, torch.Tensor):
+        return f"a {type(output).__name__}"
+    return " × ".join(map(str, output.shape)) or "a number"
+
+
+def _from_hub(name: str, options: dict[str, Any]) -> torch.nn.Module:
     hint = (
         "Pass a weights file instead, --weights FILE (safetensors or a PyTorch state dict), "
         "or train an encoder that needs none: vecsearch train autoencoder FOLDER"
@@ -115,7 +162,7 @@ def _from_hub(name: str) -> torch.nn.Module:
     if config.hf_hub_id and not _is_cached(config.hf_hub_id):
         _require_hub(name, hint)
     try:
-        model: torch.nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+        model: torch.nn.Module = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises its own, its HTTP library's and OSError
         raise WeightsUnavailable(
             f"The weights of {name} cannot be downloaded: {_first_line(error)}. {hint}"
@@ -147,12 +194,10 @@ def _require_hub(name: str, hint: str) -> None:
         ) from error
 
 
-def _load_file(model: torch.nn.Module, name: str, path: Path) -> None:
+def _load_file(model: torch.nn.Module, name: str, path: Path, unwanted: list[str]) -> None:
     tensors = _read_tensors(path)
-    classifiers = _classifier_prefixes(name)
-    kept = {
-        key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(classifiers))
-    }
+    prefixes = tuple(f"{module}." for module in unwanted)
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefixes)}
     wanted = model.state_dict()
     needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
     missing = sorted(needed - kept.keys())
@@ -196,11 +241,16 @@ def _read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
     return tensors
 
 
-def _classifier_prefixes(name: str) -> list[str]:
+def _classifiers(name: str) -> list[str]:
+    """Return the modules that a model without classes lacks."""
     config = timm.get_pretrained_cfg(name)
     classifier = (config.classifier if config is not None else None) or ()
-    names = [classifier] if isinstance(classifier, str) else list(classifier)
-    return [f"{prefix}." for prefix in names]
+    return [classifier] if isinstance(classifier, str) else list(classifier)
+
+
+def _is_of_head(layer: str, name: str) -> bool:
+    """Tell whether a layer is the classifier, holds it or shares a head with it."""
+    return layer.partition(".")[0] in {part.partition(".")[0] for part in _classifiers(name)}
 
 
 def _first_line(error: BaseException) -> str:

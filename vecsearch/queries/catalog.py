@@ -40,6 +40,7 @@ class CollectionStatus:
     """A collection's size and the state of its index.
 
     Attributes:
+        model: the encoder's model, and its layer if that is not the pooled one.
         images: rows.
         errors: files that could not be ingested.
         table_bytes: rows and embeddings, without indexes.
@@ -136,7 +137,7 @@ def create_collection(
     schema.require_collection_name(name)
     if dimensions > schema.MAX_DIMENSIONS:
         raise InvalidInput(
-            f"{identity.model} makes {dimensions:,} numbers a picture, and pgvector stores "
+            f"{identity.name} makes {dimensions:,} numbers a picture, and pgvector stores "
             f"{schema.MAX_DIMENSIONS:,} at most. Use another --model."
         )
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)))
@@ -206,7 +207,7 @@ def _status(connection: sa.Connection, collection: Collection) -> CollectionStat
     ).one()
     return CollectionStatus(
         name=collection.name,
-        model=collection.identity.model,
+        model=collection.identity.name,
         dimensions=collection.dimensions,
         metric=collection.default_metric,
         images=row.images,

@@ -1,0 +1,52 @@
+"""A collection made by a layer, from its first ingest to a query."""
+
+from pathlib import Path
+
+import pytest
+from support import PixelEncoder, ingest, once
+
+from vecsearch.encoders import LazyEncoder
+from vecsearch.errors import EncoderMismatch, InvalidInput
+from vecsearch.ingest import Progress
+from vecsearch.library import Library
+
+NOTE = "Layer layer2 of test_resnet.r160_in1k gives 48 × 20 × 20, averaged to 48 numbers."
+
+
+@once
+def test_a_new_collection_of_a_layer_says_its_shape_once_and_remembers_the_layer(
+    library: Library, photos: Path, weights: Path
+) -> None:
+    steps: list[Progress] = []
+    model = "test_resnet.layer2"
+    library.ingest([photos / "cats"], model=model, weights=weights, on_progress=steps.append)
+    assert [note for step in steps for note in step.notes] == [NOTE]
+    steps.clear()
+    library.ingest([photos], on_progress=steps.append)
+    assert steps[-1].summary.added == 6
+    assert steps[-1].notes == ()
+    [collection] = library.collections()
+    assert (collection.model, collection.dimensions) == ("test_resnet.r160_in1k.layer2", 48)
+    cat = photos / "cats" / "01.png"
+    # As bytes of another file, so that the encoder is asked and not the table.
+    [nearest] = library.query(cat.read_bytes() + b"\0", k=1, model=model).hits
+    assert nearest.path == str(cat)
+    assert nearest.distance < 0.001
+    with pytest.raises(EncoderMismatch, match=r"r160_in1k\.layer2, and vectors of test_resnet"):
+        library.query(cat, model="test_resnet")
+    with pytest.raises(InvalidInput, match=r"by test_resnet\.r160_in1k\.layer2 in collection"):
+        library.query(cat, metric="nope")
+
+
+@once
+def test_the_shape_is_not_asked_for_when_nothing_is_embedded(
+    library: Library, photos: Path
+) -> None:
+    def load() -> PixelEncoder:
+        raise AssertionError("the encoder was loaded")
+
+    steps: list[Progress] = []
+    ingest(library.engine, [photos], LazyEncoder(load), progress=steps, dry_run=True)
+    ingest(library.engine, [photos], PixelEncoder())
+    ingest(library.engine, [photos], LazyEncoder(load), progress=steps)
+    assert all(step.notes == () for step in steps)
