@@ -26,6 +26,7 @@ DATABASE = "vecsearch"
 POSTGRES_VERSION = 18
 # Crash recovery replays up to max_wal_size; pg_ctl's own patience (10 s) is too short for that.
 START_TIMEOUT_S = 600.0
+RELAUNCH_AFTER_S = 1.0
 APPEAR_TIMEOUT_S = 10.0
 # pg_ctl hands the path of the log to a shell; libpq takes a comma for a list of hosts.
 UNQUOTABLE = frozenset('",\\$`\n')
@@ -184,10 +185,16 @@ def _wait(server: Any) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     # A moment passes before a server that was just launched has written its file.
     appears_by = time.monotonic() + APPEAR_TIMEOUT_S
+    again_at = time.monotonic() + RELAUNCH_AFTER_S
     while (info := _info(server)) is None or not info.is_running() or info.status != "ready":
         now = time.monotonic()
-        if now > deadline or (now > appears_by and not _is_running(server)):
+        is_there = _is_running(server)
+        if now > deadline or (now > appears_by and not is_there):
             raise RuntimeError("it was launched, and is not there")
+        if now > again_at and not is_there:
+            # It gives up while children of one that was killed still hold their memory.
+            _launch(server)
+            again_at = now + RELAUNCH_AFTER_S
         time.sleep(0.01)
 
 
