@@ -67,6 +67,7 @@ class Answer:
         sql: the statement that ran, with its settings, ready for psql.
         plan: Postgres' plan for it.
         uses_index: whether the HNSW index served it, or every row was compared.
+        metric: what distances are.
 
     """
 
@@ -74,6 +75,7 @@ class Answer:
     sql: str
     plan: str
     uses_index: bool
+    metric: str
 
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
@@ -206,7 +208,7 @@ class Library:
                 connection, stored, encoder, query, max_pixels=self.settings.max_pixels
             )
             hits, ran = nearest.nearest(connection, planned)
-            return Answer(hits, nearest.script(ran), *nearest.explain(connection, ran))
+            return Answer(hits, nearest.script(ran), *nearest.explain(connection, ran), ran.metric)
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""
