@@ -1,5 +1,6 @@
 """How sheets are drawn and saved."""
 
+import errno
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,7 @@ ODD = [
     r"$x_1$ \frac{a}{b} $\undefined$",
     "写真 صورة 🐈 \u200d \ue000 \udcff \x07",
     "%s {0} <b>&amp;",
+    "\u0301 e\u0301 a\u20dd \ue000\u0301 क्षि a\ufe0f\u200d",
 ]
 
 
@@ -180,6 +182,9 @@ def test_words_are_not_taken_for_mathematics() -> None:
 def test_a_character_that_no_font_has_is_marked() -> None:
     assert canvas.drawable("cat \ue000") == "cat \ufffd"
     assert canvas.drawable("Ünïcode – Ελλ") == "Ünïcode – Ελλ"
+    assert canvas.drawable("e\u0301te\u0301") == "été"
+    # A mark that no font has takes its letter with it: one font draws both.
+    assert canvas.drawable("a\U0001e8d0b") == "\ufffdb"
 
 
 def test_a_long_line_is_shortened_in_its_middle_to_the_longest_that_fits() -> None:
@@ -333,6 +338,21 @@ def test_what_a_format_cannot_hold_is_refused_and_the_old_file_stays(tmp_path: P
         save_picture(canvas.Canvas(20, 17_000).figure, file)
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_and_no_other(
+    small: Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "sheet.png"
+    file.write_bytes(b"old")
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InvalidInput, match="No space left on device"):
+        save_picture(small, file)
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_a_link_stays_a_link(small: Figure, tmp_path: Path) -> None:

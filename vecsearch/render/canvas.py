@@ -4,6 +4,7 @@ matplotlib draws it, by its object API alone: nothing of it is global, so nobody
 """
 
 import math
+import unicodedata
 from bisect import bisect_left
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,8 @@ INK, SOFT, GREY, MOUNT = "#111827", "#6b7280", "#d1d5db", "#f3f4f6"
 BLUE, GREEN, RED = "#2563eb", "#15803d", "#dc2626"
 
 Weight = Literal["normal", "bold"]
+# Unicode's categories of what is drawn with the letter before it.
+_MARKS = frozenset({"Mn", "Mc", "Me", "Cf"})
 # matplotlib ships the first; the others write what it cannot, where they are installed.
 _FAMILIES = (
     "DejaVu Sans",
@@ -138,10 +141,20 @@ _PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 
 def drawable(text: str, weight: Weight = "normal") -> str:
-    """Return the text on one line, with � for each character that no installed font has."""
-    known = _characters(weight)
-    line = " ".join(text.split())
-    return "".join(letter if ord(letter) in known else "\ufffd" for letter in line)
+    """Return the text on one line, with � for what no installed font has."""
+    fonts = _characters(weight)
+    clusters: list[str] = []
+    # Composed: some systems take file names apart into letters and accents.
+    for letter in unicodedata.normalize("NFC", " ".join(text.split())):
+        if clusters and unicodedata.category(letter) in _MARKS:
+            clusters[-1] += letter
+        else:
+            clusters.append(letter)
+    # One font draws a letter and the marks on it.
+    return "".join(
+        cluster if any(font.issuperset(map(ord, cluster)) for font in fonts) else "\ufffd"
+        for cluster in clusters
+    )
 
 
 def _middle_out(line: str, kept: int) -> str:
@@ -166,9 +179,9 @@ def _families() -> tuple[str, ...]:
 
 
 @cache
-def _characters(weight: Weight) -> frozenset[int]:
+def _characters(weight: Weight) -> tuple[frozenset[int], ...]:
     fonts = (
         font_manager.findfont(FontProperties(family=family, weight=weight))
         for family in _families()
     )
-    return frozenset().union(*(font_manager.get_font(font).get_charmap() for font in fonts))
+    return tuple(frozenset(font_manager.get_font(font).get_charmap()) for font in fonts)
