@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from vecsearch.encoders import Encoder, Identity, Weights
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.library import Library
 from vecsearch.queries import catalog, writes
+from vecsearch.queries.nearest import Hit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +52,26 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
 
 # For a test whose outcome no kind of server changes: one kind is enough.
 once = pytest.mark.parametrize("server_url", ["embedded-18"], indirect=True, scope="session")
+
+
+def hit(rank: int, path: Path, **fields: Any) -> Hit:
+    """Return a hit as a query answers with, at a distance of rank/100."""
+    plain: dict[str, Any] = {
+        "id": uuid.UUID(int=rank),
+        "distance": rank / 100,
+        "similarity": 1 - rank / 100,
+        "label": path.parent.name,
+        "width": 64,
+        "height": 48,
+        "format": "PNG",
+        "file_size": 100,
+        "modified_at": datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC),
+        "taken_at": None,
+        "latitude": None,
+        "longitude": None,
+        "metadata": {},
+    }
+    return Hit(rank=rank, path=str(path), **plain | fields)
 
 
 class PixelEncoder:

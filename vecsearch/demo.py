@@ -103,6 +103,7 @@ def run(
                 query,
                 answer.hits,
                 title=f"The nearest to {family}/00.png of {len(FAMILIES) * PER_FAMILY} pictures",
+                metric=answer.metric,
                 max_pixels=library.settings.max_pixels,
             )
     assert sheet is not None  # noqa: S101 - for the type checker: there are families

@@ -119,6 +119,9 @@ def test_questions(ingested: Run, photos: Path, tmp_path: Path) -> None:
     assert "names no picture format" in message(
         ingested, "query", query, "--plot", tmp_path / "sheet.xyz"
     )
+    assert "not named as a page" in message(
+        ingested, "query", query, "--html", tmp_path / "page.png"
+    )
 
 
 def test_wrong_usage_exits_2(vecsearch: Run) -> None:

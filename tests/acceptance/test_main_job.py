@@ -104,6 +104,26 @@ def test_the_contact_sheet_is_drawn(ingested: Run, photos: Path, tmp_path: Path)
         assert sheet.width > sheet.height > 500
 
 
+def test_the_page_is_written_beside_the_sheet_and_the_rows(
+    ingested: Run, photos: Path, tmp_path: Path
+) -> None:
+    page, sheet = tmp_path / "page.html", tmp_path / "sheet.pdf"
+    finished = ingested(
+        "query", photos / "cats/01.png", "-k", "3", "--html", page, "--plot", sheet, "-f", "paths"
+    )
+    assert finished.stderr == f"Drew {sheet}\nWrote {page}\n"
+    assert sheet.read_bytes().startswith(b"%PDF")
+    written = page.read_text()
+    assert len(finished.stdout.splitlines()) == 3
+    assert written.count("data:image/webp;base64,") == 4
+    assert "SET LOCAL" in written
+    # Asked for the SQL instead of the rows, it still writes what else it was asked for.
+    page.unlink()
+    identity = json.loads(ingested("query", photos / "cats/01.png", "-k", "1").stdout)["id"]
+    ingested("query", "--id", identity, "--show-sql", "--html", page)
+    assert "cats/<wbr>01.png" in page.read_text()
+
+
 def test_the_shown_sql_runs_in_psql(ingested: Run, photos: Path, tmp_path: Path) -> None:
     query = [str(photos / "cats/01.png"), "--where", "path LIKE '%/cats/%'", "-k", "4"]
     expected = ingested("query", *query, "-f", "paths").stdout

@@ -25,6 +25,7 @@ KEEPERS = {
     "huggingface_hub": {"encoders"},
     "pyarrow": {"exchange"},
     "alembic": {"migrate"},
+    "matplotlib": {"render"},
     "typer": {"cli"},
 }
 
@@ -123,10 +124,11 @@ def test_every_keeper_still_imports_what_it_keeps() -> None:
 def test_the_library_is_imported_without_torch() -> None:
     loaded = loaded_by("import vecsearch.library")
     assert "sqlalchemy" in loaded
-    assert not loaded & {"torch", "timm", "torchvision", "safetensors", "alembic"}
+    assert not loaded & {"torch", "timm", "torchvision", "safetensors", "alembic", "matplotlib"}
 
 
 def test_the_command_line_is_imported_without_torch_or_sqlalchemy() -> None:
     loaded = loaded_by("import vecsearch.cli")
     assert "typer" in loaded
-    assert not loaded & {"torch", "timm", "torchvision", "safetensors", "sqlalchemy", "numpy"}
+    heavy = {"torch", "timm", "torchvision", "safetensors", "sqlalchemy", "numpy"}
+    assert not loaded & (heavy | {"matplotlib", "jinja2"})

@@ -80,6 +80,13 @@ def query(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the query and the hits to this file, too."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write the hits, their thumbnails and the SQL to this page, too.",
+        ),
+    ] = None,
     model: Model = None,
     weights: Weights = None,
     format_: OutputFormat = None,
@@ -89,12 +96,9 @@ def query(
     An image that is in the collection is found by its content and its stored vector is used, so
     the answer comes at once.
     """
-    from vecsearch.render import sheets
-
     if (image is None) == (id_ is None):
         raise typer.BadParameter("Give an IMAGE, - for standard input, or --id ID.")
-    if plot is not None:
-        sheets.require_picture_file(plot)
+    _require_files(plot, html)
     source: Path | bytes | None = None
     if image is not None:
         source = sys.stdin.buffer.read() if image == "-" else Path(image)
@@ -113,9 +117,12 @@ def query(
             exact=exact,
             exclude_self=exclude_self,
         )
-        drawn_query = source
-        if plot is not None and id_ is not None:
-            drawn_query = Path(library.image_path(id_, collection=collection))
+        shown = source
+        if id_ is not None and (plot, html) != (None, None):
+            shown = Path(library.image_path(id_, collection=collection))
+    # Before the rows, so that `| head` cannot end it.
+    if shown is not None:
+        _picture(shown, answer, collection, settings.max_pixels, plot=plot, html=html)
     if show_sql:
         typer.echo(answer.sql)
         return
@@ -125,15 +132,6 @@ def query(
         return
     for note in _notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)):
         say(note)
-    if plot is not None and drawn_query is not None:
-        sheet = sheets.contact_sheet(
-            drawn_query,
-            answer.hits,
-            title=f"Nearest in {collection}",
-            max_pixels=settings.max_pixels,
-        )
-        sheets.save_picture(sheet, plot)
-        say(f"Drew {plot}")
     write_rows(
         answer.hits,
         format_,
@@ -267,6 +265,49 @@ def _how(answer: "Answer") -> str:
     return (
         f"{answer.candidates:,} candidates by cosine, found {by}; then ranked by {answer.metric}."
     )
+
+
+def _require_files(plot: Path | None, html: Path | None) -> None:
+    from vecsearch.render import saving
+
+    if plot is not None:
+        saving.require_picture_file(plot)
+    if html is not None:
+        saving.require_report_file(html)
+
+
+def _picture(
+    query: Path | bytes,
+    answer: "Answer",
+    collection: str,
+    max_pixels: int,
+    *,
+    plot: Path | None,
+    html: Path | None,
+) -> None:
+    """Draw the answer to the files that were asked for."""
+    from vecsearch.render import saving
+
+    if plot is not None:
+        from vecsearch.render import sheets
+
+        sheet = sheets.contact_sheet(
+            query,
+            answer.hits,
+            title=f"Nearest in {collection}",
+            metric=answer.metric,
+            max_pixels=max_pixels,
+        )
+        saving.save_picture(sheet, plot)
+        say(f"Drew {plot}")
+    if html is not None:
+        from vecsearch.render import report
+
+        page = report.html_report(
+            query, answer, collection=collection, metric=answer.metric, max_pixels=max_pixels
+        )
+        report.save_report(page, html)
+        say(f"Wrote {html}")
 
 
 def _field_names(name: str) -> list[str]:

@@ -109,12 +109,12 @@ def compare(
     Both are asked the same questions about the images that both hold: precision and mAP from
     labels, how many neighbours they agree on, the time of a query and the size of a row.
     """
-    from vecsearch.render import sheets
+    from vecsearch.render import saving
     from vecsearch.terminal import steps_progress
 
     require_object_format(format_)
     if plot is not None:
-        sheets.require_picture_file(plot)
+        saving.require_picture_file(plot)
     with open_library(settings) as library, steps_progress() as progress:
         result = library.compare(
             one,
@@ -127,15 +127,15 @@ def compare(
             on_progress=progress,
         )
     if plot is not None:
-        sheet = sheets.comparison_sheet(
-            [
-                sheets.Comparison(Path(example.path), example.answers, example.correct)
-                for example in result.examples
-            ],
-            title=f"{one} and {other}: the {k} nearest",
-            max_pixels=settings.max_pixels,
-        )
-        sheets.save_picture(sheet, plot)
+        from vecsearch.render import sheets
+
+        strips = [
+            sheets.Comparison(Path(each.path), each.answers, each.correct, each.label)
+            for each in result.examples
+        ]
+        title = f"{one} and {other}: the {k} nearest"
+        sheet = sheets.comparison_sheet(strips, title=title, max_pixels=settings.max_pixels)
+        saving.save_picture(sheet, plot)
         say(f"Drew {plot}")
     table = result.as_dict()
     rows = [tuple(side.values()) for side in table["collections"]]

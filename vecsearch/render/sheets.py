@@ -1,137 +1,378 @@
-"""Contact sheets: pictures of results."""
+"""Sheets of pictures: what a query found, what an autoencoder learned, two answers compared."""
 
-import io
 import math
-import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from vecsearch import images
-from vecsearch.errors import InvalidInput
+from vecsearch.images import Unreadable
+from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
+from vecsearch.render.saving import picture_format, require_picture_file, save_picture
+from vecsearch.render.thumbnails import fit, thumbnails
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
     from vecsearch.queries.nearest import Hit
 
-TILE = 224
-CAPTION = 44
-MARGIN = 16
-COLUMNS = 6
+__all__ = [
+    "Comparison",
+    "comparison_sheet",
+    "contact_sheet",
+    "picture_format",
+    "require_picture_file",
+    "save_picture",
+    "training_sheet",
+]
+
+# All in pixels.
+TILE = 320
+GAP = 32
+CAPTION = 88
+MARGIN = 72
+HEADER = 128
+# The shape of a slide.
+SHAPE = 16 / 9
+HUGE = 1e6
+# Up to so many, the query is as small as its hits.
+FEW_HITS = 2
+MOST_HITS = 300
+# A comparison's.
+STRIP_TILE = 240
+STRIP_CAPTION = 72
+NAMES = 360
+MOST_QUERIES, MOST_ANSWERS = 12, 12
+# A training's.
+PAIR_TILE = 224
+PLOT_HEIGHT = 640
+MOST_PAIRS = 12
+
+METRICS = {
+    "cosine": "cosine distance; similarity (sim.) is 1 − distance",
+    "l2": "Euclidean distance (L2)",
+    "l1": "city-block distance (L1)",
+    "ip": "negative inner product",
+    "chi2": "chi-squared distance",
+}
+
+
+class Epoch(Protocol):
+    """One pass of a training."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def training_loss(self) -> float: ...
+    @property
+    def validation_loss(self) -> float: ...
+    @property
+    def best(self) -> bool: ...
 
 
 def contact_sheet(
-    query: Path | bytes, hits: "Sequence[Hit]", *, title: str, max_pixels: int
-) -> "Picture":
-    """Draw the query, then each hit with its rank, distance and file name.
+    query: Path | bytes, hits: "Sequence[Hit]", *, title: str, metric: str, max_pixels: int
+) -> "Figure":
+    """Draw the query, large, then each hit with its rank, distance, similarity and file.
 
-    A hit whose file cannot be read is drawn as a grey tile that says so.
+    A hit whose file cannot be read is a grey tile that says so. Of more hits than `MOST_HITS`
+    the first are drawn, and the sheet says that.
     """
-    import PIL.Image
-    from PIL import ImageDraw, ImageFont
+    drawn = hits[:MOST_HITS]
+    columns, rows, span = _grid(len(drawn))
+    across, down = TILE + GAP, TILE + CAPTION + GAP
+    sheet = Canvas(2 * MARGIN + columns * across - GAP, 2 * MARGIN + HEADER + rows * down - GAP)
+    by = METRICS.get(metric, metric)
+    if len(drawn) < len(hits):
+        found = f"The first {len(drawn)} of {len(hits):,} hits by {by}; the others are not drawn"
+    elif hits:
+        found = f"The {len(hits)} nearest by {by}" if len(hits) > 1 else f"The nearest by {by}"
+    else:
+        found = "No image matches"
+    _head(sheet, title, found)
 
-    columns = min(COLUMNS, max(len(hits), 1) + 1)
-    rows = math.ceil((len(hits) + 1) / columns)
-    cell = (TILE + MARGIN, TILE + CAPTION + MARGIN)
-    header = 44
-    sheet = PIL.Image.new(
-        "RGB", (columns * cell[0] + MARGIN, rows * cell[1] + MARGIN + header), "white"
+    top = MARGIN + HEADER
+    width, height = TILE + (span - 1) * across, TILE + (span - 1) * down
+    (picture,) = thumbnails([query], width, height, max_pixels=max_pixels)
+    _tile(sheet, (MARGIN, top), (width, height), picture, frame=BLUE)
+    _query_caption(sheet, MARGIN, top + height, width, query)
+    cells = [
+        (column, row)
+        for row in range(rows)
+        for column in range(columns)
+        if column >= span or row >= span
+    ]
+    pictures = thumbnails((Path(hit.path) for hit in drawn), TILE, TILE, max_pixels=max_pixels)
+    for (column, row), hit, picture in zip(cells, drawn, pictures, strict=False):
+        x, y = MARGIN + column * across, top + row * down
+        _tile(sheet, (x, y), (TILE, TILE), picture)
+        _hit_caption(sheet, x, y + TILE, hit)
+    return sheet.figure
+
+
+def _grid(hits: int) -> tuple[int, int, int]:
+    """Return columns, rows, and how many of each the query's corner spans.
+
+    They are what looks most like a slide and leaves few cells empty.
+    """
+    span = 2 if hits > FEW_HITS else 1
+    cells = hits + span**2
+
+    def rows(columns: int) -> int:
+        return max(span, math.ceil(cells / columns))
+
+    def cost(columns: int) -> float:
+        width = columns * (TILE + GAP)
+        height = rows(columns) * (TILE + CAPTION + GAP) + HEADER
+        empty = columns * rows(columns) - cells
+        return abs(math.log(width / height / SHAPE)) + empty / cells
+
+    columns = min(range(FEW_HITS + 1, FEW_HITS + 1 + cells), key=cost)
+    return columns, rows(columns), span
+
+
+def _head(sheet: Canvas, title: str, below: str) -> None:
+    width = sheet.width - 2 * MARGIN
+    sheet.text(MARGIN, MARGIN + 36, title, size=52, width=width, weight="bold")
+    sheet.text(MARGIN, MARGIN + 84, below, size=28, width=width, colour=SOFT)
+
+
+def _tile(
+    sheet: Canvas,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    picture: "Picture | Unreadable",
+    frame: str | None = None,
+) -> None:
+    """Draw a picture in the middle of a box, or why there is none."""
+    (x, y), (width, height) = corner, size
+    if isinstance(picture, Unreadable):
+        sheet.block(x, y, width, height, GREY)
+        reason = textwrap.wrap(picture.reason, 30, max_lines=4, placeholder="…")
+        for line, text in enumerate(["The file cannot be read", *reason]):
+            sheet.text(
+                x + width // 2,
+                y + height // 2 + 30 * (line - len(reason) // 2),
+                text,
+                size=18 if line else 20,
+                width=width - 16,
+                align="center",
+            )
+    else:
+        sheet.block(x, y, width, height, MOUNT)
+        sheet.picture(x + (width - picture.width) // 2, y + (height - picture.height) // 2, picture)
+    if frame is not None:
+        sheet.frame(x, y, width, height, frame)
+
+
+def _query_caption(sheet: Canvas, x: int, y: int, width: int, query: Path | bytes) -> None:
+    sheet.text(x, y + 40, "Query", size=26, width=width, colour=BLUE, weight="bold")
+    if isinstance(query, Path):
+        sheet.text(x, y + 74, _short_path(query), size=22, width=width, colour=SOFT)
+
+
+def _hit_caption(sheet: Canvas, x: int, y: int, hit: "Hit") -> None:
+    y += 40
+    rank = sheet.text(x, y, str(hit.rank), size=26, width=TILE, weight="bold")
+    sheet.text(x + rank + 14, y, distance_words(hit.distance), size=26, width=TILE - rank - 14)
+    if hit.similarity is not None:
+        similarity = f"sim. {hit.similarity:.4f}"
+        sheet.text(x + TILE, y, similarity, size=22, width=TILE // 2, colour=SOFT, align="right")
+    sheet.text(x, y + 34, _short_path(Path(hit.path)), size=22, width=TILE, colour=SOFT)
+
+
+def distance_words(distance: float) -> str:
+    """Return a distance as short as a caption is: four decimals, or five digits of a huge one."""
+    return f"{distance:.4f}" if abs(distance) < HUGE else f"{distance:.4e}"
+
+
+def _short_path(path: Path) -> str:
+    """Return the file's name after its folder's: files of many folders share their names."""
+    return "/".join(part.strip("/") for part in path.absolute().parts[-2:])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One query and what each collection answers.
+
+    Attributes:
+        query: the picture's file.
+        answers: hits by the collection's name, nearest first.
+        correct: for each of those hits, whether it is what was looked for; None: nobody knows.
+        label: what the query shows, if that is known.
+
+    """
+
+    query: Path
+    answers: "Mapping[str, Sequence[Hit]]"
+    correct: Mapping[str, Sequence[bool]] | None = None
+    label: str | None = None
+
+
+def comparison_sheet(rows: Sequence[Comparison], *, title: str, max_pixels: int) -> "Figure":
+    """Draw each query beside one strip of hits a collection.
+
+    Where it is known which hits are correct, those have a green frame and a tick, the others a
+    red one and a cross. Of more than `MOST_QUERIES` queries, or `MOST_ANSWERS` hits to one, the
+    first are drawn, and the sheet says that.
+    """
+    drawn = rows[:MOST_QUERIES]
+    most = max((len(hits) for row in rows for hits in row.answers.values()), default=0)
+    columns = min(most, MOST_ANSWERS)
+    across, down = STRIP_TILE + GAP, STRIP_TILE + STRIP_CAPTION
+    strips = sum(max(len(row.answers), 1) for row in drawn)
+    left = MARGIN + TILE + GAP + NAMES
+    sheet = Canvas(
+        max(left + columns * across, 4 * TILE) + MARGIN - GAP,
+        2 * MARGIN + HEADER + strips * down + (len(drawn) - 1) * GAP,
     )
-    draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(18), ImageFont.load_default(14)
-    draw.text((MARGIN, MARGIN), _fit(draw, title, large, sheet.width - 2 * MARGIN), "black", large)
-    tiles: list[tuple[Path | bytes, str, str]] = [
-        (query, "query", "" if isinstance(query, bytes) else query.name)
-    ]
-    tiles += [
-        (Path(hit.path), f"{hit.rank}.  {hit.distance:.4f}", Path(hit.path).name) for hit in hits
-    ]
-    for position, (source, caption, name) in enumerate(tiles):
-        x = MARGIN + position % columns * cell[0]
-        y = MARGIN + header + position // columns * cell[1]
-        tile = _tile(source, max_pixels)
-        if tile is None:
-            draw.rectangle((x, y, x + TILE, y + TILE), fill="#d0d0d0")
-            draw.text((x + 12, y + TILE / 2 - 8), "The file cannot be read", "#404040", small)
-        else:
-            sheet.paste(tile, (x + (TILE - tile.width) // 2, y + (TILE - tile.height) // 2))
-        if position == 0:
-            draw.rectangle((x - 4, y - 4, x + TILE + 3, y + TILE + 3), outline="#d02020", width=3)
-        draw.text((x, y + TILE + 5), caption, "#d02020" if position == 0 else "black", large)
-        draw.text((x, y + TILE + 27), _fit(draw, name, small, TILE), "#606060", small)
-    return sheet
-
-
-def save_picture(picture: "Picture", path: Path) -> None:
-    """Write a picture in the format its suffix names, whole or not at all.
-
-    Raises:
-        InvalidInput: the suffix names no format, or the file cannot be written.
-
-    """
-    buffer = io.BytesIO()
-    try:
-        picture.save(buffer, format=picture_format(path))
-        path.write_bytes(buffer.getvalue())
-    except InvalidInput:
-        raise
-    except Exception as error:  # each format has its own way to say that it cannot
-        raise InvalidInput(
-            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}. "
-            "Choose another file; .png suits any size."
-        ) from error
-
-
-def picture_format(path: Path) -> str:
-    """Return Pillow's name of the format that a file's suffix asks for.
-
-    Raises:
-        InvalidInput: none that can be written.
-
-    """
-    import PIL.Image
-
-    formats = PIL.Image.registered_extensions()
-    found = formats.get(path.suffix.lower())
-    if found is None or found not in PIL.Image.SAVE:
-        raise InvalidInput(f"{path} names no picture format by its suffix. Use .png.")
-    return found
-
-
-def require_picture_file(path: Path) -> None:
-    """Check that a picture can be written to `path`, before the work that draws it.
-
-    Raises:
-        InvalidInput: its suffix names no format, or its folder cannot be written to.
-
-    """
-    picture_format(path)
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise InvalidInput(
-            f"The folder {path.absolute().parent} cannot be written to. Choose another file."
+    limits = [
+        f"the first {shown} of {there:,} {what}"
+        for shown, there, what in (
+            (len(drawn), len(rows), "queries"),
+            (columns, most, "hits"),
         )
+        if shown < there
+    ]
+    below = f"Only {' and '.join(limits)} are drawn" if limits else "Distances below the hits"
+    _head(sheet, title, below)
+
+    y = MARGIN + HEADER
+    for row in drawn:
+        height = max(len(row.answers), 1) * down - STRIP_CAPTION
+        box = min(TILE, height)
+        (picture,) = thumbnails([row.query], TILE, box, max_pixels=max_pixels)
+        _tile(sheet, (MARGIN, y), (TILE, box), picture, frame=BLUE)
+        sheet.text(
+            MARGIN,
+            y + box + 36,
+            row.label or "Query",
+            size=24,
+            width=TILE,
+            colour=BLUE,
+            weight="bold",
+        )
+        if box < height:
+            sheet.text(
+                MARGIN, y + box + 68, _short_path(row.query), size=20, width=TILE, colour=SOFT
+            )
+        for name, hits in row.answers.items():
+            correct = row.correct.get(name) if row.correct else None
+            _strip(sheet, y, name, hits[:columns], correct, max_pixels)
+            y += down
+        y += GAP
+    return sheet.figure
 
 
-def _tile(source: Path | bytes, max_pixels: int) -> "Picture | None":
-    image = (
-        images.decode(source, "the query", max_pixels=max_pixels)
-        if isinstance(source, bytes)
-        else images.load(str(source), max_pixels=max_pixels)
-    )
-    if isinstance(image, images.Unreadable):
-        return None
-    tile = image.pixels
-    scale = TILE / max(tile.size)
-    width, height = (max(1, round(side * scale)) for side in tile.size)
-    return tile.resize((width, height))
+def _strip(
+    sheet: Canvas,
+    y: int,
+    name: str,
+    hits: "Sequence[Hit]",
+    correct: Sequence[bool] | None,
+    max_pixels: int,
+) -> None:
+    x, side = MARGIN + TILE + GAP, STRIP_TILE
+    middle = y + side // 2
+    sheet.text(x, middle, name, size=26, width=NAMES - GAP, weight="bold")
+    if correct is not None:
+        score = f"{sum(correct)} of {len(correct)} correct"
+        sheet.text(x, middle + 36, score, size=22, width=NAMES - GAP, colour=SOFT)
+    x += NAMES
+    if not hits:
+        sheet.text(x, middle, "No image matches", size=22, width=3 * side, colour=SOFT)
+    pictures = thumbnails((Path(hit.path) for hit in hits), side, side, max_pixels=max_pixels)
+    for position, (hit, picture) in enumerate(zip(hits, pictures, strict=True)):
+        colour, mark = None, ""
+        if correct is not None:
+            colour, mark = (GREEN, "✓") if correct[position] else (RED, "✗")
+        _tile(sheet, (x, y), (side, side), picture, frame=colour)
+        sheet.text(x, y + side + 36, distance_words(hit.distance), size=22, width=side - 30)
+        if colour is not None:
+            sheet.text(
+                x + side,
+                y + side + 36,
+                mark,
+                size=26,
+                width=30,
+                colour=colour,
+                weight="bold",
+                align="right",
+            )
+        x += side + GAP
 
 
-def _fit(draw: Any, text: str, font: Any, width: int) -> str:
-    text = " ".join(text.split())
-    if draw.textlength(text, font) <= width:
-        return text
-    while text and draw.textlength(f"{text}…", font) > width:
-        text = text[:-1]
-    return f"{text}…"
+def training_sheet(
+    epochs: Sequence[Epoch],
+    originals: "NDArray[np.uint8]",
+    drawn: "NDArray[np.uint8]",
+    *,
+    title: str,
+) -> "Figure":
+    """Draw pictures above what the autoencoder makes of them, and its loss by epoch.
+
+    Args:
+        epochs: in order; the last one with `best` is the one that was kept.
+        originals: shape (n, size, size, 3), 0 to 255; of more than `MOST_PAIRS`, the first.
+        drawn: what it makes of each, in the same shape.
+        title: on top.
+
+    """
+    import PIL.Image
+
+    shown = min(len(originals), MOST_PAIRS)
+    left, across = MARGIN + NAMES, PAIR_TILE + GAP
+    plot_width, plot_height = max(6, shown) * across - GAP, PLOT_HEIGHT
+    pairs = 2 * across + GAP if shown else 0
+    sheet = Canvas(left + plot_width + MARGIN, 2 * MARGIN + HEADER + pairs + plot_height + 110)
+    pictures = "pictures" if shown == len(originals) else f"the first {shown} of {len(originals):,}"
+    _head(sheet, title, f"Above: {pictures}, and what the autoencoder draws. Below: the loss")
+    y = MARGIN + HEADER
+    for name, tiles in (("Original", originals), ("Reconstruction", drawn)) if shown else ():
+        sheet.text(MARGIN, y + PAIR_TILE // 2 + 8, name, size=26, width=NAMES - GAP, weight="bold")
+        for position, tile in enumerate(tiles[:shown]):
+            picture = fit(PIL.Image.fromarray(tile), PAIR_TILE, PAIR_TILE)
+            sheet.picture(left + position * across, y, picture)
+        y += across
+    _loss_curve(sheet.plot(left, MARGIN + HEADER + pairs, plot_width, plot_height), epochs)
+    return sheet.figure
+
+
+def _loss_curve(axes: "Axes", epochs: Sequence[Epoch]) -> None:
+    """Plot both losses, mean squared errors, and mark the epoch that was kept."""
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = [epoch.epoch for epoch in epochs]
+    dots = "o" if len(epochs) == 1 else None
+    for name, colour, losses in (
+        ("training", SOFT, [epoch.training_loss for epoch in epochs]),
+        ("validation", BLUE, [epoch.validation_loss for epoch in epochs]),
+    ):
+        axes.plot(numbers, losses, color=colour, linewidth=1.6, marker=dots, label=name)
+    kept = [epoch for epoch in epochs if epoch.best][-1:]
+    for epoch in kept:
+        axes.axvline(epoch.epoch, color=GREY, linewidth=0.8, zorder=0)
+        axes.plot(
+            [epoch.epoch],
+            [epoch.validation_loss],
+            color=GREEN,
+            marker="o",
+            markersize=5,
+            linestyle="none",
+            label=f"kept: epoch {epoch.epoch}, {epoch.validation_loss:.4g}",
+        )
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=7, colors=SOFT, length=2)
+    axes.grid(axis="y", color=MOUNT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.set_xlabel("epoch", fontsize=8, color=SOFT)
+    axes.set_ylabel("loss (mean squared error)", fontsize=8, color=SOFT)
+    if epochs:
+        axes.legend(fontsize=8, frameon=False)

@@ -1,0 +1,113 @@
+"""Files that are written whole or not at all: pictures in many formats, pages."""
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vecsearch.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# By suffix: what matplotlib calls it.
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".pdf": "pdf",
+    ".svg": "svg",
+}
+PAGES = (".html", ".htm")
+
+
+def save_picture(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format its suffix names, whole or not at all.
+
+    Raises:
+        InvalidInput: the suffix names no format, or the file cannot be written.
+
+    """
+    format_ = picture_format(path)
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"pil_kwargs": {"quality": 92}} if format_ in {"jpg", "webp"} else {}
+    try:
+        figure.savefig(buffer, format=format_, dpi="figure", **options)
+    except Exception as error:  # each format has its own way to say that it cannot
+        raise InvalidInput(
+            f"{path} cannot be written: {error}. Choose another file; .png suits any size."
+        ) from error
+    write_whole(path, buffer.getvalue())
+
+
+def picture_format(path: Path) -> str:
+    """Return the name of the format that a file's suffix asks for.
+
+    Raises:
+        InvalidInput: none that can be written.
+
+    """
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise InvalidInput(
+            f"{path} names no picture format by its suffix. Use {', '.join(FORMATS)}."
+        )
+    return found
+
+
+def require_picture_file(path: Path) -> None:
+    """Check that a picture can be written to `path`, before the work that draws it.
+
+    Raises:
+        InvalidInput: its suffix names no format, or its folder cannot be written to.
+
+    """
+    picture_format(path)
+    _require_writable(path)
+
+
+def require_report_file(path: Path) -> None:
+    """Check that a page can be written to `path`, before the work that makes it.
+
+    Raises:
+        InvalidInput: its suffix is not a page's, or its folder cannot be written to.
+
+    """
+    if path.suffix.lower() not in PAGES:
+        raise InvalidInput(f"{path} is not named as a page. Use .html.")
+    _require_writable(path)
+
+
+def _require_writable(path: Path) -> None:
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder. Name a file in it.")
+    if not os.access(folder, os.W_OK):
+        raise InvalidInput(f"The folder {folder} cannot be written to. Choose another file.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file; if that fails, what was there before stays.
+
+    Raises:
+        InvalidInput: it cannot be written.
+
+    """
+    target = path.resolve()  # a link stays a link
+    partial = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)  # a pipe or a device, /dev/stdout say
+            return
+        try:
+            partial.write_bytes(content)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be written: {error.strerror}. Choose another file."
+        ) from error
