@@ -12,8 +12,11 @@ from vecsearch.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+    from vecsearch.encoders.training import Epoch
     from vecsearch.queries.nearest import Hit
 
 TILE = 224
@@ -135,3 +138,19 @@ def _fit(draw: Any, text: str, font: Any, width: int) -> str:
     while text and draw.textlength(f"{text}…", font) > width:
         text = text[:-1]
     return f"{text}…"
+
+
+def training_sheet(
+    epochs: "Sequence[Epoch]",  # noqa: ARG001 - a stub
+    originals: "NDArray[np.uint8]",
+    drawn: "NDArray[np.uint8]",
+    *,
+    title: str,  # noqa: ARG001 - a stub
+) -> "Picture":
+    """Stand in for the other helper's drawing: originals above reconstructions."""
+    import numpy as np
+    import PIL.Image
+
+    return PIL.Image.fromarray(
+        np.concatenate([np.concatenate([*row], axis=1) for row in (originals, drawn)])
+    )
