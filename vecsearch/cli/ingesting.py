@@ -167,7 +167,7 @@ def train_autoencoder(
         except KeyboardInterrupt:
             say(_how_to_go_on(training))
             raise typer.Exit(INTERRUPTED) from None
-    best = min(training.epochs, key=lambda epoch: epoch.validation_loss)
+    kept = [epoch.epoch for epoch in training.epochs if epoch.best][-1]
     if plot is not None:
         originals, drawn = training.reconstructions(PLOTTED)
         title = f"{output.name}: held-out pictures and their reconstructions"
@@ -181,7 +181,7 @@ def train_autoencoder(
     if len(training.epochs) < epochs:
         last = "epoch" if patience == 1 else f"{patience} epochs"
         say(f"Stopped early: the last {last} drew the held-out images no better.")
-    say(f"Kept epoch {best.epoch} in {output}. Use it: vecsearch ingest FOLDER --model {output}")
+    say(f"Kept epoch {kept} in {output}. Use it: vecsearch ingest FOLDER --model {output}")
 
 
 def _how_to_go_on(training: "Training") -> str:

@@ -45,9 +45,8 @@ class Checkpoint:
     def write(self, file: Path) -> None:
         """Write it, whole or not at all."""
         notes = {"settings": self.settings, "pictures": self.pictures, "losses": self.losses}
-        # Two of the three may share a tensor's name, and even its memory.
         tensors = {f"model/{name}": tensor for name, tensor in self.model.items()}
-        tensors |= {f"kept/{name}": tensor.clone() for name, tensor in self.kept.items()}
+        tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
         for position, moments in self.adam.items():
             tensors |= {f"adam/{position}/{name}": value for name, value in moments.items()}
         write_tensors(tensors, file, {_METADATA_KEY: json.dumps(notes)})

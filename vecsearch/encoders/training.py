@@ -190,11 +190,10 @@ class Training:
 
         """
         originals = np.asarray(self._stored[self._validation[:count]])
+        batch = torch.from_numpy(to_input(originals)).to(self._device)
         self._model.eval()
         with torch.inference_mode():
-            drawn = (
-                self._model(torch.from_numpy(to_input(originals)).to(self._device)).cpu().numpy()
-            )
+            drawn = self._model(batch).cpu().numpy()
         return originals, (np.moveaxis(drawn, 1, -1) * 255).round().astype(np.uint8)
 
     def _prepare(self) -> None:
@@ -211,6 +210,8 @@ class Training:
                     f"Give --epochs {len(found.losses)} or more."
                 )
         self._stored, self._fingerprint = _store(self._pictures, image_size)
+        if found is not None:
+            found.require_pictures(self._fingerprint, self.checkpoint)
         least = round(1 / VALIDATION_SHARE)
         if len(self._stored) < least:
             raise InvalidInput(
@@ -225,7 +226,6 @@ class Training:
             self._model = Autoencoder(architecture).to(self._device)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=LEARNING_RATE)
         if found is not None:
-            found.require_pictures(self._fingerprint, self.checkpoint)
             found.restore(self._model, self._optimizer)
             self._kept = dict(found.kept)
             for losses in found.losses:
