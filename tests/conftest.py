@@ -10,6 +10,9 @@ from support import picture, save_weights
 for name in [name for name in os.environ if name.startswith("VECSEARCH_")]:
     del os.environ[name]
 
+# Tests run beside each other; threads of one torch that wait for a busy core cost it tenfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Small enough to embed a picture in milliseconds, and a real timm model all the same.
 SMALL_MODEL = "test_resnet.r160_in1k"
 

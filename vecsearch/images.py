@@ -248,6 +248,18 @@ def load(path: str, *, max_pixels: int) -> Image | Unreadable:
     return decode(content, path, max_pixels=max_pixels)
 
 
+def longer_side(path: str) -> int | None:
+    """Return the longer side in pixels, from the file's header alone; None if it has none."""
+    import PIL.Image
+
+    _prepare_pillow()
+    try:
+        with PIL.Image.open(path, formats=FORMATS) as picture:
+            return max(picture.size)
+    except Exception:  # noqa: BLE001 - as in `decode`, which will say why
+        return None
+
+
 def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
     """Decode a file's bytes: upright, RGB; of an animation or a multi-page file, the first frame.
 

@@ -44,7 +44,7 @@ from vecsearch.queries.nearest import Hit
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-    from vecsearch.encoders.autoencoder import Epoch
+    from vecsearch.encoders.training import Training
 
 DEFAULT_COLLECTION = "images"
 # Of imported embeddings, when nobody says what made them.
@@ -443,25 +443,23 @@ class Library:
         settings: Settings | None = None,
         on_unreadable: Callable[[images.Unreadable], None] = lambda _: None,
         **options: Any,
-    ) -> "Iterator[Epoch]":
-        """Train an encoder on the images under `paths` and write it to `output`; yield each epoch.
+    ) -> "Training":
+        """Train an encoder on the images under `paths` and write it to `output`.
+
+        Iterate the result to do so; see `vecsearch.encoders.training.Training`.
 
         Args:
             paths: folders and files.
             output: a `.safetensors` file, usable as `--model`.
             settings: for the device and the cap on pixels; None reads the environment.
             on_unreadable: called with each file that is left out.
-            options: latent, epochs, seed, on_batch; see `vecsearch.encoders.autoencoder.train`.
+            options: fields of `vecsearch.encoders.training.Options`: latent, epochs, resume, …
 
         Raises:
-            InvalidInput: the output cannot be written there, or there are too few pictures.
+            InvalidInput: the output cannot be written there, or an option makes no sense.
 
         """
         settings = settings or Settings.load()
-        if output.exists():
-            raise InvalidInput(
-                f"{output} exists, and a collection may depend on it. Choose another --output."
-            )
         if output.suffix != ".safetensors":
             raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
         if not os.access(output.absolute().parent, os.W_OK):
@@ -482,9 +480,11 @@ class Library:
                 else:
                     yield image.pixels
 
-        from vecsearch.encoders import autoencoder
+        from vecsearch.encoders import training
 
-        return autoencoder.train(pictures(), len(files), output, device=settings.device, **options)
+        sides = (side for file in files if (side := images.longer_side(file.path)) is not None)
+        chosen = training.Options(device=settings.device, **options)
+        return training.Training(pictures(), sides, output, chosen)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from vecsearch import ingest
-    from vecsearch.encoders.autoencoder import Epoch
+    from vecsearch.encoders.training import Epoch
 
 
 class _RateColumn(ProgressColumn):
@@ -74,9 +74,10 @@ class StepsProgress:
 class TrainingProgress:
     """Moves a bar through the pictures of each epoch."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Progress, epochs: int) -> None:
         self._bar = bar
         self._task = bar.add_task("Reading", total=None)
+        self._epochs = epochs
         self._epoch = 0
         self._pictures: int | None = None
         self._done = 0
@@ -85,19 +86,20 @@ class TrainingProgress:
         """Move the bar by one batch."""
         if epoch != self._epoch:
             self._epoch, self._done = epoch, 0
-            self._bar.reset(self._task, description=f"Epoch {epoch}", total=self._pictures)
+            description = f"Epoch {epoch} of {self._epochs}"
+            self._bar.reset(self._task, description=description, total=self._pictures)
         self._done += pictures
         self._bar.advance(self._task, pictures)
 
-    def epoch(self, epoch: "Epoch") -> "Epoch":
-        """Note the end of an epoch, print its losses on a terminal, and return it."""
-        self._pictures = self._done
+    def epoch(self, epoch: "Epoch") -> None:
+        """Note the end of an epoch, and print its losses on a terminal."""
+        # Those from before an interruption come without batches.
+        self._pictures = self._done or None
         if self._bar.console.is_terminal:
             self._bar.console.print(
-                f"epoch {epoch.epoch}/{epoch.epochs}  training {epoch.training_loss:.5f}"
+                f"epoch {epoch.epoch}/{self._epochs}  training {epoch.training_loss:.5f}"
                 f"  validation {epoch.validation_loss:.5f}{'  best' if epoch.best else ''}"
             )
-        return epoch
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def steps_progress() -> Iterator[StepsProgress]:
 
 
 @contextmanager
-def training_progress() -> Iterator[TrainingProgress]:
-    """Show how far a training has come."""
+def training_progress(epochs: int) -> Iterator[TrainingProgress]:
+    """Show how far a training of so many epochs has come."""
     with _bar() as bar:
-        yield TrainingProgress(bar)
+        yield TrainingProgress(bar, epochs)

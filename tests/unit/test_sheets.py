@@ -15,6 +15,7 @@ from support import hit, picture
 from vecsearch.errors import InvalidInput
 from vecsearch.queries.nearest import Hit
 from vecsearch.render import canvas
+from vecsearch.render.saving import require_picture_file, save_picture
 from vecsearch.render.sheets import (
     CAPTION,
     GAP,
@@ -25,8 +26,6 @@ from vecsearch.render.sheets import (
     Comparison,
     comparison_sheet,
     contact_sheet,
-    require_picture_file,
-    save_picture,
     training_sheet,
 )
 

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vecsearch.cli.apps import app, train_app
 from vecsearch.cli.command import (
+    INTERRUPTED,
     Collection,
     Model,
     OutputFormat,
@@ -21,6 +22,12 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.training import Training
+
+# Two rows of eight.
+PLOTTED = 16
 
 
 @command(app, "ingest", encodes=True)
@@ -107,38 +114,85 @@ def train_autoencoder(
         Path, typer.Option("--output", "-o", help="The file to write; use it as --model.")
     ] = Path("autoencoder.safetensors"),
     latent: Annotated[int, typer.Option(help="Numbers in one embedding.")] = 16,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 30,
+    epochs: Annotated[int, typer.Option(help="Passes over the images, at most.")] = 30,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Squash images to this many pixels a side: 32, 64, 128 or 256. "
+            "Default: by the size of most of them."
+        ),
+    ] = None,
+    patience: Annotated[
+        int,
+        typer.Option(help="Stop after so many epochs without a better validation loss; 0: never."),
+    ] = 5,
     seed: Annotated[int, typer.Option(help="The same seed and images give the same file.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw held-out images, their reconstructions and the losses here."),
+    ] = None,
     format_: OutputFormat = None,
 ) -> None:
     """Train an encoder on your own images: no download, a small file, a few numbers a picture.
 
-    A fifth of the images is held out, and the epoch that draws those best is kept.
+    A fifth of the images is held out, and the epoch that draws those best is kept. Interrupt it
+    at any time; the same command with --resume goes on after the last epoch that was finished.
     """
     from vecsearch.library import Library
+    from vecsearch.render import saving
     from vecsearch.terminal import training_progress
 
-    with training_progress() as progress:
-        results = [
-            progress.epoch(epoch)
-            for epoch in Library.train_autoencoder(
-                _expand_stdin(paths),
-                output,
-                settings=settings,
-                latent=latent,
-                epochs=epochs,
-                seed=seed,
-                on_unreadable=lambda item: say(f"Left out {item.path}: {item.reason}"),
-                on_batch=progress.batch,
-            )
-        ]
-    best = min(results, key=lambda result: result.validation_loss)
+    if plot is not None:
+        saving.require_picture_file(plot)
+    with training_progress(epochs) as progress:
+        training = Library.train_autoencoder(
+            _expand_stdin(paths),
+            output,
+            settings=settings,
+            latent=latent,
+            epochs=epochs,
+            image_size=image_size,
+            patience=patience,
+            seed=seed,
+            resume=resume,
+            on_unreadable=lambda item: say(f"Left out {item.path}: {item.reason}"),
+            on_batch=progress.batch,
+        )
+        try:
+            for epoch in training:
+                progress.epoch(epoch)
+        except KeyboardInterrupt:
+            say(_how_to_go_on(training))
+            raise typer.Exit(INTERRUPTED) from None
+    kept = [epoch.epoch for epoch in training.epochs if epoch.best][-1]
+    if plot is not None:
+        originals, drawn = training.reconstructions(PLOTTED)
+        title = f"{output.name}: held-out pictures and their reconstructions"
+        from vecsearch.render import sheets
+
+        sheet = sheets.training_sheet(training.epochs, originals, drawn, title=title)
+        saving.save_picture(sheet, plot)
     write_rows(
-        results,
+        training.epochs,
         format_,
         columns=["epoch", "training_loss", "validation_loss", "best"],
     )
-    say(f"Kept epoch {best.epoch} in {output}. Use it: vecsearch ingest FOLDER --model {output}")
+    if len(training.epochs) < epochs:
+        last = "epoch" if patience == 1 else f"{patience} epochs"
+        say(f"Stopped early: the last {last} drew the held-out images no better.")
+    say(f"Kept epoch {kept} in {output}. Use it: vecsearch ingest FOLDER --model {output}")
+
+
+def _how_to_go_on(training: "Training") -> str:
+    if not training.checkpoint.exists():
+        return "Interrupted before an epoch was finished, so nothing is kept."
+    return (
+        f"Interrupted. {training.checkpoint} keeps the epochs that were finished; "
+        "run the same command with --resume to go on."
+    )
 
 
 @command(app, "demo", encodes=True)

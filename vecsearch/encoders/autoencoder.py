@@ -4,33 +4,32 @@ The file is safetensors: tensors, and the architecture as its metadata.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
-from vecsearch import schema
 from vecsearch.encoders import AUTOENCODER, LATENT, Identity, Weights
-from vecsearch.encoders.torch_support import choose_device, tensors_sha256
-from vecsearch.errors import InvalidInput, WeightsMismatch, WeightsUnavailable
+from vecsearch.encoders.torch_support import (
+    choose_device,
+    read_tensors,
+    tensors_sha256,
+    write_tensors,
+)
+from vecsearch.errors import WeightsMismatch, WeightsUnavailable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-IMAGE_SIZE = 256
-VALIDATION_SHARE = 0.2
-TRAINING_BATCH_SIZE = 16
-LEARNING_RATE = 1e-3
+# Of 256 by 256 pixels; smaller pictures, having fewer halvings, start further on.
+CHANNELS = (16, 16, 16, 32, 64, 128)
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 _METADATA_KEY = "vecsearch_autoencoder"
 
 
@@ -42,12 +41,35 @@ class Architecture:
         latent: numbers in one embedding.
         image_size: pixels on each side of the input.
         channels: of each convolution; each halves the width and height.
+        activation: a key of `ACTIVATIONS`; the first files do not say.
 
     """
 
-    latent: int = 16
-    image_size: int = IMAGE_SIZE
-    channels: tuple[int, ...] = (16, 32, 64, 64, 64)
+    latent: int
+    image_size: int
+    channels: tuple[int, ...]
+    activation: str = "relu"
+
+    @classmethod
+    def for_size(cls, latent: int, image_size: int) -> Self:
+        """Return the one for a power of two: as many halvings as lead to 4 by 4 pixels."""
+        halvings = image_size.bit_length() - 3
+        return cls(latent, image_size, CHANNELS[-halvings:], "gelu")
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the one that `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is no such thing.
+
+        """
+        fields = json.loads(text)
+        return cls(**{**fields, "channels": tuple(fields["channels"])})
+
+    def to_json(self) -> str:
+        """Return the text that is kept as the file's metadata."""
+        return json.dumps(asdict(self))
 
 
 class Autoencoder(nn.Module):
@@ -56,20 +78,21 @@ class Autoencoder(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        activation = ACTIVATIONS[architecture.activation]
         widths = (3, *architecture.channels)
         side = architecture.image_size // 2 ** len(architecture.channels)
         flat = widths[-1] * side * side
         down: list[nn.Module] = []
         for before, after in pairwise(widths):
-            down += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+            down += [nn.Conv2d(before, after, 3, stride=2, padding=1), activation()]
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, architecture.latent))
         up: list[nn.Module] = [
             nn.Linear(architecture.latent, flat),
-            nn.ReLU(),
+            activation(),
             nn.Unflatten(1, (widths[-1], side, side)),
         ]
         for before, after in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            up += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+            up += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), activation()]
         # The last activation keeps pixels in 0..1.
         self.decoder = nn.Sequential(*up[:-1], nn.Sigmoid())
 
@@ -77,6 +100,11 @@ class Autoencoder(nn.Module):
         """Return reconstructions, same shape as `batch`: (n, 3, size, size), values 0..1."""
         drawn: torch.Tensor = self.decoder(self.encoder(batch))
         return drawn
+
+
+def save(model: Autoencoder, output: Path) -> None:
+    """Write the file that `AutoencoderEncoder.load` reads, whole or not at all."""
+    write_tensors(model.state_dict(), output, {_METADATA_KEY: model.architecture.to_json()})
 
 
 class AutoencoderEncoder:
@@ -114,17 +142,14 @@ class AutoencoderEncoder:
         if not path.is_file():
             raise WeightsUnavailable(f"The model file {path} does not exist. Check --model.")
         try:
-            with safetensors.safe_open(path, framework="pt") as opened:
-                metadata = (opened.metadata() or {}).get(_METADATA_KEY)
-            tensors = safetensors.torch.load_file(path)
+            tensors, metadata = read_tensors(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise WeightsUnavailable(
                 f"{path} cannot be read as a model file: {error}. "
                 "Give one that vecsearch train autoencoder has written."
             ) from error
         try:
-            fields = json.loads(metadata or "")
-            model = Autoencoder(Architecture(**{**fields, "channels": tuple(fields["channels"])}))
+            model = Autoencoder(Architecture.from_json(metadata.get(_METADATA_KEY, "")))
             model.load_state_dict(tensors)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WeightsMismatch(
@@ -135,7 +160,7 @@ class AutoencoderEncoder:
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
         """Resize to the network's input and scale to 0..1."""
-        return _to_input(_squash(pixels, self._size))
+        return to_input(squash(pixels, self._size))
 
     def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """Return latents, shape (n, dimensions)."""
@@ -145,147 +170,14 @@ class AutoencoderEncoder:
         return latents
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the pictures came to; losses are mean squared errors of 0..1 pixels."""
-
-    epoch: int
-    epochs: int
-    training_loss: float
-    validation_loss: float
-    best: bool
-
-
-def train(
-    pictures: Iterable["Picture"],
-    count: int,
-    output: Path,
-    *,
-    latent: int = 16,
-    epochs: int = 30,
-    seed: int = 0,
-    device: str = "auto",
-    on_batch: Callable[[int, int], None] = lambda _epoch, _pictures: None,
-) -> Iterator[Epoch]:
-    """Train on pictures and keep the epoch with the least validation loss in `output`.
-
-    A fifth of the pictures, chosen by `seed`, is for validation alone. The pictures wait in a
-    temporary file between epochs, so memory does not grow with their number.
-
-    Args:
-        pictures: mode RGB, any size; at most `count` of them.
-        count: upper bound on the number of pictures.
-        output: replaced only once an epoch is complete.
-        latent: numbers in one embedding.
-        epochs: passes over the pictures.
-        seed: of the split, the order, and the first weights.
-        device: "auto", "cpu", "cuda", …
-        on_batch: called with the epoch, from 1, and the number of pictures just trained on.
-
-    Yields:
-        One `Epoch` after each pass.
-
-    Raises:
-        InvalidInput: fewer than five pictures, or a nonsensical number.
-
-    """
-    if not 1 <= latent <= schema.MAX_DIMENSIONS or epochs < 1:
-        raise InvalidInput(
-            f"--latent is 1 to {schema.MAX_DIMENSIONS:,}, --epochs 1 or more. Give such numbers."
-        )
-    if not 0 <= seed < 2**63:
-        raise InvalidInput("--seed is 0 or more, below 2**63. Give such a number.")
-    target = choose_device(device)
-    architecture = Architecture(latent=latent)
-    with _stored(pictures, count, architecture.image_size) as stored:
-        least = round(1 / VALIDATION_SHARE)
-        if len(stored) < least:
-            raise InvalidInput(
-                f"{len(stored)} pictures are too few to train on. Give at least {least}; "
-                "hundreds are better."
-            )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = Autoencoder(architecture).to(target)
-        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-        order = np.random.default_rng(seed).permutation(len(stored))
-        held_out = max(1, int(len(stored) * VALIDATION_SHARE))
-        validation, training = order[:held_out], order[held_out:]
-        shuffle = np.random.default_rng(seed)
-        best = float("inf")
-        for epoch in range(1, epochs + 1):
-            model.train()
-            total = 0.0
-            for rows in _batches(shuffle.permutation(training)):
-                batch = torch.from_numpy(_to_input(stored[np.sort(rows)])).to(target)
-                optimizer.zero_grad()
-                loss = nn.functional.mse_loss(model(batch), batch)
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                optimizer.step()
-                total += loss.item() * len(rows)
-                on_batch(epoch, len(rows))
-            validation_loss = _loss(model, stored, validation, target)
-            improved = validation_loss < best
-            if improved:
-                best = validation_loss
-                _save(model, output)
-            yield Epoch(epoch, epochs, total / len(training), validation_loss, improved)
-
-
-def _loss(
-    model: Autoencoder,
-    stored: "NDArray[np.uint8]",
-    rows: "NDArray[np.int64]",
-    device: torch.device,
-) -> float:
-    model.eval()
-    total = 0.0
-    with torch.inference_mode():
-        for some in _batches(rows):
-            batch = torch.from_numpy(_to_input(stored[np.sort(some)])).to(device)
-            total += nn.functional.mse_loss(model(batch), batch).item() * len(some)
-    return total / len(rows)
-
-
-def _save(model: Autoencoder, output: Path) -> None:
-    """Write the file whole or not at all."""
-    partial = output.with_name(f".{output.name}.partial")
-    metadata = {_METADATA_KEY: json.dumps(asdict(model.architecture))}
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        partial,
-        metadata=metadata,
-    )
-    partial.chmod(0o644)  # safetensors writes for the owner alone
-    partial.replace(output)
-
-
-def _batches(rows: "NDArray[np.int64]") -> "list[NDArray[np.int64]]":
-    return np.array_split(rows, range(TRAINING_BATCH_SIZE, len(rows), TRAINING_BATCH_SIZE))
-
-
-@contextmanager
-def _stored(pictures: Iterable["Picture"], count: int, size: int) -> "Iterator[NDArray[np.uint8]]":
-    """Yield the pictures as one array on disk, shape (n, size, size, 3)."""
-    with TemporaryFile() as file:
-        number = 0
-        for picture in pictures:
-            file.write(np.asarray(_squash(picture, size)).tobytes())
-            number += 1
-            if number == count:
-                break
-        file.flush()
-        shape = (number, size, size, 3)
-        yield (np.memmap(file, np.uint8, "r", shape=shape) if number else np.empty(shape, np.uint8))
-
-
-def _squash(pixels: "Picture", size: int) -> "Picture":
+def squash(pixels: "Picture", size: int) -> "Picture":
+    """Resize to `size` pixels on each side, whatever the shape."""
     from PIL.Image import Resampling
 
     return pixels.resize((size, size), Resampling.BILINEAR)
 
 
-def _to_input(pixels: Any) -> "NDArray[np.float32]":
+def to_input(pixels: Any) -> "NDArray[np.float32]":
     """Return (…, height, width, 3) bytes as (…, 3, height, width) floats in 0..1."""
     return np.ascontiguousarray(
         np.moveaxis(np.asarray(pixels), -1, -3).astype(np.float32) / np.float32(255)

@@ -2,7 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 
 from vecsearch.errors import InvalidInput
@@ -41,3 +44,30 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def write_tensors(
+    tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file, whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        safetensors.torch.save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata
+        )
+        partial.chmod(0o644)  # safetensors writes for the owner alone
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return a safetensors file's tensors, on the CPU, and its metadata.
+
+    Raises:
+        OSError, safetensors.SafetensorError: it cannot be read, or is no such file.
+
+    """
+    with safetensors.safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    return safetensors.torch.load_file(file), metadata

@@ -5,11 +5,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from vecsearch.images import Unreadable
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
-from vecsearch.render.saving import picture_format, require_picture_file, save_picture
 from vecsearch.render.thumbnails import fit, thumbnails
 
 if TYPE_CHECKING:
@@ -19,17 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+    from vecsearch.encoders.training import Epoch
     from vecsearch.queries.nearest import Hit
-
-__all__ = [
-    "Comparison",
-    "comparison_sheet",
-    "contact_sheet",
-    "picture_format",
-    "require_picture_file",
-    "save_picture",
-    "training_sheet",
-]
 
 # All in pixels.
 TILE = 320
@@ -60,19 +50,6 @@ METRICS = {
     "ip": "negative inner product",
     "chi2": "chi-squared distance",
 }
-
-
-class Epoch(Protocol):
-    """One pass of a training."""
-
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def training_loss(self) -> float: ...
-    @property
-    def validation_loss(self) -> float: ...
-    @property
-    def best(self) -> bool: ...
 
 
 def contact_sheet(
@@ -308,7 +285,7 @@ def _strip(
 
 
 def training_sheet(
-    epochs: Sequence[Epoch],
+    epochs: "Sequence[Epoch]",
     originals: "NDArray[np.uint8]",
     drawn: "NDArray[np.uint8]",
     *,
@@ -343,7 +320,7 @@ def training_sheet(
     return sheet.figure
 
 
-def _loss_curve(axes: "Axes", epochs: Sequence[Epoch]) -> None:
+def _loss_curve(axes: "Axes", epochs: "Sequence[Epoch]") -> None:
     """Plot both losses, mean squared errors, and mark the epoch that was kept."""
     from matplotlib.ticker import MaxNLocator
 
