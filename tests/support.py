@@ -44,6 +44,18 @@ def save_weights(path: Path, model: str = "resnet50.tv_in1k", seed: int = 0) -> 
     return path
 
 
+def hub_cache(folder: Path, models: Iterable[str]) -> Path:
+    """Fill a folder as the model hub's client does, with seeded weights of timm models."""
+    for model in models:
+        repository = folder / f"models--timm--{model}"
+        snapshot = repository / "snapshots" / ("0" * 40)
+        snapshot.mkdir(parents=True)
+        save_weights(snapshot / "model.safetensors", model)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0" * 40)
+    return folder
+
+
 def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     """Draw a picture of coloured blocks that no other seed draws."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)

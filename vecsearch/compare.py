@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from vecsearch import evaluate
+from vecsearch import evaluate, sampling
 from vecsearch.errors import InvalidInput
-from vecsearch.evaluate import Labelling, OnProgress, Sample
 from vecsearch.queries import catalog, labels, nearest, writes
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.nearest import Hit, Search
+from vecsearch.sampling import Labelling, OnProgress, Sample
 
 TIMED_QUERIES = 50
 
@@ -123,18 +123,18 @@ def compare(
         raise InvalidInput(
             f"Collections {names} have no path in common. Ingest the same folder into both."
         )
-    evaluate.require_labels(list(found.values()), names)
+    sampling.require_labels(list(found.values()), names)
     limit = min(
-        evaluate.query_limit(collection, len(images), metric)
+        sampling.query_limit(collection, len(images), metric)
         for collection, images, metric in zip(collections, (one, other), metrics, strict=True)
     )
     samples = []
     for collection, images, metric in zip(collections, (one, other), metrics, strict=True):
         shared = [found.get(image.path) for image in images]
         # The same images in the same order, so that the seed chooses the same ones.
-        positions = evaluate.choose_queries(shared, limit, seed)
+        positions = sampling.choose_queries(shared, limit, seed)
         samples.append(
-            evaluate.measure(
+            sampling.measure(
                 connection,
                 collection,
                 images,

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import math
 import os
 import stat
 import warnings
@@ -14,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vecsearch import exif
 from vecsearch.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from PIL.Image import Exif
     from PIL.Image import Image as Picture
 
 SUFFIXES = frozenset(
@@ -25,8 +24,6 @@ SUFFIXES = frozenset(
 )
 # What Pillow may try: its other formats are either no photos or run other programs.
 FORMATS = "JPEG PNG WEBP GIF BMP DIB TIFF AVIF HEIF".split()
-# EXIF orientation (CIPA DC-008, tag 0x0112) to the PIL.Image.Transpose that undoes it.
-ORIENTATIONS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 JUNK_FOLDERS = frozenset(
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
 )
@@ -270,7 +267,6 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
 
     """
     import PIL.Image
-    from PIL import ExifTags
 
     _prepare_pillow()
     if not content:
@@ -283,12 +279,12 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
                 f"It has {picture.width * picture.height / 1e6:.0f} million pixels; the limit "
                 f"is {max_pixels / 1e6:.0f} million (--max-pixels).",
             )
-        exif = picture.getexif()
+        header = picture.getexif()
         file_format = picture.format or "unknown"
         picture.load()
-        turn = ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
+        turn = exif.turn(header)
         upright = _to_rgb(picture if turn is None else picture.transpose(turn))
-        tags = _exif_tags(exif)
+        tags = exif.read_tags(header)
     except PIL.UnidentifiedImageError:
         return Unreadable(path, "It is not an image, or of a format that cannot be read.")
     except MemoryError:
@@ -300,9 +296,9 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
         width=upright.width,
         height=upright.height,
         format=file_format,
-        taken_at=_taken_at(tags),
-        latitude=_degrees(tags, "GPSLatitude", "S", 90),
-        longitude=_degrees(tags, "GPSLongitude", "W", 180),
+        taken_at=exif.taken_at(tags),
+        latitude=exif.degrees(tags, "GPSLatitude", "S", 90),
+        longitude=exif.degrees(tags, "GPSLongitude", "W", 180),
         exif=tags,
     )
     return Image(upright, facts)
@@ -340,62 +336,6 @@ def _to_rgb(picture: "Picture") -> "Picture":
         paper = PIL.Image.new("RGBA", picture.size, "white")
         return PIL.Image.alpha_composite(paper, with_alpha).convert("RGB")
     return picture.convert("RGB")
-
-
-def _exif_tags(exif: "Exif") -> dict[str, Any]:
-    from PIL import ExifTags
-
-    tags: dict[str, Any] = {}
-    for names, items in (
-        (ExifTags.TAGS, exif.items()),
-        (ExifTags.TAGS, exif.get_ifd(ExifTags.IFD.Exif).items()),
-        (ExifTags.GPSTAGS, exif.get_ifd(ExifTags.IFD.GPSInfo).items()),
-    ):
-        for tag, value in items:
-            clean = _json_value(value)
-            if tag in names and clean is not None:
-                tags[names[tag]] = clean
-    for pointer in ("ExifOffset", "GPSInfo", "ExifInteroperabilityOffset"):
-        tags.pop(pointer, None)
-    return tags
-
-
-def _json_value(value: object) -> Any:
-    """Return what JSON and Postgres can hold of an EXIF value; None for what they cannot."""
-    if isinstance(value, str):
-        text = value.replace("\0", "").strip()
-        return text.encode(errors="replace").decode() or None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, tuple):
-        return [_json_value(item) for item in value]
-    if isinstance(value, bytes) or not hasattr(value, "__float__"):
-        return None
-    try:
-        number = float(value)
-    except (ZeroDivisionError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _taken_at(tags: dict[str, Any]) -> datetime | None:
-    for name in ("DateTimeOriginal", "DateTimeDigitized"):
-        try:
-            return datetime.strptime(str(tags[name])[:19], "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 - EXIF has no zone
-        except (KeyError, ValueError):
-            continue
-    return None
-
-
-def _degrees(tags: dict[str, Any], name: str, negative: str, limit: int) -> float | None:
-    match tags.get(name):
-        case [(int() | float()) as d, (int() | float()) as m, (int() | float()) as s]:
-            degrees = d + m / 60 + s / 3600
-        case _:
-            return None
-    if str(tags.get(f"{name}Ref", "")).upper().startswith(negative):
-        degrees = -degrees
-    return degrees if abs(degrees) <= limit else None
 
 
 def _os_reason(error: OSError) -> str:

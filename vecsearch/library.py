@@ -8,12 +8,11 @@ with Library.open() as library:
         print(hit.rank, hit.path, hit.distance)
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -34,21 +33,16 @@ from vecsearch import (
 from vecsearch.compare import Comparison
 from vecsearch.config import Settings
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
-from vecsearch.errors import InvalidInput, SchemaMissing
-from vecsearch.evaluate import Evaluation, Labelling, OnProgress
+from vecsearch.errors import SchemaMissing
+from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
-from vecsearch.queries import catalog, nearest
+from vecsearch.queries import catalog
 from vecsearch.queries.catalog import CollectionStatus, IngestError
-from vecsearch.queries.nearest import Hit
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
-
-    from vecsearch.encoders.training import Training
+from vecsearch.sampling import Labelling, OnProgress
+from vecsearch.search import Answer
+from vecsearch.training import train_autoencoder
 
 DEFAULT_COLLECTION = "images"
-# Of imported embeddings, when nobody says what made them.
-UNKNOWN_MODEL = "unknown"
 # Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
 
@@ -74,34 +68,10 @@ class Status:
     collections: list[CollectionStatus]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a query found, and how; iterating it yields the hits.
-
-    Attributes:
-        hits: nearest first.
-        sql: the statement that ran, with its settings, ready for psql.
-        plan: Postgres' plan for it.
-        uses_index: whether the HNSW index served it, or every row was compared.
-        metric: what the distances are.
-        candidates: how many of the nearest by cosine were compared by the metric; None: all rows.
-
-    """
-
-    hits: list[Hit]
-    sql: str
-    plan: str
-    uses_index: bool
-    metric: str
-    candidates: int | None
-
-    def __iter__(self) -> Iterator[Hit]:
-        """Iterate over the hits, nearest first."""
-        return iter(self.hits)
-
-
 class Library:
     """A database of images. Open it with `Library.open()`, as a context manager."""
+
+    train_autoencoder = staticmethod(train_autoencoder)
 
     def __init__(self, settings: Settings, url: str, resources: ExitStack) -> None:
         self.settings = settings
@@ -226,7 +196,9 @@ class Library:
         path = Path(file).absolute()
         with exchange.open_file(path) as contents:
             self._prepare_schema()
-            origin = self._origin(transfer.read_origin(contents, path), collection, model, weights)
+            origin = transfer.find_origin(
+                path, contents, collection, model, weights, device=self.settings.device
+            )
             with database.session(self.engine) as connection:
                 return transfer.import_file(
                     connection,
@@ -290,12 +262,9 @@ class Library:
         with self._reading() as connection:
             stored = catalog.get_collection(connection, collection)
             encoder = self._collection_encoder(stored, model, weights)
-            planned = search.plan(
+            return search.answer(
                 connection, stored, encoder, query, max_pixels=self.settings.max_pixels
             )
-            hits, ran = nearest.nearest(connection, planned)
-            plan, uses_index = nearest.explain(connection, ran)
-            return Answer(hits, nearest.script(ran), plan, uses_index, ran.metric, ran.candidates)
 
     def evaluate(
         self,
@@ -309,17 +278,8 @@ class Library:
     ) -> Evaluation:
         """Score a collection's answers against labels, and its index against the exact answer.
 
-        Args:
-            collection: which one.
-            k: length of an answer.
-            metric: None is the collection's default.
-            labelling: which images belong together; None is the folder's name.
-            seed: of the choice of queries in a large collection.
-            on_progress: called with what is being done, how far it is, and of how much.
-
-        Raises:
-            VecsearchError: the collection or its labels cannot be scored.
-
+        The metric is the collection's own and the labels are the folders' names, unless others
+        are named; the other arguments, and the errors, are `vecsearch.evaluate.evaluate`'s.
         """
         with self._reading() as connection:
             stored = catalog.get_collection(connection, collection)
@@ -347,19 +307,8 @@ class Library:
     ) -> Comparison:
         """Ask two collections the same questions, of the images that both hold.
 
-        Args:
-            one: a collection; its labels count.
-            other: another.
-            k: length of an answer.
-            metric: of both; None is each collection's default.
-            labelling: see `evaluate`.
-            seed: see `evaluate`.
-            examples: how many queries to answer for looking at.
-            on_progress: see `evaluate`.
-
-        Raises:
-            VecsearchError: they share too few images, or cannot be scored.
-
+        Arguments as of `evaluate`, for both collections, and errors as of
+        `vecsearch.compare.compare`; the labels are those of `one`.
         """
         with self._reading() as connection:
             stored = [catalog.get_collection(connection, name) for name in (one, other)]
@@ -435,57 +384,6 @@ class Library:
         with opened(self.engine) as connection:
             yield catalog.run_sql(connection, statement)
 
-    @staticmethod
-    def train_autoencoder(
-        paths: Iterable[str | Path],
-        output: Path,
-        *,
-        settings: Settings | None = None,
-        on_unreadable: Callable[[images.Unreadable], None] = lambda _: None,
-        **options: Any,
-    ) -> "Training":
-        """Train an encoder on the images under `paths` and write it to `output`.
-
-        Iterate the result to do so; see `vecsearch.encoders.training.Training`.
-
-        Args:
-            paths: folders and files.
-            output: a `.safetensors` file, usable as `--model`.
-            settings: for the device and the cap on pixels; None reads the environment.
-            on_unreadable: called with each file that is left out.
-            options: fields of `vecsearch.encoders.training.Options`: latent, epochs, resume, …
-
-        Raises:
-            InvalidInput: the output cannot be written there, or an option makes no sense.
-
-        """
-        settings = settings or Settings.load()
-        if output.suffix != ".safetensors":
-            raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
-        if not os.access(output.absolute().parent, os.W_OK):
-            raise InvalidInput(
-                f"The folder {output.absolute().parent} cannot be written to. "
-                "Choose another --output."
-            )
-        walk = images.Walk(paths)
-        files = list(walk)
-        for item in walk.unreadable:
-            on_unreadable(item)
-
-        def pictures() -> "Iterator[Picture]":
-            for file in files:
-                image = images.load(file.path, max_pixels=settings.max_pixels)
-                if isinstance(image, images.Unreadable):
-                    on_unreadable(image)
-                else:
-                    yield image.pixels
-
-        from vecsearch.encoders import training
-
-        sides = (side for file in files if (side := images.longer_side(file.path)) is not None)
-        chosen = training.Options(device=settings.device, **options)
-        return training.Training(pictures(), sides, output, chosen)
-
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         with database.reading(self.engine) as connection:
@@ -520,27 +418,6 @@ class Library:
                 with database.writing(self.engine) as connection:
                     catalog.remember_weights(connection, name, found)
         return encoder
-
-    def _origin(
-        self,
-        told: transfer.Origin | None,
-        name: str,
-        model: str | None,
-        weights: str | Path | None,
-    ) -> transfer.Origin:
-        """Return what made a file's embeddings: the file's own word, or the caller's."""
-        device = self.settings.device
-        if told is not None:
-            encoders.for_collection(
-                name, told.identity, told.weights, model=model, weights=weights, device=device
-            )
-            named = model if model and encoders.is_file_name(model) else weights
-            return told if named is None else replace(told, weights=encoders.Weights.of_file(named))
-        if weights is not None or (model is not None and encoders.is_file_name(model)):
-            encoder = encoders.load(model or DEFAULT_MODEL, weights, device=device)
-            return transfer.Origin(encoder.identity, encoder.weights, encoder.dimensions)
-        unknown = encoders.Identity(model or UNKNOWN_MODEL, encoders.POOLED, None, {})
-        return transfer.Origin(unknown, encoders.Weights(None, None))
 
     def _collection_encoder(
         self, stored: catalog.Collection, model: str | None, weights: str | Path | None

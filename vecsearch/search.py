@@ -1,6 +1,7 @@
 """From what a user asks for to the statement that answers it."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +14,7 @@ from vecsearch import images
 from vecsearch.encoders import Encoder, unusable
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.queries import catalog, nearest
-from vecsearch.queries.nearest import Search
+from vecsearch.queries.nearest import Hit, Search
 
 DEFAULT_K = 10
 
@@ -44,6 +45,47 @@ class Query:
     max_distance: float | None = None
     exact: bool = False
     exclude_self: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query found, and how; iterating it yields the hits.
+
+    Attributes:
+        hits: nearest first.
+        sql: the statement that ran, with its settings, ready for psql.
+        plan: Postgres' plan for it.
+        uses_index: whether the HNSW index served it, or every row was compared.
+        metric: what the distances are.
+        candidates: how many of the nearest by cosine were compared by the metric; None: all rows.
+
+    """
+
+    hits: list[Hit]
+    sql: str
+    plan: str
+    uses_index: bool
+    metric: str
+    candidates: int | None
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Iterate over the hits, nearest first."""
+        return iter(self.hits)
+
+
+def answer(
+    connection: sa.Connection,
+    collection: catalog.Collection,
+    encoder: Encoder,
+    query: Query,
+    *,
+    max_pixels: int,
+) -> Answer:
+    """Return what `query` finds; see `plan` for the arguments and errors."""
+    planned = plan(connection, collection, encoder, query, max_pixels=max_pixels)
+    hits, ran = nearest.nearest(connection, planned)
+    explained, uses_index = nearest.explain(connection, ran)
+    return Answer(hits, nearest.script(ran), explained, uses_index, ran.metric, ran.candidates)
 
 
 def plan(

@@ -3,20 +3,23 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from vecsearch import exchange, images
+from vecsearch import encoders, exchange, images
 from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.exchange import COLUMNS, Block, Contents
 from vecsearch.queries import catalog, transfer, writes
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.transfer import Imported
+
+# Of imported embeddings, when nobody says what made them.
+UNKNOWN_MODEL = "unknown"
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,45 @@ class Imports:
 OnProgress = Callable[[str, int, int | None], None]
 
 
-def read_origin(contents: Contents, file: Path) -> Origin | None:
-    """Return what an export of ours says of its encoder; None for a file from elsewhere.
+def find_origin(
+    file: Path,
+    contents: Contents,
+    name: str,
+    model: str | None,
+    weights: str | Path | None,
+    *,
+    device: str,
+) -> Origin:
+    """Return what made a file's embeddings: by the file's own word, or else by the caller's.
+
+    Args:
+        file: for messages.
+        contents: what `vecsearch.exchange.open_file` gave.
+        name: the collection that it is for.
+        model: see `vecsearch.library.Library.import_file`.
+        weights: likewise.
+        device: where an encoder that is named is loaded.
 
     Raises:
-        InvalidInput: it says something that makes no sense.
+        InvalidInput: the file says something that makes no sense.
+        EncoderError: `model` or `weights` are not what the file says, or cannot be loaded.
 
     """
-    told = contents.collection
-    if told is None:
-        return None
+    named = model if model and encoders.is_file_name(model) else weights
+    if contents.collection is not None:
+        told = _told_origin(file, contents.collection)
+        encoders.for_collection(
+            name, told.identity, told.weights, model=model, weights=weights, device=device
+        )
+        return told if named is None else replace(told, weights=Weights.of_file(named))
+    if named is not None:
+        encoder = encoders.load(model or encoders.DEFAULT_MODEL, weights, device=device)
+        return Origin(encoder.identity, encoder.weights, encoder.dimensions)
+    unknown = Identity(model or UNKNOWN_MODEL, encoders.POOLED, None, {})
+    return Origin(unknown, Weights(None, None))
+
+
+def _told_origin(file: Path, told: dict[str, Any]) -> Origin:
     try:
         return Origin(
             Identity(**told["identity"]),

@@ -1,6 +1,7 @@
 """The installed command, from the built wheel, run as a user runs it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,11 @@ import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PROJECT = Path(__file__).parents[2]
+
+
+def code_blocks(document: str, language: str) -> list[str]:
+    """Return the code of a Markdown document in one language, block by block."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="session")

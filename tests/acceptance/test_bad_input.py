@@ -107,8 +107,8 @@ def test_questions(ingested: Run, photos: Path, tmp_path: Path) -> None:
         "          ^",
     ]
     assert "k is 0" in message(ingested, "query", query, "-k", "0")
-    said = message(ingested, "query", query, "--metric", "chi2")
-    assert "'chi2' cannot be served" in said
+    said = message(ingested, "query", query, "--metric", "hamming")
+    assert "'hamming' cannot be served" in said
     assert "cosine, l2, l1, ip" in said
     assert "defined for cosine" in message(
         ingested, "query", query, "--metric", "l2", "--min-similarity", "0.5"

@@ -1,23 +1,18 @@
 """Every command in the README, run as it stands there."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from acceptance.conftest import PROJECT
+from acceptance.conftest import PROJECT, code_blocks
 from servers import initialise, listening
 from support import picture
 
 README = (PROJECT / "README.md").read_text()
 EXAMPLE_URL = "postgresql://user:password@localhost:5432/database"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -59,11 +54,11 @@ def test_every_command(folder: Path, variables: dict[str, str], own_postgres: st
         assert finished.returncode == 0, f"{command}{finished.stdout}{finished.stderr}"
         return finished.stdout
 
-    install, test, *rest = blocks("sh")
+    install, test, *rest = code_blocks(README, "sh")
     assert install.count("\n") == test.count("\n") == 1
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
-    assert len(rest) == 6
+    assert len(rest) == 7
     for block in rest:
         own_encoder = "train autoencoder" in block
         environment = {
@@ -83,8 +78,8 @@ def test_every_command(folder: Path, variables: dict[str, str], own_postgres: st
         assert finished.returncode == 0, block + finished.stdout + finished.stderr
     assert (folder / "sheet.png").exists()
     # The collection exists by now, and knows its encoder.
-    (python,) = blocks("python")
-    (sql,) = blocks("sql")
+    (python,) = code_blocks(README, "python")
+    (sql,) = code_blocks(README, "sql")
     first, *others = output("python", "-c", python).splitlines()
     assert first == f"1 {folder}/photos/cat.jpg 0.0"
     assert len(others) == 4

@@ -7,8 +7,8 @@ from support import Corpus, clustered, make_corpus, once
 
 from vecsearch import database
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.evaluate import Labelling
 from vecsearch.library import Library
+from vecsearch.sampling import Labelling
 
 
 def relabel(library: Library, name: str, statement: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 # The checkout's: in the wheel, migrations/ lies inside.
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
-    "errors config server schema images metadata encoders exchange database migrate queries ingest "
-    "transfer search ranking evaluate compare render web library terminal demo cli __main__"
+    "errors config server schema exif images metadata encoders exchange database migrate queries "
+    "ingest transfer search ranking sampling evaluate compare render web training library terminal "
+    "demo cli __main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {

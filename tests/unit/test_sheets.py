@@ -2,7 +2,6 @@
 
 import errno
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from support import hit, picture
 
+from vecsearch.encoders.training import Epoch
 from vecsearch.errors import InvalidInput
 from vecsearch.queries.nearest import Hit
 from vecsearch.render import canvas
@@ -246,16 +246,12 @@ def test_a_comparison_cut_short_says_so(files: list[Path]) -> None:
     assert len(figure.axes[0].images) == 12 + 12 * 12
 
 
-@dataclass(frozen=True)
-class Pass:
-    epoch: int
-    training_loss: float
-    validation_loss: float
-    best: bool
-
-
 def test_a_training_shows_pictures_above_reconstructions_and_marks_the_kept_epoch() -> None:
-    epochs = [Pass(1, 0.9, 1.0, True), Pass(2, 0.5, 0.6, True), Pass(3, 0.3, 0.7, False)]
+    epochs = [
+        Epoch(1, 0.9, 1.0, best=True),
+        Epoch(2, 0.5, 0.6, best=True),
+        Epoch(3, 0.3, 0.7, best=False),
+    ]
     originals = np.stack([np.asarray(picture(seed, (32, 32))) for seed in range(15)])
     figure = training_sheet(epochs, originals, originals // 2, title="Mine")
     pixels(figure)

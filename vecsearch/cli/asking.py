@@ -24,7 +24,7 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format
 
 if TYPE_CHECKING:
-    from vecsearch.library import Answer
+    from vecsearch.search import Answer
 
 
 @command(app, "query", encodes=True)
@@ -96,6 +96,8 @@ def query(
     An image that is in the collection is found by its content and its stored vector is used, so
     the answer comes at once.
     """
+    from vecsearch.queries.nearest import Hit
+
     if (image is None) == (id_ is None):
         raise typer.BadParameter("Give an IMAGE, - for standard input, or --id ID.")
     _require_files(plot, html)
@@ -135,7 +137,7 @@ def query(
     write_rows(
         answer.hits,
         format_,
-        columns=_field_names("Hit"),
+        columns=list(Hit.__dataclass_fields__),
         table_columns=["rank", "distance", "similarity", "label", "path"],
     )
 
@@ -308,9 +310,3 @@ def _picture(
         )
         report.save_report(page, html)
         say(f"Wrote {html}")
-
-
-def _field_names(name: str) -> list[str]:
-    from vecsearch import library
-
-    return list(getattr(library, name).__dataclass_fields__)

@@ -19,7 +19,8 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 
 if TYPE_CHECKING:
-    from vecsearch.evaluate import Evaluation, Labelling
+    from vecsearch.evaluate import Evaluation
+    from vecsearch.sampling import Labelling
 
 K = Annotated[int, typer.Option("-k", envvar="VECSEARCH_K", help="Length of an answer.")]
 Metric = Annotated[
@@ -154,7 +155,7 @@ EXAMPLES = 6
 
 
 def _labelling(label: str, label_regex: str | None) -> "Labelling":
-    from vecsearch.evaluate import Labelling
+    from vecsearch.sampling import Labelling
 
     if label_regex is not None and label != "folder":
         raise typer.BadParameter("Give --label or --label-regex, not both.")

@@ -27,7 +27,10 @@ def import_(
     collection: Collection = "images",
     model: Annotated[
         str | None,
-        typer.Option(help="What made the embeddings, in any words. Our own exports say it."),
+        typer.Option(
+            envvar="VECSEARCH_MODEL",
+            help="What made the embeddings, in any words. Our own exports say it.",
+        ),
     ] = None,
     weights: Weights = None,
     root: Annotated[

@@ -1,0 +1,85 @@
+"""What a camera wrote into a file: tags as JSON values, the time, the place, which way is up."""
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif
+
+# EXIF orientation (CIPA DC-008, tag 0x0112) to the PIL.Image.Transpose that undoes it.
+ORIENTATIONS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+
+
+def turn(exif: "Exif") -> Any:
+    """Return the `PIL.Image.Transpose` that makes the picture upright; None if it is."""
+    from PIL import ExifTags
+
+    return ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
+
+
+def read_tags(exif: "Exif") -> dict[str, Any]:
+    """Return the tags by name, with values that JSON can hold."""
+    from PIL import ExifTags
+
+    tags: dict[str, Any] = {}
+    for names, items in (
+        (ExifTags.TAGS, exif.items()),
+        (ExifTags.TAGS, exif.get_ifd(ExifTags.IFD.Exif).items()),
+        (ExifTags.GPSTAGS, exif.get_ifd(ExifTags.IFD.GPSInfo).items()),
+    ):
+        for tag, value in items:
+            clean = _json_value(value)
+            if tag in names and clean is not None:
+                tags[names[tag]] = clean
+    for pointer in ("ExifOffset", "GPSInfo", "ExifInteroperabilityOffset"):
+        tags.pop(pointer, None)
+    return tags
+
+
+def taken_at(tags: dict[str, Any]) -> datetime | None:
+    """Return the camera's local time, naive."""
+    for name in ("DateTimeOriginal", "DateTimeDigitized"):
+        try:
+            return datetime.strptime(str(tags[name])[:19], "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 - EXIF has no zone
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def degrees(tags: dict[str, Any], name: str, negative: str, limit: int) -> float | None:
+    """Return a coordinate in degrees.
+
+    Args:
+        tags: from `read_tags`.
+        name: of the tag: "GPSLatitude" or "GPSLongitude".
+        negative: the reference, such as "S", that makes it negative.
+        limit: beyond which it makes no sense.
+
+    """
+    match tags.get(name):
+        case [(int() | float()) as d, (int() | float()) as m, (int() | float()) as s]:
+            value = d + m / 60 + s / 3600
+        case _:
+            return None
+    if str(tags.get(f"{name}Ref", "")).upper().startswith(negative):
+        value = -value
+    return value if abs(value) <= limit else None
+
+
+def _json_value(value: object) -> Any:
+    """Return what JSON and Postgres can hold of an EXIF value; None for what they cannot."""
+    if isinstance(value, str):
+        text = value.replace("\0", "").strip()
+        return text.encode(errors="replace").decode() or None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, bytes) or not hasattr(value, "__float__"):
+        return None
+    try:
+        number = float(value)
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
