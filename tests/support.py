@@ -37,6 +37,13 @@ def save_weights(path: Path, model: str = "resnet50.tv_in1k", seed: int = 0) -> 
     # zero_init_last: otherwise every residual branch of a fresh ResNet is zero.
     options: dict[str, Any] = {"zero_init_last": False} if "resnet" in model else {}
     module = timm.create_model(model, pretrained=False, **options)
+    if "inception" in model:
+        # Its fresh weights multiply until they overflow; one batch teaches its norms the scale.
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        with torch.no_grad():
+            module.train()(torch.rand(2, 3, 299, 299))
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(module.state_dict(), path)
     else:
