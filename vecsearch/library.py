@@ -412,7 +412,7 @@ class Library:
             return LazyEncoder(lambda: encoders.load(chosen, weights, device=device))
         encoder = self._collection_encoder(stored, model, weights)
         named = model if model and encoders.is_file_name(model) else weights
-        if remember and named is not None:
+        if remember and named is not None and stored.identity.weights_sha256 is not None:
             found = encoders.Weights.of_file(named)
             if found != stored.weights:
                 with database.writing(self.engine) as connection:

@@ -253,8 +253,8 @@ def _load_same(
 def _not_known(name: str) -> Encoder:
     raise WeightsUnavailable(
         f"Collection {name!r} was imported, and which weights made its embeddings is not known, "
-        "so only pictures that are in it can be searched for. To search for others, import it "
-        "into a new --collection with --model and --weights."
+        "so a picture that is not in it cannot be embedded. Import the file into a new "
+        "--collection with --model and --weights."
     )
 
 
