@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vecsearch.encoders.training import Training
 
 # Two rows of eight.
-PLOTTED = 16
+PLOTTED = 12
 
 
 @command(app, "ingest", encodes=True)
