@@ -32,10 +32,10 @@ def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["path", *(f"e{number}" for number in range(source.dimensions))])
         for block in source.blocks(embeddings=True, columns=False):
-            # The fewest digits that give the same number in half precision, as it is stored.
-            texts = block.embeddings.astype(np.float16).astype("U")
-            for path, numbers in zip(block.paths, texts.tolist(), strict=True):
-                writer.writerow([path, *numbers])
+            for path, embedding in zip(block.paths, block.embeddings, strict=True):
+                # The fewest digits that give the same number in half precision, as it is stored;
+                # row by row, since numpy's texts take a hundred bytes each.
+                writer.writerow([path, *embedding.astype(np.float16).astype("U").tolist()])
             done += len(block.paths)
             on_rows(done)
 

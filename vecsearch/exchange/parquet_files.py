@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = b"vecsearch"
+READ_BYTES = 2**20
 _JSON = ("exif", "metadata")
 _ADVICE = "Give a column path of texts and a column embedding of lists of numbers."
 
@@ -43,7 +44,10 @@ def opened(file: Path) -> Iterator[Contents]:
     """See `vecsearch.exchange.open_file`."""
     with ExitStack() as resources:
         with _translated(file):
-            parquet = resources.enter_context(pq.ParquetFile(file))
+            # Otherwise what was read ahead, a whole row group at least, stays in memory.
+            parquet = resources.enter_context(
+                pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False)
+            )
             schema = parquet.schema_arrow
             path = next((name for name in PATH_COLUMNS if name in schema.names), None)
             lists = [column.name for column in schema if _is_list(column.type)]
