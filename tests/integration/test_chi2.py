@@ -65,7 +65,7 @@ def test_the_index_s_candidates_hold_the_exact_top_ten(corpus: Corpus) -> None:
     found = wanted = 0
     for position in range(0, 3_000, 100):
         reranked = corpus.library.query(id=corpus.ids[position], metric="chi2")
-        assert reranked.candidates == 400
+        assert reranked.candidates == 1_000
         assert reranked.uses_index
         exact = corpus.library.query(id=corpus.ids[position], metric="chi2", exact=True)
         assert exact.candidates is None

@@ -23,7 +23,7 @@ MAXIMUM_EF_SEARCH = 1_000
 MAXIMUM_K = 2**63 - 1
 
 # Candidates for a metric that no index serves: the nearest by cosine, this many for each asked for.
-MINIMUM_CANDIDATES = 400
+MINIMUM_CANDIDATES = 1_000
 CANDIDATES_PER_ROW = 4
 
 Expression = sa.ColumnElement[Any]
