@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -12,7 +12,11 @@ from vecsearch.errors import InvalidInput
 from vecsearch.queries import catalog, labels, nearest, writes
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.nearest import Hit, Search
-from vecsearch.sampling import Labelling, OnProgress, Sample
+from vecsearch.sampling import FOLDERS, Labelling, OnProgress, Sample
+from vecsearch.search import require_metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TIMED_QUERIES = 50
 
@@ -87,12 +91,12 @@ def compare(
     connection: sa.Connection,
     collections: Sequence[Collection],
     *,
-    k: int,
-    metrics: Sequence[str],
-    labelling: Labelling,
-    seed: int,
-    examples: int,
-    on_progress: OnProgress,
+    k: int = 10,
+    metric: str | None = None,
+    labelling: Labelling = FOLDERS,
+    seed: int = 0,
+    examples: int = 0,
+    on_progress: OnProgress = sampling.quiet,
 ) -> Comparison:
     """Ask two collections the same questions.
 
@@ -100,7 +104,7 @@ def compare(
         connection: in a transaction.
         collections: two.
         k: length of an answer.
-        metrics: of each collection.
+        metric: of both; None is each collection's default.
         labelling: what is relevant; read from the first collection.
         seed: of the choice of queries.
         examples: how many queries to answer for looking at.
@@ -111,105 +115,133 @@ def compare(
 
     """
     evaluate.require_k(k)
-    one, other = (labels.read_images(connection, each.table) for each in collections)
-    in_other = {image.path for image in other}
-    found = {
-        image.path: label
-        for image, label in zip(one, labelling.read(one), strict=True)
-        if image.path in in_other
-    }
-    names = " and ".join(collection.name for collection in collections)
-    if not found:
-        raise InvalidInput(
-            f"Collections {names} have no path in common. Ingest the same folder into both."
+    parties = [
+        _Party(
+            each,
+            require_metric(metric or each.default_metric, each),
+            labels.read_images(connection, each.table),
         )
-    sampling.require_labels(list(found.values()), names)
+        for each in collections
+    ]
+    label_of = _shared_labels(parties, labelling)
     limit = min(
-        sampling.query_limit(collection, len(images), metric)
-        for collection, images, metric in zip(collections, (one, other), metrics, strict=True)
+        sampling.query_limit(each.collection, len(each.images), each.metric) for each in parties
     )
-    samples = []
-    for collection, images, metric in zip(collections, (one, other), metrics, strict=True):
-        shared = [found.get(image.path) for image in images]
-        # The same images in the same order, so that the seed chooses the same ones.
-        positions = sampling.choose_queries(shared, limit, seed)
-        samples.append(
-            sampling.measure(
-                connection,
-                collection,
-                images,
-                shared,
-                positions,
-                metric=metric,
-                on_progress=on_progress,
-            )
-        )
+    samples = [_measure(connection, each, label_of, limit, seed, on_progress) for each in parties]
     rankings = [sample.rankings() for sample in samples]
     tops = [
         [{sample.images[place].path for place in order[:k]} for order in orders]
         for sample, orders in zip(samples, rankings, strict=True)
     ]
-    labelled = sum(label is not None for label in found.values())
+    labelled = sum(label is not None for label in label_of.values())
     shown = min(k, labelled - 1)
-    overlap = float(np.mean([len(a & b) / shown for a, b in zip(*tops, strict=True)]))
-    sides = []
-    for collection, sample, orders, metric in zip(
-        collections, samples, rankings, metrics, strict=True
-    ):
-        _, precision, average = evaluate.score(sample, orders, k)
-        sides.append(
-            Side(
-                collection=collection.name,
-                model=collection.identity.name,
-                dimensions=collection.dimensions,
-                metric=metric,
-                precision=precision,
-                map=average,
-                p50_ms=_median_ms(connection, collection, sample, k, metric),
-                bytes_per_image=catalog.bytes_per_image(connection, collection),
-            )
-        )
-    chosen = np.linspace(0, len(samples[0].positions) - 1, examples).astype(int)
+    overlap = [len(one & other) / shown for one, other in zip(*tops, strict=True)]
+    positions = samples[0].positions
+    chosen = positions[np.linspace(0, len(positions) - 1, examples).astype(int)]
     return Comparison(
         k=k,
         images=labelled,
-        queries=len(samples[0].positions),
-        overlap=overlap,
-        sides=sides,
+        queries=len(positions),
+        overlap=float(np.mean(overlap)),
+        sides=[
+            _side(connection, party, sample, orders, k)
+            for party, sample, orders in zip(parties, samples, rankings, strict=True)
+        ],
         examples=[
-            _example(connection, collections, metrics, samples[0].images[place].path, found, k)
-            for place in dict.fromkeys(samples[0].positions[chosen].tolist())
+            _example(connection, parties, parties[0].images[place].path, label_of, k)
+            for place in dict.fromkeys(chosen.tolist())
         ],
     )
 
 
-def _median_ms(
-    connection: sa.Connection, collection: Collection, sample: Sample, k: int, metric: str
-) -> float:
-    some = np.linspace(
-        0, len(sample.positions) - 1, min(TIMED_QUERIES, len(sample.positions))
-    ).astype(int)
-    times = []
-    for place in sample.positions[some]:
-        search = Search(collection.table, sample.images[place].id, metric, k)
-        times.append(nearest.timed(connection, search)[1])
-    return 1_000 * float(np.median(times))
+@dataclass(frozen=True)
+class _Party:
+    collection: Collection
+    metric: str
+    images: list[labels.Image]
+
+
+def _shared_labels(parties: Sequence[_Party], labelling: Labelling) -> dict[str, str | None]:
+    """Return the label, in the first collection, of each path that both hold."""
+    one, other = parties
+    in_other = {image.path for image in other.images}
+    found = {
+        image.path: label
+        for image, label in zip(one.images, labelling.read(one.images), strict=True)
+        if image.path in in_other
+    }
+    names = " and ".join(party.collection.name for party in parties)
+    if not found:
+        raise InvalidInput(
+            f"Collections {names} have no path in common. Ingest the same folder into both."
+        )
+    sampling.require_labels(list(found.values()), names)
+    return found
+
+
+def _measure(
+    connection: sa.Connection,
+    party: _Party,
+    label_of: Mapping[str, str | None],
+    limit: int,
+    seed: int,
+    on_progress: OnProgress,
+) -> Sample:
+    found = [label_of.get(image.path) for image in party.images]
+    return sampling.measure(
+        connection,
+        party.collection,
+        party.images,
+        found,
+        # The same images in the same order, so that the seed chooses the same ones.
+        sampling.choose_queries(found, limit, seed),
+        metric=party.metric,
+        on_progress=on_progress,
+    )
+
+
+def _side(
+    connection: sa.Connection,
+    party: _Party,
+    sample: Sample,
+    rankings: "Sequence[NDArray[np.int64]]",
+    k: int,
+) -> Side:
+    collection = party.collection
+    _, precision, average = evaluate.score(sample, rankings, k)
+    few = min(TIMED_QUERIES, len(sample.positions))
+    timed = sample.positions[np.linspace(0, len(sample.positions) - 1, few).astype(int)]
+    seconds = [
+        nearest.timed(
+            connection, Search(collection.table, sample.images[place].id, party.metric, k)
+        )[1]
+        for place in timed
+    ]
+    return Side(
+        collection=collection.name,
+        model=collection.identity.name,
+        dimensions=collection.dimensions,
+        metric=party.metric,
+        precision=precision,
+        map=average,
+        p50_ms=1_000 * float(np.median(seconds)),
+        bytes_per_image=catalog.bytes_per_image(connection, collection),
+    )
 
 
 def _example(
     connection: sa.Connection,
-    collections: Sequence[Collection],
-    metrics: Sequence[str],
+    parties: Sequence[_Party],
     path: str,
     label_of: Mapping[str, str | None],
     k: int,
 ) -> Example:
     query = writes.image_id(path)
     answers = {
-        collection.name: nearest.nearest(
-            connection, Search(collection.table, query, metric, k, exclude=query)
+        party.collection.name: nearest.nearest(
+            connection, Search(party.collection.table, query, party.metric, k, exclude=query)
         )[0]
-        for collection, metric in zip(collections, metrics, strict=True)
+        for party in parties
     }
     correct = {
         name: [label_of.get(hit.path) == label_of[path] for hit in hits]

@@ -12,7 +12,8 @@ from vecsearch.errors import InvalidInput
 from vecsearch.queries import labels, nearest
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.nearest import Search
-from vecsearch.sampling import Labelling, OnProgress, Sample
+from vecsearch.sampling import FOLDERS, Labelling, OnProgress, Sample
+from vecsearch.search import require_metric
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -147,11 +148,11 @@ def evaluate(
     connection: sa.Connection,
     collection: Collection,
     *,
-    k: int,
-    metric: str,
-    labelling: Labelling,
-    seed: int,
-    on_progress: OnProgress,
+    k: int = 10,
+    metric: str | None = None,
+    labelling: Labelling = FOLDERS,
+    seed: int = 0,
+    on_progress: OnProgress = sampling.quiet,
 ) -> Evaluation:
     """Score a collection's answers.
 
@@ -159,7 +160,7 @@ def evaluate(
         connection: in a transaction.
         collection: which one.
         k: length of an answer.
-        metric: what ranks it.
+        metric: what ranks it; None is the collection's default.
         labelling: what is relevant.
         seed: of the choice of queries, where there are too many images to ask with each.
         on_progress: called with what is being done, how far it is, and of how much.
@@ -169,6 +170,7 @@ def evaluate(
 
     """
     require_k(k)
+    metric = require_metric(metric or collection.default_metric, collection)
     images = labels.read_images(connection, collection.table)
     found = labelling.read(images)
     sampling.require_labels(found, collection.name)

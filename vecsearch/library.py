@@ -38,13 +38,10 @@ from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.queries import catalog
 from vecsearch.queries.catalog import CollectionStatus, IngestError
-from vecsearch.sampling import Labelling, OnProgress
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
 
 DEFAULT_COLLECTION = "images"
-# Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
-RECOMMENDED_PGVECTOR = (0, 8, 4)
 
 
 @dataclass(frozen=True)
@@ -266,64 +263,36 @@ class Library:
                 connection, stored, encoder, query, max_pixels=self.settings.max_pixels
             )
 
-    def evaluate(
-        self,
-        collection: str = DEFAULT_COLLECTION,
-        *,
-        k: int = 10,
-        metric: str | None = None,
-        labelling: Labelling | None = None,
-        seed: int = 0,
-        on_progress: OnProgress = lambda *_: None,
-    ) -> Evaluation:
+    def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Evaluation:
         """Score a collection's answers against labels, and its index against the exact answer.
 
-        The metric is the collection's own and the labels are the folders' names, unless others
-        are named; the other arguments, and the errors, are `vecsearch.evaluate.evaluate`'s.
+        Args:
+            collection: which one.
+            options: of `vecsearch.evaluate.evaluate`: k, metric, labelling, …
+
+        Raises:
+            VecsearchError: the collection or its labels cannot be scored.
+
         """
         with self._reading() as connection:
             stored = catalog.get_collection(connection, collection)
-            return evaluate.evaluate(
-                connection,
-                stored,
-                k=k,
-                metric=search.require_metric(metric or stored.default_metric, stored),
-                labelling=labelling or Labelling(),
-                seed=seed,
-                on_progress=on_progress,
-            )
+            return evaluate.evaluate(connection, stored, **options)
 
-    def compare(
-        self,
-        one: str,
-        other: str,
-        *,
-        k: int = 10,
-        metric: str | None = None,
-        labelling: Labelling | None = None,
-        seed: int = 0,
-        examples: int = 0,
-        on_progress: OnProgress = lambda *_: None,
-    ) -> Comparison:
+    def compare(self, one: str, other: str, **options: Any) -> Comparison:
         """Ask two collections the same questions, of the images that both hold.
 
-        Arguments as of `evaluate`, for both collections, and errors as of
-        `vecsearch.compare.compare`; the labels are those of `one`.
+        Args:
+            one: a collection; its labels count.
+            other: another.
+            options: of `vecsearch.compare.compare`: k, metric, labelling, …
+
+        Raises:
+            VecsearchError: they share too few images, or cannot be scored.
+
         """
         with self._reading() as connection:
             stored = [catalog.get_collection(connection, name) for name in (one, other)]
-            return compare.compare(
-                connection,
-                stored,
-                k=k,
-                metrics=[
-                    search.require_metric(metric or each.default_metric, each) for each in stored
-                ],
-                labelling=labelling or Labelling(),
-                seed=seed,
-                examples=examples,
-                on_progress=on_progress,
-            )
+            return compare.compare(connection, stored, **options)
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""
@@ -338,18 +307,12 @@ class Library:
         with database.reading(self.engine) as connection:
             pgvector = migrate.pgvector_version(connection)
             info = connection.dialect.server_version_info or ()
-        advice = None
-        if pgvector and tuple(map(int, pgvector.split("."))) < RECOMMENDED_PGVECTOR:
-            advice = (
-                f"pgvector {pgvector} has faults in index builds and vacuum that "
-                f"{'.'.join(map(str, RECOMMENDED_PGVECTOR))} mends; upgrade it."
-            )
         return Status(
             database=url.render_as_string(hide_password=True),
             embedded=self.settings.database_url is None,
             postgres=".".join(map(str, info)),
             pgvector=pgvector,
-            advice=advice,
+            advice=migrate.pgvector_advice(pgvector),
             collections=self.collections(),
         )
 

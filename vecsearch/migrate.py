@@ -15,6 +15,8 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 
+# Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
+RECOMMENDED_PGVECTOR = (0, 8, 4)
 # Alembic's context is one for the process, so its threads take turns.
 _alembic = threading.Lock()
 
@@ -86,6 +88,16 @@ def pgvector_version(connection: sa.Connection) -> str | None:
         sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     )
     return version
+
+
+def pgvector_advice(version: str | None) -> str | None:
+    """Say what an administrator should know of this version; None if it is good."""
+    if version is None or tuple(map(int, version.split("."))) >= RECOMMENDED_PGVECTOR:
+        return None
+    return (
+        f"pgvector {version} has faults in index builds and vacuum that "
+        f"{'.'.join(map(str, RECOMMENDED_PGVECTOR))} mends; upgrade it."
+    )
 
 
 def migrations_dir() -> Path:

@@ -25,6 +25,10 @@ MAXIMUM_DIFFERENCES = 20_000_000_000
 OnProgress = Callable[[str, int, int], None]
 
 
+def quiet(_step: str, _done: int, _total: int) -> None:
+    """Show no progress."""
+
+
 @dataclass(frozen=True)
 class Labelling:
     """Where an image's label comes from: what shares it is relevant.
@@ -67,6 +71,9 @@ class Labelling:
             values = (image.metadata.get(key) for image in images)
             return [None if value is None else str(value) for value in values]
         raise InvalidInput(f"--label {self.source!r} is neither folder nor metadata:KEY. Use one.")
+
+
+FOLDERS = Labelling()
 
 
 @dataclass(frozen=True)
