@@ -16,7 +16,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0003"
+REVISION = "0004"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -88,8 +88,10 @@ ingest_errors = sa.Table(
 )
 
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
-# Postgres keeps tables and their indexes in one namespace.
-INDEX_SUFFIXES = ("_pkey", "_sha256", "_hnsw")
+# Of what stands beside a collection's table; see `vecsearch.queries.analysts`.
+VIEW_SUFFIX, NEAREST_SUFFIX = "_view", "_nearest"
+# Postgres keeps tables, views and indexes in one namespace.
+TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
 
 
 def require_collection_name(name: str) -> str:
@@ -99,12 +101,12 @@ def require_collection_name(name: str) -> str:
         InvalidInput: it is reserved, or not a plain lower-case SQL identifier.
 
     """
-    taken = name in RESERVED_NAMES or name.endswith(INDEX_SUFFIXES)
+    taken = name in RESERVED_NAMES or name.endswith(TAKEN_SUFFIXES)
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or taken:
         raise InvalidInput(
             f"{name!r} cannot name a collection. Use a lower-case letter, then up to 39 letters, "
             f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken, and so are "
-            f"names that end in {' or '.join(INDEX_SUFFIXES)}."
+            f"names that end in {' or '.join(TAKEN_SUFFIXES)}."
         )
     return name
 

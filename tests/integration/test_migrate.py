@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support import PixelEncoder, clustered, counts, ingest, make_corpus
+from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus
 
 from vecsearch import database, migrate, schema
 from vecsearch.config import Settings
@@ -52,6 +52,13 @@ def write(library: Library, statement: str) -> None:
 def scalar(library: Library, statement: str) -> Any:
     with database.reading(library.engine) as connection:
         return connection.scalar(sa.text(statement))
+
+
+def old_corpus(library: Library, name: str, rows: int) -> Corpus:
+    """Make a collection as it was before anything stood beside its table."""
+    corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
+    write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest")
+    return corpus
 
 
 def test_the_revision_we_need_is_the_newest_migration() -> None:
@@ -110,7 +117,7 @@ def test_older_tables_are_refused_and_upgraded_with_their_rows(
     with database.writing(empty.engine) as connection:
         alembic_upgrade(connection, "0001")
     empty.engine.dispose()
-    corpus = make_corpus(empty, "images", clustered(50, 8, seed=0))
+    corpus = old_corpus(empty, "images", 50)
     for refused in (
         lambda: empty.query(id=corpus.ids[0]),
         lambda: empty.ingest([photos]),
@@ -131,7 +138,7 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
     with database.writing(empty.engine) as connection:
         alembic_upgrade(connection, "0002")
     empty.engine.dispose()
-    make_corpus(empty, "before", clustered(5, 8, seed=0))
+    old_corpus(empty, "before", 5)
     required = "sha256 width height format file_size modified_at".split()
     for column in required:
         write(empty, f"ALTER TABLE before ALTER {column} SET NOT NULL")
@@ -146,7 +153,18 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
             f" WHERE attrelid = 'vecsearch.{table}'::regclass AND attnum > 0"
         )
 
+    def beside(table: str) -> list[str]:
+        view, function = f"'{table}_view'::regclass", f"'{table}_nearest'::regproc"
+        statements = (
+            f"SELECT pg_get_viewdef({view})",
+            f"SELECT obj_description({view}, 'pg_class')",
+            f"SELECT pg_get_functiondef({function})",
+            f"SELECT obj_description({function}, 'pg_proc')",
+        )
+        return [scalar(empty, statement).replace(table, "NAME") for statement in statements]
+
     assert scalar(empty, columns("before")) == scalar(empty, columns("after"))
+    assert beside("before") == beside("after")
     assert scalar(empty, "SELECT count(*) FROM before") == 5
 
 

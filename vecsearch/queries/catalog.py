@@ -13,6 +13,7 @@ from vecsearch import schema
 from vecsearch.database import driver_connection, translated
 from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import CollectionNotFound, DatabaseError, InvalidInput
+from vecsearch.queries import analysts
 
 # Any fixed number: two commands that make one collection exclude each other by it.
 CREATE_LOCK_KEY = 0x766564
@@ -119,7 +120,7 @@ def create_collection(
     default_metric: str = "cosine",
     indexed: bool = True,
 ) -> Collection:
-    """Register a collection and make its table and indexes, unless another command just has.
+    """Register a collection and make its table and all beside it, unless another has just now.
 
     Args:
         connection: in a transaction.
@@ -145,7 +146,9 @@ def create_collection(
     if existing is not None:
         return existing
     # Not ON CONFLICT: a table of this name that is not in the register is somebody else's.
-    schema.collection_table(name, dimensions, indexed=indexed).create(connection)
+    table = schema.collection_table(name, dimensions, indexed=indexed)
+    table.create(connection)
+    analysts.create(connection, table)
     connection.execute(
         sa.insert(schema.collections).values(
             name=name,

@@ -1,0 +1,183 @@
+"""What analysts call: each collection's view and function, and the recipes of docs/sql.md."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from support import Corpus, clustered, make_corpus, once
+
+from vecsearch import database
+from vecsearch.library import Library
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
+
+PREPARED = """
+    UPDATE images SET label = CASE WHEN width < 40 THEN 'cats' ELSE 'dogs' END;
+    UPDATE images SET taken_at = timestamp '2026-01-15' + width % 3 * interval '1 month',
+        path = '/photos/' || label || '/' || lpad((width % 40)::text, 2, '0') || '.png';
+    CREATE TABLE vecsearch.sales AS
+    SELECT path, date '2026-02-01' AS sold_on, width * 10 AS amount
+    FROM images, generate_series(1, 2)"""
+
+
+@pytest.fixture
+def analyst(corpus: Corpus) -> Iterator[psycopg.Connection[Any]]:
+    """A plain client of the corpus, which prefers its index, with the document's settings."""
+    url = corpus.library.engine.url.set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+        connection.execute("SET search_path = vecsearch, public")
+        connection.execute("SET hnsw.iterative_scan = strict_order")
+        yield connection
+
+
+def plan_of(connection: psycopg.Connection[Any], statement: str) -> str:
+    rows = connection.execute(f"EXPLAIN {statement}".encode()).fetchall()
+    return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("by", ["id", "upper-case id", "path"])
+def test_the_function_orders_every_image_as_a_query_does(
+    corpus: Corpus, analyst: psycopg.Connection[Any], by: str
+) -> None:
+    answer = corpus.library.query(id=corpus.ids[17], k=50, exact=True).hits
+    image = {"id": str(answer[0].id), "upper-case id": str(answer[0].id).upper()}.get(
+        by, answer[0].path
+    )
+    statement = f"SELECT * FROM images_nearest('{image}') LIMIT 50"
+    assert "images_embedding_hnsw" in plan_of(analyst, statement)
+    rows = analyst.execute(statement.encode()).fetchall()
+    columns = [column.name for column in analyst.execute(statement.encode()).description or ()]
+    found = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert len(found) == 50
+    assert found[0]["id"] == answer[0].id
+    recall = {row["id"] for row in found} & {hit.id for hit in answer}
+    assert len(recall) >= 49
+    for row in found:
+        assert row["similarity"] == 1 - row["distance"]
+    # The index compares in half precision, and so may change places of what is equally near.
+    distances = [row["distance"] for row in found]
+    np.testing.assert_allclose(distances, sorted(distances), atol=2e-3)
+
+
+def test_a_condition_around_the_function_takes_nothing_from_the_answer(
+    corpus: Corpus, analyst: psycopg.Connection[Any]
+) -> None:
+    statement = f"SELECT id FROM images_nearest('{corpus.ids[3]}') WHERE label = 'c7' LIMIT 20"
+    assert len(analyst.execute(statement.encode()).fetchall()) == 20
+    # Without LIMIT nobody would take the index, which the corpus is set to prefer.
+    analyst.execute("SET enable_seqscan = on")
+    everything = f"SELECT count(*) FROM images_nearest('{corpus.ids[3]}') WHERE label = 'c7'"
+    assert analyst.execute(everything.encode()).fetchone() == (150,)
+
+
+@pytest.mark.parametrize("image", ["/nothing/here.png", "00000000-0000-0000-0000-000000000000", ""])
+def test_an_image_that_is_not_there_has_no_neighbours(
+    analyst: psycopg.Connection[Any], image: str
+) -> None:
+    rows = analyst.execute("SELECT * FROM images_nearest(%s)", [image]).fetchall()
+    assert rows == []
+
+
+def test_both_work_for_a_session_that_has_no_search_path(
+    corpus: Corpus, analyst: psycopg.Connection[Any]
+) -> None:
+    analyst.execute("SET search_path = ''")
+    image = [str(corpus.ids[5])]
+    rows = analyst.execute("SELECT id FROM vecsearch.images_nearest(%s) LIMIT 1", image).fetchall()
+    assert rows == [(corpus.ids[5],)]
+    viewed = analyst.execute("SELECT * FROM vecsearch.images_view LIMIT 1")
+    assert [column.name for column in viewed.description or ()][:2] == ["name", "label"]
+    assert "embedding" not in {column.name for column in viewed.description or ()}
+
+
+@once
+def test_a_collection_called_like_a_word_of_sql_has_both(library: Library) -> None:
+    corpus = make_corpus(library, "order", clustered(20, 8, seed=0))
+    statement = f"SELECT count(*) FROM order_nearest('{corpus.ids[0]}')"
+    with library.sql(statement) as (_, rows, _):
+        assert next(rows) == (20,)
+    with library.sql("SELECT count(*) FROM order_view") as (_, rows, _):
+        assert next(rows) == (20,)
+
+
+class TestRecipes:
+    @pytest.fixture
+    def connection(self, library: Library) -> Iterator[psycopg.Connection[Any]]:
+        """Forty photos of cats and forty of dogs, two of them alike, and what was sold."""
+        vectors = clustered(80, 64, seed=8)
+        centres = clustered(2, 64, seed=9)
+        vectors = (vectors + np.repeat(centres, 40, axis=0)).astype(np.float16)
+        vectors[5] = vectors[4]
+        make_corpus(library, "images", vectors.astype(np.float64))
+        with database.writing(library.engine) as writing:
+            for statement in PREPARED.split(";"):
+                writing.execute(sa.text(statement))
+        url = library.engine.url.set(drivername="postgresql")
+        with psycopg.connect(url.render_as_string(hide_password=False)) as opened:
+            opened.execute("SET search_path = vecsearch, public")
+            opened.execute("SET enable_seqscan = off")
+            yield opened
+
+    def test_each_gives_what_it_says(self, connection: psycopg.Connection[Any]) -> None:
+        sections = re.split(r"^## (.*)$", DOCUMENT, flags=re.MULTILINE)
+        found: dict[str, list[Any]] = {}
+        for title, text in [
+            ("Settings", sections[0]),
+            *zip(sections[1::2], sections[2::2], strict=True),
+        ]:
+            for statement in re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+                if "```text" in text:
+                    # The plan that is shown is the plan there is, line by line.
+                    plan = plan_of(connection, statement)
+                    for line in re.findall(r"```text\n(.*?)```", text, re.DOTALL)[0].splitlines():
+                        shown = re.sub(r"\(InitPlan 1\).*", "", line.strip())
+                        assert shown in plan, plan
+                cursor = connection.execute(statement.encode())
+                found[title] = cursor.fetchall() if cursor.description else []
+        self.check(found)
+        assert len(found) >= 13
+
+    def check(self, found: dict[str, list[Any]]) -> None:
+        cat = "/photos/cats/01.png"
+        assert len(found["Look at the images"]) == 5
+        nearest = found["Nearest to a known picture"]
+        assert nearest[0] == (cat, pytest.approx(0, abs=1e-3))
+        assert {path.split("/")[2] for path, _ in nearest} == {"cats"}
+        assert [row[1] for row in found["Nearest within a category"]] == ["dogs"] * 10
+        joined = found["Joined with business data"]
+        assert {row[0] for row in joined} == {row[0] for row in nearest}
+        assert joined[0][::2] == (cat, 2 * 10)
+        ((similarity, chi2),) = found["How alike two pictures are"]
+        assert 0 < similarity < 1 < chi2
+        assert {row[0].split("/")[2] for row in found["The average picture of a group"]} == {"cats"}
+        outliers = [row[2] for row in found["Outliers"]]
+        assert outliers == sorted(outliers, reverse=True)
+        drift = found["Drift between two months"]
+        assert [row[0] for row in drift] == [datetime(2026, month, 1) for month in (1, 2, 3)]  # noqa: DTZ001 - a camera has no zone
+        assert drift[0][1] is None
+        assert all(0 < row[1] < 0.1 for row in drift[1:])
+        pair, *_ = found["Near-duplicates"]
+        assert {pair[0], pair[1]} == {"/photos/cats/04.png", "/photos/cats/05.png"}
+        assert found["Classification by neighbours"] == [("cats", 5)]
+        assert sum(row[3] for row in found["A histogram of distances"]) == 80
+        ranked = found["Chi-squared of the nearest hundred"]
+        assert ranked[0] == (cat, 0.0)
+        assert len(ranked) == 10
+
+    def test_the_table_of_neighbours_has_five_for_each(
+        self, connection: psycopg.Connection[Any]
+    ) -> None:
+        (statement,) = re.findall(r"CREATE TABLE neighbours.*?;", DOCUMENT, re.DOTALL)
+        connection.execute(statement.encode())
+        rows = connection.execute(
+            "SELECT count(*), count(DISTINCT id), max(rank) FROM neighbours"
+        ).fetchone()
+        assert rows is not None
+        assert rows[1] == 80
+        assert rows[0] >= 5 * 78  # of two equal images, either may be its own nearest
