@@ -59,6 +59,7 @@ class Comparison:
     Attributes:
         images: that are in both collections, and have a label.
         queries: images asked with, each left out of its own answers.
+        labels: how many different ones the queries have.
         overlap: mean share of the k nearest that both collections name.
         sides: the two.
         examples: for looking at.
@@ -68,6 +69,7 @@ class Comparison:
     k: int
     images: int
     queries: int
+    labels: int
     overlap: float
     sides: list[Side]
     examples: list[Example]
@@ -142,6 +144,7 @@ def compare(
         k=k,
         images=labelled,
         queries=len(positions),
+        labels=len({samples[0].labels[place] for place in positions}),
         overlap=float(np.mean(overlap)),
         sides=[
             _side(connection, party, sample, orders, k)

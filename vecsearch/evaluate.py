@@ -76,6 +76,7 @@ class Evaluation:
         map: likewise.
         classes: by label.
         index: for each breadth; empty if no index serves the metric.
+        index_used: whether the planner takes the index for a query, at this size.
         breadth_name: what `IndexScore.breadth` is.
         choice: the least breadth with a recall of 0.99, else the one with the best.
 
@@ -92,6 +93,7 @@ class Evaluation:
     map: float | None
     classes: list[ClassScore]
     index: list[IndexScore]
+    index_used: bool
     breadth_name: str
     choice: int | None
 
@@ -129,6 +131,7 @@ class Evaluation:
             "map": self.map,
             "classes": scores,
             "index": index or None,
+            "index_used": self.index_used,
             "choice": None if self.choice is None else {self.breadth_name: self.choice},
         }
 
@@ -199,6 +202,7 @@ def evaluate(
         map=average,
         classes=classes,
         index=scores,
+        index_used=_uses_index(connection, collection, sample, k, metric),
         breadth_name="candidates" if reranks else "ef_search",
         choice=_choice(scores),
     )
@@ -220,6 +224,14 @@ def score(
         for label, scores in sorted(by_label.items())
     ]
     return classes, *_means([pair for scores in by_label.values() for pair in scores])
+
+
+def _uses_index(
+    connection: sa.Connection, collection: Collection, sample: Sample, k: int, metric: str
+) -> bool:
+    query = sample.images[sample.positions[0]].id
+    _, is_used = nearest.explain(connection, Search(collection.table, query, metric, k))
+    return is_used
 
 
 def _choice(scores: Sequence[IndexScore]) -> int | None:

@@ -228,7 +228,7 @@ class Library:
 
         """
         path = Path(file).absolute()
-        exchange.require_format(path)
+        exchange.require_file(path)
         with self._reading() as connection:
             stored = catalog.get_collection(connection, collection)
             return transfer.export_file(connection, stored, path, on_progress=on_progress)

@@ -74,10 +74,9 @@ class StepsProgress:
 class TrainingProgress:
     """Moves a bar through the pictures of each epoch."""
 
-    def __init__(self, bar: Progress, epochs: int) -> None:
+    def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("Reading", total=None)
-        self._epochs = epochs
         self._epoch = 0
         self._pictures: int | None = None
         self._done = 0
@@ -86,8 +85,7 @@ class TrainingProgress:
         """Move the bar by one batch."""
         if epoch != self._epoch:
             self._epoch, self._done = epoch, 0
-            description = f"Epoch {epoch} of {self._epochs}"
-            self._bar.reset(self._task, description=description, total=self._pictures)
+            self._bar.reset(self._task, description=f"Epoch {epoch}", total=self._pictures)
         self._done += pictures
         self._bar.advance(self._task, pictures)
 
@@ -97,7 +95,7 @@ class TrainingProgress:
         self._pictures = self._done or None
         if self._bar.console.is_terminal:
             self._bar.console.print(
-                f"epoch {epoch.epoch}/{self._epochs}  training {epoch.training_loss:.5f}"
+                f"epoch {epoch.epoch}  training {epoch.training_loss:.5f}"
                 f"  validation {epoch.validation_loss:.5f}{'  best' if epoch.best else ''}"
             )
 
@@ -117,7 +115,7 @@ def steps_progress() -> Iterator[StepsProgress]:
 
 
 @contextmanager
-def training_progress(epochs: int) -> Iterator[TrainingProgress]:
-    """Show how far a training of so many epochs has come."""
+def training_progress() -> Iterator[TrainingProgress]:
+    """Show how far a training has come."""
     with _bar() as bar:
-        yield TrainingProgress(bar, epochs)
+        yield TrainingProgress(bar)

@@ -1,6 +1,5 @@
 """From folders of pictures to an encoder of one's own; no database."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vecsearch import images
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
+from vecsearch.files import require_writable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -41,10 +41,7 @@ def train_autoencoder(
     settings = settings or Settings.load()
     if output.suffix != ".safetensors":
         raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
-    if not os.access(output.absolute().parent, os.W_OK):
-        raise InvalidInput(
-            f"The folder {output.absolute().parent} cannot be written to. Choose another --output."
-        )
+    require_writable(output)
     walk = images.Walk(paths)
     files = list(walk)
     for item in walk.unreadable:

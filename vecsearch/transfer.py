@@ -277,7 +277,7 @@ def _require_dimensions(file: Path, found: int, expected: int | None, made_by: s
     if expected is not None and found != expected:
         raise EncoderMismatch(
             f"{file} has {found:,} numbers a picture, and {made_by} makes {expected:,}. "
-            "Name the encoder that made them with --model, or another file."
+            "Use another file, or a --collection of its own."
         )
 
 

@@ -259,7 +259,7 @@ class TestParquet:
             "import sys; sys.modules['pyarrow'] = None\n"
             "from pathlib import Path\n"
             "from vecsearch import exchange\n"
-            "exchange.require_format(Path('e.parquet'))"
+            "exchange.require_file(Path('e.parquet'))"
         )
         done = subprocess.run(
             [sys.executable, "-c", program], check=False, capture_output=True, text=True

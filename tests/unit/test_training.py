@@ -335,7 +335,7 @@ def test_the_library_trains_on_a_folder_and_tells_what_it_left_out(
     [
         ("own.pth", r"does not end in \.safetensors"),
         ("own", r"does not end in \.safetensors"),
-        ("gone/own.safetensors", r"cannot be written to"),
+        ("gone/own.safetensors", r"does not exist\. Create it"),
     ],
 )
 def test_an_output_that_cannot_be_is_refused_before_anything_is_read(

@@ -18,6 +18,9 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 
+# What `Evaluation.choice` aims at.
+GOOD_RECALL = 0.99
+
 if TYPE_CHECKING:
     from vecsearch.evaluate import Evaluation
     from vecsearch.sampling import Labelling
@@ -145,10 +148,9 @@ def compare(
             write_rows(rows, format_, columns=list(table["collections"][0]))
         case _:
             write_object(table, format_)
-    say(
-        f"{result.queries:,} queries among {result.images:,} images; of the {k} nearest, the two "
-        f"agree on {result.overlap:.0%}."
-    )
+    for note in _notes(result.queries, result.images, 0, result.labels):
+        say(note)
+    say(f"Of the {k} nearest, the two agree on {result.overlap:.0%}.")
 
 
 EXAMPLES = 6
@@ -178,14 +180,18 @@ def _print_evaluation(result: "Evaluation") -> None:
             Format.table,
             columns=list(scores["index"][0]),
         )
-        typer.echo(f"Choose {result.breadth_name} {result.choice:,}: {_reason(result)}")
-    else:
-        typer.echo("No index serves this: every search compares all images, and is exact.")
+        typer.echo(_choice(result))
+    if not result.index_used:
+        typer.echo("At this size every search compares all images, and is exact.")
 
 
-def _reason(result: "Evaluation") -> str:
+def _choice(result: "Evaluation") -> str:
     (chosen,) = (score for score in result.index if score.breadth == result.choice)
-    return f"{chosen.recall:.2%} of the exact {result.k} nearest in {chosen.p50_ms:.1f} ms."
+    found = f"{chosen.recall:.2%} of the exact {result.k} nearest in {chosen.p50_ms:.1f} ms"
+    name = f"{result.breadth_name} {chosen.breadth:,}"
+    if chosen.recall >= GOOD_RECALL:
+        return f"Choose {name}: {found}."
+    return f"The most that the index finds is {found}, with {name}; query --exact finds all."
 
 
 def _notes(queries: int, images: int, unlabelled: int, classes: int) -> list[str]:

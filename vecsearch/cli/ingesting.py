@@ -114,7 +114,12 @@ def train_autoencoder(
         Path, typer.Option("--output", "-o", help="The file to write; use it as --model.")
     ] = Path("autoencoder.safetensors"),
     latent: Annotated[int, typer.Option(help="Numbers in one embedding.")] = 16,
-    epochs: Annotated[int, typer.Option(help="Passes over the images, at most.")] = 30,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the images, at most. Default: 30; with --resume, as many as before."
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -147,7 +152,7 @@ def train_autoencoder(
 
     if plot is not None:
         saving.require_picture_file(plot)
-    with training_progress(epochs) as progress:
+    with training_progress() as progress:
         training = Library.train_autoencoder(
             _expand_stdin(paths),
             output,
@@ -180,10 +185,15 @@ def train_autoencoder(
         format_,
         columns=["epoch", "training_loss", "validation_loss", "best"],
     )
-    if len(training.epochs) < epochs:
+    if len(training.epochs) < training.planned:
         last = "epoch" if patience == 1 else f"{patience} epochs"
         say(f"Stopped early: the last {last} drew the held-out images no better.")
-    say(f"Kept epoch {kept} in {output}. Use it: vecsearch ingest FOLDER --model {output}")
+    elif training.epochs[-1].best:
+        say("The last epoch was the best: more --epochs may draw the held-out images better.")
+    say(
+        f"Kept epoch {kept} in {output}. "
+        f"Use it: vecsearch ingest FOLDER --collection NAME --model {output}"
+    )
 
 
 def _how_to_go_on(training: "Training") -> str:

@@ -67,8 +67,9 @@ def import_(
     without = done.added + done.updated - done.with_file
     if without:
         say(
-            f"The pictures of {without:,} rows are not at hand (--root says where relative paths "
-            "begin), so a query by such a picture does not find its row; --id does."
+            f"The pictures of {without:,} rows are not at hand, so a query by such a picture does "
+            "not find its row; --id does. If relative paths begin elsewhere, import into a new "
+            "--collection with --root FOLDER: other paths are other rows."
         )
 
 

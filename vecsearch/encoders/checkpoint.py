@@ -28,6 +28,7 @@ class Checkpoint:
     Attributes:
         settings: what must be the same to go on; JSON values.
         pictures: SHA-256 of the pixels trained on, in hex; they must be the same, too.
+        epochs: how many were planned.
         losses: training and validation loss of each epoch that is done.
         model: the network's tensors now.
         kept: its tensors after the epoch with the least validation loss, if there is one.
@@ -37,6 +38,7 @@ class Checkpoint:
 
     settings: Mapping[str, Any]
     pictures: str
+    epochs: int
     losses: list[tuple[float, float]]
     model: Mapping[str, torch.Tensor]
     kept: Mapping[str, torch.Tensor]
@@ -44,7 +46,10 @@ class Checkpoint:
 
     def write(self, file: Path) -> None:
         """Write it, whole or not at all."""
-        notes = {"settings": self.settings, "pictures": self.pictures, "losses": self.losses}
+        notes = {"settings": self.settings, "pictures": self.pictures} | {
+            "epochs": self.epochs,
+            "losses": self.losses,
+        }
         tensors = {f"model/{name}": tensor for name, tensor in self.model.items()}
         tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
         for position, moments in self.adam.items():
@@ -73,6 +78,7 @@ class Checkpoint:
             return cls(
                 settings=notes["settings"],
                 pictures=notes["pictures"],
+                epochs=notes["epochs"],
                 losses=[(training, validation) for training, validation in notes["losses"]],
                 model=parts["model"],
                 kept=parts["kept"],

@@ -30,7 +30,7 @@ def parse(name: str) -> tuple[str, str]:
             "then name it: --model FILE.safetensors"
         )
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models()."
         raise UnknownModel(f"timm has no model {architecture!r}. {hint}")
     default = _default(architecture)
@@ -52,7 +52,7 @@ def parse(name: str) -> tuple[str, str]:
         near = difflib.get_close_matches(layer, layers, n=NEAREST)
         some = near or [name for name in layers if "." not in name]
         raise UnknownModel(
-            f"timm's {architecture} has no weights and no layer {layer!r}. "
+            f"timm's {architecture} has no layer {layer!r}, nor weights of that name. "
             f"Its tags: {', '.join(tags) or 'none'}. "
             f"{'Layers near that' if near else 'Its layers'}: {', '.join(some)}."
         )

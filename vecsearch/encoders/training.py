@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+EPOCHS = 30
 IMAGE_SIZES = (32, 64, 128, 256)
 VALIDATION_SHARE = 0.2
 BATCH_SIZE = 16
@@ -55,7 +56,8 @@ class Options:
 
     Attributes:
         latent: numbers in one embedding.
-        epochs: passes over the pictures, at most.
+        epochs: passes over the pictures, at most; None is 30, or as many as the training that is
+            resumed was begun with.
         image_size: pixels on each side of the network's input, one of `IMAGE_SIZES`; None lets
             the pictures decide.
         patience: stop after so many epochs without a better validation loss; 0 is never.
@@ -67,7 +69,7 @@ class Options:
     """
 
     latent: int = 16
-    epochs: int = 30
+    epochs: int | None = None
     image_size: int | None = None
     patience: int = 5
     seed: int = 0
@@ -82,7 +84,9 @@ class Options:
             InvalidInput: one is out of its range.
 
         """
-        if not 1 <= self.latent <= schema.MAX_DIMENSIONS or self.epochs < 1:
+        if not 1 <= self.latent <= schema.MAX_DIMENSIONS or (
+            self.epochs is not None and self.epochs < 1
+        ):
             raise InvalidInput(
                 f"--latent is 1 to {schema.MAX_DIMENSIONS:,}, --epochs 1 or more. "
                 "Give such numbers."
@@ -109,6 +113,7 @@ class Training:
     Attributes:
         checkpoint: the file that it can be resumed from.
         epochs: those done so far, those before an interruption included.
+        planned: how many there will be at most; known once the first is on its way.
 
     """
 
@@ -204,11 +209,12 @@ class Training:
         found = Checkpoint.read(self.checkpoint) if options.resume else None
         if found is not None:
             found.require_settings(self._settings, self.checkpoint)
-            if options.epochs < len(found.losses):
-                raise InvalidInput(
-                    f"{self.checkpoint} has {len(found.losses)} epochs already. "
-                    f"Give --epochs {len(found.losses)} or more."
-                )
+        self.planned = options.epochs or (found.epochs if found is not None else EPOCHS)
+        if found is not None and self.planned < len(found.losses):
+            raise InvalidInput(
+                f"{self.checkpoint} has {len(found.losses)} epochs already. "
+                f"Give --epochs {len(found.losses)} or more."
+            )
         self._stored, self._fingerprint = _store(self._pictures, image_size)
         if found is not None:
             found.require_pictures(self._fingerprint, self.checkpoint)
@@ -238,8 +244,8 @@ class Training:
 
     def _is_over(self) -> bool:
         best = max((epoch.epoch for epoch in self.epochs if epoch.best), default=0)
-        done, options = len(self.epochs), self._options
-        return done >= options.epochs or 0 < options.patience <= done - best
+        done, patience = len(self.epochs), self._options.patience
+        return done >= self.planned or 0 < patience <= done - best
 
     def _train_once(self, epoch: int) -> float:
         # By seed and epoch, so that a resumed training draws what it would have drawn.
@@ -272,6 +278,7 @@ class Training:
         Checkpoint(
             settings=self._settings,
             pictures=self._fingerprint,
+            epochs=self.planned,
             losses=[(epoch.training_loss, epoch.validation_loss) for epoch in self.epochs],
             model=self._model.state_dict(),
             kept=self._kept,

@@ -14,6 +14,7 @@ import numpy as np
 
 from vecsearch import images, schema
 from vecsearch.errors import InvalidInput
+from vecsearch.files import require_writable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,14 +118,16 @@ def write_file(file: Path, source: Source, on_rows: Callable[[int], None]) -> No
         partial.unlink(missing_ok=True)
 
 
-def require_format(file: Path) -> None:
-    """Check that a file's suffix names a format, before the work.
+def require_file(file: Path) -> None:
+    """Check that a collection can be written to a file, before the work.
 
     Raises:
-        InvalidInput: it does not, or the format needs an extra that is not installed.
+        InvalidInput: its suffix names no format, the format needs an extra that is not installed,
+            or its folder cannot be written to.
 
     """
     _format(file)
+    require_writable(file)
 
 
 def carries_columns(file: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecsearch.errors import InvalidInput
+from vecsearch.files import require_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ def require_picture_file(path: Path) -> None:
 
     """
     picture_format(path)
-    _require_writable(path)
+    require_writable(path)
 
 
 def require_report_file(path: Path) -> None:
@@ -78,15 +79,7 @@ def require_report_file(path: Path) -> None:
     """
     if path.suffix.lower() not in PAGES:
         raise InvalidInput(f"{path} is not named as a page. Use .html.")
-    _require_writable(path)
-
-
-def _require_writable(path: Path) -> None:
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise InvalidInput(f"{path} is a folder. Name a file in it.")
-    if not os.access(folder, os.W_OK):
-        raise InvalidInput(f"The folder {folder} cannot be written to. Choose another file.")
+    require_writable(path)
 
 
 def write_whole(path: Path, content: bytes) -> None:
