@@ -125,6 +125,16 @@ def test_pictures_at_hand_are_found_by_their_content_and_others_are_rows_all_the
 
 
 @once
+@pytest.mark.parametrize("collection", "imported stored excluded source order".split())
+def test_an_import_goes_into_a_collection_of_any_name(
+    library: Library, tmp_path: Path, collection: str
+) -> None:
+    file = write_npz(tmp_path / "e.npz", ["a.png", "b.png"], [[1.0], [2.0]])
+    assert library.import_file(file, collection=collection).added == 2
+    assert library.import_file(file, collection=collection).updated == 2
+
+
+@once
 def test_paths_begin_where_root_says(library: Library, tmp_path: Path) -> None:
     file = write_npz(tmp_path / "e.npz", ["a/../b.png"], [[1.0]])
     library.import_file(file, root=tmp_path / "root")
