@@ -162,6 +162,20 @@ def test_with_its_weights_an_import_can_be_asked_about_new_pictures(
         )
 
 
+@once
+def test_an_export_of_unknown_weights_learns_them_from_whoever_imports_it(
+    library: Library, tmp_path: Path, small_model: str, weights: Path, photos: Path
+) -> None:
+    library.ingest([photos / "cats"], collection="ours", model=small_model, weights=weights)
+    library.export_file(tmp_path / "e.csv", collection="ours")
+    library.import_file(tmp_path / "e.csv", collection="unknown")
+    library.export_file(tmp_path / "e.npz", collection="unknown")
+    library.import_file(tmp_path / "e.npz", collection="named", model="theirs")
+    assert scalar(library, "SELECT model FROM collections WHERE name = 'named'") == "theirs"
+    library.import_file(tmp_path / "e.npz", collection="known", model=small_model, weights=weights)
+    assert library.query(photos / "dogs/00.png", collection="known").hits
+
+
 def _vit_weights(folder: Path) -> Path:
     from support import save_weights
 
