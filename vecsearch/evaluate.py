@@ -188,7 +188,10 @@ def evaluate(
     scores: list[IndexScore] = []
     reranks = metric in nearest.RERANKED
     if (metric == "cosine" or reranks) and nearest.has_index(connection, collection.table):
-        breadths = CANDIDATES if reranks else EF_SEARCH
+        breadths = [each for each in (CANDIDATES if reranks else EF_SEARCH) if each >= k]
+        # Beyond them all, what a query would take.
+        beyond = nearest.CANDIDATES_PER_ROW * k if reranks else nearest.MAXIMUM_EF_SEARCH
+        breadths = breadths or [beyond]
         scores = _score_index(connection, collection, sample, k, metric, breadths, on_progress)
     return Evaluation(
         collection=collection.name,
@@ -261,7 +264,7 @@ def _score_index(
     queries = some.astype(int)
     position_of: dict[UUID, int] = {image.id: place for place, image in enumerate(sample.images)}
     scores = []
-    for number, breadth in enumerate(breadth for breadth in breadths if breadth >= k):
+    for number, breadth in enumerate(breadths):
         recalls, times = [], []
         for query in queries:
             row = sample.distances[query]

@@ -125,7 +125,9 @@ def plan(
         exclude=target if query.exclude_self and isinstance(target, UUID) else None,
         exact=query.exact,
     )
-    if search.candidates is not None and not catalog.has_more(connection, table, search.candidates):
+    if search.candidates is not None and not nearest.has_more(
+        connection, search, search.candidates
+    ):
         # To choose candidates from so few would leave nobody out.
         return replace(search, exact=True)
     return search

@@ -85,17 +85,19 @@ def find_origin(
 
     """
     named = model if model and encoders.is_file_name(model) else weights
-    if contents.collection is not None:
-        told = _told_origin(file, contents.collection)
+    unknown = Origin(
+        Identity(model or UNKNOWN_MODEL, encoders.POOLED, None, {}), Weights(None, None)
+    )
+    told = unknown if contents.collection is None else _told_origin(file, contents.collection)
+    if told.identity.weights_sha256 is not None:
         encoders.for_collection(
             name, told.identity, told.weights, model=model, weights=weights, device=device
         )
         return told if named is None else replace(told, weights=Weights.of_file(named))
     if named is not None:
         encoder = encoders.load(model or encoders.DEFAULT_MODEL, weights, device=device)
-        return Origin(encoder.identity, encoder.weights, encoder.dimensions)
-    unknown = Identity(model or UNKNOWN_MODEL, encoders.POOLED, None, {})
-    return Origin(unknown, Weights(None, None))
+        return Origin(encoder.identity, encoder.weights, encoder.dimensions, told.default_metric)
+    return told if model is None else replace(unknown, default_metric=told.default_metric)
 
 
 def _told_origin(file: Path, told: dict[str, Any]) -> Origin:

@@ -75,6 +75,14 @@ def test_the_index_s_candidates_hold_the_exact_top_ten(corpus: Corpus) -> None:
     assert found >= 0.99 * wanted
 
 
+def test_of_fewer_rows_than_candidates_every_one_is_compared(corpus: Corpus) -> None:
+    few = "images.width % 10 = 0 AND 'a:b' LIKE 'a%'  -- of 3,000, 300"
+    answer = corpus.library.query(id=corpus.ids[20], metric="chi2", where=few)
+    assert answer.candidates is None
+    many = corpus.library.query(id=corpus.ids[20], metric="chi2", where="width % 2 = 0")
+    assert many.candidates == 1_000
+
+
 def test_a_cut_off_without_k_compares_every_row(corpus: Corpus) -> None:
     distances = corpus.distances(corpus.vectors[7], "chi2")
     limit = float(np.sort(distances)[500])

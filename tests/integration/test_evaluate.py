@@ -110,6 +110,16 @@ def test_a_breadth_below_k_is_not_tried(corpus: Corpus) -> None:
 
 
 @once
+@pytest.mark.parametrize(("metric", "breadth"), [("cosine", 1_000), ("chi2", 10_000)])
+def test_a_k_beyond_every_breadth_is_tried_as_a_query_would_be(
+    library: Library, metric: str, breadth: int
+) -> None:
+    make_corpus(library, "images", clustered(40, 8, seed=0))
+    (score,) = library.evaluate(k=2_500, metric=metric).index
+    assert (score.breadth, score.recall) == (breadth, 1.0)
+
+
+@once
 def test_without_an_index_there_is_no_choice(library: Library) -> None:
     make_corpus(library, "wide", clustered(30, 4_001, seed=0))
     result = library.evaluate("wide")

@@ -190,7 +190,8 @@ def test_a_file_may_be_called_anything(library: Library, tmp_path: Path, name: s
 
 @once
 @pytest.mark.parametrize(
-    "collection", "seen pending embedded known records matches best order user table".split()
+    "collection",
+    "seen pending embedded known records matches best excluded order user table".split(),
 )
 def test_a_collection_may_have_any_name_that_is_allowed(
     library: Library, photos: Path, collection: str

@@ -125,6 +125,16 @@ def test_pictures_at_hand_are_found_by_their_content_and_others_are_rows_all_the
 
 
 @once
+@pytest.mark.parametrize("collection", "imported stored excluded source order".split())
+def test_an_import_goes_into_a_collection_of_any_name(
+    library: Library, tmp_path: Path, collection: str
+) -> None:
+    file = write_npz(tmp_path / "e.npz", ["a.png", "b.png"], [[1.0], [2.0]])
+    assert library.import_file(file, collection=collection).added == 2
+    assert library.import_file(file, collection=collection).updated == 2
+
+
+@once
 def test_paths_begin_where_root_says(library: Library, tmp_path: Path) -> None:
     file = write_npz(tmp_path / "e.npz", ["a/../b.png"], [[1.0]])
     library.import_file(file, root=tmp_path / "root")
@@ -150,6 +160,20 @@ def test_with_its_weights_an_import_can_be_asked_about_new_pictures(
             model="test_vit.r160_in1k",
             weights=_vit_weights(tmp_path),
         )
+
+
+@once
+def test_an_export_of_unknown_weights_learns_them_from_whoever_imports_it(
+    library: Library, tmp_path: Path, small_model: str, weights: Path, photos: Path
+) -> None:
+    library.ingest([photos / "cats"], collection="ours", model=small_model, weights=weights)
+    library.export_file(tmp_path / "e.csv", collection="ours")
+    library.import_file(tmp_path / "e.csv", collection="unknown")
+    library.export_file(tmp_path / "e.npz", collection="unknown")
+    library.import_file(tmp_path / "e.npz", collection="named", model="theirs")
+    assert scalar(library, "SELECT model FROM collections WHERE name = 'named'") == "theirs"
+    library.import_file(tmp_path / "e.npz", collection="known", model=small_model, weights=weights)
+    assert library.query(photos / "dogs/00.png", collection="known").hits
 
 
 def _vit_weights(folder: Path) -> Path:

@@ -24,6 +24,7 @@ class Found:
     sql: str = "SELECT 1 < 2;"
     plan: str = "Limit  ->  Seq Scan"
     uses_index: bool = False
+    candidates: int | None = None
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def page(query: Path | bytes, hits: list[Hit], metric: str = "cosine", **found: str | bool) -> Page:
+def page(query: Path | bytes, hits: list[Hit], metric: str = "cosine", **found: str | int) -> Page:
     answer = Found(hits, **found)  # type: ignore[arg-type]  # each field has its own type
     return Page(
         report.html_report(query, answer, collection="cats", metric=metric, max_pixels=1_000_000)
@@ -92,6 +93,18 @@ def test_the_query_and_each_hit_are_pictures_inside_the_page(files: list[Path]) 
 def test_a_query_given_as_bytes_is_shown(files: list[Path]) -> None:
     by_file, by_bytes = page(files[0], []), page(files[0].read_bytes(), [])
     assert by_file.all("img")[0]["src"] == by_bytes.all("img")[0]["src"]
+
+
+def test_a_hit_that_was_imported_without_its_file_is_on_the_page(files: list[Path]) -> None:
+    unknown = hit(1, files[1], width=None, height=None, format=None, file_size=None)
+    assert "imported without its file" in page(files[0], [unknown]).text
+
+
+def test_the_page_says_that_candidates_were_ranked_again(files: list[Path]) -> None:
+    hits = [hit(1, files[1])]
+    by_index = page(files[0], hits, "chi2", uses_index=True, candidates=1000).text
+    assert "1,000 candidates by cosine, found by the HNSW index; then ranked by chi2." in by_index
+    assert "Answered by the HNSW index." in page(files[0], hits, uses_index=True).text
 
 
 def test_a_hit_tells_all_that_is_known_of_it(files: list[Path]) -> None:

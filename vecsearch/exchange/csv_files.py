@@ -72,7 +72,8 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
             if is_header:
                 continue
             vector = _vector(file, reader.line_num, row[1:])
-            dimensions = dimensions or len(vector)
+            if dimensions is None:
+                dimensions = len(vector)
             if len(vector) != dimensions:
                 raise ragged(file, "line", reader.line_num, len(vector), dimensions)
             yield reader.line_num, row[0], vector
@@ -89,12 +90,15 @@ def _translated(file: Path) -> Iterator[None]:
 
 
 def _is_header(row: list[str]) -> bool:
-    """Tell names from numbers; pandas calls columns that have no name 0, 1, 2 and so on."""
+    """Tell names from numbers; pandas calls columns that have no name 0, 1, 2 and so on.
+
+    A line with some numbers is one of the rows, broken, and not to be passed over.
+    """
     name, *fields = row
-    if not fields or not _is_number(fields[0]):
-        return True
+    if not any(map(_is_number, fields)):
+        return bool(fields)
     counts = [[str(number + first) for number in range(len(fields))] for first in (0, 1)]
-    return name.lower() in PATH_COLUMNS and fields in counts
+    return name.lower() in {"", *PATH_COLUMNS} and fields in counts
 
 
 def _vector(file: Path, number: int, fields: list[str]) -> "NDArray[np.float32]":

@@ -272,12 +272,6 @@ def image_by_sha256(
     return found
 
 
-def has_more(connection: sa.Connection, table: sa.Table, rows: int) -> bool:
-    """Tell whether the collection has more than so many rows, without counting them all."""
-    beyond = sa.select(sa.literal(1)).select_from(table).offset(rows).limit(1)
-    return connection.scalar(beyond) is not None
-
-
 def has_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> bool:
     """Tell whether there is a row with this id."""
     return connection.scalar(sa.select(sa.literal(1)).where(table.c.id == image_id)) is not None

@@ -140,10 +140,7 @@ def statement(search: Search) -> sa.Select[Any]:
     columns = [
         name for name in Hit.__dataclass_fields__ if name not in {"rank", "distance", "similarity"}
     ]
-    found = sa.select(*(table.c[name] for name in [*columns, "embedding"]))
-    if search.where is not None:
-        # Lines of its own, so that a comment ends and an error can be pointed at.
-        found = found.where(sa.literal_column(f"(\n{search.where}\n)", sa.Boolean))
+    found = _filtered(sa.select(*(table.c[name] for name in [*columns, "embedding"])), search.where)
     if search.own_row_only:
         found = found.where(table.c.id == search.query)
     if search.exclude is not None:
@@ -166,6 +163,13 @@ def statement(search: Search) -> sa.Select[Any]:
         .where(nearest.c.distance <= search.max_distance)
         .order_by(nearest.c.distance)
     )
+
+
+def _filtered(rows: sa.Select[Any], where: str | None) -> sa.Select[Any]:
+    if where is None:
+        return rows
+    # Lines of its own, so that a comment ends and an error can be pointed at.
+    return rows.where(sa.literal_column(f"(\n{where}\n)", sa.Boolean))
 
 
 def session_settings(search: Search) -> dict[str, str]:
@@ -201,6 +205,13 @@ def check_where(connection: sa.Connection, table: sa.Table, where: str) -> None:
     text = f"EXPLAIN SELECT FROM {source} WHERE\n{where}"
     with translated(text):
         driver_connection(connection).execute(text.encode(), prepare=True)
+
+
+def has_more(connection: sa.Connection, search: Search, rows: int) -> bool:
+    """Tell whether more than so many rows meet the condition, without counting them all."""
+    table = search.table.alias(search.table.name)
+    matching = _filtered(sa.select(sa.literal(1)).select_from(table), search.where)
+    return connection.scalar(matching.offset(rows).limit(1)) is not None
 
 
 def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:

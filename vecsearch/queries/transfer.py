@@ -117,7 +117,7 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
     sets = [f"{name} = excluded.{name}" for name in _TYPES]
     merged = connection.execute(
         sa.text(
-            f"INSERT INTO {target} (id, {', '.join(_TYPES)})"
+            f"INSERT INTO {target} AS target (id, {', '.join(_TYPES)})"
             f" SELECT id, {', '.join(values)} FROM imported LEFT JOIN {target} AS stored USING (id)"
             f" ORDER BY number ON CONFLICT (id) DO UPDATE SET {', '.join(sets)}"
         )

@@ -131,7 +131,7 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
     )
     connection.execute(
         sa.text(
-            f"INSERT INTO {schema.sql_name(table)} ({names}) SELECT {names} FROM embedded"
+            f"INSERT INTO {schema.sql_name(table)} AS stored ({names}) SELECT {names} FROM embedded"
             f" ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"
         )
     )
@@ -185,7 +185,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
     merged = connection.execute(
         sa.text(
             f"""
-            INSERT INTO {schema.sql_name(table)} ({", ".join(columns)}, metadata)
+            INSERT INTO {schema.sql_name(table)} AS stored ({", ".join(columns)}, metadata)
             SELECT {file_columns}, {content_columns},
                 CASE WHEN known.moved THEN source.metadata ELSE '{{}}' END
             FROM known JOIN {schema.sql_name(table)} AS source

@@ -28,7 +28,7 @@ MOST_HITS = 1000
 
 
 class Answered(Protocol):
-    """What a query found, and how: `vecsearch.library.Answer`."""
+    """What a query found, and how: `vecsearch.search.Answer`."""
 
     @property
     def hits(self) -> "Sequence[Hit]": ...
@@ -38,6 +38,8 @@ class Answered(Protocol):
     def plan(self) -> str: ...
     @property
     def uses_index(self) -> bool: ...
+    @property
+    def candidates(self) -> int | None: ...
 
 
 def html_report(
