@@ -48,12 +48,14 @@ class Imports:
         added: rows at new paths.
         updated: rows whose path was there.
         with_file: rows whose picture was at hand, or whose file told what it would have.
+        model: what made the embeddings, as far as it is known.
 
     """
 
     added: int
     updated: int
     with_file: int
+    model: str
 
 
 # What is being done, how far it is, and of how many rows, if that is known.
@@ -182,7 +184,7 @@ def import_file(
             on_progress("Indexing", 0, None)
             catalog.create_index(connection, collection)
         writes.analyze(connection, collection.table)
-    return Imports(added, staged - added, rows.with_file)
+    return Imports(added, staged - added, rows.with_file, origin.identity.name)
 
 
 def export_file(

@@ -100,6 +100,7 @@ def test_the_index_is_compared_with_the_exact_answer(corpus: Corpus, metric: str
     by_breadth = {score.breadth: score for score in result.index}
     assert by_breadth[1_000].recall >= 0.99
     assert result.choice in by_breadth
+    assert result.index_used  # the corpus' database prefers it
     assert all(0 < score.p50_ms <= score.p95_ms for score in result.index)
     name = "candidates" if metric == "chi2" else "ef_search"
     assert result.as_dict()["index"][0][name] == breadths[0]
@@ -123,7 +124,7 @@ def test_a_k_beyond_every_breadth_is_tried_as_a_query_would_be(
 def test_without_an_index_there_is_no_choice(library: Library) -> None:
     make_corpus(library, "wide", clustered(30, 4_001, seed=0))
     result = library.evaluate("wide")
-    assert (result.index, result.choice) == ([], None)
+    assert (result.index, result.choice, result.index_used) == ([], None, False)
     assert result.as_dict()["index"] is None
 
 
@@ -142,7 +143,7 @@ class TestCompare:
             make_corpus(library, name, vectors)
         result = library.compare("one", "other", examples=3)
         assert result.overlap == 1
-        assert (result.images, result.queries) == (60, 60)
+        assert (result.images, result.queries, result.labels) == (60, 60, 20)
         one, other = result.sides
         assert (one.precision, one.map) == (other.precision, other.map)
         assert one.bytes_per_image > 2 * 16

@@ -113,9 +113,10 @@ class TestCsv:
         [
             ("a,1,2\nb,1\n", r"line 2: 1 numbers, where those before have 2"),
             ("a,1,2\n\nb,1,2,3\n", r"line 3: 3 numbers, where those before have 2"),
-            ("a,1,2\nb\n", r"line 2: 0 numbers"),
-            ("p,e,f\na\nb,1,2\n", r"line 3: 2 numbers, where those before have 0"),
-            ("a\nb,1,2\n", r"line 2: 2 numbers, where those before have 0"),
+            ("a,1,2\nb\n", r"line 2: nothing follows the path"),
+            ("a;1;2\nb;1;2\n", r"line 1: nothing follows the path. Separate .* with commas"),
+            ("p,e,f\na\nb,1,2\n", r"line 2: nothing follows the path"),
+            ("a\nb,1,2\n", r"line 1: nothing follows the path"),
             ("a,oops,2\nb,1,2\n", r"line 1: 'oops' is not a number"),
             ("a,,2\nb,1,2\n", r"line 1: '' is not a number"),
             ("a,1,2\nb,1,nan\n", r"line 2: number 2 is not a finite number \(nan\)"),

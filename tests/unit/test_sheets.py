@@ -316,7 +316,7 @@ def test_a_suffix_that_names_no_format_is_refused(small: Figure, tmp_path: Path,
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work_and_at_its_end(
     small: Figure, tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidInput, match="cannot be written to"):
+    with pytest.raises(InvalidInput, match=r"does not exist\. Create it"):
         require_picture_file(tmp_path / "gone" / "sheet.png")
     with pytest.raises(InvalidInput, match="No such file or directory"):
         save_picture(small, tmp_path / "gone" / "sheet.png")

@@ -188,6 +188,13 @@ def test_a_resumed_training_may_be_interrupted_again_and_prolonged(tmp_path: Pat
     assert resumed.read_bytes() == whole.read_bytes()
 
 
+def test_a_resumed_training_goes_as_far_as_was_planned_when_it_began(tmp_path: Path) -> None:
+    output = tmp_path / "own.safetensors"
+    interrupt(output, 1, epochs=4)
+    resumed = train(output, epochs=None, resume=True)
+    assert len(list(resumed)) == resumed.planned == 4
+
+
 def test_a_training_interrupted_after_its_last_epoch_still_gets_its_file(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -18,9 +18,6 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 
-# What `Evaluation.choice` aims at.
-GOOD_RECALL = 0.99
-
 if TYPE_CHECKING:
     from vecsearch.evaluate import Evaluation
     from vecsearch.sampling import Labelling
@@ -186,6 +183,8 @@ def _print_evaluation(result: "Evaluation") -> None:
 
 
 def _choice(result: "Evaluation") -> str:
+    from vecsearch.evaluate import GOOD_RECALL
+
     (chosen,) = (score for score in result.index if score.breadth == result.choice)
     found = f"{chosen.recall:.2%} of the exact {result.k} nearest in {chosen.p50_ms:.1f} ms"
     name = f"{result.breadth_name} {chosen.breadth:,}"

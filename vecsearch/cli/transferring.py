@@ -49,6 +49,7 @@ def import_(
     from dataclasses import asdict
 
     from vecsearch.terminal import steps_progress
+    from vecsearch.transfer import UNKNOWN_MODEL
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
@@ -64,6 +65,8 @@ def import_(
         typer.echo(f"{done.added:,} added, {done.updated:,} updated")
     else:
         write_object(asdict(done), format_)
+    if done.model == UNKNOWN_MODEL:
+        say("The file does not say what made its embeddings; --model NAME would record it.")
     without = done.added + done.updated - done.with_file
     if without:
         say(

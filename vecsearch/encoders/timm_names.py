@@ -52,7 +52,7 @@ def parse(name: str) -> tuple[str, str]:
         near = difflib.get_close_matches(layer, layers, n=NEAREST)
         some = near or [name for name in layers if "." not in name]
         raise UnknownModel(
-            f"timm's {architecture} has no layer {layer!r}, nor weights of that name. "
+            f"timm's {architecture} has no weights and no layer {layer!r}. "
             f"Its tags: {', '.join(tags) or 'none'}. "
             f"{'Layers near that' if near else 'Its layers'}: {', '.join(some)}."
         )

@@ -72,6 +72,11 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
             if is_header:
                 continue
             vector = _vector(file, reader.line_num, row[1:])
+            if len(row) == 1:
+                raise InvalidInput(
+                    f"{file}, line {reader.line_num}: nothing follows the path. "
+                    "Separate the path and the numbers with commas."
+                )
             if dimensions is None:
                 dimensions = len(vector)
             if len(vector) != dimensions:
