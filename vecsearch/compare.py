@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -14,9 +14,6 @@ from vecsearch.queries.catalog import Collection
 from vecsearch.queries.nearest import Hit, Search
 from vecsearch.sampling import FOLDERS, Labelling, OnProgress, Sample
 from vecsearch.search import require_metric
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 TIMED_QUERIES = 50
 
@@ -130,10 +127,9 @@ def compare(
         sampling.query_limit(each.collection, len(each.images), each.metric) for each in parties
     )
     samples = [_measure(connection, each, label_of, limit, seed, on_progress) for each in parties]
-    rankings = [sample.rankings() for sample in samples]
     tops = [
-        [{sample.images[place].path for place in order[:k]} for order in orders]
-        for sample, orders in zip(samples, rankings, strict=True)
+        [{sample.images[place].path for place in order[:k]} for order in sample.rankings()]
+        for sample in samples
     ]
     labelled = sum(label is not None for label in label_of.values())
     shown = min(k, labelled - 1)
@@ -147,8 +143,8 @@ def compare(
         labels=len({samples[0].labels[place] for place in positions}),
         overlap=float(np.mean(overlap)),
         sides=[
-            _side(connection, party, sample, orders, k)
-            for party, sample, orders in zip(parties, samples, rankings, strict=True)
+            _side(connection, party, sample, k)
+            for party, sample in zip(parties, samples, strict=True)
         ],
         examples=[
             _example(connection, parties, parties[0].images[place].path, label_of, k)
@@ -207,11 +203,10 @@ def _side(
     connection: sa.Connection,
     party: _Party,
     sample: Sample,
-    rankings: "Sequence[NDArray[np.int64]]",
     k: int,
 ) -> Side:
     collection = party.collection
-    _, precision, average = evaluate.score(sample, rankings, k)
+    _, precision, average = evaluate.score(sample, k)
     few = min(TIMED_QUERIES, len(sample.positions))
     timed = sample.positions[np.linspace(0, len(sample.positions) - 1, few).astype(int)]
     seconds = [

@@ -18,8 +18,6 @@ from vecsearch.search import require_metric
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from numpy.typing import NDArray
-
 # The index is asked this many times for each breadth.
 INDEX_QUERIES = 100
 EF_SEARCH = (40, 100, 200, 400, 1_000)
@@ -183,8 +181,7 @@ def evaluate(
     sample = sampling.measure(
         connection, collection, images, found, positions, metric=metric, on_progress=on_progress
     )
-    rankings = sample.rankings()
-    classes, precision, average = score(sample, rankings, k)
+    classes, precision, average = score(sample, k)
     scores: list[IndexScore] = []
     reranks = metric in nearest.RERANKED
     if (metric == "cosine" or reranks) and nearest.has_index(connection, collection.table):
@@ -211,13 +208,11 @@ def evaluate(
     )
 
 
-def score(
-    sample: Sample, rankings: "Sequence[NDArray[np.int64]]", k: int
-) -> tuple[list[ClassScore], float, float | None]:
+def score(sample: Sample, k: int) -> tuple[list[ClassScore], float, float | None]:
     """Return the score of each class, and precision at k and mean average precision overall."""
     names = np.array([label if label is not None else "" for label in sample.labels])
     by_label: dict[str, list[tuple[float, float | None]]] = {}
-    for position, order in zip(sample.positions, rankings, strict=True):
+    for position, order in zip(sample.positions, sample.rankings(), strict=True):
         relevant = names[order] == names[position]
         scores = ranking.precision_at(relevant, k), ranking.average_precision(relevant)
         by_label.setdefault(str(names[position]), []).append(scores)

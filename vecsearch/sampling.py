@@ -1,7 +1,7 @@
 """Which images a collection is judged by: their labels, and how far every image is from them."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,14 +93,15 @@ class Sample:
     labels: list[str | None]
     distances: "NDArray[np.float64]"
 
-    def rankings(self) -> "list[NDArray[np.int64]]":
-        """Return, for each query, the positions of the other labelled images, nearest first."""
+    def rankings(self) -> "Iterator[NDArray[np.int64]]":
+        """Yield, for each query, the positions of the other labelled images, nearest first.
+
+        One at a time: all of them take as much memory as the distances.
+        """
         labelled = np.array([label is not None for label in self.labels])
-        orders = (
-            ranking.nearest_first(row, int(own))
-            for own, row in zip(self.positions, self.distances, strict=True)
-        )
-        return [order[labelled[order]] for order in orders]
+        for own, row in zip(self.positions, self.distances, strict=True):
+            order = ranking.nearest_first(row, int(own))
+            yield order[labelled[order]]
 
 
 def require_labels(found: Sequence[str | None], where: str) -> None:

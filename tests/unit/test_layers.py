@@ -267,3 +267,11 @@ def test_what_is_averaged_is_said(vgg: Any) -> None:
     assert averaging(loaded(vgg, "fc1")) is None
     assert averaging(loaded(vgg, "pooled")) is None
     assert averaging(PixelEncoder()) is None
+
+
+def test_a_file_may_hold_the_head_that_inception_is_trained_with(tmp_path: Path) -> None:
+    file = save_weights(tmp_path / "w.safetensors", "test_resnet.r160_in1k")
+    plain = encoders.load("test_resnet.r160_in1k", file, device="cpu")
+    tensors = safetensors.torch.load_file(file) | {"AuxLogits.fc.bias": torch.ones(3)}
+    safetensors.torch.save_file(tensors, file)
+    assert encoders.load("test_resnet.r160_in1k", file, device="cpu").identity == plain.identity

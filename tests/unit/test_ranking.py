@@ -1,12 +1,17 @@
 """Precision, average precision, recall: by hand, and by their laws."""
 
+import tracemalloc
+from uuid import UUID
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import chi2
 
-from vecsearch import ranking
+from vecsearch import evaluate, ranking
+from vecsearch.queries.labels import Image
+from vecsearch.sampling import Sample
 
 RANKINGS = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -102,3 +107,15 @@ def test_recall_counts_by_distance_so_that_either_of_two_equals_will_do() -> Non
     assert ranking.recall(np.array([0.0]), exact) == pytest.approx(1 / 3)
     # Inner products are negative, the least the nearest.
     assert ranking.recall(np.array([-9.0, -7.0]), np.array([-9.0, -8.0])) == 0.5
+
+
+def test_rankings_are_not_held_all_at_once() -> None:
+    distances = np.random.default_rng(0).random((200, 4_000))
+    images = [Image(UUID(int=number), "", "", {}) for number in range(4_000)]
+    sample = Sample(np.arange(200), images, ["a", "b"] * 2_000, distances)
+    tracemalloc.start()
+    try:
+        evaluate.score(sample, k=10)
+        assert tracemalloc.get_traced_memory()[1] < distances.nbytes / 4
+    finally:
+        tracemalloc.stop()

@@ -62,6 +62,9 @@ def test_the_command_says_that_it_stopped_early(
 def test_the_command_draws_the_training_and_checks_that_it_can_before_it_trains(
     command: Callable[..., Result], tmp_path: Path
 ) -> None:
+    done = command("-f", "paths")
+    assert (done.exit_code, done.stderr.count("Use another --format")) == (1, 1)
+    assert not (tmp_path / "own.safetensors").exists()
     done = command("--plot", str(tmp_path / "sheet.nothing"))
     assert done.exit_code == 1
     assert "names no picture format" in done.stderr

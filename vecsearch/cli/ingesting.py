@@ -148,8 +148,10 @@ def train_autoencoder(
     """
     from vecsearch.library import Library
     from vecsearch.render import saving
+    from vecsearch.render.rows import require_object_format
     from vecsearch.terminal import training_progress
 
+    require_object_format(format_)
     if plot is not None:
         saving.require_picture_file(plot)
     with training_progress() as progress:

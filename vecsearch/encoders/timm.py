@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 HUB_TIMEOUT_S = 10.0
+# A second head of Inception v3, for training alone: its published files hold it, timm leaves it.
+AUXILIARY = "AuxLogits"
 
 
 class TimmEncoder:
@@ -72,7 +74,9 @@ class TimmEncoder:
             return cls(_from_hub(name, options), name, layer, Weights(None, None), target)
         path = Path(weights).absolute()
         module = timm.create_model(name, pretrained=False, **options)
-        _load_file(module, name, path, unwanted=_classifiers(name) if options else [])
+        _load_file(
+            module, name, path, unwanted=[AUXILIARY, *(_classifiers(name) if options else [])]
+        )
         return cls(module, name, layer, Weights.of_file(path), target)
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
