@@ -68,7 +68,9 @@ class Labelling:
         if self.source == "folder":
             return [image.label for image in images]
         if kind == "metadata" and key:
-            values = (image.metadata.get(key) for image in images)
+            # SQL may have put any JSON there.
+            objects = (image.metadata for image in images)
+            values = (each.get(key) if isinstance(each, dict) else None for each in objects)
             return [None if value is None else str(value) for value in values]
         raise InvalidInput(f"--label {self.source!r} is neither folder nor metadata:KEY. Use one.")
 

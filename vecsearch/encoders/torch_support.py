@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from vecsearch.errors import InvalidInput
+from vecsearch.files import written_whole
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,15 +51,11 @@ def write_tensors(
     tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str]
 ) -> None:
     """Write a safetensors file, whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
+    with written_whole(file) as partial:
         safetensors.torch.save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata
         )
         partial.chmod(0o644)  # safetensors writes for the owner alone
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

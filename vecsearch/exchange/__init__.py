@@ -14,7 +14,7 @@ import numpy as np
 
 from vecsearch import images, schema
 from vecsearch.errors import InvalidInput
-from vecsearch.files import require_writable
+from vecsearch.files import require_writable, written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,16 +106,8 @@ def write_file(file: Path, source: Source, on_rows: Callable[[int], None]) -> No
 
     """
     writer = _format(file)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
+    with written_whole(file) as partial:
         writer.write(partial, source, on_rows)
-        partial.replace(file)
-    except OSError as error:
-        raise InvalidInput(
-            f"{file} cannot be written: {error.strerror or error}. Choose another file."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def require_file(file: Path) -> None:

@@ -19,6 +19,7 @@ from vecsearch.queries.catalog import sql_text
 # pgvector's own limits and the least that keeps recall high at small k.
 MINIMUM_EF_SEARCH = 100
 MAXIMUM_EF_SEARCH = 1_000
+MAXIMUM_SCAN_TUPLES = 2**31 - 1
 # What LIMIT takes.
 MAXIMUM_K = 2**63 - 1
 
@@ -178,12 +179,17 @@ def session_settings(search: Search) -> dict[str, str]:
         # The others are on by default; where somebody has changed that, the index must not win.
         return {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
     ef_search = search.breadth or max(MINIMUM_EF_SEARCH, 4 * (search.candidates or search.k or 0))
-    forced = {"enable_seqscan": "off", "enable_sort": "off"} if search.forced else {}
-    return forced | {
+    settings = {
         "hnsw.ef_search": str(min(ef_search, MAXIMUM_EF_SEARCH)),
         # Otherwise LIMIT above ef_search, or a filter, ends the answer early without a word.
         "hnsw.iterative_scan": "strict_order",
     }
+    if search.candidates is not None:
+        # Too few hits are noticed and asked for again; too few candidates would not be.
+        settings["hnsw.max_scan_tuples"] = str(MAXIMUM_SCAN_TUPLES)
+    if search.forced:
+        settings |= {"enable_seqscan": "off", "enable_sort": "off"}
+    return settings
 
 
 def script(search: Search) -> str:

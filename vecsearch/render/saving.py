@@ -1,12 +1,11 @@
 """Files that are written whole or not at all: pictures in many formats, pages."""
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecsearch.errors import InvalidInput
-from vecsearch.files import require_writable
+from vecsearch.files import require_writable, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,18 +88,5 @@ def write_whole(path: Path, content: bytes) -> None:
         InvalidInput: it cannot be written.
 
     """
-    target = path.resolve()  # a link stays a link
-    partial = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)  # a pipe or a device, /dev/stdout say
-            return
-        try:
-            partial.write_bytes(content)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be written: {error.strerror}. Choose another file."
-        ) from error
+    with written_whole(path) as partial:
+        partial.write_bytes(content)
