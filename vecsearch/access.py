@@ -32,7 +32,16 @@ def remember_port(data_dir: Path, chosen: int | None) -> None:
     if chosen is None:
         _port_file(data_dir).unlink(missing_ok=True)
     else:
-        _port_file(data_dir).write_text(f"{chosen}\n")
+        write(_port_file(data_dir), f"{chosen}\n")
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file that nobody but the owner may ever read, whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(0o600)
+    partial.write_text(text)
+    partial.replace(file)
 
 
 def require_free(chosen: int | None) -> None:

@@ -66,10 +66,5 @@ def _password(data_dir: Path) -> str:
     """Return the reader's password, made on first use and kept in a file that is the owner's."""
     file = data_dir / "reader-password"
     if not file.exists():
-        # Whole or not at all, and never readable by others.
-        partial = file.with_name("reader-password.partial")
-        partial.unlink(missing_ok=True)
-        partial.touch(0o600)
-        partial.write_text(secrets.token_urlsafe(24))
-        partial.replace(file)
+        access.write(file, secrets.token_urlsafe(24))
     return file.read_text()
