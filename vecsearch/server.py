@@ -20,9 +20,11 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from vecsearch import access
+from vecsearch.access import DATABASE
 from vecsearch.errors import DatabaseUnavailable
 
-DATABASE = "vecsearch"
+DEFAULT_PORT = 5432
 POSTGRES_VERSION = 18
 # Crash recovery replays up to max_wal_size; pg_ctl's own patience (10 s) is too short for that.
 START_TIMEOUT_S = 600.0
@@ -44,21 +46,7 @@ def lease(data_dir: Path, *, keep_running: bool = False) -> Iterator[str]:
         DatabaseUnavailable: the folder cannot be used or the server does not start.
 
     """
-    if odd := set(str(data_dir)) & UNQUOTABLE:
-        raise DatabaseUnavailable(
-            f"The path of the data folder {data_dir} holds {' '.join(sorted(odd))}, "
-            "which Postgres' own tools cannot quote. "
-            "Name another with --data-dir or VECSEARCH_DATA_DIR."
-        )
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        users = (data_dir / "users.lock").open("a")
-        starting = (data_dir / "start.lock").open("a")
-    except OSError as error:
-        raise DatabaseUnavailable(
-            f"Cannot use the data folder {data_dir}: {error.strerror}. "
-            "Name another with --data-dir or VECSEARCH_DATA_DIR."
-        ) from error
+    users, starting = _open_locks(data_dir)
     with users:
         fcntl.flock(users, fcntl.LOCK_SH)
         with starting:
@@ -84,6 +72,41 @@ def stop(data_dir: Path) -> bool:
         return _stop_if_unused(data_dir, users)
 
 
+def set_port(data_dir: Path, chosen: int | None) -> None:
+    """Start the server with another port, and remember it; None is none.
+
+    Args:
+        data_dir: see `lease`.
+        chosen: 1 to 65535, of 127.0.0.1.
+
+    Raises:
+        DatabaseUnavailable: the server is in use, the port is, or the server does not start with
+            it; what was remembered stays.
+
+    """
+    users, starting = _open_locks(data_dir)
+    with users, starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        before = access.port(data_dir)
+        if chosen == before:
+            return
+        access.require_free(chosen)
+        if not _is_last(users):
+            raise DatabaseUnavailable(
+                "Another vecsearch command is using the database, and a change of its port "
+                "restarts it. Wait until that command ends, and say this again."
+            )
+        folder = data_dir / "postgres"
+        _stop(folder)
+        access.remember_port(data_dir, chosen)
+        try:
+            _start(data_dir)
+        except BaseException:
+            access.remember_port(data_dir, before)
+            _stop(folder)
+            raise
+
+
 def program(name: str, version: int = POSTGRES_VERSION) -> Path:
     """Return the path of one of Postgres' own programs, such as `psql`, from the wheel."""
     return Path(_wheel().utils.POSTGRES_VERSIONS[version]) / name
@@ -91,6 +114,24 @@ def program(name: str, version: int = POSTGRES_VERSION) -> Path:
 
 def _keep_running(data_dir: Path) -> Path:
     return data_dir / "keep-running"
+
+
+def _open_locks(data_dir: Path) -> tuple[IO[str], IO[str]]:
+    """Open the files that users of the server, and those who start it, lock."""
+    if odd := set(str(data_dir)) & UNQUOTABLE:
+        raise DatabaseUnavailable(
+            f"The path of the data folder {data_dir} holds {' '.join(sorted(odd))}, "
+            "which Postgres' own tools cannot quote. "
+            "Name another with --data-dir or VECSEARCH_DATA_DIR."
+        )
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return (data_dir / "users.lock").open("a"), (data_dir / "start.lock").open("a")
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"Cannot use the data folder {data_dir}: {error.strerror}. "
+            "Name another with --data-dir or VECSEARCH_DATA_DIR."
+        ) from error
 
 
 def _wheel() -> Any:
@@ -115,6 +156,7 @@ def _start(data_dir: Path) -> Any:
             _initialise(folder)
         server = _handle(folder)
         if not _is_running(server):
+            access.require_free(access.port(data_dir))
             _configure(server)
             _launch(server)
         _wait(server)
@@ -176,8 +218,11 @@ def _is_running(server: Any) -> bool:
 
 
 def _launch(server: Any) -> None:
-    # Not waiting here: crash recovery may take longer than pg_ctl's patience. No TCP.
-    _pg_ctl(server, "-W", "-o", "-h ''", "-l", str(server.log), "start")
+    chosen = access.port(server.pgdata.parent)
+    # Said here, it outranks whatever a configuration file says.
+    listening = "-h ''" if chosen is None else f"-h {access.ADDRESS} -p {chosen}"
+    # Not waiting here: crash recovery may take longer than pg_ctl's patience.
+    _pg_ctl(server, "-W", "-o", listening, "-l", str(server.log), "start")
 
 
 def _wait(server: Any) -> None:
@@ -200,15 +245,26 @@ def _wait(server: Any) -> None:
 
 def _stop_if_unused(data_dir: Path, users: IO[str]) -> bool:
     """Stop the server if no other lease is held; `users` is this caller's open lock file."""
+    if not _is_last(users):
+        return False
     folder = data_dir / "postgres"
-    pid_file = folder / "postmaster.pid"
+    if _keep_running(data_dir).exists():
+        return not (folder / "postmaster.pid").exists()
+    return _stop(folder)
+
+
+def _is_last(users: IO[str]) -> bool:
+    """Replace the caller's own shared lock, if it has one; only other holders are in the way."""
     try:
-        # Replaces the caller's own shared lock; only other holders can be in the way.
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    if _keep_running(data_dir).exists() or not pid_file.exists():
-        return not pid_file.exists()
+    return True
+
+
+def _stop(folder: Path) -> bool:
+    if not (folder / "postmaster.pid").exists():
+        return True
     server = _handle(folder)
     try:
         _pg_ctl(server, "-w", "-m", "fast", "stop")
@@ -218,8 +274,11 @@ def _stop_if_unused(data_dir: Path, users: IO[str]) -> bool:
 
 
 def _url(server: Any, database: str = DATABASE) -> str:
-    host = quote(str(_info(server).socket_dir), safe="/")
-    return f"postgresql://{server.postgres_user}@/{database}?host={host}"
+    info = _info(server)
+    host = quote(str(info.socket_dir), safe="/")
+    # The socket's name ends in the number of the port.
+    numbered = "" if info.port == DEFAULT_PORT else f"&port={info.port}"
+    return f"postgresql://{server.postgres_user}@/{database}?host={host}{numbered}"
 
 
 def _prepare_database(maintenance_url: str) -> None:
@@ -241,7 +300,7 @@ def _prepare_database(maintenance_url: str) -> None:
 
 
 def _configure(server: Any) -> None:
-    """Size the server's memory to the machine, and choose its socket.
+    """Size the server's memory to the machine, choose its socket, and say who may enter how.
 
     The settings live in a file of their own, written anew at each start and included by
     postgresql.conf; what a user sets with ALTER SYSTEM is read later and wins.
@@ -249,9 +308,9 @@ def _configure(server: Any) -> None:
     folder: Path = server.pgdata
     include = "include_if_exists = 'vecsearch.conf'"
     main = folder / "postgresql.conf"
-    text = main.read_text()
-    if include not in text:
-        main.write_text(f"{text}\n{include}\n")
+    present = main.read_text()
+    if include not in present:
+        main.write_text(f"{present}\n{include}\n")
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     cores = os.cpu_count() or 1
     settings = {
@@ -268,11 +327,16 @@ def _configure(server: Any) -> None:
         "unix_socket_directories": _quoted(_socket_dir(server)),
         # Whoever may open the socket is the superuser: the owner alone, wherever it lies.
         "unix_socket_permissions": "0700",
+        "hba_file": "'" + str(folder / "vecsearch_hba.conf").replace("'", "''") + "'",
     }
-    conf = folder / "vecsearch.conf"
-    conf.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-    conf.chmod(0o644)
-    _give_to_server(conf, folder)
+    files = {
+        "vecsearch_hba.conf": access.HBA,
+        "vecsearch.conf": "".join(f"{name} = {value}\n" for name, value in settings.items()),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
+        _give_to_server(folder / name, folder)
 
 
 def _socket_dir(server: Any) -> Path:

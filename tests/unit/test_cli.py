@@ -35,14 +35,14 @@ def commands(command: Any, *words: str) -> dict[tuple[str, ...], Any]:
 
 
 def descriptions(printed: str) -> dict[str, str]:
-    """Return what a help page says of each of its options, less defaults and variables."""
+    """Return what a help page says of each of its options, less defaults, variables and ranges."""
     _, _, section = printed.partition("\nOptions:\n")
     section, _, _ = section.partition("\nCommands:\n")
     found: dict[str, str] = {}
     for entry in re.split(r"^  (?=-)", section, flags=re.MULTILINE)[1:]:
         head, _, said = re.sub(r"\n *", "   ", entry.strip()).partition("  ")
         said = re.sub(r"\s+", " ", said)
-        said = re.sub(r"\[(env var|default|required).*\]", "", said).strip()
+        said = re.sub(r"\[(env var|default|required|\d+<=).*\]", "", said).strip()
         found |= dict.fromkeys(re.findall(r"(?<!\S)--?[a-z][a-z-]*", head), said)
     return found
 

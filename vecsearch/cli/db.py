@@ -19,23 +19,75 @@ from vecsearch.errors import InvalidInput
 
 
 @command(db_app, "url")
-def db_url(settings: Settings) -> None:
+def db_url(
+    settings: Settings,
+    for_reader: Annotated[
+        bool,
+        typer.Option(
+            "--reader",
+            help="Print the URL, with the password, of a role that may only read, by TCP, "
+            "for BI tools. It needs `db start --port`.",
+        ),
+    ] = False,
+    jdbc: Annotated[
+        bool, typer.Option("--jdbc", help="With --reader: print it as Java's tools take it.")
+    ] = False,
+) -> None:
     """Print the database's URL, for psql and every other client.
 
     The embedded server is started, and stays up until `vecsearch db stop`.
     """
-    with open_library(settings, keep_running=True) as library:
-        typer.echo(library.url)
+    if jdbc and not for_reader:
+        raise typer.BadParameter("Give --reader, too: only it can enter by TCP, as JDBC does.")
+    if for_reader:
+        _require_embedded(
+            settings,
+            "The reader is a role of the embedded Postgres, and a database URL is set. "
+            "Unset VECSEARCH_DATABASE_URL, or make a role there that has USAGE ON SCHEMA vecsearch "
+            "and SELECT ON ALL TABLES IN SCHEMA vecsearch; docs/sql.md has the statements.",
+        )
+        from vecsearch import reader
+
+        reader.require_port(settings.data_dir)
+        with open_library(settings, keep_running=True) as library:
+            address = reader.prepare(library.engine, settings.data_dir)
+            typer.echo(address.jdbc if jdbc else address.url)
+    else:
+        with open_library(settings, keep_running=True) as library:
+            typer.echo(library.url)
     if settings.database_url is None and sys.stderr.isatty():
         say("The embedded Postgres stays up until: vecsearch db stop")
 
 
 @command(db_app, "start")
-def db_start(settings: Settings) -> None:
+def db_start(
+    settings: Settings,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Listen on this port of 127.0.0.1, too, now and at every later start: "
+            "for `db url --reader`. Default: as last time.",
+        ),
+    ] = None,
+    no_port: Annotated[
+        bool, typer.Option("--no-port", help="Listen on no port, now and at every later start.")
+    ] = False,
+) -> None:
     """Start the embedded Postgres and leave it running for other programs."""
+    if port is not None and no_port:
+        raise typer.BadParameter("Give --port or --no-port, not both.")
     _require_embedded(settings)
+    from vecsearch import access, reader, server
+
+    if port is not None or no_port:
+        server.set_port(settings.data_dir, port)
     with open_library(settings, keep_running=True) as library:
         say(f"Running at {library.url} until: vecsearch db stop")
+        if access.port(settings.data_dir) is not None:
+            address = reader.prepare(library.engine, settings.data_dir)
+            say(f"Listening on {access.ADDRESS}:{address.port} for: vecsearch db url --reader")
 
 
 @command(db_app, "stop")
@@ -82,9 +134,10 @@ def db_upgrade(settings: Settings) -> None:
     say(f"The tables are at revision {schema.REVISION}.")
 
 
-def _require_embedded(settings: Settings) -> None:
+def _require_embedded(
+    settings: Settings,
+    otherwise: str = "This starts and stops the embedded Postgres, and a database URL is set. "
+    "Unset VECSEARCH_DATABASE_URL, or manage your own server with its own tools.",
+) -> None:
     if settings.database_url is not None:
-        raise InvalidInput(
-            "This starts and stops the embedded Postgres, and a database URL is set. "
-            "Unset VECSEARCH_DATABASE_URL, or manage your own server with its own tools."
-        )
+        raise InvalidInput(otherwise)

@@ -1,0 +1,70 @@
+"""Who may enter the embedded Postgres, and where.
+
+Its owner enters by the Unix socket, as superuser. If a port is set, one role that may only read
+enters by TCP, from this machine, with a password. Nobody else enters.
+"""
+
+import socket
+from pathlib import Path
+
+from vecsearch.errors import DatabaseUnavailable
+
+DATABASE = "vecsearch"
+READER = "vecsearch_reader"
+ADDRESS = "127.0.0.1"
+# Whom no line of pg_hba.conf fits is refused; initdb's own trusts everyone on this machine.
+HBA = f"""\
+local all,replication all trust
+host {DATABASE} {READER} {ADDRESS}/32 scram-sha-256
+"""
+
+
+def port(data_dir: Path) -> int | None:
+    """Return the port on which the server listens whenever it runs; None is none."""
+    try:
+        return int(_port_file(data_dir).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def remember_port(data_dir: Path, chosen: int | None) -> None:
+    """Keep the port for the server's next start."""
+    if chosen is None:
+        _port_file(data_dir).unlink(missing_ok=True)
+    else:
+        write(_port_file(data_dir), f"{chosen}\n")
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file that nobody but the owner may ever read, whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(0o600)
+    partial.write_text(text)
+    partial.replace(file)
+
+
+def require_free(chosen: int | None) -> None:
+    """Check that a server could listen on this port; Postgres would tell only its log.
+
+    Raises:
+        DatabaseUnavailable: another program does, or the system forbids it.
+
+    """
+    if chosen is None:
+        return
+    with socket.socket() as probe:
+        # As Postgres does: connections that have ended do not take a port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, chosen))
+        except OSError as error:
+            raise DatabaseUnavailable(
+                f"The database cannot listen on port {chosen} of {ADDRESS}: {error.strerror}. "
+                "Choose another with `vecsearch db start --port N`, or none with "
+                "`vecsearch db start --no-port`."
+            ) from error
+
+
+def _port_file(data_dir: Path) -> Path:
+    return data_dir / "port"
