@@ -10,7 +10,6 @@ with Library.open() as library:
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -37,32 +36,11 @@ from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.queries import catalog
-from vecsearch.queries.catalog import CollectionStatus, IngestError
+from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
 
 DEFAULT_COLLECTION = "images"
-
-
-@dataclass(frozen=True)
-class Status:
-    """The database and everything in it.
-
-    Attributes:
-        database: its URL, without the password.
-        embedded: whether it is the one from the wheel.
-        postgres: the server's version.
-        pgvector: the extension's version; None if there is none.
-        advice: what an administrator should know; None is good.
-
-    """
-
-    database: str
-    embedded: bool
-    postgres: str
-    pgvector: str | None
-    advice: str | None
-    collections: list[CollectionStatus]
 
 
 class Library:
