@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from vecsearch import (
     compare,
     database,
+    duplicates,
     encoders,
     evaluate,
     exchange,
@@ -31,6 +32,7 @@ from vecsearch import (
 )
 from vecsearch.compare import Comparison
 from vecsearch.config import Settings
+from vecsearch.duplicates import Duplicates
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
@@ -271,6 +273,21 @@ class Library:
         with self._reading() as connection:
             stored = [catalog.get_collection(connection, name) for name in (one, other)]
             return compare.compare(connection, stored, **options)
+
+    def duplicates(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Duplicates:
+        """Group near-duplicates; see `vecsearch.duplicates.find` for options and errors."""
+        with self._reading() as connection:
+            stored = catalog.get_collection(connection, collection)
+            return duplicates.find(connection, stored, **options)
+
+    def not_duplicates(
+        self, one: UUID | str, other: UUID | str, *, collection: str = DEFAULT_COLLECTION
+    ) -> bool:
+        """Remember that two images are no near-duplicates; tell whether that is new."""
+        with database.writing(self.engine) as connection:
+            migrate.require_current(connection)
+            stored = catalog.get_collection(connection, collection)
+            return duplicates.remember_not(connection, stored, one, other)
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""
