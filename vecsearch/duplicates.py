@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from vecsearch.errors import InvalidInput
 from vecsearch.queries import catalog, pairs, writes
-from vecsearch.queries.pairs import CutOff, Member, Pair
+from vecsearch.queries.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.search import stored_id
 
 # A suggested cut-off is half of what parts an image from its tenth neighbour; less where ordinary
@@ -23,9 +23,8 @@ RANK = 10
 MAXIMUM_RATIO = 0.5
 CHANCE = 0.02
 # A tenth neighbour is itself a duplicate in a large group, whose images lie within this share of
-# the usual cut-off; and in single precision equal embeddings may lie this far apart.
+# the usual cut-off.
 FLOOR_RATIO = 0.1
-NOISE = 1e-6
 SAMPLE = 1_000
 
 

@@ -94,7 +94,7 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
     if suggested:
         cut_off = found.cut_off
         yield (
-            f"Cut-off: {cut_off.ratio:.2g} of the distance between an image and its neighbour number "
+            f"Cut-off: {cut_off.ratio:.2g} of the distance to an image's neighbour number "
             f"{cut_off.rank}, so about {found.typical:.2g} for most. "
             "For one of your own, the same for all: --max-distance"
         )

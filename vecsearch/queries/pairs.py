@@ -1,5 +1,6 @@
 """Which images lie near each other: a self-join that the index drives."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from vecsearch.queries import nearest
 # embeddings than its own, where all of those are within the cut-off.
 NEIGHBOURS = 20
 MORE_NEIGHBOURS = 200
+# In single precision, equal embeddings may lie this far apart.
+NOISE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def neighbour_distances(
             f"""
             SELECT array_agg(n.distance ORDER BY n.distance)
             FROM (SELECT id, embedding FROM {source} ORDER BY id LIMIT :images) AS i
-            {_neighbours(source)} GROUP BY i.id"""
+            {_neighbours(source)} AND n.id <> i.id GROUP BY i.id"""
         ),
         {"images": images, "neighbours": NEIGHBOURS + 1},
     )
@@ -102,15 +105,18 @@ def near_pairs(
                 FROM {source} AS i {_neighbours(source)}
             ), reaches AS (
                 SELECT image, greatest(CAST(:floor AS float8), CAST(:ratio AS float8) *
-                        coalesce((array_agg(distance ORDER BY distance))[:rank], 0)) AS reach,
-                    count(*) FILTER (WHERE distance <= :floor) >= :neighbours - 1 AS is_crowded
+                        coalesce((array_agg(distance ORDER BY distance)
+                            FILTER (WHERE other <> image))[:rank], 0)) AS reach,
+                    count(*) FILTER (WHERE distance <= :floor) >= :neighbours AS is_crowded,
+                    NOT bool_or(other = image) AND max(distance) > :noise AS is_lost
                 FROM near GROUP BY image
             )
-            SELECT near.image, other, distance, mine.is_crowded FROM near
-            JOIN reaches AS mine ON mine.image = near.image JOIN reaches AS its ON its.image = near.other
-            WHERE distance * distance <= mine.reach * its.reach
+            SELECT near.image, other, distance, mine.is_crowded, mine.is_lost FROM near
+            JOIN reaches AS mine ON mine.image = near.image
+            JOIN reaches AS its ON its.image = near.other
+            WHERE distance * distance <= mine.reach * its.reach OR mine.is_lost
             UNION ALL
-            SELECT image, other, 0, false FROM (
+            SELECT image, other, 0, false, false FROM (
                 SELECT id AS image, lead(id) OVER (PARTITION BY sha256 ORDER BY id) AS other
                 FROM {source} WHERE sha256 IS NOT NULL) AS copies
             WHERE other IS NOT NULL"""
@@ -120,20 +126,22 @@ def near_pairs(
             "ratio": cut_off.ratio,
             "rank": cut_off.rank,
             "neighbours": NEIGHBOURS + 1,
+            "noise": NOISE,
         },
     ).all()
+    lost = {row.image for row in rows if row.is_lost}
+    crowded = {row.image for row in rows if row.is_crowded} - lost
+    more = _more_neighbours(connection, table, crowded, cut_off.floor, exact=exact)
+    more += _lost_neighbours(connection, table, lost, cut_off)
     distances: dict[tuple[UUID, UUID], float] = {}
-    more = _more_neighbours(
-        connection, table, {row.image for row in rows if row.is_crowded}, cut_off.floor, exact=exact
-    )
-    for row in [*rows, *more]:
+    for row in [*(row for row in rows if row.image != row.other and not row.is_lost), *more]:
         key = (min(row.image, row.other), max(row.image, row.other))
         distances[key] = min(row.distance, distances.get(key, row.distance))
     pairs = [Pair(*key, distance) for key, distance in distances.items()]
     counts = Counter(row.image for row in more)
     return (
         sorted(pairs, key=lambda pair: (pair.distance, pair.image, pair.other)),
-        {image for image, count in counts.items() if count == MORE_NEIGHBOURS},
+        {image for image, count in counts.items() if count >= MORE_NEIGHBOURS},
     )
 
 
@@ -177,18 +185,19 @@ def remember_not(connection: sa.Connection, table: sa.Table, one: UUID, other: U
     statement = postgresql.insert(schema.not_duplicates).values(
         collection=table.name, image=min(one, other), other=max(one, other)
     )
-    return connection.execute(statement.on_conflict_do_nothing()).rowcount == 1
+    new = statement.on_conflict_do_nothing().returning(schema.not_duplicates.c.image)
+    return connection.scalar(new) is not None
 
 
 def _more_neighbours(
     connection: sa.Connection, table: sa.Table, crowded: set[UUID], floor: float, *, exact: bool
-) -> Sequence[sa.Row[Any]]:
-    """Return the pairs within `floor` of images whose nearest all were, once per embedding."""
+) -> list[Any]:
+    """Return pairs within `floor` of images whose nearest all were, once per embedding."""
     if not crowded:
         return []
     source = schema.sql_name(table)
     _set_up(connection, MORE_NEIGHBOURS, exact=exact)
-    return connection.execute(
+    rows = connection.execute(
         sa.text(
             f"""
             SELECT i.id AS image, n.id AS other, n.distance
@@ -197,7 +206,34 @@ def _more_neighbours(
             {_neighbours(source, "WHERE o.embedding <> i.embedding")} AND n.distance <= :floor"""
         ),
         {"crowded": list(crowded), "floor": floor, "neighbours": MORE_NEIGHBOURS},
-    ).all()
+    )
+    return list(rows)
+
+
+def _lost_neighbours(
+    connection: sa.Connection, table: sa.Table, lost: set[UUID], cut_off: CutOff
+) -> list[Any]:
+    """Return pairs within the reach of images that no path in the index leads to."""
+    if not lost:
+        return []
+    source = schema.sql_name(table)
+    _set_up(connection, MORE_NEIGHBOURS, exact=True)
+    rows = connection.execute(
+        sa.text(
+            f"""
+            SELECT i.id AS image, n.id AS other, n.distance
+            FROM (SELECT id, embedding FROM {source} WHERE id = ANY(:lost)) AS i
+            {_neighbours(source)} AND n.id <> i.id ORDER BY i.id, n.distance"""
+        ),
+        {"lost": list(lost), "neighbours": MORE_NEIGHBOURS + 1},
+    )
+    found = []
+    for _, group in itertools.groupby(rows, key=lambda row: row.image):
+        nearest_first = list(group)
+        beyond = nearest_first[: cut_off.rank][-1].distance
+        reach = max(cut_off.floor, cut_off.ratio * beyond)
+        found += [row for row in nearest_first if row.distance <= reach]
+    return found
 
 
 def _neighbours(source: str, where: str = "") -> str:
@@ -210,7 +246,7 @@ def _neighbours(source: str, where: str = "") -> str:
         CROSS JOIN LATERAL (
             SELECT o.id, greatest(o.embedding <=> i.embedding, 0) AS distance
             FROM {source} AS o {where} ORDER BY o.embedding <=> i.embedding LIMIT :neighbours
-        ) AS n WHERE n.id <> i.id AND n.distance < 'NaN'"""
+        ) AS n WHERE n.distance < 'NaN'"""
 
 
 def _set_up(connection: sa.Connection, neighbours: int, *, exact: bool) -> None:
