@@ -97,8 +97,9 @@ def test_files_of_equal_content_are_one_group_where_the_index_misses_them(
     assert frozenset(corpus.ids[20:]) in groups(library.duplicates())
 
 
+@pytest.mark.parametrize("exact", [False, True])
 def test_two_bunches_too_large_to_see_past_are_one_group_or_said_to_be_split(
-    library: Library, monkeypatch: pytest.MonkeyPatch
+    library: Library, monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
     # Each image's nearest are all in its own bunch; the bunches are within the cut-off.
     vectors = clustered(100, 64, seed=6)
@@ -108,13 +109,33 @@ def test_two_bunches_too_large_to_see_past_are_one_group_or_said_to_be_split(
     corpus = make_corpus(library, "images", np.vstack([*bunches, vectors[1:]]))
     assert max(corpus.distances(corpus.vectors[0])[:40]) < 1e-4
     assert 3e-4 < min(corpus.distances(corpus.vectors[0])[40:80]) < 2e-3
-    found = library.duplicates(max_distance=0.003)
+    found = library.duplicates(max_distance=0.003, exact=exact)
     assert frozenset(corpus.ids[:80]) in groups(found)
     assert not found.split
     monkeypatch.setattr(pairs, "MORE_NEIGHBOURS", 30)
-    found = library.duplicates(max_distance=0.003)
+    found = library.duplicates(max_distance=0.003, exact=exact)
     assert frozenset(corpus.ids[:40]) in groups(found)
     assert found.split
+
+
+@once
+@pytest.mark.parametrize("options", [{}, {"max_distance": 0.001}])
+def test_an_image_that_no_path_in_the_index_leads_to_is_found_all_the_same(
+    library: Library, options: dict[str, Any]
+) -> None:
+    corpus = make_corpus(library, "images", clustered(300, 64, seed=10))
+    lost = UUID(int=1)
+    ready = "UPDATE pg_index SET indisready = :ready WHERE indexrelid = 'images_embedding_hnsw'"
+    write(library, f"{ready}::regclass", ready=False)
+    write(
+        library,
+        "INSERT INTO images (id, path, label, embedding)"
+        " SELECT :lost, '/lost.png', label, embedding FROM images WHERE id = :id",
+        lost=lost,
+        id=corpus.ids[0],
+    )
+    write(library, f"{ready}::regclass", ready=True)
+    assert frozenset({lost, corpus.ids[0]}) in groups(library.duplicates(**options))
 
 
 @once

@@ -89,6 +89,8 @@ def near_pairs(
     """Return pairs within the cut-off, nearest first: enough to join all that such pairs join.
 
     Not all of them: files of equal content are a chain, and equal embeddings share their nearest.
+    An image that does not find itself is lost to the index; it is compared with every row, and its
+    own reach decides.
 
     Returns:
         The pairs, and images that have more neighbours within `floor` than were looked at. Nothing
