@@ -10,7 +10,6 @@ with Library.open() as library:
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 from vecsearch import (
     compare,
     database,
+    duplicates,
     encoders,
     evaluate,
     exchange,
@@ -32,37 +32,17 @@ from vecsearch import (
 )
 from vecsearch.compare import Comparison
 from vecsearch.config import Settings
+from vecsearch.duplicates import Duplicates
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.queries import catalog
-from vecsearch.queries.catalog import CollectionStatus, IngestError
+from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
 
 DEFAULT_COLLECTION = "images"
-
-
-@dataclass(frozen=True)
-class Status:
-    """The database and everything in it.
-
-    Attributes:
-        database: its URL, without the password.
-        embedded: whether it is the one from the wheel.
-        postgres: the server's version.
-        pgvector: the extension's version; None if there is none.
-        advice: what an administrator should know; None is good.
-
-    """
-
-    database: str
-    embedded: bool
-    postgres: str
-    pgvector: str | None
-    advice: str | None
-    collections: list[CollectionStatus]
 
 
 class Library:
@@ -293,6 +273,21 @@ class Library:
         with self._reading() as connection:
             stored = [catalog.get_collection(connection, name) for name in (one, other)]
             return compare.compare(connection, stored, **options)
+
+    def duplicates(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Duplicates:
+        """Group near-duplicates; see `vecsearch.duplicates.find` for options and errors."""
+        with self._reading() as connection:
+            stored = catalog.get_collection(connection, collection)
+            return duplicates.find(connection, stored, **options)
+
+    def not_duplicates(
+        self, one: UUID | str, other: UUID | str, *, collection: str = DEFAULT_COLLECTION
+    ) -> bool:
+        """Remember that two images are no near-duplicates; tell whether that is new."""
+        with database.writing(self.engine) as connection:
+            migrate.require_current(connection)
+            stored = catalog.get_collection(connection, collection)
+            return duplicates.remember_not(connection, stored, one, other)
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""

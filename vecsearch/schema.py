@@ -16,7 +16,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0004"
+REVISION = "0005"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -85,6 +85,23 @@ ingest_errors = sa.Table(
         comment="When it was last tried",
     ),
     comment="Files that could not be ingested, until they can be or are gone",
+)
+
+not_duplicates = sa.Table(
+    "not_duplicates",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection of both images"),
+    sa.Column("image", sa.Uuid, primary_key=True, comment="Id of the one, the smaller id"),
+    sa.Column("other", sa.Uuid, primary_key=True, comment="Id of the other"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When that was said",
+    ),
+    sa.CheckConstraint("image < other", name="not_duplicates_ordered"),
+    comment="Pairs of images that are no near-duplicates, however near they are",
 )
 
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})

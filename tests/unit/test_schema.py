@@ -50,7 +50,9 @@ def test_any_other_name_is_refused_and_shown(name: str) -> None:
         schema.collection_table(name, 8)
 
 
-@pytest.mark.parametrize("name", ["collections", "ingest_errors", "alembic_version"])
+@pytest.mark.parametrize(
+    "name", ["collections", "ingest_errors", "not_duplicates", "alembic_version"]
+)
 def test_the_names_of_our_own_tables_are_taken(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"are taken"):
         schema.require_collection_name(name)

@@ -7,11 +7,11 @@ import signal
 
 # Importing a module of commands hangs them on the tree, in the order that --help shows.
 # ruff: isort: off
-from vecsearch.cli import ingesting, asking, transferring, evaluating, db
+from vecsearch.cli import ingesting, asking, tidying, transferring, evaluating, db
 from vecsearch.cli.apps import app
 # ruff: isort: on
 
-__all__ = ["asking", "db", "evaluating", "ingesting", "main", "transferring"]
+__all__ = ["asking", "db", "evaluating", "ingesting", "main", "tidying", "transferring"]
 
 
 def main() -> None:

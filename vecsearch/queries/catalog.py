@@ -66,6 +66,27 @@ class CollectionStatus:
 
 
 @dataclass(frozen=True)
+class Status:
+    """The database and everything in it.
+
+    Attributes:
+        database: its URL, without the password.
+        embedded: whether it is the one from the wheel.
+        postgres: the server's version.
+        pgvector: the extension's version; None if there is none.
+        advice: what an administrator should know; None is good.
+
+    """
+
+    database: str
+    embedded: bool
+    postgres: str
+    pgvector: str | None
+    advice: str | None
+    collections: list[CollectionStatus]
+
+
+@dataclass(frozen=True)
 class IngestError:
     """A file that could not be ingested, and why."""
 

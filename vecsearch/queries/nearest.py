@@ -27,6 +27,11 @@ MAXIMUM_K = 2**63 - 1
 MINIMUM_CANDIDATES = 1_000
 CANDIDATES_PER_ROW = 4
 
+# They are on by default; where somebody has changed that, the index must not win.
+EXACT_SETTINGS = {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
+# Of an index that the planner would rather not use.
+FORCED_SETTINGS = {"enable_seqscan": "off", "enable_sort": "off"}
+
 Expression = sa.ColumnElement[Any]
 
 
@@ -176,20 +181,24 @@ def _filtered(rows: sa.Select[Any], where: str | None) -> sa.Select[Any]:
 def session_settings(search: Search) -> dict[str, str]:
     """Return the settings a search runs under, each for its transaction alone."""
     if search.is_exact:
-        # The others are on by default; where somebody has changed that, the index must not win.
-        return {"enable_indexscan": "off", "enable_seqscan": "on", "enable_sort": "on"}
+        return EXACT_SETTINGS
     ef_search = search.breadth or max(MINIMUM_EF_SEARCH, 4 * (search.candidates or search.k or 0))
-    settings = {
-        "hnsw.ef_search": str(min(ef_search, MAXIMUM_EF_SEARCH)),
-        # Otherwise LIMIT above ef_search, or a filter, ends the answer early without a word.
-        "hnsw.iterative_scan": "strict_order",
-    }
+    settings = index_settings(ef_search)
     if search.candidates is not None:
         # Too few hits are noticed and asked for again; too few candidates would not be.
         settings["hnsw.max_scan_tuples"] = str(MAXIMUM_SCAN_TUPLES)
-    if search.forced:
-        settings |= {"enable_seqscan": "off", "enable_sort": "off"}
-    return settings
+    return (FORCED_SETTINGS if search.forced else {}) | settings
+
+
+def index_settings(ef_search: int) -> dict[str, str]:
+    """Return the settings under which the index keeps so many nodes in view, and never ends early.
+
+    Otherwise LIMIT above ef_search, or a filter, shortens an answer without a word.
+    """
+    return {
+        "hnsw.ef_search": str(min(ef_search, MAXIMUM_EF_SEARCH)),
+        "hnsw.iterative_scan": "strict_order",
+    }
 
 
 def script(search: Search) -> str:
@@ -261,7 +270,7 @@ def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     text = sql_text(statement(search))
     driver = driver_connection(connection)
     with connection.begin_nested() as savepoint:
-        _apply(connection, session_settings(search))
+        apply_settings(connection, session_settings(search))
         started = perf_counter()
         # As text, exactly as --show-sql prints it; prepared, so that it is one statement.
         with translated(text):
@@ -292,7 +301,7 @@ def has_index(connection: sa.Connection, table: sa.Table) -> bool:
 def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
     """Return the statement's plan, and whether the HNSW index answers it."""
     text = f"EXPLAIN {sql_text(statement(search))}"
-    _apply(connection, session_settings(search))
+    apply_settings(connection, session_settings(search))
     with translated(text):
         rows = driver_connection(connection).execute(text.encode(), prepare=True).fetchall()
     plan = "\n".join(row[0] for row in rows)
@@ -311,6 +320,7 @@ def _ranked(search: Search, hits: list[Hit]) -> list[Hit]:
     return [replace(hit, rank=rank) for rank, hit in enumerate(ordered, start=1)]
 
 
-def _apply(connection: sa.Connection, settings: dict[str, str]) -> None:
+def apply_settings(connection: sa.Connection, settings: dict[str, str]) -> None:
+    """Put settings in force until the transaction ends."""
     for name, value in settings.items():
         connection.execute(sa.select(sa.func.set_config(name, value, True)))
