@@ -118,7 +118,7 @@ def compare(
         _Party(
             each,
             require_metric(metric or each.default_metric, each),
-            labels.read_images(connection, each.table),
+            labels.read_images(connection, each.table, labelling.key),
         )
         for each in collections
     ]

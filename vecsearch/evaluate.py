@@ -172,7 +172,7 @@ def evaluate(
     """
     require_k(k)
     metric = require_metric(metric or collection.default_metric, collection)
-    images = labels.read_images(connection, collection.table)
+    images = labels.read_images(connection, collection.table, labelling.key)
     found = labelling.read(images)
     sampling.require_labels(found, collection.name)
     positions = sampling.choose_queries(

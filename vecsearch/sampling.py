@@ -43,6 +43,12 @@ class Labelling:
     source: str = "folder"
     regex: str | None = None
 
+    @property
+    def key(self) -> str | None:
+        """The key of the metadata that the label is read from, if it is."""
+        kind, _, key = self.source.partition(":")
+        return key if kind == "metadata" else None
+
     def read(self, images: Iterable[labels.Image]) -> list[str | None]:
         """Return each image's label; None if it has none.
 
@@ -64,14 +70,10 @@ class Labelling:
                 )
             found = (pattern.search(image.name) for image in images)
             return [match[1].casefold() if match and match[1] else None for match in found]
-        kind, _, key = self.source.partition(":")
         if self.source == "folder":
             return [image.label for image in images]
-        if kind == "metadata" and key:
-            # SQL may have put any JSON there.
-            objects = (image.metadata for image in images)
-            values = (each.get(key) if isinstance(each, dict) else None for each in objects)
-            return [None if value is None else str(value) for value in values]
+        if self.key:
+            return [image.value for image in images]
         raise InvalidInput(f"--label {self.source!r} is neither folder nor metadata:KEY. Use one.")
 
 

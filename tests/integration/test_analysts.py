@@ -123,6 +123,7 @@ class TestRecipes:
             opened.execute("SET search_path = vecsearch, public")
             opened.execute("SET enable_seqscan = off")
             yield opened
+            opened.rollback()  # a recipe makes a role, which other databases would share
 
     def test_each_gives_what_it_says(self, connection: psycopg.Connection[Any]) -> None:
         sections = re.split(r"^## (.*)$", DOCUMENT, flags=re.MULTILINE)

@@ -51,6 +51,8 @@ def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> Non
     result = library.evaluate(k=3, labelling=Labelling("metadata:side"))
     assert (result.images, result.unlabelled) == (10, 2)
     assert [score.label for score in result.classes] == ["Left", "right"]
+    relabel(library, "images", "metadata = '[1]' WHERE width = 3")  # SQL may put any JSON there
+    assert library.evaluate(k=3, labelling=Labelling("metadata:side")).unlabelled == 3
     numbers = {"path": "'/x/' || CASE WHEN width < 7 THEN 'CAT' ELSE 'dog' END || width || '.png'"}
     relabel(library, "images", f"path = {numbers['path']}")
     named = library.evaluate(k=3, labelling=Labelling(regex="^([a-z]+)"))

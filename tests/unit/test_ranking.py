@@ -111,7 +111,7 @@ def test_recall_counts_by_distance_so_that_either_of_two_equals_will_do() -> Non
 
 def test_rankings_are_not_held_all_at_once() -> None:
     distances = np.random.default_rng(0).random((200, 4_000))
-    images = [Image(UUID(int=number), "", "", {}) for number in range(4_000)]
+    images = [Image(UUID(int=number), "", "", None) for number in range(4_000)]
     sample = Sample(np.arange(200), images, ["a", "b"] * 2_000, distances)
     tracemalloc.start()
     try:

@@ -215,7 +215,9 @@ class Training:
                 f"{self.checkpoint} has {len(found.losses)} epochs already. "
                 f"Give --epochs {len(found.losses)} or more."
             )
-        self._stored, self._fingerprint = _store(self._pictures, image_size)
+        self._stored, self._fingerprint = _store(
+            self._pictures, image_size, self._output.absolute().parent
+        )
         if found is not None:
             found.require_pictures(self._fingerprint, self.checkpoint)
         least = round(1 / VALIDATION_SHARE)
@@ -300,11 +302,16 @@ def _batches(rows: "NDArray[np.int64]") -> "list[NDArray[np.int64]]":
     return np.array_split(rows, range(BATCH_SIZE, len(rows), BATCH_SIZE))
 
 
-def _store(pictures: Iterable["Picture"], size: int) -> "tuple[NDArray[np.uint8], str]":
-    """Return the pictures as one array on disk, shape (n, size, size, 3), and its SHA-256."""
+def _store(
+    pictures: Iterable["Picture"], size: int, folder: Path
+) -> "tuple[NDArray[np.uint8], str]":
+    """Return the pictures as one array on disk, shape (n, size, size, 3), and its SHA-256.
+
+    In `folder`, since a folder for temporary files may be small, or memory.
+    """
     digest = hashlib.sha256()
     number = 0
-    with TemporaryFile() as file:
+    with TemporaryFile(dir=folder) as file:
         for picture in pictures:
             pixels = np.asarray(squash(picture, size)).tobytes()
             digest.update(pixels)

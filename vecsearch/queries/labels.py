@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Image:
-    """An image and what may be its label."""
+    """An image and what may be its label; `value` is what its metadata has under a key."""
 
     id: UUID
     path: str
     label: str
-    metadata: dict[str, Any]
+    value: str | None
 
     @property
     def name(self) -> str:
@@ -28,9 +28,17 @@ class Image:
         return os.path.basename(self.path)  # noqa: PTH119 - as strings: this runs per image
 
 
-def read_images(connection: sa.Connection, table: sa.Table) -> list[Image]:
-    """Return every image, in the order of `vecsearch.queries.transfer.read_blocks`."""
-    columns = (table.c.id, table.c.path, table.c.label, table.c.metadata)
+def read_images(connection: sa.Connection, table: sa.Table, key: str | None) -> list[Image]:
+    """Return every image, in the order of `vecsearch.queries.transfer.read_blocks`.
+
+    Args:
+        connection: in a transaction.
+        table: the collection's.
+        key: of the metadata, whose value is read, too; None is none.
+
+    """
+    value = sa.null() if key is None else table.c.metadata[key].astext
+    columns = (table.c.id, table.c.path, table.c.label, value)
     rows = connection.execute(sa.select(*columns).order_by(table.c.path))
     return [Image(*row) for row in rows]
 
