@@ -147,15 +147,17 @@ def import_file(
     with connection.begin():
         writes.lock_collection(connection, name)
         first = next(contents.blocks, None)
-        if first is None:
+        # Our own export of an empty collection tells its dimensions all the same.
+        told = None if contents.collection is None else origin.dimensions
+        dimensions = told if first is None else first.embeddings.shape[1]
+        if dimensions is None:
             raise InvalidInput(f"{file} has no rows. Give one line or row for each picture.")
-        dimensions = first.embeddings.shape[1]
         _require_dimensions(file, dimensions, origin.dimensions, origin.identity.name)
         stored = catalog.find_collection(connection, name)
         if stored is not None:
             _require_same(file, stored, origin, dimensions)
         rows = _Rows(
-            chain([first], contents.blocks),
+            contents.blocks if first is None else chain([first], contents.blocks),
             contents.rows,
             root=root,
             max_pixels=max_pixels,

@@ -79,6 +79,19 @@ def test_a_csv_brings_paths_and_numbers_back_and_the_files_tell_the_rest(
     assert rows_of(ingested, "back", columns) == rows_of(ingested, "images", columns)
 
 
+@once
+@pytest.mark.parametrize("format_", ["npz", "parquet"])
+def test_an_empty_collection_travels_like_any_other(
+    ingested: Library, tmp_path: Path, format_: str
+) -> None:
+    with database.writing(ingested.engine) as connection:
+        connection.execute(sa.text("DELETE FROM images"))
+    file = tmp_path / f"e.{format_}"
+    assert ingested.export_file(file) == 0
+    assert ingested.import_file(file, collection="back").added == 0
+    assert [status.dimensions for status in ingested.collections()] == [48, 48]
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_imported_collection_is_indexed_and_searched_like_any_other(
     corpus: Corpus, library: Library, tmp_path: Path, format_: str
