@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from vecsearch.errors import DatabaseUnavailable
+from vecsearch.files import written_whole
 
 DATABASE = "vecsearch"
 READER = "vecsearch_reader"
@@ -37,11 +38,9 @@ def remember_port(data_dir: Path, chosen: int | None) -> None:
 
 def write(file: Path, text: str) -> None:
     """Write a file that nobody but the owner may ever read, whole or not at all."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.touch(0o600)
-    partial.write_text(text)
-    partial.replace(file)
+    with written_whole(file) as partial:
+        partial.touch(0o600)
+        partial.write_text(text)
 
 
 def require_free(chosen: int | None) -> None:

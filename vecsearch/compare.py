@@ -13,7 +13,7 @@ from vecsearch.queries import catalog, labels, nearest, writes
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.nearest import Hit, Search
 from vecsearch.sampling import FOLDERS, Labelling, OnProgress, Sample
-from vecsearch.search import require_metric
+from vecsearch.search import require_k, require_metric
 
 TIMED_QUERIES = 50
 
@@ -113,7 +113,7 @@ def compare(
         InvalidInput: they share too few images, or cannot be scored.
 
     """
-    evaluate.require_k(k)
+    require_k(k)
     parties = [
         _Party(
             each,

@@ -8,12 +8,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch import ranking, sampling
-from vecsearch.errors import InvalidInput
 from vecsearch.queries import labels, nearest
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.nearest import Search
 from vecsearch.sampling import FOLDERS, Labelling, OnProgress, Sample
-from vecsearch.search import require_metric
+from vecsearch.search import require_k, require_metric
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -132,17 +131,6 @@ class Evaluation:
             "index_used": self.index_used,
             "choice": None if self.choice is None else {self.breadth_name: self.choice},
         }
-
-
-def require_k(k: int) -> None:
-    """Refuse a k that ranks nothing.
-
-    Raises:
-        InvalidInput: it is less than 1.
-
-    """
-    if k < 1:
-        raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
 
 
 def evaluate(

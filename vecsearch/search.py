@@ -109,8 +109,8 @@ def plan(
     k = query.k
     if k is None and max_distance is None:
         k = DEFAULT_K
-    if k is not None and k < 1:
-        raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
+    if k is not None:
+        require_k(k)
     table = collection.table
     if query.where is not None:
         nearest.check_where(connection, table, query.where)
@@ -131,6 +131,17 @@ def plan(
         # To choose candidates from so few would leave nobody out.
         return replace(search, exact=True)
     return search
+
+
+def require_k(k: int) -> None:
+    """Refuse a k that asks for nothing.
+
+    Raises:
+        InvalidInput: it is less than 1.
+
+    """
+    if k < 1:
+        raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
 
 
 def require_metric(metric: str, collection: catalog.Collection) -> str:

@@ -2,10 +2,11 @@
 
 import base64
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -13,18 +14,10 @@ from support import hit, picture
 
 from vecsearch.errors import InvalidInput
 from vecsearch.queries.nearest import Hit
-from vecsearch.render import report
+from vecsearch.render import report, saving
+from vecsearch.search import Answer
 
 SCRIPT = '"><script>alert(1)</script>'
-
-
-@dataclass(frozen=True)
-class Found:
-    hits: list[Hit]
-    sql: str = "SELECT 1 < 2;"
-    plan: str = "Limit  ->  Seq Scan"
-    uses_index: bool = False
-    candidates: int | None = None
 
 
 @dataclass
@@ -55,10 +48,17 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def page(query: Path | bytes, hits: list[Hit], metric: str = "cosine", **found: str | int) -> Page:
-    answer = Found(hits, **found)  # type: ignore[arg-type]  # each field has its own type
+def page(query: Path | bytes, hits: list[Hit], metric: str = "cosine", **found: Any) -> Page:
+    answer = Answer(
+        hits,
+        "SELECT 1 < 2;",
+        "Limit  ->  Seq Scan",
+        uses_index=False,
+        metric=metric,
+        candidates=None,
+    )
     return Page(
-        report.html_report(query, answer, collection="cats", metric=metric, max_pixels=1_000_000)
+        report.html_report(query, replace(answer, **found), collection="cats", max_pixels=1_000_000)
     )
 
 
@@ -214,13 +214,13 @@ def test_more_hits_than_a_page_holds_are_owned_up_to(
 @pytest.mark.parametrize("name", ["page", "page.png", "page.html.txt", "gone/page.html"])
 def test_a_place_where_no_page_can_be_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match=r"Use \.html\.|does not exist"):
-        report.require_report_file(tmp_path / name)
+        saving.require_report_file(tmp_path / name)
 
 
 def test_a_page_is_written_over_an_older_one(tmp_path: Path) -> None:
     file = tmp_path / "page.HTML"
     file.write_text("old")
-    report.require_report_file(file)
+    saving.require_report_file(file)
     report.save_report("<p>é", file)
     assert file.read_bytes() == "<p>é".encode()
     assert list(tmp_path.iterdir()) == [file]

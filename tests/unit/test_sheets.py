@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from support import hit, picture
 
+from vecsearch.compare import Example
 from vecsearch.encoders.training import Epoch
 from vecsearch.errors import InvalidInput
 from vecsearch.queries.nearest import Hit
@@ -23,7 +24,6 @@ from vecsearch.render.sheets import (
     MARGIN,
     MOST_HITS,
     TILE,
-    Comparison,
     comparison_sheet,
     contact_sheet,
     training_sheet,
@@ -216,7 +216,10 @@ def test_two_answers_are_compared_side_by_side(files: list[Path]) -> None:
         "own": [hit(1, files[3]), hit(2, files[4])],
     }
     correct = {"resnet": [True, True], "own": [False, True]}
-    rows = [Comparison(files[0], answers, correct, "cat"), Comparison(files[5], {"resnet": []})]
+    rows = [
+        Example(str(files[0]), "cat", answers, correct),
+        Example(str(files[5]), "dog", {"resnet": []}, {}),
+    ]
     figure = comparison_sheet(rows, title="Two", max_pixels=MAX_PIXELS)
     pixels(figure)
     said = words(figure)
@@ -232,13 +235,13 @@ def test_two_answers_are_compared_side_by_side(files: list[Path]) -> None:
 
 
 def test_where_nobody_knows_what_is_correct_no_hit_is_judged(files: list[Path]) -> None:
-    rows = [Comparison(files[0], {"resnet": [hit(1, files[1])]})]
+    rows = [Example(str(files[0]), "cat", {"resnet": [hit(1, files[1])]}, {})]
     said = words(comparison_sheet(rows, title="One", max_pixels=MAX_PIXELS))
     assert not {"✓", "✗", "0 of 1 correct"} & set(said)
 
 
 def test_a_comparison_cut_short_says_so(files: list[Path]) -> None:
-    rows = [Comparison(files[0], {"a": [hit(1, files[1])] * 20})] * 14
+    rows = [Example(str(files[0]), "cat", {"a": [hit(1, files[1])] * 20}, {})] * 14
     figure = comparison_sheet(rows, title="Many", max_pixels=MAX_PIXELS)
     assert (
         words(figure)[1] == "Only the first 12 of 14 queries and the first 12 of 20 hits are drawn"

@@ -305,8 +305,6 @@ def _picture(
     if html is not None:
         from vecsearch.render import report
 
-        page = report.html_report(
-            query, answer, collection=collection, metric=answer.metric, max_pixels=max_pixels
-        )
+        page = report.html_report(query, answer, collection=collection, max_pixels=max_pixels)
         report.save_report(page, html)
         say(f"Wrote {html}")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vecsearch.evaluate import Evaluation
     from vecsearch.sampling import Labelling
 
+# Queries that --plot shows.
+EXAMPLES = 6
+
 K = Annotated[int, typer.Option("-k", envvar="VECSEARCH_K", help="Length of an answer.")]
 Metric = Annotated[
     str | None,
@@ -130,12 +133,10 @@ def compare(
     if plot is not None:
         from vecsearch.render import sheets
 
-        strips = [
-            sheets.Comparison(Path(each.path), each.answers, each.correct, each.label)
-            for each in result.examples
-        ]
         title = f"{one} and {other}: the {k} nearest"
-        sheet = sheets.comparison_sheet(strips, title=title, max_pixels=settings.max_pixels)
+        sheet = sheets.comparison_sheet(
+            result.examples, title=title, max_pixels=settings.max_pixels
+        )
         saving.save_picture(sheet, plot)
         say(f"Drew {plot}")
     table = result.as_dict()
@@ -148,9 +149,6 @@ def compare(
     for note in _notes(result.queries, result.images, 0, result.labels):
         say(note)
     say(f"Of the {k} nearest, the two agree on {result.overlap:.0%}.")
-
-
-EXAMPLES = 6
 
 
 def _labelling(label: str, label_regex: str | None) -> "Labelling":
@@ -179,7 +177,8 @@ def _print_evaluation(result: "Evaluation") -> None:
         )
         typer.echo(_choice(result))
     if not result.index_used:
-        typer.echo("At this size every search compares all images, and is exact.")
+        why = "At this size" if result.index else "No index serves this, so"
+        typer.echo(f"{why} every search compares all images, and is exact.")
 
 
 def _choice(result: "Evaluation") -> str:

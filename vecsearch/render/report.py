@@ -4,47 +4,26 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vecsearch import images
+from vecsearch.files import written_whole
 from vecsearch.render.rows import human_bytes
-from vecsearch.render.saving import require_report_file, write_whole
 from vecsearch.render.thumbnails import thumbnails
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from PIL.Image import Image as Picture
 
-    from vecsearch.queries.nearest import Hit
-
-__all__ = ["html_report", "require_report_file", "save_report"]
+    from vecsearch.search import Answer
 
 SIDE = 320
 # About 15 MB of thumbnails, which a browser still opens with ease.
 MOST_HITS = 1000
 
 
-class Answered(Protocol):
-    """What a query found, and how: `vecsearch.search.Answer`."""
-
-    @property
-    def hits(self) -> "Sequence[Hit]": ...
-    @property
-    def sql(self) -> str: ...
-    @property
-    def plan(self) -> str: ...
-    @property
-    def uses_index(self) -> bool: ...
-    @property
-    def candidates(self) -> int | None: ...
-
-
-def html_report(
-    query: Path | bytes, answer: Answered, *, collection: str, metric: str, max_pixels: int
-) -> str:
+def html_report(query: Path | bytes, answer: "Answer", *, collection: str, max_pixels: int) -> str:
     """Return a page with the query, thumbnails of the hits, their distances, and the SQL that ran.
 
     A picture that cannot be read says so in its place. Of more hits than `MOST_HITS` the first
@@ -72,7 +51,6 @@ def html_report(
         found=len(answer.hits),
         answer=answer,
         collection=collection,
-        metric=metric,
     )
 
 
@@ -83,7 +61,8 @@ def save_report(page: str, path: Path) -> None:
         InvalidInput: it cannot be written.
 
     """
-    write_whole(path, page.encode())
+    with written_whole(path) as partial:
+        partial.write_bytes(page.encode())
 
 
 def _words(value: object) -> str:

@@ -40,7 +40,8 @@ def save_picture(figure: "Figure", path: Path) -> None:
         raise InvalidInput(
             f"{path} cannot be written: {error}. Choose another file; .png suits any size."
         ) from error
-    write_whole(path, buffer.getvalue())
+    with written_whole(path) as partial:
+        partial.write_bytes(buffer.getvalue())
 
 
 def picture_format(path: Path) -> str:
@@ -79,14 +80,3 @@ def require_report_file(path: Path) -> None:
     if path.suffix.lower() not in PAGES:
         raise InvalidInput(f"{path} is not named as a page. Use .html.")
     require_writable(path)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file; if that fails, what was there before stays.
-
-    Raises:
-        InvalidInput: it cannot be written.
-
-    """
-    with written_whole(path) as partial:
-        partial.write_bytes(content)

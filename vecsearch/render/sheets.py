@@ -2,8 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+    from vecsearch.compare import Example
     from vecsearch.encoders.training import Epoch
     from vecsearch.queries.nearest import Hit
 
@@ -173,25 +173,7 @@ def _short_path(path: Path) -> str:
     return "/".join(part.strip("/") for part in path.absolute().parts[-2:])
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One query and what each collection answers.
-
-    Attributes:
-        query: the picture's file.
-        answers: hits by the collection's name, nearest first.
-        correct: for each of those hits, whether it is what was looked for; None: nobody knows.
-        label: what the query shows, if that is known.
-
-    """
-
-    query: Path
-    answers: "Mapping[str, Sequence[Hit]]"
-    correct: Mapping[str, Sequence[bool]] | None = None
-    label: str | None = None
-
-
-def comparison_sheet(rows: Sequence[Comparison], *, title: str, max_pixels: int) -> "Figure":
+def comparison_sheet(rows: "Sequence[Example]", *, title: str, max_pixels: int) -> "Figure":
     """Draw each query beside one strip of hits a collection.
 
     Where it is known which hits are correct, those have a green frame and a tick, the others a
@@ -223,12 +205,12 @@ def comparison_sheet(rows: Sequence[Comparison], *, title: str, max_pixels: int)
     for row in drawn:
         height = max(len(row.answers), 1) * down - STRIP_CAPTION
         box = min(TILE, height)
-        (picture,) = thumbnails([row.query], TILE, box, max_pixels=max_pixels)
+        (picture,) = thumbnails([Path(row.path)], TILE, box, max_pixels=max_pixels)
         _tile(sheet, (MARGIN, y), (TILE, box), picture, frame=BLUE)
         sheet.text(
             MARGIN,
             y + box + 36,
-            row.label or "Query",
+            row.label,
             size=24,
             width=TILE,
             colour=BLUE,
@@ -236,11 +218,10 @@ def comparison_sheet(rows: Sequence[Comparison], *, title: str, max_pixels: int)
         )
         if box < height:
             sheet.text(
-                MARGIN, y + box + 68, _short_path(row.query), size=20, width=TILE, colour=SOFT
+                MARGIN, y + box + 68, _short_path(Path(row.path)), size=20, width=TILE, colour=SOFT
             )
         for name, hits in row.answers.items():
-            correct = row.correct.get(name) if row.correct else None
-            _strip(sheet, y, name, hits[:columns], correct, max_pixels)
+            _strip(sheet, y, name, hits[:columns], row.correct.get(name), max_pixels)
             y += down
         y += GAP
     return sheet.figure
