@@ -1,7 +1,7 @@
 """From a URL to connections, and from driver errors to ours: the one place for both."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from vecsearch import schema
 from vecsearch.errors import (
+    DatabaseBusy,
     DatabaseError,
     DatabaseUnavailable,
     ExtensionMissing,
@@ -18,14 +19,20 @@ from vecsearch.errors import (
 )
 
 CONNECT_TIMEOUT_S = 10
+# Connections that are kept for threads that ask at once.
+POOL_SIZE = 16
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
 )
 
 
-def open_engine(url: str) -> sa.Engine:
+def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine:
     """Return an Engine for any Postgres URL; nothing is connected yet.
+
+    Args:
+        url: in which form SQLAlchemy or libpq take it.
+        session: settings of Postgres for every connection.
 
     Raises:
         InvalidInput: the URL is not a Postgres URL.
@@ -43,12 +50,18 @@ def open_engine(url: str) -> sa.Engine:
     parsed = parsed.set(drivername="postgresql+psycopg")
     if "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
-    engine = sa.create_engine(parsed, pool_pre_ping=True)
-    sa.event.listen(engine, "connect", _on_connect)
+    engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=POOL_SIZE)
+
+    def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
+        for name, value in (session or {}).items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        _set_path(connection)
+
+    sa.event.listen(engine, "connect", set_up)
     return engine
 
 
-def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
+def _set_path(connection: psycopg.Connection[Any]) -> None:
     """Put our schema, and whichever one pgvector was installed in, on the session's path."""
     connection.execute(
         "SELECT set_config('search_path', concat_ws(', ', %s::text,"
@@ -117,7 +130,12 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
             f"Cannot use the database: {reason}. "
             "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
         )
-    if state in {"0A000", "58P01"} and '"vector"' in message:
+    return _well_known(error, message) or DatabaseError(_in_full(error, message, statement))
+
+
+def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
+    """Return an error of which more can be said than Postgres says."""
+    if error.sqlstate in {"0A000", "58P01"} and '"vector"' in message:
         return ExtensionMissing(f"The server lacks pgvector: {message}. {EXTENSION_HELP}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and '"vector"' in message:
         return ExtensionMissing(
@@ -129,6 +147,15 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
             f"The database's disk is full: {message}. Free some space and run this again; "
             "what was committed is kept."
         )
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return DatabaseBusy(
+            f"The database gave up: {message}. Ask for less, or ask where nothing limits the time: "
+            "on the command line."
+        )
+    return None
+
+
+def _in_full(error: psycopg.Error, message: str, statement: str | None) -> str:
     detail = [message]
     if statement is not None and error.diag.statement_position:
         detail.append(_pointed_at(statement, int(error.diag.statement_position)))
@@ -136,7 +163,7 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
         detail.append("To change data: vecsearch sql --write 'STATEMENT'")
     if error.diag.message_hint:
         detail.append(f"Hint: {error.diag.message_hint}")
-    return DatabaseError("\n".join(detail))
+    return "\n".join(detail)
 
 
 def _pointed_at(statement: str, position: int) -> str:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from vecsearch.errors import InvalidInput
-from vecsearch.queries import catalog, pairs, writes
+from vecsearch.queries import catalog, pairs
 from vecsearch.queries.pairs import NOISE, CutOff, Member, Pair
-from vecsearch.search import stored_id
+from vecsearch.search import named_id
 
 # A suggested cut-off is half of what parts an image from its tenth neighbour; less where ordinary
 # images would lie that near: at most so large a share of images may have such a neighbour.
@@ -204,26 +203,14 @@ def remember_not(
         Whether that is new.
 
     Raises:
-        InvalidInput: the collection lacks one, or they are one and the same.
+        ImageNotFound: the collection lacks one.
+        InvalidInput: they are one and the same.
 
     """
-    ids = [_named(connection, collection.table, name) for name in (one, other)]
+    ids = [named_id(connection, collection.table, name) for name in (one, other)]
     if ids[0] == ids[1]:
         raise InvalidInput(f"{one} and {other} are one image. Name two.")
     return pairs.remember_not(connection, collection.table, ids[0], ids[1])
-
-
-def _named(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
-    try:
-        return stored_id(connection, table, UUID(str(name)))
-    except ValueError:
-        path = str(Path(str(name)).absolute())
-    image_id = writes.image_id(path)
-    if not catalog.has_image(connection, table, image_id):
-        raise InvalidInput(
-            f"Collection {table.name!r} has no image {path}. Name one by its path or its id."
-        )
-    return image_id
 
 
 def _taken(member: Member) -> float | None:

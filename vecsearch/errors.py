@@ -4,6 +4,7 @@ Each message is one sentence that says what happened and one that says what to d
 
     VecsearchError
     ├── InvalidInput            an argument that cannot be served
+    │   └── ImageNotFound       no stored image has this id or path
     ├── ImageUnreadable         a query picture that cannot be decoded
     ├── EncoderError
     │   ├── UnknownModel        no such model
@@ -13,6 +14,7 @@ Each message is one sentence that says what happened and one that says what to d
     ├── CollectionNotFound
     └── DatabaseError           whatever Postgres refused
         ├── DatabaseUnavailable
+        ├── DatabaseBusy        a statement took longer than it may
         ├── ExtensionMissing    pgvector is absent or too old
         └── SchemaError
             ├── SchemaMissing   no vecsearch tables yet
@@ -27,6 +29,10 @@ class VecsearchError(Exception):
 
 class InvalidInput(VecsearchError):
     """An argument, path or option value that cannot be served."""
+
+
+class ImageNotFound(InvalidInput):
+    """No stored image has this id or path."""
 
 
 class ImageUnreadable(VecsearchError):
@@ -63,6 +69,10 @@ class DatabaseError(VecsearchError):
 
 class DatabaseUnavailable(DatabaseError):
     """No connection can be made."""
+
+
+class DatabaseBusy(DatabaseError):
+    """A statement took longer than it may."""
 
 
 class ExtensionMissing(DatabaseError):

@@ -8,7 +8,7 @@ with Library.open() as library:
         print(hit.rank, hit.path, hit.distance)
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +33,7 @@ from vecsearch import (
 from vecsearch.compare import Comparison
 from vecsearch.config import Settings
 from vecsearch.duplicates import Duplicates
+from vecsearch.embedder import Embedders, Picture, collection_encoder
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
@@ -50,20 +51,34 @@ class Library:
 
     train_autoencoder = staticmethod(train_autoencoder)
 
-    def __init__(self, settings: Settings, url: str, resources: ExitStack) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        resources: ExitStack,
+        session: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
         self.url = url
-        self.engine = database.open_engine(url)
+        self.engine = database.open_engine(url, session)
+        self.embedders = Embedders(settings.device, settings.max_pixels)
         self._resources = resources
         resources.callback(self.engine.dispose)
 
     @classmethod
-    def open(cls, settings: Settings | None = None, *, keep_running: bool = False) -> Self:
+    def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        keep_running: bool = False,
+        session: Mapping[str, str] | None = None,
+    ) -> Self:
         """Open the database that the settings name, starting the embedded one if it is that.
 
         Args:
             settings: None reads the environment.
             keep_running: leave the embedded server up after this library is closed.
+            session: settings of Postgres for every connection.
 
         Raises:
             DatabaseUnavailable: the embedded server does not start.
@@ -74,7 +89,7 @@ class Library:
             url = settings.database_url or resources.enter_context(
                 server.lease(settings.data_dir, keep_running=keep_running)
             )
-            return cls(settings, url, resources.pop_all())
+            return cls(settings, url, resources.pop_all(), session)
 
     def close(self) -> None:
         """Disconnect, and let the embedded server stop if nothing else uses it."""
@@ -209,8 +224,7 @@ class Library:
         """
         path = Path(file).absolute()
         exchange.require_file(path)
-        with self._reading() as connection:
-            stored = catalog.get_collection(connection, collection)
+        with self.reading(collection) as (connection, stored):
             return transfer.export_file(connection, stored, path, on_progress=on_progress)
 
     def query(
@@ -236,12 +250,18 @@ class Library:
 
         """
         query = search.Query(image=Path(image) if isinstance(image, str) else image, **options)
-        with self._reading() as connection:
-            stored = catalog.get_collection(connection, collection)
-            encoder = self._collection_encoder(stored, model, weights)
-            return search.answer(
-                connection, stored, encoder, query, max_pixels=self.settings.max_pixels
-            )
+        picture = None if query.image is None else Picture.read(query.image)
+        with self.reading(collection) as (connection, stored):
+            search.check(connection, stored, query)
+            embedder = self.embedders.of(stored, model, weights)
+            target = search.find_target(connection, stored.table, query, picture)
+            if target is not None:
+                return search.answer(connection, stored, target, query)
+        assert picture is not None  # noqa: S101 - an id that nothing has is refused
+        # No connection waits for an encoder.
+        embedding = embedder.embed(picture)
+        with self.reading(collection) as (connection, stored):
+            return search.answer(connection, stored, embedding, query)
 
     def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Evaluation:
         """Score a collection's answers against labels, and its index against the exact answer.
@@ -254,8 +274,7 @@ class Library:
             VecsearchError: the collection or its labels cannot be scored.
 
         """
-        with self._reading() as connection:
-            stored = catalog.get_collection(connection, collection)
+        with self.reading(collection) as (connection, stored):
             return evaluate.evaluate(connection, stored, **options)
 
     def compare(self, one: str, other: str, **options: Any) -> Comparison:
@@ -276,8 +295,7 @@ class Library:
 
     def duplicates(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Duplicates:
         """Group near-duplicates; see `vecsearch.duplicates.find` for options and errors."""
-        with self._reading() as connection:
-            stored = catalog.get_collection(connection, collection)
+        with self.reading(collection) as (connection, stored):
             return duplicates.find(connection, stored, **options)
 
     def not_duplicates(
@@ -291,10 +309,9 @@ class Library:
 
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""
-        with self._reading() as connection:
-            table = catalog.get_collection(connection, collection).table
-            target = search.stored_id(connection, table, image_id)
-            return catalog.image_path(connection, table, target)
+        with self.reading(collection) as (connection, stored):
+            target = search.stored_id(connection, stored.table, image_id)
+            return catalog.image_path(connection, stored.table, target)
 
     def status(self) -> Status:
         """Return versions, sizes and the state of every index."""
@@ -343,6 +360,20 @@ class Library:
             yield catalog.run_sql(connection, statement)
 
     @contextmanager
+    def reading(
+        self, collection: str = DEFAULT_COLLECTION
+    ) -> Iterator[tuple[sa.Connection, catalog.Collection]]:
+        """Yield a connection in a read-only transaction, for `vecsearch.queries`, and a collection.
+
+        Raises:
+            CollectionNotFound: there is none of this name.
+            SchemaError: the tables are of another version.
+
+        """
+        with self._reading() as connection:
+            yield connection, catalog.get_collection(connection, collection)
+
+    @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         with database.reading(self.engine) as connection:
             migrate.require_current(connection)
@@ -368,7 +399,7 @@ class Library:
         if stored is None:
             chosen = model or DEFAULT_MODEL
             return LazyEncoder(lambda: encoders.load(chosen, weights, device=device))
-        encoder = self._collection_encoder(stored, model, weights)
+        encoder = collection_encoder(stored, model, weights, device)
         named = model if model and encoders.is_file_name(model) else weights
         if remember and named is not None and stored.identity.weights_sha256 is not None:
             found = encoders.Weights.of_file(named)
@@ -376,15 +407,3 @@ class Library:
                 with database.writing(self.engine) as connection:
                     catalog.remember_weights(connection, name, found)
         return encoder
-
-    def _collection_encoder(
-        self, stored: catalog.Collection, model: str | None, weights: str | Path | None
-    ) -> Encoder:
-        return encoders.for_collection(
-            stored.name,
-            stored.identity,
-            stored.weights,
-            model=model,
-            weights=weights,
-            device=self.settings.device,
-        )

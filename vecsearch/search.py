@@ -4,16 +4,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from vecsearch import images
-from vecsearch.encoders import Encoder, unusable
-from vecsearch.errors import ImageUnreadable, InvalidInput
-from vecsearch.queries import catalog, nearest
+from vecsearch.embedder import Picture
+from vecsearch.errors import ImageNotFound, InvalidInput
+from vecsearch.queries import catalog, nearest, writes
+from vecsearch.queries.filters import NO_FILTERS, Filters
 from vecsearch.queries.nearest import Hit, Search
 
 DEFAULT_K = 10
@@ -28,7 +29,8 @@ class Query:
         id: a stored image's id.
         k: at most this many; None is 10, or no limit when there is a cut-off.
         metric: None is the collection's default.
-        where: a condition in SQL on the collection's columns.
+        where: a condition in SQL on the collection's columns, from the user's own hand.
+        filters: conditions of typed values, from anybody.
         min_similarity: cosine only; the same as `max_distance` of 1 less it.
         max_distance: leave out what is farther.
         exact: compare with every row.
@@ -41,6 +43,7 @@ class Query:
     k: int | None = None
     metric: str | None = None
     where: str | None = None
+    filters: Filters = NO_FILTERS
     min_similarity: float | None = None
     max_distance: float | None = None
     exact: bool = False
@@ -58,6 +61,7 @@ class Answer:
         uses_index: whether the HNSW index served it, or every row was compared.
         metric: what the distances are.
         candidates: how many of the nearest by cosine were compared by the metric; None: all rows.
+        seconds: how long the database took to find them.
 
     """
 
@@ -67,60 +71,86 @@ class Answer:
     uses_index: bool
     metric: str
     candidates: int | None
+    seconds: float
 
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
         return iter(self.hits)
 
 
+def check(connection: sa.Connection, collection: catalog.Collection, query: Query) -> None:
+    """Check what needs no picture, before one is embedded.
+
+    Raises:
+        InvalidInput: an option cannot be served.
+        DatabaseError: Postgres does not understand `where`.
+
+    """
+    if (query.image is None) == (query.id is None):
+        raise InvalidInput("Say what to search for: either an image or --id ID.")
+    _cut_off(query, require_metric(query.metric or collection.default_metric, collection))
+    if query.k is not None:
+        require_k(query.k)
+    if query.where is not None:
+        nearest.check_where(connection, collection.table, query.where)
+
+
+def find_target(
+    connection: sa.Connection, table: sa.Table, query: Query, picture: Picture | None
+) -> UUID | None:
+    """Return the stored image that is asked for; None if the picture is not in the collection.
+
+    Raises:
+        ImageNotFound: nothing has the id that is asked for.
+
+    """
+    if query.id is not None:
+        return stored_id(connection, table, query.id)
+    assert picture is not None  # noqa: S101 - for the type checker
+    return catalog.image_by_sha256(connection, table, picture.sha256, picture.path)
+
+
 def answer(
     connection: sa.Connection,
     collection: catalog.Collection,
-    encoder: Encoder,
+    target: UUID | NDArray[np.float32],
     query: Query,
-    *,
-    max_pixels: int,
 ) -> Answer:
-    """Return what `query` finds; see `plan` for the arguments and errors."""
-    planned = plan(connection, collection, encoder, query, max_pixels=max_pixels)
+    """Return what `query`, which `check` has passed, finds near `target`."""
+    planned = plan(connection, collection, target, query)
+    started = perf_counter()
     hits, ran = nearest.nearest(connection, planned)
+    seconds = perf_counter() - started
     explained, uses_index = nearest.explain(connection, ran)
-    return Answer(hits, nearest.script(ran), explained, uses_index, ran.metric, ran.candidates)
+    return Answer(
+        hits, nearest.script(ran), explained, uses_index, ran.metric, ran.candidates, seconds
+    )
 
 
 def plan(
     connection: sa.Connection,
     collection: catalog.Collection,
-    encoder: Encoder,
+    target: UUID | NDArray[np.float32],
     query: Query,
-    *,
-    max_pixels: int,
 ) -> Search:
-    """Return the search that answers `query`; the encoder is used only for an unknown picture.
+    """Return the search that answers `query`, which `check` has passed, with what is near `target`.
 
-    Raises:
-        InvalidInput: an option cannot be served.
-        ImageUnreadable: the query picture cannot be decoded.
-        DatabaseError: Postgres does not understand `where`.
+    Args:
+        connection: in a transaction.
+        collection: where to search.
+        target: a stored image's id, or an embedding, shape (dimensions,).
+        query: the rest.
 
     """
-    metric = require_metric(query.metric or collection.default_metric, collection)
+    metric = query.metric or collection.default_metric
     max_distance = _cut_off(query, metric)
-    k = query.k
-    if k is None and max_distance is None:
-        k = DEFAULT_K
-    if k is not None:
-        require_k(k)
-    table = collection.table
-    if query.where is not None:
-        nearest.check_where(connection, table, query.where)
-    target = _target(connection, table, encoder, query, max_pixels)
     search = Search(
-        table=table,
+        table=collection.table,
         query=target,
         metric=metric,
-        k=k,
+        k=DEFAULT_K if query.k is None and max_distance is None else query.k,
         where=query.where,
+        filters=query.filters,
         max_distance=max_distance,
         exclude=target if query.exclude_self and isinstance(target, UUID) else None,
         exact=query.exact,
@@ -175,63 +205,40 @@ def _cut_off(query: Query, metric: str) -> float | None:
     return 1.0 - query.min_similarity
 
 
-def _target(
-    connection: sa.Connection,
-    table: sa.Table,
-    encoder: Encoder,
-    query: Query,
-    max_pixels: int,
-) -> UUID | NDArray[np.float32]:
-    if (query.image is None) == (query.id is None):
-        raise InvalidInput("Say what to search for: either an image or --id ID.")
-    if query.id is not None:
-        return stored_id(connection, table, query.id)
-    path, content = _read(query.image)
-    sha256 = images.bytes_sha256(content)
-    stored = catalog.image_by_sha256(connection, table, sha256, path)
-    if stored is not None:
-        return stored
-    name = path or "The picture on standard input"
-    image = images.decode(content, name, max_pixels=max_pixels)
-    if isinstance(image, images.Unreadable):
-        raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
-    embedding: NDArray[np.float32] = encoder.embed(encoder.prepare(image.pixels)[np.newaxis])[0]
-    reason = unusable(embedding)
-    if reason is not None:
-        raise ImageUnreadable(f"{name} cannot be searched for. {reason}")
-    return embedding
-
-
 def stored_id(connection: sa.Connection, table: sa.Table, image_id: UUID | str) -> UUID:
     """Return the id of a stored image.
 
     Raises:
-        InvalidInput: it is not an id, or nothing has it.
+        ImageNotFound: it is not an id, or nothing has it.
 
     """
     try:
         parsed = image_id if isinstance(image_id, UUID) else UUID(image_id)
     except ValueError as error:
-        raise InvalidInput(
+        raise ImageNotFound(
             f"{image_id!r} is not an id. Ids look like {UUID(int=0)}; every hit shows its own."
         ) from error
     if not catalog.has_image(connection, table, parsed):
-        raise InvalidInput(
+        raise ImageNotFound(
             f"Collection {table.name!r} has no image {parsed}. Every hit shows its id."
         )
     return parsed
 
 
-def _read(image: Path | bytes | None) -> tuple[str | None, bytes]:
-    if isinstance(image, bytes):
-        return None, image
-    assert image is not None  # noqa: S101 - for the type checker
-    path = image.absolute()
+def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
+    """Return the id of a stored image, named by its id or its path.
+
+    Raises:
+        ImageNotFound: nothing is called that.
+
+    """
     try:
-        return images.storable(str(path)), path.read_bytes()
-    except FileNotFoundError as error:
-        raise InvalidInput(f"{path} does not exist. Check the path.") from error
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be read: {error.strerror}. Name an image file."
-        ) from error
+        return stored_id(connection, table, UUID(str(name)))
+    except ValueError:
+        path = str(Path(str(name)).absolute())
+    image_id = writes.image_id(path)
+    if not catalog.has_image(connection, table, image_id):
+        raise ImageNotFound(
+            f"Collection {table.name!r} has no image {path}. Name one by its path or its id."
+        )
+    return image_id

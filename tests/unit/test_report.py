@@ -56,6 +56,7 @@ def page(query: Path | bytes, hits: list[Hit], metric: str = "cosine", **found: 
         uses_index=False,
         metric=metric,
         candidates=None,
+        seconds=0.0,
     )
     return Page(
         report.html_report(query, replace(answer, **found), collection="cats", max_pixels=1_000_000)

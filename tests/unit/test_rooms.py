@@ -13,8 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
     "errors config files access server schema exif images metadata encoders exchange database "
-    "migrate queries reader ingest transfer search duplicates ranking sampling evaluate compare "
-    "render web training library terminal demo cli __main__"
+    "migrate queries reader embedder ingest transfer search duplicates ranking sampling evaluate "
+    "compare render training library web terminal demo cli __main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {

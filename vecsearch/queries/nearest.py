@@ -15,6 +15,7 @@ from pgvector.sqlalchemy import HALFVEC
 from vecsearch import schema
 from vecsearch.database import driver_connection, translated
 from vecsearch.queries.catalog import sql_text
+from vecsearch.queries.filters import NO_FILTERS, Filters
 
 # pgvector's own limits and the least that keeps recall high at small k.
 MINIMUM_EF_SEARCH = 100
@@ -64,6 +65,7 @@ class Search:
         metric: one of `DISTANCES`.
         k: how many rows at most; None: every row within `max_distance`, or every row.
         where: a condition in SQL on the table's columns, from the user's own hand.
+        filters: conditions of typed values, from anybody.
         max_distance: leave out what is farther.
         exclude: leave out the row with this id.
         exact: compare with every row rather than through the index.
@@ -79,6 +81,7 @@ class Search:
     metric: str
     k: int | None
     where: str | None = None
+    filters: Filters = NO_FILTERS
     max_distance: float | None = None
     exclude: UUID | None = None
     exact: bool = False
@@ -146,7 +149,8 @@ def statement(search: Search) -> sa.Select[Any]:
     columns = [
         name for name in Hit.__dataclass_fields__ if name not in {"rank", "distance", "similarity"}
     ]
-    found = _filtered(sa.select(*(table.c[name] for name in [*columns, "embedding"])), search.where)
+    everything = sa.select(*(table.c[name] for name in [*columns, "embedding"]))
+    found = _filtered(everything, table, search)
     if search.own_row_only:
         found = found.where(table.c.id == search.query)
     if search.exclude is not None:
@@ -171,11 +175,12 @@ def statement(search: Search) -> sa.Select[Any]:
     )
 
 
-def _filtered(rows: sa.Select[Any], where: str | None) -> sa.Select[Any]:
-    if where is None:
+def _filtered(rows: sa.Select[Any], table: sa.FromClause, search: Search) -> sa.Select[Any]:
+    rows = rows.where(*search.filters.conditions(table.c))
+    if search.where is None:
         return rows
     # Lines of its own, so that a comment ends and an error can be pointed at.
-    return rows.where(sa.literal_column(f"(\n{where}\n)", sa.Boolean))
+    return rows.where(sa.literal_column(f"(\n{search.where}\n)", sa.Boolean))
 
 
 def session_settings(search: Search) -> dict[str, str]:
@@ -225,7 +230,7 @@ def check_where(connection: sa.Connection, table: sa.Table, where: str) -> None:
 def has_more(connection: sa.Connection, search: Search, rows: int) -> bool:
     """Tell whether more than so many rows meet the condition, without counting them all."""
     table = search.table.alias(search.table.name)
-    matching = _filtered(sa.select(sa.literal(1)).select_from(table), search.where)
+    matching = _filtered(sa.select(sa.literal(1)).select_from(table), table, search)
     return connection.scalar(matching.offset(rows).limit(1)) is not None
 
 

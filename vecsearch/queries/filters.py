@@ -1,0 +1,59 @@
+"""Filters that anybody may set: typed values, never SQL."""
+
+from dataclasses import dataclass, fields
+from datetime import date, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which images are searched; None leaves a filter out.
+
+    Attributes:
+        label: the folder's name.
+        date_from, date_to: the first and the last day; of when the picture was taken or, where
+            that is not known, of when its file was last modified (UTC).
+        min_width, max_width, min_height, max_height: in pixels.
+
+    """
+
+    label: str | None = None
+    date_from: date | None = None
+    date_to: date | None = None
+    min_width: int | None = None
+    max_width: int | None = None
+    min_height: int | None = None
+    max_height: int | None = None
+
+    def __bool__(self) -> bool:
+        """Tell whether any is set."""
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+    def conditions(self, columns: Any) -> list[sa.ColumnElement[bool]]:
+        """Return the conditions on a collection's columns."""
+        when = sa.func.coalesce(
+            columns.taken_at, sa.func.timezone(sa.literal("UTC"), columns.modified_at)
+        )
+        given: list[sa.ColumnElement[bool]] = []
+        if self.label is not None:
+            given.append(columns.label == self.label)
+        if self.date_from is not None:
+            given.append(when >= sa.literal(self.date_from, sa.Date))
+        if self.date_to is not None:
+            # Its last day has 24 hours; the calendar's last day has no next.
+            after = self.date_to + timedelta(days=self.date_to < date.max)
+            given.append(when < sa.literal(after, sa.Date))
+        for column, least, most in (
+            (columns.width, self.min_width, self.max_width),
+            (columns.height, self.min_height, self.max_height),
+        ):
+            if least is not None:
+                given.append(column >= least)
+            if most is not None:
+                given.append(column <= most)
+        return given
+
+
+NO_FILTERS = Filters()
