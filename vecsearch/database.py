@@ -116,6 +116,10 @@ def translated(statement: str | None = None) -> Iterator[None]:
         raise _ours(error.orig, statement) from error
     except psycopg.Error as error:
         raise _ours(error, statement) from error
+    except sa.exc.TimeoutError as error:
+        raise DatabaseBusy(
+            "Too many questions are being answered at once. Ask again in a moment."
+        ) from error
 
 
 def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:

@@ -9,7 +9,7 @@ with Library.open() as library:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -328,11 +328,29 @@ class Library:
             collections=self.collections(),
         )
 
+    def check(self) -> None:
+        """Check that the database answers, and that its tables, if there are any, fit.
+
+        Raises:
+            DatabaseError: it does not, or they do not.
+
+        """
+        with suppress(SchemaMissing), self._reading():
+            pass
+
     def collections(self) -> list[CollectionStatus]:
         """Return every collection, by name; none if the database has no tables yet."""
         try:
             with self._reading() as connection:
                 return catalog.list_status(connection)
+        except SchemaMissing:
+            return []
+
+    def collection_names(self) -> list[str]:
+        """Return the names of the collections; none if the database has no tables yet."""
+        try:
+            with self._reading() as connection:
+                return catalog.list_names(connection)
         except SchemaMissing:
             return []
 

@@ -28,6 +28,10 @@ KEEPERS = {
     "alembic": {"migrate"},
     "matplotlib": {"render"},
     "typer": {"cli"},
+    "fastapi": {"web"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "prometheus_client": {"web"},
 }
 
 

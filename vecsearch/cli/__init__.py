@@ -7,11 +7,20 @@ import signal
 
 # Importing a module of commands hangs them on the tree, in the order that --help shows.
 # ruff: isort: off
-from vecsearch.cli import ingesting, asking, tidying, transferring, evaluating, db
+from vecsearch.cli import ingesting, asking, serving, tidying, transferring, evaluating, db
 from vecsearch.cli.apps import app
 # ruff: isort: on
 
-__all__ = ["asking", "db", "evaluating", "ingesting", "main", "tidying", "transferring"]
+__all__ = [
+    "asking",
+    "db",
+    "evaluating",
+    "ingesting",
+    "main",
+    "serving",
+    "tidying",
+    "transferring",
+]
 
 
 def main() -> None:

@@ -162,11 +162,11 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def open_library(settings: Settings, *, keep_running: bool = False) -> "Library":
+def open_library(settings: Settings, **options: Any) -> "Library":
     """Open the settings' database; the import waits until a command needs it."""
     from vecsearch.library import Library
 
-    return Library.open(settings, keep_running=keep_running)
+    return Library.open(settings, **options)
 
 
 def chosen_format(chosen: Format | None) -> Format:

@@ -121,8 +121,8 @@ def get_collection(connection: sa.Connection, name: str) -> Collection:
     """
     collection = find_collection(connection, name)
     if collection is None:
-        names = list(connection.scalars(sa.select(schema.collections.c.name)))
-        others = f"There are: {', '.join(sorted(names))}." if names else "There are none yet."
+        names = list_names(connection)
+        others = f"There are: {', '.join(names)}." if names else "There are none yet."
         schema.require_collection_name(name)
         raise CollectionNotFound(
             f"There is no collection {name!r}. {others} "
@@ -203,13 +203,19 @@ def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> 
     )
 
 
+def list_names(connection: sa.Connection) -> list[str]:
+    """Return the names of the collections, in order."""
+    return list(connection.scalars(sa.select(schema.collections.c.name).order_by("name")))
+
+
 def list_status(connection: sa.Connection) -> list[CollectionStatus]:
     """Return every collection with its size and index, by name. Counts every row."""
-    names = connection.scalars(sa.select(schema.collections.c.name).order_by("name"))
-    return [_status(connection, get_collection(connection, name)) for name in names.all()]
+    names = list_names(connection)
+    return [status(connection, get_collection(connection, name)) for name in names]
 
 
-def _status(connection: sa.Connection, collection: Collection) -> CollectionStatus:
+def status(connection: sa.Connection, collection: Collection) -> CollectionStatus:
+    """Return a collection's size and the state of its index. Counts every row."""
     table = collection.table
     index = f"{schema.SCHEMA}.{schema.hnsw_index(collection.name)}"
     row = connection.execute(

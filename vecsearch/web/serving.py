@@ -1,0 +1,97 @@
+"""A socket, and uvicorn on it."""
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vecsearch.errors import InvalidInput, VecsearchError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from vecsearch.library import Library
+
+BACKLOG = 2048
+
+
+def require_token(host: str, token: str | None) -> None:
+    """Refuse to serve other machines without a token.
+
+    Raises:
+        InvalidInput: others could connect, and would need none.
+
+    """
+    if token is None and not is_loopback(host):
+        raise InvalidInput(
+            f"{host} can be reached from other machines, and whoever reaches it sees every image. "
+            "Give a token that callers must know, with --token or VECSEARCH_TOKEN."
+        )
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+        raise InvalidInput("A token is made of printable ASCII characters. Choose another.")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is one that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes a free one.
+
+    Raises:
+        InvalidInput: it cannot.
+
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(
+            f"Cannot listen on port {port} of {host}: {reason}. Choose another with --port."
+        ) from error
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return the URL at which a socket is reached."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def warm(library: "Library", collection: str, say: Callable[[str], None]) -> None:
+    """Load a collection's encoder in the background; without this the first upload waits for it."""
+
+    def load() -> None:
+        try:
+            with library.reading(collection) as (_, stored):
+                pass
+            library.embedders.of(stored).warm()
+        except VecsearchError as error:
+            say(f"New pictures cannot be searched for in {collection!r}: {error}")
+
+    threading.Thread(target=load, name="warm", daemon=True).start()
+
+
+def run(app: "FastAPI", listening: socket.socket) -> None:
+    """Answer requests until the process is told to stop."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,89 @@
+"""What every route is given: the library, and how this server serves it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vecsearch.errors import CollectionNotFound, InvalidInput
+from vecsearch.queries import gallery
+from vecsearch.search import Answer
+from vecsearch.web.metrics import Metrics
+from vecsearch.web.parameters import Question
+from vecsearch.web.uploads import Uploads
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vecsearch.library import Library
+
+DEFAULT_K = 30
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a server serves.
+
+    Attributes:
+        collection: the one that is asked unless another is named.
+        token: what a caller must know; None serves this machine alone.
+        max_bytes: of a request's body.
+
+    """
+
+    collection: str
+    token: str | None = None
+    max_bytes: int = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server's parts."""
+
+    library: "Library"
+    options: Options
+    uploads: Uploads
+    metrics: Metrics
+
+    def choose(self, name: str | None) -> str:
+        """Return the collection that is meant.
+
+        Raises:
+            CollectionNotFound: there is none of this name, or none at all.
+
+        """
+        names = self.library.collection_names()
+        if name is None:
+            default = self.options.collection
+            name = default if default in names or not names else names[0]
+        if name not in names:
+            others = f"There are: {', '.join(names)}." if names else "There are none yet."
+            raise CollectionNotFound(
+                f"There is no collection {name!r}. {others} Make one with: vecsearch ingest FOLDER"
+            )
+        return name
+
+    def ask(self, target: "bytes | UUID", collection: str, question: Question) -> Answer:
+        """Search a collection by a picture's bytes, or by a stored image.
+
+        Raises:
+            InvalidInput: no image has the label that is asked for: it is more likely misspelt.
+
+        """
+        picture = {"image": target} if isinstance(target, bytes) else {"id": target}
+        answer = self.library.query(
+            **picture,
+            collection=collection,
+            k=question.k or DEFAULT_K,
+            filters=question.filters(),
+            **question.model_dump(
+                include={"metric", "max_distance", "min_similarity", "exact", "exclude_self"}
+            ),
+        )
+        self.metrics.search_seconds.observe(answer.seconds)
+        if not answer.hits and question.label is not None:
+            with self.library.reading(collection) as (connection, stored):
+                if not gallery.has_label(connection, stored.table, question.label):
+                    raise InvalidInput(
+                        f"Collection {collection!r} has no image with the label "
+                        f"{question.label!r}. Choose one of its folders' names."
+                    )
+        return answer

@@ -1,0 +1,186 @@
+// What the page adds to its forms and links, all of which work without this: dropping and pasting,
+// answers without a reload, and a cut-off that shows what it will leave out.
+"use strict";
+
+const root = document.documentElement;
+root.classList.add("scripted");
+
+function element(id) {
+  return document.getElementById(id);
+}
+
+function say(text) {
+  element("status").textContent = text.replace(/\s+/g, " ").trim();
+}
+
+// Uploads.
+
+function refuse(sentence) {
+  const place = element("upload-error");
+  if (place) {
+    place.textContent = sentence;
+    place.hidden = false;
+  }
+}
+
+function upload(file) {
+  const form = element("upload");
+  if (!form || !file) return;
+  const limit = Number(form.dataset.maxBytes);
+  if (file.size > limit) {
+    refuse(`That is ${Math.ceil(file.size / 2 ** 20)} MB, and ${limit / 2 ** 20} MB is the limit here. Choose a smaller picture.`);
+    return;
+  }
+  const files = new DataTransfer();
+  files.items.add(file);
+  form.elements.image.files = files.files;
+  root.classList.add("busy");
+  say("Searching");
+  form.submit();
+}
+
+document.addEventListener("change", (event) => {
+  if (event.target.id === "picture") upload(event.target.files[0]);
+});
+
+document.addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  root.classList.add("dragging");
+});
+
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) root.classList.remove("dragging");
+});
+
+document.addEventListener("drop", (event) => {
+  root.classList.remove("dragging");
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  upload(event.dataTransfer.files[0]);
+});
+
+document.addEventListener("paste", (event) => {
+  const file = event.clipboardData.files[0];
+  if (!file) return;
+  event.preventDefault();
+  upload(file);
+});
+
+// Back from the answer to an upload, the page may be shown as it was left.
+window.addEventListener("pageshow", () => root.classList.remove("busy"));
+
+// Answers without a reload: the whole of <main> comes from the server, as it would with one.
+
+let latest = 0;
+
+async function show(address, { push }) {
+  const turn = ++latest;
+  const focused = document.activeElement && document.activeElement.id;
+  let page;
+  try {
+    page = await (await fetch(address, { headers: { Accept: "text/html" } })).text();
+  } catch {
+    location.assign(address);
+    return;
+  }
+  if (turn !== latest) return;
+  const next = new DOMParser().parseFromString(page, "text/html");
+  const open = new Set([...document.querySelectorAll("main details[open][id]")].map((d) => d.id));
+  document.title = next.title;
+  document.querySelector("main").replaceWith(next.querySelector("main"));
+  document.querySelector(".top").replaceWith(next.querySelector(".top"));
+  for (const id of open) element(id)?.setAttribute("open", "");
+  if (push) history.pushState(null, "", address);
+  if (focused) element(focused)?.focus({ preventScroll: true });
+  const status = document.querySelector("[data-status]");
+  if (status) say(status.textContent);
+  prepare();
+}
+
+function addressOf(form) {
+  const values = new URLSearchParams();
+  for (const [name, value] of new FormData(form)) {
+    const range = form.elements[name];
+    const isWhole = range.type === "range" && Number(value) >= Number(range.max);
+    if (value !== "" && !isWhole) values.append(name, value);
+  }
+  return `${form.getAttribute("action")}?${values}`;
+}
+
+function ask(form, changed) {
+  const address = new URL(addressOf(form), location);
+  // Another metric has other distances, and a picture named by its id is another picture.
+  if (changed === "metric" || changed === "collection") address.searchParams.delete("max_distance");
+  if (changed === "id") address.searchParams.delete("image");
+  if (changed === "collection") address.searchParams.delete("label");
+  show(address, { push: address.href !== location.href });
+}
+
+document.addEventListener("change", (event) => {
+  const form = event.target.form;
+  if (form && form.id === "question") ask(form, event.target.name);
+});
+
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "question") return;
+  event.preventDefault();
+  ask(event.target, document.activeElement && document.activeElement.name);
+});
+
+window.addEventListener("popstate", () => show(location.href, { push: false }));
+
+// The cut-off, while it is being moved.
+
+document.addEventListener("input", (event) => {
+  if (event.target.type !== "range") return;
+  const { value, max } = event.target;
+  const isWhole = Number(value) >= Number(max);
+  const output = element("cut-off");
+  const similarity = output.dataset.metric === "cosine" ? `, similarity ${(1 - value).toFixed(4)}` : "";
+  output.textContent = isWhole ? "none" : `${Number(value).toFixed(4)}${similarity}`;
+  for (const item of document.querySelectorAll("[data-distance]")) {
+    item.classList.toggle("beyond", !isWhole && Number(item.dataset.distance) > Number(value));
+  }
+});
+
+// The labels that there are, once somebody looks for one.
+
+document.addEventListener("focusin", async (event) => {
+  const list = element("labels");
+  if (event.target.id !== "label" || list.childElementCount) return;
+  const labels = await (await fetch(event.target.dataset.labels)).json();
+  list.replaceChildren(...labels.map(({ label, images }) => new Option(`${images} images`, label)));
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = element(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    button.textContent = "Copied";
+    say("Copied");
+  } catch {
+    // Over plain HTTP from another machine there is no clipboard; Ctrl-C still works.
+    getSelection().selectAllChildren(source);
+    button.textContent = "Selected: copy it";
+  }
+});
+
+document.addEventListener(
+  "error",
+  (event) => {
+    if (event.target.closest) event.target.closest(".tile")?.classList.add("missing");
+  },
+  true,
+);
+
+function prepare() {
+  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+  for (const image of document.querySelectorAll(".tile img")) {
+    if (image.complete && image.naturalWidth === 0) image.closest(".tile").classList.add("missing");
+  }
+}
+
+prepare();

@@ -1,0 +1,109 @@
+"""Query pictures, kept in a folder, so that a result's address can be opened again and shared."""
+
+import os
+import re
+import tempfile
+import threading
+from pathlib import Path
+
+from vecsearch import images, thumbnails
+from vecsearch.embedder import Picture
+from vecsearch.errors import ImageNotFound, ImageUnreadable
+
+_THUMBNAIL = ".thumbnail"
+
+
+class Uploads:
+    """Pictures by the SHA-256 of their bytes; of too many, the longest unused ones go.
+
+    Args:
+        folder: made if it is not there; only its owner may look into it.
+        capacity: bytes, all pictures together.
+        max_pixels: pictures with more are refused.
+
+    """
+
+    def __init__(self, folder: Path, capacity: int, max_pixels: int) -> None:
+        self._folder = folder
+        self._capacity = capacity
+        self._max_pixels = max_pixels
+        # Decoded, a picture is a hundred times what was sent.
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._forgetting = threading.Lock()
+
+    def keep(self, content: bytes) -> Picture:
+        """Keep a picture's bytes.
+
+        Raises:
+            ImageUnreadable: they are none.
+
+        """
+        if not content:
+            raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
+        with self._decoding:
+            image = images.decode(content, "The picture", max_pixels=self._max_pixels)
+            if isinstance(image, images.Unreadable):
+                raise ImageUnreadable(
+                    f"This cannot be searched for. {image.reason} Choose another picture."
+                )
+            small = thumbnails.make(image.pixels)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        name = image.facts.sha256
+        self._write(name + _THUMBNAIL, small)
+        self._write(name, content)
+        self._forget_oldest(but=name)
+        return Picture(content)
+
+    def find(self, name: str) -> Picture:
+        """Return a picture that was kept.
+
+        Raises:
+            ImageNotFound: it is not, or no more.
+
+        """
+        return Picture(self._read(name))
+
+    def thumbnail(self, name: str) -> bytes:
+        """Return a kept picture's thumbnail; see `find`."""
+        return self._read(name, _THUMBNAIL)
+
+    def _read(self, name: str, suffix: str = "") -> bytes:
+        file = self._folder / f"{name}{suffix}"
+        try:
+            if re.fullmatch(r"[0-9a-f]{64}", name):
+                content = file.read_bytes()
+                os.utime(file)
+                return content
+        except OSError:
+            pass
+        raise ImageNotFound("The picture of this address is not kept any more. Choose it again.")
+
+    def _write(self, name: str, content: bytes) -> None:
+        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as partial:
+            try:
+                partial.write(content)
+                partial.flush()
+                Path(partial.name).replace(self._folder / name)
+            except BaseException:
+                Path(partial.name).unlink(missing_ok=True)
+                raise
+
+    def _forget_oldest(self, but: str) -> None:
+        with self._forgetting:
+            files = self._listing()
+            excess = sum(size for _, size, _ in files) - self._capacity
+            for _, size, file in sorted(files):
+                if excess > 0 and not file.name.startswith(but):
+                    file.unlink(missing_ok=True)
+                    excess -= size
+
+    def _listing(self) -> list[tuple[float, int, Path]]:
+        found = []
+        for file in self._folder.iterdir():
+            try:
+                info = file.stat()
+            except FileNotFoundError:
+                continue  # another server of the same folder was faster
+            found.append((info.st_mtime, info.st_size, file))
+        return found

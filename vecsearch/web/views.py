@@ -1,0 +1,123 @@
+"""From values to pages: the templates, and how numbers and addresses are written in them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel
+
+from vecsearch.render.rows import human_bytes
+
+# A slider's steps, about.
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A slider: from the nearest hit's distance, or 0, to the farthest of those asked for."""
+
+    low: float
+    high: float
+    step: float
+    value: float
+    decimals: int
+
+
+class Address:
+    """Makes addresses that differ from a question's in some values; None leaves one out."""
+
+    def __init__(self, question: BaseModel, collection: str, path: str = "/"):
+        self._values = {"collection": collection} | question.model_dump(
+            mode="json", exclude_defaults=True, exclude_none=True
+        )
+        self._path = path
+
+    def __call__(self, **changes: Any) -> str:
+        values = {**self._values, **changes}
+        given = {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+        return f"{self._path}?{urlencode(given)}"
+
+
+def error_page(
+    request: Request, status: int, sentence: str, headers: Mapping[str, str]
+) -> Response:
+    """Return a page that says what went wrong, and asks for the token if that is what lacks."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return render(
+        request,
+        "error.html.jinja",
+        status=status,
+        headers=headers,
+        collection=None,
+        title=HTTPStatus(status).phrase,
+        sentence=sentence,
+        needs_token=status == HTTPStatus.UNAUTHORIZED,
+        address=f"{request.url.path}{query}" if request.method == "GET" else "/",
+    )
+
+
+def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
+    """Return a slider over distances, in steps that are round numbers."""
+    low, high = min(0.0, nearest), max(farthest, chosen if chosen is not None else farthest)
+    exponent = math.floor(math.log10(max(high - low, 1e-6) / STEPS))
+    step = 10.0**exponent
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    high = max(high, low + step)
+    decimals = max(0, -exponent)
+    value = high if chosen is None else max(low, chosen)
+    return CutOff(round(low, decimals), round(high, decimals), step, value, decimals)
+
+
+def _distance(value: float) -> str:
+    """Write a distance or a similarity as people compare them: four decimals, or digits."""
+    if abs(value) >= 100:  # noqa: PLR2004 - as wide as four decimals
+        return f"{value:,.1f}"
+    return f"{round(value, 4) + 0.0:.4f}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def render(
+    request: Request,
+    template: str,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    **values: Any,
+) -> Response:
+    content = _TEMPLATES.get_template(template).render(path=request.url.path, **values)
+    # What it shows may change with the next ingest.
+    return HTMLResponse(content, status, {"Cache-Control": "no-cache", **(headers or {})})
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vecsearch.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bytes": human_bytes,
+        "distance": _distance,
+        "milliseconds": _milliseconds,
+        "name": lambda path: PurePath(path).name,
+    }
+    return environment
+
+
+_TEMPLATES = _environment()
