@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
-from vecsearch import images, thumbnails
+from vecsearch import images
 from vecsearch.encoders import Encoder
 from vecsearch.images import Facts, File, Image, Unreadable
 from vecsearch.queries.writes import Known
@@ -85,7 +85,7 @@ class Decoder:
             image = self._load(path, sha256)
             if isinstance(image, Unreadable):
                 return image
-            return Decoded(image.facts, thumbnails.of(image), self._encoder.prepare(image.pixels))
+            return Decoded(image.facts, Thumbnail.of(image), self._encoder.prepare(image.pixels))
 
         return self._pool.submit(decoded)
 
@@ -94,7 +94,7 @@ class Decoder:
 
         def drawn() -> Thumbnail | Unreadable:
             image = self._load(path, sha256)
-            return image if isinstance(image, Unreadable) else thumbnails.of(image)
+            return image if isinstance(image, Unreadable) else Thumbnail.of(image)
 
         return self._pool.submit(drawn)
 

@@ -4,7 +4,7 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vecsearch import images
 
@@ -36,11 +36,11 @@ class Thumbnail:
     height: int
     image: bytes
 
-
-def of(image: images.Image) -> Thumbnail:
-    """Return the thumbnail of a decoded picture."""
-    facts = image.facts
-    return Thumbnail(facts.sha256, *size(facts.width, facts.height), make(image.pixels))
+    @classmethod
+    def of(cls, image: images.Image) -> Self:
+        """Make it of a decoded picture."""
+        facts = image.facts
+        return cls(facts.sha256, *size(facts.width, facts.height), make(image.pixels))
 
 
 def make(pixels: "Picture") -> bytes:
