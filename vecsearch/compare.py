@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
@@ -43,6 +44,7 @@ class Side:
 class Example:
     """One query, and what each collection finds; `correct` tells which share its label."""
 
+    id: UUID
     path: str
     label: str
     answers: Mapping[str, Sequence[Hit]]
@@ -245,4 +247,4 @@ def _example(
         name: [label_of.get(hit.path) == label_of[path] for hit in hits]
         for name, hits in answers.items()
     }
-    return Example(path, str(label_of[path]), answers, correct)
+    return Example(query, path, str(label_of[path]), answers, correct)

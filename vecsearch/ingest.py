@@ -1,31 +1,27 @@
-"""From files to rows: hash, look up, decode, embed, write; one transaction a batch.
+"""From files to rows: hash, look up, decode, draw, embed, write; one transaction a batch.
 
 While the encoder works on one batch, threads hash and decode the next. Lookups for a batch happen
 before the previous one is written, so what is in flight is remembered here.
 """
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
 
 from vecsearch import images, metadata, schema
+from vecsearch.batch import Batch, Decoded, Decoder
 from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.encoders import Encoder, averaging, unusable
 from vecsearch.errors import EncoderMismatch
 from vecsearch.images import File, Unreadable
-from vecsearch.queries import catalog, survey, writes
+from vecsearch.queries import catalog, survey, thumbnails, writes
 from vecsearch.queries.survey import Content, Pending
 from vecsearch.queries.writes import Embedded, Known
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from vecsearch.thumbnails import Thumbnail
 
 # The encoder's throughput on a CPU is flat from here on, and a kill loses at most this much.
 BATCH_SIZE = 32
@@ -78,7 +74,7 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-        done, total: files to open; what is unchanged is not among them.
+        done, total: files to open; what is unchanged, and has a thumbnail, is not among them.
         summary: the counts so far.
         notes: what a user should be told, complete with the last progress.
 
@@ -88,24 +84,6 @@ class Progress:
     total: int
     summary: Summary
     notes: tuple[str, ...] = ()
-
-
-Decoded = tuple[images.Facts, "NDArray[np.float32]"] | Unreadable
-
-
-@dataclass
-class _Batch:
-    """Files on their way: some to be embedded, some whose content a row holds, some broken."""
-
-    embed: list[tuple[File, str, "Future[Decoded]"]] = field(default_factory=list)
-    known: list[Known] = field(default_factory=list)
-    failed: list[Unreadable] = field(default_factory=list)
-    counts: dict[UUID, str] = field(default_factory=dict)
-    # The row to take each content from: within this batch, and once it is written.
-    origins: dict[str, UUID] = field(default_factory=dict)
-    sources: dict[str, UUID] = field(default_factory=dict)
-    # Rows that will hold another content than they do now.
-    overwritten: set[UUID] = field(default_factory=set)
 
 
 class Ingest:
@@ -135,12 +113,13 @@ class Ingest:
         self._options = options
         self._collection: catalog.Collection | None = None
         self._table: sa.Table | None = None
-        self._in_flight: list[_Batch] = []
+        self._in_flight: list[Batch] = []
         self._claimed: set[UUID] = set()
         self._broken: dict[tuple[UUID, str], str] = {}
         self._predicted: dict[str, UUID] = {}
         self._outdated: set[UUID] = set()
         self._note_of_layer: str | None = None
+        self._not_drawn: list[Unreadable] = []
         self.summary = Summary()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -157,15 +136,11 @@ class Ingest:
         total = self._survey()
         yield Progress(0, total, self.summary)
         done = 0
-        workers = os.cpu_count() or 1
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        try:
-            for batch in self._batches(pool):
+        with Decoder(self._encoder, max_pixels=self._options.max_pixels) as decoder:
+            for batch in self._batches(decoder):
                 self._write(batch)
                 done += len(batch.counts) + len(batch.failed)
                 yield Progress(done, total, self.summary)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
         yield Progress(total, total, self.summary, tuple(self._conclude()))
 
     def _survey(self) -> int:
@@ -189,7 +164,7 @@ class Ingest:
         # A dry run may meet a database that has no tables yet.
         return catalog.find_collection(self._connection, self._name) if exists else None
 
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[_Batch]:
+    def _batches(self, decoder: Decoder) -> Iterator[Batch]:
         """Yield batches that are being decoded, each while the next is being read."""
         after = 0
         while True:
@@ -197,7 +172,7 @@ class Ingest:
                 files = survey.next_pending(self._connection, after, BATCH_SIZE)
             if files:
                 after = files[-1].position
-                self._in_flight.append(self._sort(files, pool))
+                self._in_flight.append(self._sort(files, decoder))
             ahead = 1 if files else 0
             while len(self._in_flight) > ahead:
                 yield self._in_flight[0]
@@ -209,14 +184,14 @@ class Ingest:
             if not files:
                 return
 
-    def _sort(self, files: list[Pending], pool: ThreadPoolExecutor) -> _Batch:
+    def _sort(self, files: list[Pending], decoder: Decoder) -> Batch:
         """Decide for each file what is to be done, and have new content decoded."""
-        batch = _Batch()
+        batch = Batch()
         self_and_ahead = [*self._in_flight, batch]
         hashes: dict[UUID, str] = {}
         readable: list[tuple[Pending, str]] = []
         paths = [item.file.path for item in files]
-        for item, digest in zip(files, pool.map(images.file_sha256, paths), strict=True):
+        for item, digest in zip(files, decoder.hash(paths), strict=True):
             if isinstance(digest, Unreadable):
                 batch.failed.append(digest)
             else:
@@ -228,21 +203,32 @@ class Ingest:
                 contents = writes.find_contents(self._connection, self._table, hashes.values())
         for item, digest in readable:
             row_id = writes.image_id(item.file.path)
-            if item.stored and all(row.id != row_id for row in contents.get(digest, ())):
+            rows = contents.get(digest, [])
+            if item.stored and digest != item.sha256 and all(row.id != row_id for row in rows):
                 batch.overwritten.add(row_id)
         stale = self._outdated.union(*(flying.overwritten for flying in self_and_ahead))
         for item, digest in readable:
             rows = [row for row in contents.get(digest, ()) if row.id not in stale]
-            self._place(batch, item, digest, rows, pool)
+            self._place(batch, item, digest, rows, decoder)
+        if self._table is not None and not self._options.dry_run:
+            self._draw(batch, {digest: item.file.path for item, digest in readable}, decoder)
         return batch
+
+    def _draw(self, batch: Batch, paths: dict[str, str], decoder: Decoder) -> None:
+        """Have thumbnails made of stored contents, here by SHA-256 with a path, that lack one."""
+        coming = {digest for _, digest, _ in batch.embed}
+        coming.update(*(flying.sources for flying in self._in_flight))
+        with self._connection.begin():
+            missing = thumbnails.missing(self._connection, paths.keys() - coming)
+        batch.draw += [decoder.draw(paths[digest], digest) for digest in missing]
 
     def _place(
         self,
-        batch: _Batch,
+        batch: Batch,
         item: Pending,
         digest: str,
         rows: list[Content],
-        pool: ThreadPoolExecutor,
+        decoder: Decoder,
     ) -> None:
         row_id = writes.image_id(item.file.path)
         gone = None if item.stored else self._gone(item, rows)
@@ -254,7 +240,11 @@ class Ingest:
         unclaimed = [row.id for row in rows if row.id not in self._claimed]
         source = next(iter([*in_flight, *unclaimed]), None)
         source = batch.origins.get(digest, source)
-        if any(row.id == row_id for row in rows):
+        known: Known | None = None
+        if digest == item.sha256:
+            outcome = "unchanged"
+            batch.unwritten.append(item.file.path)
+        elif any(row.id == row_id for row in rows):
             outcome, known = "unchanged", Known(item.file, digest, row_id)  # only touched
         elif gone is not None:
             self._claimed.add(gone)
@@ -263,15 +253,15 @@ class Ingest:
             outcome = "updated" if item.stored else "copied"
             known = Known(item.file, digest, source)
         else:
-            outcome, known = "updated" if item.stored else "added", None
+            outcome = "updated" if item.stored else "added"
+            if not self._options.dry_run:
+                decoding = decoder.decode(item.file.path, digest)
+                batch.embed.append((item.file, digest, decoding))
         batch.counts[row_id] = outcome
         batch.sources.setdefault(digest, row_id)
         batch.origins.setdefault(digest, row_id if known is None else known.source)
         if known is not None:
             batch.known.append(known)
-        elif not self._options.dry_run:
-            decoding = pool.submit(self._decode, item.file.path, digest)
-            batch.embed.append((item.file, digest, decoding))
 
     def _gone(self, item: Pending, rows: list[Content]) -> UUID | None:
         """Return a row of this content whose file is gone: by preference one of the same name."""
@@ -279,62 +269,63 @@ class Ingest:
         left.sort(key=lambda row: Path(row.path).name != item.file.name)
         return next((row.id for row in left if images.is_gone(row.path)), None)
 
-    def _decode(self, path: str, digest: str) -> Decoded:
-        image = images.load(path, max_pixels=self._options.max_pixels)
-        if isinstance(image, Unreadable):
-            return image
-        if image.facts.sha256 != digest:
-            return Unreadable(path, "It changed while it was being read; ingest it again.")
-        # The pixels go no further: a batch of full-size pictures is gigabytes.
-        return image.facts, self._encoder.prepare(image.pixels)
-
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         """Embed what is new and store the batch, all or nothing."""
         if not self._options.dry_run:
-            rows = self._embed(batch)
+            rows, drawn = self._embed(batch)
+            drawn += self._drawn(batch)
             known = [row for row in batch.known if not self._breaks(batch, row)]
             with self._connection.begin():
                 writes.lock_collection(self._connection, self._name)
+                thumbnails.hold(self._connection)
                 if rows and self._table is None:
                     self._create_collection()
                 if self._table is not None and rows:
                     writes.write_embedded(self._connection, self._table, rows)
                 if self._table is not None and known:
                     writes.write_known(self._connection, self._table, known)
+                if drawn:
+                    thumbnails.store(self._connection, drawn)
                 read = [row.file.path for row in rows] + [row.file.path for row in known]
-                self._record_failures(batch.failed, read)
+                self._record_failures(batch.failed, read + batch.unwritten)
         for outcome in batch.counts.values():
             setattr(self.summary, outcome, getattr(self.summary, outcome) + 1)
         self.summary.failed += len(batch.failed)
 
-    def _embed(self, batch: _Batch) -> list[Embedded]:
-        decoded: list[tuple[File, images.Facts, NDArray[np.float32]]] = []
+    def _embed(self, batch: Batch) -> tuple[list[Embedded], list[Thumbnail]]:
+        decoded: list[tuple[File, Decoded]] = []
         for file, digest, decoding in batch.embed:
             result = decoding.result()
             if isinstance(result, Unreadable):
                 self._fail(batch, file, digest, result.reason)
             else:
-                decoded.append((file, *result))
+                decoded.append((file, result))
         if not decoded:
-            return []
-        embeddings = self._encoder.embed(np.stack([inputs for _, _, inputs in decoded]))
-        rows = []
-        for (file, facts, _), embedding in zip(decoded, embeddings, strict=True):
+            return [], []
+        embeddings = self._encoder.embed(np.stack([item.inputs for _, item in decoded]))
+        rows, drawn = [], []
+        for (file, item), embedding in zip(decoded, embeddings, strict=True):
             reason = unusable(embedding)
             if reason is None:
-                rows.append(Embedded(file, facts, embedding))
+                rows.append(Embedded(file, item.facts, embedding))
+                drawn.append(item.thumbnail)
             else:
-                self._fail(batch, file, facts.sha256, reason)
-        return rows
+                self._fail(batch, file, item.facts.sha256, reason)
+        return rows, drawn
 
-    def _breaks(self, batch: _Batch, row: Known) -> bool:
+    def _drawn(self, batch: Batch) -> list[Thumbnail]:
+        results = [drawing.result() for drawing in batch.draw]
+        self._not_drawn += [item for item in results if isinstance(item, Unreadable)]
+        return [item for item in results if isinstance(item, Thumbnail)]
+
+    def _breaks(self, batch: Batch, row: Known) -> bool:
         """Fail a file whose content was to come from one that turned out to be unreadable."""
         reason = self._broken.get((row.source, row.sha256))
         if reason is not None:
             self._fail(batch, row.file, row.sha256, reason)
         return reason is not None
 
-    def _fail(self, batch: _Batch, file: File, digest: str, reason: str) -> None:
+    def _fail(self, batch: Batch, file: File, digest: str, reason: str) -> None:
         row_id = writes.image_id(file.path)
         self._broken[row_id, digest] = reason
         del batch.counts[row_id]
@@ -375,6 +366,12 @@ class Ingest:
             yield f"{self._walk.skipped} other files are not images by their suffix."
         if self._note_of_layer is not None:
             yield self._note_of_layer
+        if self._not_drawn:
+            first = self._not_drawn[0]
+            yield (
+                f"{len(self._not_drawn)} stored images still have no thumbnail, "
+                f"{first.path} for one: {first.reason}"
+            )
         if self._table is None:
             return
         gone = self._gone_rows() if self._options.prune else []
@@ -389,6 +386,9 @@ class Ingest:
                 yield f"Metadata of {changed} images was set."
                 if unused:
                     yield f"{unused} metadata records name no image that was ingested."
+        if self.summary.pruned or self.summary.updated:
+            with self._connection.begin():
+                thumbnails.delete_orphans(self._connection)
         if any(count for name, count in asdict(self.summary).items() if name != "unchanged"):
             with self._connection.begin():
                 writes.analyze(self._connection, self._table)

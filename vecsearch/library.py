@@ -38,7 +38,7 @@ from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
-from vecsearch.queries import catalog
+from vecsearch.queries import catalog, thumbnails
 from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
@@ -312,6 +312,14 @@ class Library:
         with self.reading(collection) as (connection, stored):
             target = search.stored_id(connection, stored.table, image_id)
             return catalog.image_path(connection, stored.table, target)
+
+    def thumbnails(
+        self, ids: Iterable[UUID], *, collection: str = DEFAULT_COLLECTION
+    ) -> dict[UUID, bytes]:
+        """Return the thumbnails of stored images, as WebP; those that have none are left out."""
+        with self._reading() as connection:
+            table = catalog.get_collection(connection, collection).table
+            return thumbnails.find(connection, table, ids)
 
     def status(self) -> Status:
         """Return versions, sizes and the state of every index."""

@@ -16,7 +16,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0005"
+REVISION = "0006"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -102,6 +102,26 @@ not_duplicates = sa.Table(
     ),
     sa.CheckConstraint("image < other", name="not_duplicates_ordered"),
     comment="Pairs of images that are no near-duplicates, however near they are",
+)
+
+thumbnails = sa.Table(
+    "thumbnails",
+    metadata,
+    sa.Column(
+        "sha256",
+        sa.Text,
+        primary_key=True,
+        comment="SHA-256 of the file that it was made of, in hex, as in the collections",
+    ),
+    sa.Column("width", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
+    sa.Column("height", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
+    sa.Column(
+        "image",
+        sa.LargeBinary,
+        nullable=False,
+        comment="WebP, at most 320 x 320 pixels, upright",
+    ),
+    comment="One small picture per file content, whichever collections hold it",
 )
 
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})

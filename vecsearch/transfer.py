@@ -14,9 +14,10 @@ from vecsearch import encoders, exchange, images
 from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.exchange import COLUMNS, Block, Contents
-from vecsearch.queries import catalog, transfer, writes
+from vecsearch.queries import catalog, thumbnails, transfer, writes
 from vecsearch.queries.catalog import Collection
 from vecsearch.queries.transfer import Imported
+from vecsearch.thumbnails import Thumbnail
 
 # Of imported embeddings, when nobody says what made them.
 UNKNOWN_MODEL = "unknown"
@@ -171,6 +172,7 @@ def import_file(
                 f"{file}, {contents.unit} {other}: {path} stands in {contents.unit} {one} already. "
                 "Give each picture one row."
             )
+        thumbnails.hold(connection)
         collection = stored or catalog.create_collection(
             connection,
             name,
@@ -181,11 +183,15 @@ def import_file(
             indexed=False,
         )
         added = transfer.merge(connection, collection.table)
+        transfer.store_thumbnails(connection)
         if stored is None:
             # Built at once it takes a fraction of the time that row by row would.
             on_progress("Indexing", 0, None)
             catalog.create_index(connection, collection)
         writes.analyze(connection, collection.table)
+    if added < staged:
+        with connection.begin():
+            thumbnails.delete_orphans(connection)
     return Imports(added, staged - added, rows.with_file, origin.identity.name)
 
 
@@ -228,33 +234,35 @@ class _Rows:
             for block in self._blocks:
                 # As strings: normalised like the walk's, links kept.
                 paths = [os.path.abspath(self._root / path) for path in block.paths]  # noqa: PTH100
-                columns = (
+                told: Iterator[tuple[dict[str, Any], Thumbnail | None]] = (
                     (
-                        {name: block.columns[name][row] for name in COLUMNS}
+                        ({name: block.columns[name][row] for name in COLUMNS}, None)
                         for row in range(len(paths))
                     )
                     if block.columns
-                    else pool.map(self._columns_of_file, paths)
+                    else pool.map(self._told_by_file, paths)
                 )
-                for number, path, embedding, known in zip(
-                    block.numbers, paths, block.embeddings, columns, strict=True
+                for number, path, embedding, (columns, thumbnail) in zip(
+                    block.numbers, paths, block.embeddings, told, strict=True
                 ):
-                    self.with_file += known.get("sha256") is not None
-                    yield Imported(number, writes.image_id(path), path, embedding, known)
+                    self.with_file += columns.get("sha256") is not None
+                    yield Imported(
+                        number, writes.image_id(path), path, embedding, columns, thumbnail
+                    )
                 done += len(paths)
                 self._on_progress("Reading", done, self._total)
 
-    def _columns_of_file(self, path: str) -> dict[str, Any]:
-        """Return the columns that the picture at `path` tells; without one, the folder's name."""
+    def _told_by_file(self, path: str) -> tuple[dict[str, Any], Thumbnail | None]:
+        """Return what the picture at `path` tells; without one, only the folder's name."""
         columns: dict[str, Any] = {"label": images.label(path)}
         file = images.find(path)
         if file is None:
-            return columns
+            return columns, None
         image = images.load(path, max_pixels=self._max_pixels)
         if isinstance(image, images.Unreadable):
-            return columns
+            return columns, None
         columns |= {"file_size": file.file_size, "modified_at": file.modified_at}
-        return columns | asdict(image.facts)
+        return columns | asdict(image.facts), Thumbnail.of(image)
 
 
 class _Source:

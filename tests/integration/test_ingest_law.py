@@ -19,7 +19,7 @@ from support import PixelEncoder, counts, ingest, picture
 from vecsearch import database
 from vecsearch.ingest import Progress, Summary
 from vecsearch.library import Library
-from vecsearch.queries import catalog, writes
+from vecsearch.queries import catalog, thumbnails, writes
 
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)]
 _numbers = itertools.count()
@@ -199,6 +199,7 @@ class Run:
                 assert row.modified_at.timestamp() == info.st_mtime
         self.known = stored
         with database.reading(self.engine) as connection:
+            assert not thumbnails.missing(connection, {row.sha256 for row in stored.values()})
             errors = catalog.list_errors(connection, self.collection)
         assert {error.path for error in errors} == broken
         assert all(error.error.endswith(".") for error in errors)

@@ -15,6 +15,7 @@ from vecsearch.compare import Example
 from vecsearch.encoders.training import Epoch
 from vecsearch.errors import InvalidInput
 from vecsearch.queries.nearest import Hit
+from vecsearch.queries.writes import image_id
 from vecsearch.render import canvas
 from vecsearch.render.saving import require_picture_file, save_picture
 from vecsearch.render.sheets import (
@@ -217,8 +218,8 @@ def test_two_answers_are_compared_side_by_side(files: list[Path]) -> None:
     }
     correct = {"resnet": [True, True], "own": [False, True]}
     rows = [
-        Example(str(files[0]), "cat", answers, correct),
-        Example(str(files[5]), "dog", {"resnet": []}, {}),
+        Example(image_id(str(files[0])), str(files[0]), "cat", answers, correct),
+        Example(image_id(str(files[5])), str(files[5]), "dog", {"resnet": []}, {}),
     ]
     figure = comparison_sheet(rows, title="Two", max_pixels=MAX_PIXELS)
     pixels(figure)
@@ -235,13 +236,17 @@ def test_two_answers_are_compared_side_by_side(files: list[Path]) -> None:
 
 
 def test_where_nobody_knows_what_is_correct_no_hit_is_judged(files: list[Path]) -> None:
-    rows = [Example(str(files[0]), "cat", {"resnet": [hit(1, files[1])]}, {})]
+    rows = [
+        Example(image_id(str(files[0])), str(files[0]), "cat", {"resnet": [hit(1, files[1])]}, {})
+    ]
     said = words(comparison_sheet(rows, title="One", max_pixels=MAX_PIXELS))
     assert not {"✓", "✗", "0 of 1 correct"} & set(said)
 
 
 def test_a_comparison_cut_short_says_so(files: list[Path]) -> None:
-    rows = [Example(str(files[0]), "cat", {"a": [hit(1, files[1])] * 20}, {})] * 14
+    rows = [
+        Example(image_id(str(files[0])), str(files[0]), "cat", {"a": [hit(1, files[1])] * 20}, {})
+    ] * 14
     figure = comparison_sheet(rows, title="Many", max_pixels=MAX_PIXELS)
     assert (
         words(figure)[1] == "Only the first 12 of 14 queries and the first 12 of 20 hits are drawn"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -119,12 +120,28 @@ def query(
             exact=exact,
             exclude_self=exclude_self,
         )
-        shown = source
-        if id_ is not None and (plot, html) != (None, None):
-            shown = Path(library.image_path(id_, collection=collection))
+        shown, stored, query_thumbnail = source, {}, None
+        if (plot, html) != (None, None):
+            from vecsearch.render.report import MOST_HITS
+
+            ids = [hit.id for hit in answer.hits[:MOST_HITS]]
+            stored = library.thumbnails(ids, collection=collection)
+            if id_ is not None:
+                shown = Path(library.image_path(id_, collection=collection))
+                asked = UUID(id_)
+                query_thumbnail = library.thumbnails([asked], collection=collection).get(asked)
     # Before the rows, so that `| head` cannot end it.
     if shown is not None:
-        _picture(shown, answer, collection, settings.max_pixels, plot=plot, html=html)
+        _picture(
+            shown,
+            answer,
+            collection,
+            settings.max_pixels,
+            stored,
+            query_thumbnail,
+            plot=plot,
+            html=html,
+        )
     if show_sql:
         typer.echo(answer.sql)
         return
@@ -283,6 +300,8 @@ def _picture(
     answer: "Answer",
     collection: str,
     max_pixels: int,
+    stored: dict[UUID, bytes],
+    query_thumbnail: bytes | None,
     *,
     plot: Path | None,
     html: Path | None,
@@ -299,12 +318,21 @@ def _picture(
             title=f"Nearest in {collection}",
             metric=answer.metric,
             max_pixels=max_pixels,
+            stored=stored,
+            query_thumbnail=query_thumbnail,
         )
         saving.save_picture(sheet, plot)
         say(f"Drew {plot}")
     if html is not None:
         from vecsearch.render import report
 
-        page = report.html_report(query, answer, collection=collection, max_pixels=max_pixels)
+        page = report.html_report(
+            query,
+            answer,
+            collection=collection,
+            max_pixels=max_pixels,
+            stored=stored,
+            query_thumbnail=query_thumbnail,
+        )
         report.save_report(page, html)
         say(f"Wrote {html}")

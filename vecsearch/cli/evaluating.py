@@ -19,6 +19,9 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vecsearch.compare import Comparison
     from vecsearch.evaluate import Evaluation
     from vecsearch.sampling import Labelling
 
@@ -130,12 +133,17 @@ def compare(
             examples=EXAMPLES if plot is not None else 0,
             on_progress=progress,
         )
+        stored = {
+            name: library.thumbnails(_shown(result, name), collection=name)
+            for name in (one, other)
+            if plot is not None
+        }
     if plot is not None:
         from vecsearch.render import sheets
 
         title = f"{one} and {other}: the {k} nearest"
         sheet = sheets.comparison_sheet(
-            result.examples, title=title, max_pixels=settings.max_pixels
+            result.examples, title=title, max_pixels=settings.max_pixels, stored=stored
         )
         saving.save_picture(sheet, plot)
         say(f"Drew {plot}")
@@ -149,6 +157,14 @@ def compare(
     for note in _notes(result.queries, result.images, 0, result.labels):
         say(note)
     say(f"Of the {k} nearest, the two agree on {result.overlap:.0%}.")
+
+
+def _shown(result: "Comparison", collection: str) -> list["UUID"]:
+    """Return what a sheet shows: the examples, and one collection's answers to them."""
+    from vecsearch.render.sheets import MOST_ANSWERS
+
+    hits = (hit.id for item in result.examples for hit in item.answers[collection][:MOST_ANSWERS])
+    return [*(item.id for item in result.examples), *hits]
 
 
 def _labelling(label: str, label_regex: str | None) -> "Labelling":

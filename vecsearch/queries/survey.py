@@ -17,11 +17,19 @@ from vecsearch.queries.copy import copy_rows
 
 @dataclass(frozen=True)
 class Pending:
-    """A file that is new or changed; `stored` tells whether its path has a row already."""
+    """A file to open.
+
+    Attributes:
+        stored: whether its path has a row already.
+        sha256: of that row, if the file looks unchanged and its content lacks a thumbnail; else
+            None.
+
+    """
 
     position: int
     file: File
     stored: bool
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -67,21 +75,31 @@ def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
 
 
 def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
-    """Fill `pending` with the files that differ from their row, or have none; return how many."""
-    stored = "false"
+    """Fill `pending` with the files to open; return how many.
+
+    They have no row, differ from it, or hold a content of which there is no thumbnail.
+    """
+    stored = "false AS stored, NULL::text AS sha256"
     join = ""
     if table is not None:
-        stored = "stored.id IS NOT NULL"
+        changed = (
+            "(stored.file_size, stored.modified_at)"
+            " IS DISTINCT FROM (seen.file_size, seen.modified_at)"
+        )
+        stored = (
+            "stored.id IS NOT NULL AS stored,"
+            f" CASE WHEN NOT ({changed}) THEN stored.sha256 END AS sha256"
+        )
         join = f"""
             LEFT JOIN {schema.sql_name(table)} AS stored ON stored.path = seen.path
-            WHERE (stored.file_size, stored.modified_at)
-                IS DISTINCT FROM (seen.file_size, seen.modified_at)"""
+            LEFT JOIN vecsearch.thumbnails ON thumbnails.sha256 = stored.sha256
+            WHERE {changed} OR (thumbnails.sha256 IS NULL AND stored.sha256 IS NOT NULL)"""
     connection.execute(
         sa.text(
             f"""
             CREATE TEMP TABLE pending AS
             SELECT row_number() OVER (ORDER BY seen.position) AS position, seen.path,
-                seen.relative, seen.file_size, seen.modified_at, {stored} AS stored
+                seen.relative, seen.file_size, seen.modified_at, {stored}
             FROM seen {join}"""
         )
     )
@@ -93,8 +111,8 @@ def next_pending(connection: sa.Connection, after: int, limit: int) -> list[Pend
     """Return the files to open behind position `after`, in the order of the walk."""
     rows = connection.execute(
         sa.text(
-            "SELECT position, path, relative, file_size, modified_at, stored FROM pending"
-            " WHERE position > :after ORDER BY position LIMIT :limit"
+            "SELECT position, path, relative, file_size, modified_at, stored, sha256"
+            " FROM pending WHERE position > :after ORDER BY position LIMIT :limit"
         ),
         {"after": after, "limit": limit},
     )
@@ -103,6 +121,7 @@ def next_pending(connection: sa.Connection, after: int, limit: int) -> list[Pend
             row.position,
             File(row.path, row.relative, row.file_size, row.modified_at),
             row.stored,
+            row.sha256,
         )
         for row in rows
     ]

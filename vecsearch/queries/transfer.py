@@ -19,6 +19,7 @@ from vecsearch import schema
 from vecsearch.database import driver_connection
 from vecsearch.exchange import BLOCK_SIZE, COLUMNS, Block
 from vecsearch.queries.copy import copy_rows
+from vecsearch.thumbnails import Thumbnail
 
 _TYPES = {
     "path": "text",
@@ -37,6 +38,7 @@ _TYPES = {
     "ingested_at": "timestamptz",
     "embedding": "halfvec",
 }
+_THUMBNAIL_TYPES = {"thumbnail_width": "int4", "thumbnail_height": "int4", "thumbnail": "bytea"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Imported:
         path: absolute.
         embedding: shape (dimensions,).
         columns: values by name in `vecsearch.exchange.COLUMNS`; what is missing is not known.
+        thumbnail: if the picture is at hand.
 
     """
 
@@ -57,12 +60,14 @@ class Imported:
     path: str
     embedding: "np.ndarray[Any, np.dtype[np.float32]]"
     columns: dict[str, Any]
+    thumbnail: Thumbnail | None = None
 
 
 def stage(connection: sa.Connection, rows: Iterable[Imported]) -> int:
     """Fill this transaction's `imported` with rows and return how many there are."""
     register_vector(driver_connection(connection))
-    columns = ", ".join(f"{name} {type_}" for name, type_ in _TYPES.items())
+    types = _TYPES | _THUMBNAIL_TYPES
+    columns = ", ".join(f"{name} {type_}" for name, type_ in types.items())
     connection.execute(
         sa.text(f"CREATE TEMP TABLE imported (number int8, id uuid, {columns}) ON COMMIT DROP")
     )
@@ -70,7 +75,7 @@ def stage(connection: sa.Connection, rows: Iterable[Imported]) -> int:
     copy_rows(
         connection,
         "imported",
-        f"int8 uuid {' '.join(_TYPES.values())}",
+        f"int8 uuid {' '.join(types.values())}",
         (
             (
                 row.number,
@@ -83,12 +88,19 @@ def stage(connection: sa.Connection, rows: Iterable[Imported]) -> int:
                     for name in COLUMNS
                 ),
                 HalfVector(row.embedding),
+                *_thumbnail(row.thumbnail),
             )
             for row in rows
         ),
     )
     connection.execute(sa.text("ANALYZE imported"))
     return connection.scalar(sa.text("SELECT count(*) FROM imported")) or 0
+
+
+def _thumbnail(thumbnail: Thumbnail | None) -> tuple[Any, ...]:
+    if thumbnail is None:
+        return (None, None, None)
+    return (thumbnail.width, thumbnail.height, thumbnail.image)
 
 
 def find_duplicate(connection: sa.Connection) -> tuple[str, int, int] | None:
@@ -123,6 +135,17 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
         )
     ).rowcount
     return merged - (known or 0)
+
+
+def store_thumbnails(connection: sa.Connection) -> None:
+    """Add the staged thumbnails; see `vecsearch.queries.thumbnails`."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO vecsearch.thumbnails (sha256, width, height, image)"
+            f" SELECT sha256, {', '.join(_THUMBNAIL_TYPES)} FROM imported"
+            " WHERE thumbnail IS NOT NULL ORDER BY sha256 ON CONFLICT (sha256) DO NOTHING"
+        )
+    )
 
 
 def measure(connection: sa.Connection, table: sa.Table) -> tuple[int, int]:

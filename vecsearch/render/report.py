@@ -4,35 +4,57 @@ import base64
 import io
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vecsearch import images
+from vecsearch import images, thumbnails
 from vecsearch.files import written_whole
 from vecsearch.render.rows import human_bytes
-from vecsearch.render.thumbnails import thumbnails
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
     from PIL.Image import Image as Picture
 
     from vecsearch.search import Answer
 
-SIDE = 320
 # About 15 MB of thumbnails, which a browser still opens with ease.
 MOST_HITS = 1000
 
 
-def html_report(query: Path | bytes, answer: "Answer", *, collection: str, max_pixels: int) -> str:
+def html_report(
+    query: Path | bytes,
+    answer: "Answer",
+    *,
+    collection: str,
+    max_pixels: int,
+    stored: "Mapping[UUID, bytes]" = MappingProxyType({}),
+    query_thumbnail: bytes | None = None,
+) -> str:
     """Return a page with the query, thumbnails of the hits, their distances, and the SQL that ran.
 
-    A picture that cannot be read says so in its place. Of more hits than `MOST_HITS` the first
-    are shown, and the page says that.
+    Args:
+        query: the picture that was asked with.
+        answer: what was found. Of more hits than `MOST_HITS` the first are shown, and the page
+            says that.
+        collection: which one was asked.
+        max_pixels: a picture with more is not read.
+        stored: thumbnails by id; of other hits the file is read, and one that cannot be says so in
+            its place.
+        query_thumbnail: likewise of the query.
+
     """
     hits = answer.hits[:MOST_HITS]
     sources = [query, *(Path(hit.path) for hit in hits)]
-    pictures = thumbnails(sources, SIDE, SIDE, max_pixels=max_pixels)
-    query_picture, *hit_pictures = map(_shown, pictures)
+    kept = [query_thumbnail, *(stored.get(hit.id) for hit in hits)]
+    files = [source for source, thumbnail in zip(sources, kept, strict=True) if thumbnail is None]
+    pictures = thumbnails.load(files, thumbnails.SIDE, thumbnails.SIDE, max_pixels=max_pixels)
+    query_picture, *hit_pictures = (
+        _shown(_drawn(next(pictures)) if thumbnail is None else thumbnail) for thumbnail in kept
+    )
     environment = Environment(
         loader=PackageLoader("vecsearch.render", ""),
         autoescape=True,
@@ -69,16 +91,22 @@ def _words(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _shown(picture: "Picture | images.Unreadable") -> dict[str, Any]:
+def _drawn(picture: "Picture | images.Unreadable") -> bytes | images.Unreadable:
+    return picture if isinstance(picture, images.Unreadable) else thumbnails.make(picture)
+
+
+def _shown(thumbnail: bytes | images.Unreadable) -> dict[str, Any]:
     """Return a thumbnail as the template shows it: a data URI and its size, or a reason."""
-    if isinstance(picture, images.Unreadable):
-        return {"reason": picture.reason}
-    buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=80)
-    content = base64.b64encode(buffer.getvalue()).decode()
+    import PIL.Image
+
+    if isinstance(thumbnail, images.Unreadable):
+        return {"reason": thumbnail.reason}
+    with PIL.Image.open(io.BytesIO(thumbnail)) as picture:
+        width, height = picture.size
+    content = base64.b64encode(thumbnail).decode()
     return {
         "reason": None,
-        "uri": f"data:image/webp;base64,{content}",
-        "width": picture.width,
-        "height": picture.height,
+        "uri": f"data:{thumbnails.MEDIA_TYPE};base64,{content}",
+        "width": width,
+        "height": height,
     }

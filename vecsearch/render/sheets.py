@@ -2,15 +2,19 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from vecsearch import thumbnails
 from vecsearch.images import Unreadable
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
-from vecsearch.render.thumbnails import fit, thumbnails
+from vecsearch.thumbnails import fit
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -43,6 +47,8 @@ PAIR_TILE = 224
 PLOT_HEIGHT = 640
 MOST_PAIRS = 12
 
+_NONE: "Mapping[UUID, bytes]" = MappingProxyType({})
+
 METRICS = {
     "cosine": "cosine distance; similarity (sim.) is 1 − distance",
     "l2": "Euclidean distance (L2)",
@@ -53,12 +59,27 @@ METRICS = {
 
 
 def contact_sheet(
-    query: Path | bytes, hits: "Sequence[Hit]", *, title: str, metric: str, max_pixels: int
+    query: Path | bytes,
+    hits: "Sequence[Hit]",
+    *,
+    title: str,
+    metric: str,
+    max_pixels: int,
+    stored: "Mapping[UUID, bytes]" = _NONE,
+    query_thumbnail: bytes | None = None,
 ) -> "Figure":
     """Draw the query, large, then each hit with its rank, distance, similarity and file.
 
-    A hit whose file cannot be read is a grey tile that says so. Of more hits than `MOST_HITS`
-    the first are drawn, and the sheet says that.
+    Args:
+        query: the picture that was asked with.
+        hits: of more than `MOST_HITS` the first are drawn, and the sheet says that.
+        title: on top.
+        metric: by which they were found.
+        max_pixels: a picture with more is not read.
+        stored: thumbnails by id; of other hits the file is read, and one that cannot be is a grey
+            tile that says so.
+        query_thumbnail: likewise of the query.
+
     """
     drawn = hits[:MOST_HITS]
     columns, rows, span = _grid(len(drawn))
@@ -75,7 +96,7 @@ def contact_sheet(
 
     top = MARGIN + HEADER
     width, height = TILE + (span - 1) * across, TILE + (span - 1) * down
-    (picture,) = thumbnails([query], width, height, max_pixels=max_pixels)
+    (picture,) = thumbnails.load([query_thumbnail or query], width, height, max_pixels=max_pixels)
     _tile(sheet, (MARGIN, top), (width, height), picture, frame=BLUE)
     _query_caption(sheet, MARGIN, top + height, width, query)
     cells = [
@@ -84,12 +105,19 @@ def contact_sheet(
         for column in range(columns)
         if column >= span or row >= span
     ]
-    pictures = thumbnails((Path(hit.path) for hit in drawn), TILE, TILE, max_pixels=max_pixels)
+    pictures = _pictures(drawn, stored, TILE, max_pixels)
     for (column, row), hit, picture in zip(cells, drawn, pictures, strict=False):
         x, y = MARGIN + column * across, top + row * down
         _tile(sheet, (x, y), (TILE, TILE), picture)
         _hit_caption(sheet, x, y + TILE, hit)
     return sheet.figure
+
+
+def _pictures(
+    hits: "Sequence[Hit]", stored: "Mapping[UUID, bytes]", side: int, max_pixels: int
+) -> "Iterator[Picture | Unreadable]":
+    sources = (stored.get(hit.id, Path(hit.path)) for hit in hits)
+    return thumbnails.load(sources, side, side, max_pixels=max_pixels)
 
 
 def _grid(hits: int) -> tuple[int, int, int]:
@@ -173,12 +201,26 @@ def _short_path(path: Path) -> str:
     return "/".join(part.strip("/") for part in path.absolute().parts[-2:])
 
 
-def comparison_sheet(rows: "Sequence[Example]", *, title: str, max_pixels: int) -> "Figure":
+def comparison_sheet(
+    rows: "Sequence[Example]",
+    *,
+    title: str,
+    max_pixels: int,
+    stored: "Mapping[str, Mapping[UUID, bytes]]" = MappingProxyType({}),
+) -> "Figure":
     """Draw each query beside one strip of hits a collection.
 
     Where it is known which hits are correct, those have a green frame and a tick, the others a
-    red one and a cross. Of more than `MOST_QUERIES` queries, or `MOST_ANSWERS` hits to one, the
-    first are drawn, and the sheet says that.
+    red one and a cross.
+
+    Args:
+        rows: of more than `MOST_QUERIES`, or `MOST_ANSWERS` hits to one, the first are drawn, and
+            the sheet says that.
+        title: on top.
+        max_pixels: a picture with more is not read.
+        stored: thumbnails by collection, the queries' under the first, and id; of other pictures
+            the file is read, and one that cannot be is a grey tile that says so.
+
     """
     drawn = rows[:MOST_QUERIES]
     most = max((len(hits) for row in rows for hits in row.answers.values()), default=0)
@@ -201,11 +243,13 @@ def comparison_sheet(rows: "Sequence[Example]", *, title: str, max_pixels: int) 
     below = f"Only {' and '.join(limits)} are drawn" if limits else "Distances below the hits"
     _head(sheet, title, below)
 
+    of_queries = next(iter(stored.values()), _NONE)
     y = MARGIN + HEADER
     for row in drawn:
         height = max(len(row.answers), 1) * down - STRIP_CAPTION
         box = min(TILE, height)
-        (picture,) = thumbnails([Path(row.path)], TILE, box, max_pixels=max_pixels)
+        source = of_queries.get(row.id, Path(row.path))
+        (picture,) = thumbnails.load([source], TILE, box, max_pixels=max_pixels)
         _tile(sheet, (MARGIN, y), (TILE, box), picture, frame=BLUE)
         sheet.text(
             MARGIN,
@@ -221,7 +265,9 @@ def comparison_sheet(rows: "Sequence[Example]", *, title: str, max_pixels: int) 
                 MARGIN, y + box + 68, _short_path(Path(row.path)), size=20, width=TILE, colour=SOFT
             )
         for name, hits in row.answers.items():
-            _strip(sheet, y, name, hits[:columns], row.correct.get(name), max_pixels)
+            drawn_hits = hits[:columns]
+            pictures = _pictures(drawn_hits, stored.get(name, _NONE), STRIP_TILE, max_pixels)
+            _strip(sheet, y, name, drawn_hits, pictures, row.correct.get(name))
             y += down
         y += GAP
     return sheet.figure
@@ -232,8 +278,8 @@ def _strip(
     y: int,
     name: str,
     hits: "Sequence[Hit]",
+    pictures: "Iterator[Picture | Unreadable]",
     correct: Sequence[bool] | None,
-    max_pixels: int,
 ) -> None:
     x, side = MARGIN + TILE + GAP, STRIP_TILE
     middle = y + side // 2
@@ -244,7 +290,6 @@ def _strip(
     x += NAMES
     if not hits:
         sheet.text(x, middle, "No image matches", size=22, width=3 * side, colour=SOFT)
-    pictures = thumbnails((Path(hit.path) for hit in hits), side, side, max_pixels=max_pixels)
     for position, (hit, picture) in enumerate(zip(hits, pictures, strict=True)):
         colour, mark = None, ""
         if correct is not None:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Header, Response
@@ -20,15 +20,15 @@ from vecsearch.queries.nearest import Hit
 from vecsearch.web.metrics import MEDIA_TYPE
 from vecsearch.web.originals import MEDIA_TYPES, open_original
 from vecsearch.web.parameters import CollectionName, QueryForm
-from vecsearch.web.site import Site
-
-if TYPE_CHECKING:
-    from vecsearch.library import Library
+from vecsearch.web.site import Served, Site
 
 LABELS = 1_000
 CHUNK = 2**16
 # A thumbnail's address stays when its file is ingested anew, so a browser asks again soon.
 CACHED = "private, max-age=60"
+
+
+router = APIRouter(prefix="/api")
 
 
 class Problem(BaseModel):
@@ -73,117 +73,129 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in (401, 421, 422, 503, *statuses)}
 
 
-def router(site: Site) -> APIRouter:
-    """Return the routes under /api."""
-    library = site.library
-    api = APIRouter(prefix="/api")
+@router.get("/health", responses=_problems())
+def health(site: Served) -> Health:
+    """Tell whether the database answers and its tables fit this version."""
+    site.library.check()
+    return Health("ok", __version__)
 
-    @api.get("/health", responses=_problems())
-    def health() -> Health:
-        """Tell whether the database answers and its tables fit this version."""
-        library.check()
-        return Health("ok", __version__)
 
-    @api.get(
-        "/metrics",
-        response_class=Response,
-        responses=_problems() | {200: {"content": {"text/plain": {}}}},
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses=_problems() | {200: {"content": {"text/plain": {}}}},
+)
+def prometheus(site: Served) -> Response:
+    """Return counts and times, for Prometheus."""
+    return Response(site.metrics.text(), media_type=MEDIA_TYPE)
+
+
+@router.post("/query", responses=_problems(400, 403, 404, 409, 413, 415))
+def query(
+    site: Served, form: Annotated[QueryForm, Form(media_type="multipart/form-data")]
+) -> QueryAnswer:
+    """Return the images nearest to a picture, or to a stored image."""
+    collection = site.choose(form.collection)
+    if (form.image is None) == (form.id is None):
+        raise InvalidInput("Say what to search for: either an image or an id.")
+    target = form.id if form.image is None else form.image.file.read()
+    assert target is not None  # noqa: S101 - for the type checker
+    answer = site.ask(target, collection, form)
+    return QueryAnswer(
+        collection=collection,
+        metric=answer.metric,
+        uses_index=answer.uses_index,
+        candidates=answer.candidates,
+        seconds=answer.seconds,
+        sql=answer.sql,
+        hits=answer.hits,
     )
-    def prometheus() -> Response:
-        """Return counts and times, for Prometheus."""
-        return Response(site.metrics.text(), media_type=MEDIA_TYPE)
 
-    @api.post("/query", responses=_problems(400, 403, 404, 409, 413, 415))
-    def query(form: Annotated[QueryForm, Form(media_type="multipart/form-data")]) -> QueryAnswer:
-        """Return the images nearest to a picture, or to a stored image."""
-        collection = site.choose(form.collection)
-        if (form.image is None) == (form.id is None):
-            raise InvalidInput("Say what to search for: either an image or an id.")
-        target = form.id if form.image is None else form.image.file.read()
-        assert target is not None  # noqa: S101 - for the type checker
-        answer = site.ask(target, collection, form)
-        return QueryAnswer(
-            collection=collection,
-            metric=answer.metric,
-            uses_index=answer.uses_index,
-            candidates=answer.candidates,
-            seconds=answer.seconds,
-            sql=answer.sql,
-            hits=answer.hits,
-        )
 
-    @api.get("/collections", responses=_problems())
-    def collections() -> list[CollectionStatus]:
-        """Return every collection, its size, and the state of its index."""
-        return library.collections()
+@router.get("/collections", responses=_problems())
+def collections(site: Served) -> list[CollectionStatus]:
+    """Return every collection, its size, and the state of its index."""
+    return site.library.collections()
 
-    @api.get("/collections/{collection}", responses=_problems(404))
-    def one_collection(collection: CollectionName) -> CollectionStatus:
-        """Return one collection."""
-        with library.reading(collection) as (connection, stored):
-            return catalog.status(connection, stored)
 
-    @api.get("/collections/{collection}/labels", responses=_problems(404))
-    def labels(collection: CollectionName) -> list[Label]:
-        """Return the commonest labels, a thousand at most."""
-        with library.reading(collection) as (connection, stored):
-            return gallery.list_labels(connection, stored.table, LABELS)
+@router.get("/collections/{collection}", responses=_problems(404))
+def one_collection(site: Served, collection: CollectionName) -> CollectionStatus:
+    """Return one collection."""
+    with site.library.reading(collection) as (connection, stored):
+        return catalog.status(connection, stored)
 
-    @api.get("/collections/{collection}/images/{id}", responses=_problems(404))
-    def image(collection: CollectionName, id: UUID) -> StoredImage:  # noqa: A002 - the field's name
-        """Return what is known of an image."""
-        return find_image(library, collection, id)
 
-    @api.get(
-        "/collections/{collection}/images/{id}/thumbnail",
-        response_class=Response,
-        responses=_problems(404)
-        | {200: {"content": {thumbnails.MEDIA_TYPE: {}}}, 304: {"description": "Not changed"}},
+@router.get("/collections/{collection}/labels", responses=_problems(404))
+def labels(site: Served, collection: CollectionName) -> list[Label]:
+    """Return the commonest labels, a thousand at most."""
+    with site.library.reading(collection) as (connection, stored):
+        return gallery.list_labels(connection, stored.table, LABELS)
+
+
+@router.get("/collections/{collection}/images/{id}", responses=_problems(404))
+def image(
+    site: Served,
+    collection: CollectionName,
+    id: UUID,  # noqa: A002 - the field's name
+) -> StoredImage:
+    """Return what is known of an image."""
+    return _find_image(site, collection, id)
+
+
+@router.get(
+    "/collections/{collection}/images/{id}/thumbnail",
+    response_class=Response,
+    responses=_problems(404)
+    | {200: {"content": {thumbnails.MEDIA_TYPE: {}}}, 304: {"description": "Not changed"}},
+)
+def thumbnail(
+    site: Served,
+    collection: CollectionName,
+    id: UUID,  # noqa: A002 - the field's name
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Return an image's thumbnail, which stays when the file goes."""
+    with site.library.reading(collection) as (connection, stored):
+        found = stored_thumbnails.get(connection, stored.table, id)
+    if found is None:
+        name = _find_image(site, collection, id).path
+        raise ImageNotFound(f"{name} has no thumbnail. Run: vecsearch ingest {name}")
+    sha256, content = found
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": CACHED}
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=thumbnails.MEDIA_TYPE, headers=headers)
+
+
+@router.get(
+    "/collections/{collection}/images/{id}/file",
+    response_class=StreamingResponse,
+    responses=_problems(404) | {200: {"content": {"image/*": {}}}},
+)
+def file(
+    site: Served,
+    collection: CollectionName,
+    id: UUID,  # noqa: A002 - the field's name
+) -> StreamingResponse:
+    """Return an image's file, if it still is what was ingested."""
+    stored = _find_image(site, collection, id)
+    original = open_original(stored)
+    size = os.fstat(original.fileno()).st_size
+    return StreamingResponse(
+        _chunks(original),
+        media_type=MEDIA_TYPES.get(stored.format or "", "application/octet-stream"),
+        headers={"Content-Length": str(size), "Cache-Control": CACHED},
     )
-    def thumbnail(
-        collection: CollectionName,
-        id: UUID,  # noqa: A002 - the field's name
-        if_none_match: Annotated[str | None, Header()] = None,
-    ) -> Response:
-        """Return an image's thumbnail, which stays when the file goes."""
-        with library.reading(collection) as (connection, stored):
-            found = stored_thumbnails.get(connection, stored.table, id)
-        if found is None:
-            name = find_image(library, collection, id).path
-            raise ImageNotFound(f"{name} has no thumbnail. Run: vecsearch ingest {name}")
-        sha256, content = found
-        headers = {"ETag": f'"{sha256}"', "Cache-Control": CACHED}
-        if if_none_match == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=thumbnails.MEDIA_TYPE, headers=headers)
-
-    @api.get(
-        "/collections/{collection}/images/{id}/file",
-        response_class=StreamingResponse,
-        responses=_problems(404) | {200: {"content": {"image/*": {}}}},
-    )
-    def file(collection: CollectionName, id: UUID) -> StreamingResponse:  # noqa: A002 - the field's name
-        """Return an image's file, if it still is what was ingested."""
-        stored = find_image(library, collection, id)
-        original = open_original(stored)
-        size = os.fstat(original.fileno()).st_size
-        return StreamingResponse(
-            _chunks(original),
-            media_type=MEDIA_TYPES.get(stored.format or "", "application/octet-stream"),
-            headers={"Content-Length": str(size), "Cache-Control": CACHED},
-        )
-
-    return api
 
 
-def find_image(library: "Library", collection: str, image_id: UUID) -> StoredImage:
+def _find_image(site: Site, collection: str, image_id: UUID) -> StoredImage:
     """Return a stored image.
 
     Raises:
         ImageNotFound: nothing has this id.
 
     """
-    with library.reading(collection) as (connection, stored):
+    with site.library.reading(collection) as (connection, stored):
         found = gallery.find_image(connection, stored.table, image_id)
     if found is None:
         raise ImageNotFound(

@@ -53,7 +53,9 @@ def create_app(library: "Library", options: Options) -> FastAPI:
     """Return the page and the API over an open library."""
     metrics = Metrics()
     library.embedders.on_batch = metrics.on_batch
-    uploads = Uploads(library.settings.data_dir / "uploads", UPLOADS_BYTES, library.settings.max_pixels)
+    uploads = Uploads(
+        library.settings.data_dir / "uploads", UPLOADS_BYTES, library.settings.max_pixels
+    )
     app = FastAPI(
         title="vecsearch",
         summary="Image search that is Postgres.",
@@ -63,15 +65,13 @@ def create_app(library: "Library", options: Options) -> FastAPI:
         redoc_url=None,
         max_body_size=options.max_bytes,
     )
-    site = Site(library, options, uploads, metrics)
-    app.include_router(api.router(site))
-    app.include_router(pages.router(site))
+    app.state.site = Site(library, options, uploads, metrics)
+    app.include_router(api.router)
+    app.include_router(pages.router)
     static = Path(__file__).parent / "static"
     app.mount("/static", StaticFiles(directory=static), name="static")
     app.add_middleware(Measured, metrics=metrics)
-    app.add_middleware(
-        Guard, token=options.token, max_bytes=options.max_bytes, refuse=_answer
-    )
+    app.add_middleware(Guard, token=options.token, max_bytes=options.max_bytes, refuse=_answer)
     app.add_exception_handler(VecsearchError, _on_our_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -118,5 +118,3 @@ def _on_fault(request: Request, _: Exception) -> Response:
     return _answer(
         request, 500, "Something is wrong with vecsearch itself; the server's log tells what."
     )
-
-

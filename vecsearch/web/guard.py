@@ -52,6 +52,7 @@ class Guard:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -124,5 +125,3 @@ def _knows(token: str, headers: Headers) -> bool:
 def _seal(token: str) -> str:
     """Return what the cookie holds: not the token itself."""
     return hashlib.sha256(f"vecsearch {token}".encode()).hexdigest()
-
-

@@ -69,6 +69,7 @@ class Measured:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -12,19 +12,20 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch import search, thumbnails
-from vecsearch.embedder import Picture
 from vecsearch.errors import ImageNotFound
 from vecsearch.queries import catalog, gallery
 from vecsearch.queries.gallery import StoredImage
 from vecsearch.queries.nearest import DISTANCES
 from vecsearch.web.guard import admitted, same
 from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, Sha256
-from vecsearch.web.site import DEFAULT_K, Site
+from vecsearch.web.site import DEFAULT_K, Served, Site
 from vecsearch.web.views import Address, error_page, render, slider
 
 BROWSED = 60
 GROUPS = 50
 CHOICES_OF_K = (30, 100, 300, 1_000)
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 
 @dataclass(frozen=True)
@@ -45,110 +46,116 @@ class Asked:
     name: str
 
 
-def router(site: Site) -> APIRouter:
-    """Return the pages' routes."""
-    pages = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+@router.get("/")
+def home(site: Served, request: Request, question: Annotated[PageQuestion, Query()]) -> Response:
+    """Show the nearest images to a picture or, without one, some to begin with."""
+    names = site.library.collection_names()
+    if not names:
+        return render(request, "empty.html.jinja", collection=None)
+    collection = site.choose(question.collection)
+    shared: dict[str, Any] = {
+        "question": question,
+        "collection": collection,
+        "collections": names,
+        "metrics": list(DISTANCES),
+        "choices_of_k": CHOICES_OF_K,
+        "address": Address(question, collection),
+        "max_bytes": site.options.max_bytes,
+    }
+    if question.id is None and question.image is None:
+        return render(request, "browse.html.jinja", **shared, **_browse(site, question))
+    asked = _asked(site, question, collection)
+    answer = site.ask(asked.target, collection, question)
+    # The slider's range is that of the hits as they would be without it.
+    chosen = question.max_distance
+    if question.min_similarity is not None:
+        chosen = 1 - question.min_similarity
+    hits = answer.hits
+    if chosen is not None and len(hits) < (question.k or DEFAULT_K):
+        unlimited = {"max_distance": None, "min_similarity": None}
+        hits = site.ask(asked.target, collection, question.model_copy(update=unlimited)).hits
+    return render(
+        request,
+        "answer.html.jinja",
+        **shared,
+        asked=asked,
+        answer=answer,
+        metric=answer.metric,
+        cut_off=slider(hits[0].distance, hits[-1].distance, chosen) if hits else None,
+    )
 
-    @pages.get("/")
-    def home(request: Request, question: Annotated[PageQuestion, Query()]) -> Response:
-        names = site.library.collection_names()
-        if not names:
-            return render(request, "empty.html.jinja", collection=None)
-        collection = site.choose(question.collection)
-        shared: dict[str, Any] = {
-            "question": question,
-            "collection": collection,
-            "collections": names,
-            "metrics": list(DISTANCES),
-            "choices_of_k": CHOICES_OF_K,
-            "address": Address(question, collection),
-            "max_bytes": site.options.max_bytes,
-        }
-        if question.id is None and question.image is None:
-            return render(request, "browse.html.jinja", **shared, **_browse(site, question))
-        asked = _asked(site, question, collection)
-        answer = site.ask(asked.target, collection, question)
-        # The slider's range is that of the hits as they would be without it.
-        chosen = question.max_distance
-        if question.min_similarity is not None:
-            chosen = 1 - question.min_similarity
-        hits = answer.hits
-        if chosen is not None and len(hits) < (question.k or DEFAULT_K):
-            unlimited = {"max_distance": None, "min_similarity": None}
-            hits = site.ask(asked.target, collection, question.model_copy(update=unlimited)).hits
-        return render(
-            request,
-            "answer.html.jinja",
-            **shared,
-            asked=asked,
-            answer=answer,
-            metric=answer.metric,
-            cut_off=slider(hits[0].distance, hits[-1].distance, chosen) if hits else None,
-        )
 
-    @pages.post("/")
-    def upload(
-        question: Annotated[PageQuestion, Query()],
-        image: Annotated[UploadFile | str, Form()] = "",
-    ) -> Response:
-        """Keep a picture, and go to the address of what is near it."""
-        collection = site.choose(question.collection)
-        picture = site.uploads.keep(b"" if isinstance(image, str) else image.file.read())
-        with site.library.reading(collection) as (connection, stored):
-            known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
-        asked_by = {"image": picture.sha256} if known is None else {"id": known}
-        address = Address(question, collection)
-        return RedirectResponse(address(**{"id": None, "image": None, "after": None} | asked_by), 303)
+@router.post("/")
+def upload(
+    site: Served,
+    question: Annotated[PageQuestion, Query()],
+    image: Annotated[UploadFile | str, Form()] = "",
+) -> Response:
+    """Keep a picture, and go to the address of what is near it."""
+    collection = site.choose(question.collection)
+    picture = site.uploads.keep(b"" if isinstance(image, str) else image.file.read())
+    with site.library.reading(collection) as (connection, stored):
+        known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
+    asked_by = {"image": picture.sha256} if known is None else {"id": known}
+    address = Address(question, collection)
+    return RedirectResponse(address(**{"id": None, "image": None, "after": None} | asked_by), 303)
 
-    @pages.get("/uploads/{name}")
-    def uploaded(name: Sha256) -> Response:
-        """Show a picture that was uploaded, small."""
-        return Response(
-            site.uploads.thumbnail(name),
-            media_type=thumbnails.MEDIA_TYPE,
-            headers={"Cache-Control": "private, max-age=86400, immutable"},
-        )
 
-    @pages.get("/duplicates")
-    def duplicates(request: Request, question: Annotated[DuplicatesQuestion, Query()]) -> Response:
-        names = site.library.collection_names()
-        if not names:
-            return render(request, "empty.html.jinja", collection=None)
-        collection = site.choose(question.collection)
-        found = site.library.duplicates(
-            collection, max_distance=question.max_distance, keep=question.keep
-        )
-        groups = [list(group) for _, group in groupby(found.images, key=lambda row: row.group)]
-        page = question.page or 1
-        return render(
-            request,
-            "duplicates.html.jinja",
-            collection=collection,
-            collections=names,
-            question=question,
-            found=found,
-            groups=groups[(page - 1) * GROUPS : page * GROUPS],
-            count=len(groups),
-            page=page,
-            pages=max(1, math.ceil(len(groups) / GROUPS)),
-            address=Address(question, collection, "/duplicates"),
-        )
+@router.get("/uploads/{name}")
+def uploaded(site: Served, name: Sha256) -> Response:
+    """Show a picture that was uploaded, small."""
+    return Response(
+        site.uploads.thumbnail(name),
+        media_type=thumbnails.MEDIA_TYPE,
+        headers={"Cache-Control": "private, max-age=86400, immutable"},
+    )
 
-    @pages.post("/token")
-    def enter(
-        request: Request, given: Annotated[str, Form()] = "", address: Annotated[str, Form()] = "/"
-    ) -> Response:
-        """Let a browser in that gives the token."""
-        token = site.options.token
-        # An address of ours: another host's begins with two slashes.
-        ours = address if address.startswith("/") and address[1:2] not in {"/", "\\"} else "/"
-        if token is None:
-            return RedirectResponse(ours, 303)
-        if not same(given, token):
-            return error_page(request, 401, "That is not the token. Try again.", {})
-        return admitted(request, token, ours)
 
-    return pages
+@router.get("/duplicates")
+def duplicates(
+    site: Served, request: Request, question: Annotated[DuplicatesQuestion, Query()]
+) -> Response:
+    """Show groups of near-duplicates."""
+    names = site.library.collection_names()
+    if not names:
+        return render(request, "empty.html.jinja", collection=None)
+    collection = site.choose(question.collection)
+    found = site.library.duplicates(
+        collection, max_distance=question.max_distance, keep=question.keep
+    )
+    groups = [list(group) for _, group in groupby(found.images, key=lambda row: row.group)]
+    page = question.page or 1
+    return render(
+        request,
+        "duplicates.html.jinja",
+        collection=collection,
+        collections=names,
+        question=question,
+        found=found,
+        groups=groups[(page - 1) * GROUPS : page * GROUPS],
+        count=len(groups),
+        page=page,
+        pages=max(1, math.ceil(len(groups) / GROUPS)),
+        address=Address(question, collection, "/duplicates"),
+    )
+
+
+@router.post("/token")
+def enter(
+    site: Served,
+    request: Request,
+    given: Annotated[str, Form()] = "",
+    address: Annotated[str, Form()] = "/",
+) -> Response:
+    """Let a browser in that gives the token."""
+    token = site.options.token
+    # An address of ours: another host's begins with two slashes.
+    ours = address if address.startswith("/") and address[1:2] not in {"/", "\\"} else "/"
+    if token is None:
+        return RedirectResponse(ours, 303)
+    if not same(given, token):
+        return error_page(request, 401, "That is not the token. Try again.", {})
+    return admitted(request, token, ours)
 
 
 def _browse(site: Site, question: PageQuestion) -> dict[str, Any]:
@@ -171,7 +178,7 @@ def _asked(site: Site, question: PageQuestion, collection: str) -> Asked:
         ImageNotFound: it is not there, or no more.
 
     """
-    picture: Picture | None = None
+    picture = None
     with site.library.reading(collection) as (connection, stored):
         if question.image is not None:
             picture = site.uploads.find(question.image)

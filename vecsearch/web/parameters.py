@@ -96,8 +96,8 @@ class DuplicatesQuestion(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     collection: Annotated[CollectionName | None, Optional] = None
-    max_distance: Annotated[
-        Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, Optional
-    ] = None
+    max_distance: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, Optional] = (
+        None
+    )
     keep: Annotated[Literal["oldest", "newest", "largest", "path"] | None, Optional] = None
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None

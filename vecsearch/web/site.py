@@ -1,7 +1,9 @@
 """What every route is given: the library, and how this server serves it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
 
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.queries import gallery
@@ -87,3 +89,11 @@ class Site:
                         f"{question.label!r}. Choose one of its folders' names."
                     )
         return answer
+
+
+async def _served(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+Served = Annotated[Site, Depends(_served)]

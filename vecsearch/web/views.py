@@ -33,13 +33,14 @@ class CutOff:
 class Address:
     """Makes addresses that differ from a question's in some values; None leaves one out."""
 
-    def __init__(self, question: BaseModel, collection: str, path: str = "/"):
+    def __init__(self, question: BaseModel, collection: str, path: str = "/") -> None:
         self._values = {"collection": collection} | question.model_dump(
             mode="json", exclude_defaults=True, exclude_none=True
         )
         self._path = path
 
     def __call__(self, **changes: Any) -> str:
+        """Return an address."""
         values = {**self._values, **changes}
         given = {
             name: str(value).lower() if isinstance(value, bool) else str(value)
@@ -98,6 +99,7 @@ def render(
     headers: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Response:
+    """Return a page made by a template from values."""
     content = _TEMPLATES.get_template(template).render(path=request.url.path, **values)
     # What it shows may change with the next ingest.
     return HTMLResponse(content, status, {"Cache-Control": "no-cache", **(headers or {})})

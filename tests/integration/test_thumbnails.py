@@ -1,0 +1,275 @@
+"""Thumbnails: made at ingest, one a content, and shown when the originals are gone."""
+
+import shutil
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import sqlalchemy as sa
+from support import PixelEncoder, counts, ingest, once, picture
+from typer.testing import CliRunner
+
+from vecsearch import database, images, thumbnails
+from vecsearch.cli.apps import app
+from vecsearch.encoders import LazyEncoder
+from vecsearch.errors import DatabaseError
+from vecsearch.ingest import Progress
+from vecsearch.library import Library
+from vecsearch.queries import catalog, writes
+from vecsearch.queries import thumbnails as queries
+
+
+def scalar(library: Library, statement: str) -> Any:
+    with database.reading(library.engine) as connection:
+        return connection.scalar(sa.text(statement))
+
+
+def write(library: Library, statement: str) -> None:
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(statement))
+
+
+def kept(library: Library) -> set[str]:
+    """Return the SHA-256 of every thumbnail."""
+    with database.reading(library.engine) as connection:
+        return set(connection.scalars(sa.text("SELECT sha256 FROM vecsearch.thumbnails")))
+
+
+def hashes(folder: Path) -> set[str]:
+    """Return the SHA-256 of every file under a folder."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {images.bytes_sha256(file.read_bytes()) for file in files}
+
+
+def never_loaded() -> LazyEncoder:
+    def load() -> NoReturn:
+        raise AssertionError("the encoder was loaded")
+
+    return LazyEncoder(load)
+
+
+@pytest.fixture
+def ingested(library: Library, photos: Path) -> Library:
+    ingest(library.engine, [photos], PixelEncoder())
+    assert len(kept(library)) == 12
+    return library
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+
+
+def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    files = [folder / "small.png", folder / "large.png"]
+    picture(1, (64, 48)).save(files[0])
+    picture(2, (100, 1_000)).save(files[1])
+    ingest(library.engine, [folder], PixelEncoder())
+    ids = [writes.image_id(str(file)) for file in files]
+    found = library.thumbnails([*ids, writes.image_id("/not/there.png")])
+    sizes = []
+    for id_ in ids:
+        image = images.decode(found[id_], "a thumbnail", max_pixels=10**6)
+        assert isinstance(image, images.Image)
+        sizes.append(image.pixels.size)
+    assert sizes == [(64, 48), (32, 320)]
+    assert found.keys() == set(ids)
+    with database.reading(library.engine) as connection:
+        table = catalog.get_collection(connection, "images").table
+        digest = images.bytes_sha256(files[0].read_bytes())
+        assert queries.get(connection, table, ids[0]) == (digest, found[ids[0]])
+        assert queries.get(connection, table, writes.image_id("/not/there.png")) is None
+        stored = connection.execute(
+            sa.text("SELECT width, height, length(image) FROM vecsearch.thumbnails ORDER BY width")
+        ).all()
+    assert stored == [(32, 320, len(found[ids[1]])), (64, 48, len(found[ids[0]]))]
+    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'thumbnails'::regclass"
+    assert scalar(library, f"{storage} AND attname = 'image'") == "e"
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_copies_collections_and_moves_share_one(library: Library, photos: Path) -> None:
+    for number in range(5):
+        shutil.copy(photos / "cats" / "01.png", photos / f"copy {number}.png")
+    ingest(library.engine, [photos], PixelEncoder())
+    before = kept(library)
+    assert before == hashes(photos)
+    assert len(before) == 12
+    ingest(library.engine, [photos], PixelEncoder(), collection="others")
+    renamed = photos.rename(photos.with_name("renamed"))
+    assert counts(ingest(library.engine, [renamed], never_loaded())) == {"moved": 17}
+    assert kept(library) == before
+    ids = [writes.image_id(str(file)) for file in renamed.rglob("*.png")]
+    assert len(library.thumbnails(ids)) == 17
+    assert library.thumbnails(ids, collection="others") == {}
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_rows_from_before_get_theirs_and_nothing_else_is_done(
+    ingested: Library, photos: Path
+) -> None:
+    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    rows = "SELECT array_agg((images, xmin) ORDER BY id)::text FROM images"
+    before = scalar(ingested, rows)
+    summary = ingest(ingested.engine, [photos], never_loaded(), dry_run=True)
+    assert counts(summary) == {"unchanged": 12}
+    assert kept(ingested) == set()
+    progress: list[Progress] = []
+    summary = ingest(ingested.engine, [photos], never_loaded(), progress=progress)
+    assert counts(summary) == {"unchanged": 12}
+    assert progress[-1].total == 12
+    assert progress[-1].notes == ()
+    assert kept(ingested) == hashes(photos)
+    assert scalar(ingested, rows) == before
+    ingest(ingested.engine, [photos], never_loaded(), progress=progress)
+    assert progress[-1].total == 0
+
+
+def test_a_content_with_more_rows_than_are_looked_up_is_unchanged_all_the_same(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "MAXIMUM_COPIES", 2)
+    for number in range(5):
+        picture(1).save(tmp_path / f"{number}.png")
+    ingest(library.engine, [tmp_path], PixelEncoder())
+    write(library, "DELETE FROM vecsearch.thumbnails")
+    assert counts(ingest(library.engine, [tmp_path], never_loaded())) == {"unchanged": 5}
+    assert len(kept(library)) == 1
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_files_that_moved_or_were_copied_meanwhile_get_theirs_in_the_same_run(
+    ingested: Library, photos: Path
+) -> None:
+    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    shutil.copy(photos / "cats" / "01.png", photos / "copy.png")
+    (photos / "dogs").rename(photos / "wolves")
+    summary = ingest(ingested.engine, [photos], never_loaded())
+    assert counts(summary) == {"copied": 1, "moved": 6, "unchanged": 6}
+    assert kept(ingested) == hashes(photos)
+
+
+def test_where_none_can_be_made_the_row_stays_and_a_note_says_so(
+    ingested: Library, photos: Path
+) -> None:
+    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    progress: list[Progress] = []
+    summary = ingest(ingested.engine, [photos], never_loaded(), max_pixels=10, progress=progress)
+    assert counts(summary) == {"unchanged": 12}
+    assert any("12 stored images still have no thumbnail" in note for note in progress[-1].notes)
+    assert ingested.errors() == []
+    ingest(ingested.engine, [photos], never_loaded())
+    assert len(kept(ingested)) == 12
+
+
+def test_what_no_collection_holds_goes_with_a_prune_or_an_update(
+    ingested: Library, photos: Path
+) -> None:
+    ingest(ingested.engine, [photos / "cats"], PixelEncoder(), collection="cats")
+    cat, dog, changed = photos / "cats" / "01.png", photos / "dogs" / "00.png", photos / "dogs"
+    in_both, gone = (images.bytes_sha256(file.read_bytes()) for file in (cat, dog))
+    cat.unlink()
+    dog.unlink()
+    assert counts(ingest(ingested.engine, [photos], PixelEncoder())) == {"unchanged": 10}
+    assert {in_both, gone} <= kept(ingested)
+    ingest(ingested.engine, [photos], PixelEncoder(), prune=True)
+    assert kept(ingested) == hashes(photos) | {in_both}
+    picture(99).save(changed / "02.png")
+    assert ingest(ingested.engine, [photos], PixelEncoder()).updated == 1
+    assert kept(ingested) == hashes(photos) | {in_both}
+    summary = ingest(
+        ingested.engine, [photos / "cats"], never_loaded(), prune=True, collection="cats"
+    )
+    assert counts(summary) == {"pruned": 1, "unchanged": 5}
+    assert kept(ingested) == hashes(photos)
+
+
+@pytest.mark.parametrize("step", ["write_embedded", "write_known"])
+def test_nothing_is_deleted_beside_a_batch_that_is_being_written(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    refused = []
+    write_rows = getattr(writes, step)
+
+    def sweep() -> None:
+        with database.writing(library.engine) as connection:
+            connection.execute(sa.text("SET LOCAL lock_timeout = '50ms'"))
+            queries.delete_orphans(connection)
+
+    def written(*arguments: Any) -> None:
+        write_rows(*arguments)
+        with pytest.raises(DatabaseError, match="lock timeout") as caught:
+            sweep()
+        refused.append(caught)
+
+    monkeypatch.setattr(writes, step, written)
+    ingest(library.engine, [photos], PixelEncoder())
+    (photos / "dogs").rename(photos / "wolves")
+    ingest(library.engine, [photos], never_loaded())
+    assert len(refused) == 1
+    sweep()
+    assert kept(library) == hashes(photos)
+
+
+def test_an_import_makes_them_of_the_pictures_at_hand(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "imported.csv"
+    cat, dog = photos / "cats" / "01.png", photos / "dogs" / "00.png"
+    file.write_text(f"path,e0,e1\n{cat},1,2\n{dog},1,3\n/not/there.png,2,2\n")
+    library.import_file(file)
+    assert kept(library) == {images.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+    picture(99).save(cat)
+    library.import_file(file)
+    assert kept(library) == {images.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+
+
+def test_an_import_that_tells_contents_without_pictures_leaves_them_to_an_ingest(
+    ingested: Library, photos: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "export.npz"
+    ingested.export_file(file)
+    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    ingested.import_file(file, collection="imported")
+    assert kept(ingested) == set()
+    summary = ingest(ingested.engine, [photos], never_loaded(), collection="imported")
+    assert counts(summary) == {"unchanged": 12}
+    assert kept(ingested) == hashes(photos)
+
+
+@once
+def test_pages_and_sheets_need_no_originals(
+    ingested: Library, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(ingested.engine, [photos], PixelEncoder(), collection="others")
+    target = writes.image_id(str(photos / "cats" / "01.png"))
+    shutil.rmtree(photos)
+    drawn: list[object] = []
+    load = thumbnails.load
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        for item in load(*arguments, **options):
+            drawn.append(item)
+            yield item
+
+    monkeypatch.setattr(thumbnails, "load", noted)
+    url = ingested.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def run(*arguments: object) -> None:
+        words = [str(argument) for argument in arguments]
+        done = CliRunner().invoke(app, [*words, "--database-url", url])
+        assert done.exit_code == 0, done.output
+
+    page, sheet, both = (tmp_path / name for name in ("page.html", "sheet.png", "both.png"))
+    run("query", "--id", target, "-k", 5, "--html", page, "--plot", sheet)
+    assert page.read_text().count('src="data:image/webp;base64,') == 6
+    assert "cannot be read" not in page.read_text()
+    assert str(photos / "cats" / "01.png") in page.read_text().replace("<wbr>", "")
+    assert len(drawn) == 6
+    run("compare", "images", "others", "-k", 3, "--plot", both)
+    assert len(drawn) == 6 + 6 * 7
+    assert not [item for item in drawn if isinstance(item, images.Unreadable)]
+    assert sheet.stat().st_size
+    assert both.stat().st_size

@@ -1,0 +1,94 @@
+"""Pictures made to fit: small enough to be stored beside a collection, or for sheets and pages."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from vecsearch import images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from PIL.Image import Image as Picture
+
+# Of a stored thumbnail, in pixels.
+SIDE = 320
+MEDIA_TYPE = "image/webp"
+# A photo takes about 11 kB; method 4, Pillow's default, takes twice as long to save 3% of that.
+_QUALITY, _METHOD = 75, 2
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A thumbnail to store.
+
+    Attributes:
+        sha256: of the file that it was made of, in hex.
+        width, height: its own, in pixels.
+        image: of type `MEDIA_TYPE`.
+
+    """
+
+    sha256: str
+    width: int
+    height: int
+    image: bytes
+
+    @classmethod
+    def of(cls, image: images.Image) -> Self:
+        """Make it of a decoded picture."""
+        facts = image.facts
+        return cls(facts.sha256, *size(facts.width, facts.height), make(image.pixels))
+
+
+def make(pixels: "Picture") -> bytes:
+    """Return the picture as `MEDIA_TYPE`, of the size that `size` says; it must be RGB."""
+    from PIL.Image import Resampling
+
+    small = pixels
+    if max(pixels.size) > SIDE:
+        # Averaged down first where that costs no sharpness: a seventh of the time for a big photo.
+        small = pixels.resize(size(*pixels.size), Resampling.LANCZOS, reducing_gap=2.0)
+    content = io.BytesIO()
+    small.save(content, "WEBP", quality=_QUALITY, method=_METHOD)
+    return content.getvalue()
+
+
+def size(width: int, height: int) -> tuple[int, int]:
+    """Return the thumbnail's pixels for a picture's: within SIDE x SIDE, never enlarged."""
+    return (width, height) if max(width, height) <= SIDE else fitted(width, height, SIDE, SIDE)
+
+
+def fit(picture: "Picture", width: int, height: int) -> "Picture":
+    """Return the picture as large as width x height pixels allow, its proportions kept."""
+    from PIL.Image import Resampling
+
+    return picture.resize(fitted(*picture.size, width, height), Resampling.LANCZOS)
+
+
+def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[int, int]:
+    """Return the largest size of these proportions, and at least one pixel, within a box."""
+    scale = min(most_width / width, most_height / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def load(
+    sources: "Iterable[Path | bytes]", width: int, height: int, *, max_pixels: int
+) -> "Iterator[Picture | images.Unreadable]":
+    """Yield each file, or file's bytes, fitted into width x height pixels, in order.
+
+    A picture that cannot be read is its reason.
+    """
+
+    def small(source: Path | bytes) -> "Picture | images.Unreadable":
+        if isinstance(source, bytes):
+            image = images.decode(source, "the query", max_pixels=max_pixels)
+        else:
+            image = images.load(str(source), max_pixels=max_pixels)
+        return image if isinstance(image, images.Unreadable) else fit(image.pixels, width, height)
+
+    # Decoders release the interpreter's lock.
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(small, sources)
