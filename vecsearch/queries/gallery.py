@@ -7,6 +7,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from vecsearch.queries.filters import Filters
+
 
 @dataclass(frozen=True)
 class StoredImage:
@@ -53,10 +55,11 @@ def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> St
 
 
 def browse(
-    connection: sa.Connection, table: sa.Table, after: UUID | None, limit: int
+    connection: sa.Connection, table: sa.Table, filters: Filters, after: UUID | None, limit: int
 ) -> list[StoredImage]:
     """Return a page of images in order of their ids, which are hashes: a mixed one."""
-    statement = _images(table).order_by(table.c.id).limit(limit)
+    statement = _images(table).where(*filters.conditions(table.c))
+    statement = statement.order_by(table.c.id).limit(limit)
     if after is not None:
         statement = statement.where(table.c.id > after)
     return [StoredImage(*row) for row in connection.execute(statement)]

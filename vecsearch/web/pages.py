@@ -160,7 +160,9 @@ def enter(
 
 def _browse(site: Site, question: PageQuestion) -> dict[str, Any]:
     with site.library.reading(site.choose(question.collection)) as (connection, stored):
-        found = gallery.browse(connection, stored.table, question.after, BROWSED + 1)
+        found = gallery.browse(
+            connection, stored.table, question.filters(), question.after, BROWSED + 1
+        )
         metric = question.metric or stored.default_metric
     return {
         "asked": None,

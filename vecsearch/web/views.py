@@ -58,8 +58,9 @@ def error_page(
     return render(
         request,
         "error.html.jinja",
-        status=status,
+        code=status,
         headers=headers,
+        status=status,
         collection=None,
         title=HTTPStatus(status).phrase,
         sentence=sentence,
@@ -81,10 +82,9 @@ def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
 
 
 def _distance(value: float) -> str:
-    """Write a distance or a similarity as people compare them: four decimals, or digits."""
-    if abs(value) >= 100:  # noqa: PLR2004 - as wide as four decimals
-        return f"{value:,.1f}"
-    return f"{round(value, 4) + 0.0:.4f}"
+    """Write a distance with so many digits that near ones can be told apart."""
+    decimals = next((digits for least, digits in ((100, 1), (0.01, 4)) if abs(value) >= least), 6)
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def _milliseconds(seconds: float) -> str:
@@ -95,14 +95,14 @@ def render(
     request: Request,
     template: str,
     *,
-    status: int = 200,
+    code: int = 200,
     headers: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Response:
     """Return a page made by a template from values."""
     content = _TEMPLATES.get_template(template).render(path=request.url.path, **values)
     # What it shows may change with the next ingest.
-    return HTMLResponse(content, status, {"Cache-Control": "no-cache", **(headers or {})})
+    return HTMLResponse(content, code, {"Cache-Control": "no-cache", **(headers or {})})
 
 
 def _environment() -> Environment:

@@ -137,8 +137,9 @@ document.addEventListener("input", (event) => {
   const { value, max } = event.target;
   const isWhole = Number(value) >= Number(max);
   const output = element("cut-off");
-  const similarity = output.dataset.metric === "cosine" ? `, similarity ${(1 - value).toFixed(4)}` : "";
-  output.textContent = isWhole ? "none" : `${Number(value).toFixed(4)}${similarity}`;
+  const shown = (number) => number.toFixed(Number(output.dataset.decimals));
+  const similarity = output.dataset.metric === "cosine" ? `, similarity ${shown(1 - value)}` : "";
+  output.textContent = isWhole ? "none" : `${shown(Number(value))}${similarity}`;
   for (const item of document.querySelectorAll("[data-distance]")) {
     item.classList.toggle("beyond", !isWhole && Number(item.dataset.distance) > Number(value));
   }
