@@ -144,12 +144,13 @@ class Embedder:
         started = perf_counter()
         try:
             embeddings = encoder.embed(np.stack([inputs for inputs, _ in batch]))
+            answers = list(zip(batch, embeddings, strict=True))
+            self._on_batch(len(batch), perf_counter() - started)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             for _, future in batch:
                 future.set_exception(error)
             return
-        self._on_batch(len(batch), perf_counter() - started)
-        for (_, future), embedding in zip(batch, embeddings, strict=True):
+        for (_, future), embedding in answers:
             future.set_result(embedding)
 
 

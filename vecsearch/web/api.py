@@ -162,7 +162,8 @@ def thumbnail(
         raise ImageNotFound(f"{name} has no thumbnail. Run: vecsearch ingest {name}")
     sha256, content = found
     headers = {"ETag": f'"{sha256}"', "Cache-Control": CACHED}
-    if if_none_match == headers["ETag"]:
+    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    if known & {headers["ETag"], "*"}:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=thumbnails.MEDIA_TYPE, headers=headers)
 

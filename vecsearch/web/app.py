@@ -1,5 +1,6 @@
 """The application, put together; and every error, made an answer."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
-from vecsearch.web.guard import Guard
+from vecsearch.web.guard import Guard, too_large
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.site import Options, Site
 from vecsearch.web.uploads import Uploads
@@ -45,6 +46,9 @@ STATUSES: dict[type[VecsearchError], int] = {
     VecsearchError: 500,
 }
 UPLOADS_BYTES = 2**30
+# Of what a caller named, to be said back.
+LONGEST_NAME = 100
+MOST_FAULTS = 10
 # Of every connection of the server: it reads, and a question that takes longer is given up.
 SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 
@@ -70,8 +74,8 @@ def create_app(library: "Library", options: Options) -> FastAPI:
     app.include_router(pages.router)
     static = Path(__file__).parent / "static"
     app.mount("/static", StaticFiles(directory=static), name="static")
-    app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(Guard, token=options.token, max_bytes=options.max_bytes, refuse=_answer)
+    app.add_middleware(Measured, metrics=metrics)
     app.add_exception_handler(VecsearchError, _on_our_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -84,10 +88,14 @@ def status_of(error: VecsearchError) -> int:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
-def _answer(request: Request, status: int, sentence: str) -> Response:
+def _answer(
+    request: Request, status: int, sentence: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """Answer a program with JSON, and a person with a page."""
-    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
-    if request.url.path.startswith(("/api/", "/openapi.json")):
+    headers = dict(headers or {})
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if request.scope["path"].startswith(("/api/", "/openapi.json")):
         return JSONResponse({"detail": sentence}, status, headers)
     return views.error_page(request, status, sentence, headers)
 
@@ -102,16 +110,21 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     sentence = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         sentence = "There is nothing at this address. Start from the first page."
-    return _answer(request, error.status_code, sentence)
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        options: Options = request.app.state.site.options
+        sentence = too_large(options.max_bytes)
+    return _answer(request, error.status_code, sentence, error.headers)
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
     faults = [
-        f"{'.'.join(map(str, item['loc'][1:])) or 'request'}: {item['msg']}"
-        for item in error.errors()
+        f"{'.'.join(map(str, item['loc'][1:]))[:LONGEST_NAME] or 'request'}: {item['msg']}"
+        for item in error.errors()[:MOST_FAULTS]
     ]
-    return _answer(request, 422, f"{'; '.join(faults)}.")
+    # A form's names are in whatever encoding it says, and may hold halves of characters.
+    sentence = "; ".join(faults).encode(errors="replace").decode()
+    return _answer(request, 422, f"{sentence}.")
 
 
 def _on_fault(request: Request, _: Exception) -> Response:

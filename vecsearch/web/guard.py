@@ -6,6 +6,7 @@ it by a cookie, other programs by `Authorization: Bearer`.
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode
@@ -15,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vecsearch.web.serving import is_loopback
+
 COOKIE = "vecsearch_token"
 COOKIE_SECONDS = 30 * 24 * 3600
-LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 # What tells nothing of anybody's images, and is needed before a token can be given.
 OPEN_PATHS = ("/api/health", "/static/", "/token")
 HEADERS = {
@@ -70,24 +72,37 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         headers = request.headers
-        if self._token is None and request.url.hostname not in LOCAL_NAMES:
+        if self._token is None and not names_this_machine(headers.get("host", "")):
             return self._refuse(
                 request, 421, "This server answers only to the names of the machine it runs on."
             )
         if headers.get("sec-fetch-site") == "cross-site" and request.method != "GET":
             return self._refuse(request, 403, "Another site's page may not send anything here.")
-        length = headers.get("content-length", "0")
+        # Python reads no number of thousands of digits; what is sent is counted in any case.
+        length = headers.get("content-length", "0")[:20]
         if length.isdecimal() and int(length) > self._max_bytes:
             return self._refuse(request, 413, too_large(self._max_bytes))
-        path = request.url.path
-        if self._token is None or path.startswith(OPEN_PATHS) or _knows(self._token, headers):
+        return None if self._token is None else self._unknown(request, self._token)
+
+    def _unknown(self, request: Request, token: str) -> Response | None:
+        # The path that is routed: `request.url` is made of the Host header, too.
+        path: str = request.scope["path"]
+        if path.startswith(OPEN_PATHS):
             return None
         given = request.query_params.get("token")
-        if given is not None and request.method == "GET" and same(given, self._token):
+        if given is not None and request.method == "GET" and same(given, token):
             rest = [item for item in parse_qsl(request.url.query) if item[0] != "token"]
             address = f"{path}?{urlencode(rest)}" if rest else path
-            return admitted(request, self._token, address)
+            return admitted(request, token, address)
+        if _knows(token, request.headers):
+            return None
         return self._refuse(request, 401, "Give the token that this server was started with.")
+
+
+def names_this_machine(host: str) -> bool:
+    """Tell whether a Host header is this machine's own name or address, with whatever port."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9a-zA-Z.-]+))(?::[0-9]{1,5})?", host)
+    return found is not None and is_loopback((found[1] or found[2]).lower())
 
 
 def too_large(max_bytes: int) -> str:
@@ -97,7 +112,7 @@ def too_large(max_bytes: int) -> str:
 
 def admitted(request: Request, token: str, address: str) -> Response:
     """Return an answer that lets a browser in, and sends it to an address of ours."""
-    response = RedirectResponse(address, status_code=303)
+    response = RedirectResponse(ours(address), status_code=303)
     response.set_cookie(
         COOKIE,
         _seal(token),
@@ -109,9 +124,15 @@ def admitted(request: Request, token: str, address: str) -> Response:
     return response
 
 
+def ours(address: str) -> str:
+    """Return the address if it leads nowhere else: another host's begins with two slashes."""
+    is_ours = address.startswith("/") and address[1:2] not in {"/", "\\"}
+    return address.encode(errors="replace").decode() if is_ours else "/"
+
+
 def same(given: str, token: str) -> bool:
     """Compare in a time that tells nothing."""
-    return secrets.compare_digest(given.encode(), token.encode())
+    return secrets.compare_digest(given.encode(errors="replace"), token.encode())
 
 
 def _knows(token: str, headers: Headers) -> bool:

@@ -1,6 +1,8 @@
 """The files that rows were made from: as they were then, or not at all."""
 
 import hashlib
+import os
+import stat
 from typing import IO
 
 from vecsearch.errors import ImageNotFound
@@ -36,14 +38,17 @@ def open_original(image: StoredImage) -> IO[bytes]:
             f"{image.path} was imported without its file. Ingest the file to see it here."
         )
     try:
-        file = open(image.path, "rb")  # noqa: PTH123, SIM115 - the caller closes it
+        file = open(image.path, "rb", opener=_open)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise ImageNotFound(
             f"{image.path} cannot be read on this machine: {error.strerror}. "
             "Its thumbnail and its row remain."
         ) from error
     try:
-        same = hashlib.file_digest(file, "sha256").hexdigest() == image.sha256
+        same = (
+            _may_be(file, image.file_size)
+            and hashlib.file_digest(file, "sha256").hexdigest() == image.sha256
+        )
     except OSError:
         same = False
     if not same:
@@ -53,3 +58,14 @@ def open_original(image: StoredImage) -> IO[bytes]:
         )
     file.seek(0)
     return file
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe that took the path over."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _may_be(file: IO[bytes], size: int | None) -> bool:
+    """Tell, before it is read, whether a file can be the one of this size; a device has no end."""
+    info = os.fstat(file.fileno())
+    return stat.S_ISREG(info.st_mode) and size in {None, info.st_size}

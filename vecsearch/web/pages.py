@@ -16,7 +16,7 @@ from vecsearch.errors import ImageNotFound
 from vecsearch.queries import catalog, gallery
 from vecsearch.queries.gallery import StoredImage
 from vecsearch.queries.nearest import DISTANCES
-from vecsearch.web.guard import admitted, same
+from vecsearch.web.guard import admitted, ours, same
 from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, Sha256
 from vecsearch.web.site import DEFAULT_K, Served, Site
 from vecsearch.web.views import Address, error_page, render, slider
@@ -149,13 +149,11 @@ def enter(
 ) -> Response:
     """Let a browser in that gives the token."""
     token = site.options.token
-    # An address of ours: another host's begins with two slashes.
-    ours = address if address.startswith("/") and address[1:2] not in {"/", "\\"} else "/"
     if token is None:
-        return RedirectResponse(ours, 303)
+        return RedirectResponse(ours(address), 303)
     if not same(given, token):
         return error_page(request, 401, "That is not the token. Try again.", {})
-    return admitted(request, token, ours)
+    return admitted(request, token, address)
 
 
 def _browse(site: Site, question: PageQuestion) -> dict[str, Any]:
