@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import psycopg
 import sqlalchemy as sa
 
 from vecsearch import schema
@@ -17,6 +18,10 @@ from vecsearch.errors import (
 
 # Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
+_REVISION_AND_PGVECTOR = sa.text(
+    f"SELECT (SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE}),"
+    " (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
+)
 # Alembic's context is one for the process, so its threads take turns.
 _alembic = threading.Lock()
 
@@ -41,7 +46,7 @@ def upgrade(connection: sa.Connection) -> None:
     with _alembic:
         command.upgrade(config, "head")
     # A vector extension that an administrator installed may be older than we can use.
-    _require_pgvector(connection)
+    _check_pgvector(pgvector_version(connection))
 
 
 def require_current(connection: sa.Connection) -> None:
@@ -52,14 +57,17 @@ def require_current(connection: sa.Connection) -> None:
 
     """
     require_server(connection)
-    revision = _revision(connection)
-    if revision == schema.REVISION:
-        _require_pgvector(connection)
-        return
-    if revision is None:
+    try:
+        revision, pgvector = connection.execute(_REVISION_AND_PGVECTOR).one()
+    except sa.exc.ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.UndefinedTable):
+            raise
         raise SchemaMissing(
             "This database has no vecsearch tables yet. Start with: vecsearch ingest FOLDER"
-        )
+        ) from error
+    if revision == schema.REVISION:
+        _check_pgvector(pgvector)
+        return
     _refuse_newer(connection)
     raise SchemaOutdated(
         f"The tables are at revision {revision}, and this vecsearch needs {schema.REVISION}. "
@@ -132,8 +140,7 @@ def _refuse_newer(connection: sa.Connection) -> None:
         )
 
 
-def _require_pgvector(connection: sa.Connection) -> None:
-    version = pgvector_version(connection)
+def _check_pgvector(version: str | None) -> None:
     if version is None:
         raise ExtensionMissing(f"This database lacks the extension pgvector. {EXTENSION_HELP}")
     if tuple(int(part) for part in version.split(".")[:2]) < schema.MINIMUM_PGVECTOR:

@@ -5,6 +5,7 @@ when the collection is made, and every later migration applies to it, too.
 """
 
 import re
+from functools import lru_cache
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
@@ -148,10 +149,12 @@ def require_collection_name(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
 def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.Table:
     """Return the table of the collection `name`, with its indexes; HNSW only if `indexed`.
 
-    Embeddings of more than 4,000 dimensions get no HNSW index: pgvector has none for them.
+    It is one object for all who ask, or SQLAlchemy would compile each statement anew. Embeddings
+    of more than 4,000 dimensions get no HNSW index: pgvector has none for them.
     """
     table = sa.Table(
         require_collection_name(name),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -103,6 +104,11 @@ class Search:
             return None
         enough = max(MINIMUM_CANDIDATES, CANDIDATES_PER_ROW * self.k)
         return min(max(self.breadth or enough, self.k), MAXIMUM_K)
+
+    @cached_property
+    def text(self) -> str:
+        """The statement as it is sent, explained and shown."""
+        return sql_text(statement(self))
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def script(search: Search) -> str:
     settings = "".join(
         f"SET LOCAL {name} = '{value}';\n" for name, value in session_settings(search).items()
     )
-    return f"BEGIN;\n{settings}{sql_text(statement(search))};\nCOMMIT;"
+    return f"BEGIN;\n{settings}{search.text};\nCOMMIT;"
 
 
 def check_where(connection: sa.Connection, table: sa.Table, where: str) -> None:
@@ -275,7 +281,7 @@ def _lacks_own(search: Search, hits: list[Hit]) -> bool:
 
 def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     """Return what the statement finds, short or not, and the seconds that it took."""
-    text = sql_text(statement(search))
+    text = search.text
     driver = driver_connection(connection)
     with connection.begin_nested() as savepoint:
         apply_settings(connection, session_settings(search))
@@ -308,7 +314,7 @@ def has_index(connection: sa.Connection, table: sa.Table) -> bool:
 
 def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
     """Return the statement's plan, and whether the HNSW index answers it."""
-    text = f"EXPLAIN {sql_text(statement(search))}"
+    text = f"EXPLAIN {search.text}"
     apply_settings(connection, session_settings(search))
     with translated(text):
         rows = driver_connection(connection).execute(text.encode(), prepare=True).fetchall()
@@ -330,5 +336,4 @@ def _ranked(search: Search, hits: list[Hit]) -> list[Hit]:
 
 def apply_settings(connection: sa.Connection, settings: dict[str, str]) -> None:
     """Put settings in force until the transaction ends."""
-    for name, value in settings.items():
-        connection.execute(sa.select(sa.func.set_config(name, value, True)))
+    connection.execute(sa.select(*(sa.func.set_config(*item, True) for item in settings.items())))

@@ -1,0 +1,263 @@
+"""How fast `vecsearch serve` answers: by a stored image, and by new pictures from many at once.
+
+    python benchmarks/serve.py --data-dir FOLDER
+    python benchmarks/serve.py --weights FILE --images FOLDER
+
+The first asks a collection that is there; the second makes one, to be deleted afterwards. New
+pictures are the collection's own files with some bytes appended: as long to decode and to embed,
+and in no collection. The server is a process of its own, and this one does little but wait.
+"""
+
+import argparse
+import http.client
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import sqlalchemy as sa
+
+from vecsearch.config import Settings
+from vecsearch.library import Library
+
+K = 30
+REQUESTS = 300
+BATCHES = (16, 32)
+ROUNDS = 4
+START_SECONDS = 120
+BOUNDARY = "9d4d1f6c3b7e"
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.data_dir is None:
+            arguments.data_dir = Path(folder)
+            ingest = [arguments.images, "--weights", arguments.weights, "--quiet"]
+            _vecsearch("ingest", *ingest, data_dir=arguments.data_dir)
+        with Library.open(Settings.load(data_dir=arguments.data_dir)) as library:
+            _measure(library, arguments)
+
+
+def _measure(library: Library, arguments: argparse.Namespace) -> None:
+    name = arguments.collection
+    with library.reading(name) as (connection, stored):
+        table = stored.table.c
+        rows = connection.execute(sa.select(table.id, table.path).order_by(table.id)).all()
+    pictures = [Path(row.path).read_bytes() for row in rows]
+    print(f"{len(rows)} images, {os.cpu_count()} CPUs, load {_load()}")
+    bare = [_bare(library, name, rows[0].path)]
+    with _serving(arguments) as port:
+        by_id = _by_id(port, name, [str(row.id) for row in rows])
+        many = _by_new_pictures(port, name, pictures, arguments.clients, arguments.seconds)
+    bare.append(_bare(library, name, rows[0].path))
+    print(
+        f"{K} nearest by id, {len(by_id.seconds)} requests, one after another: {by_id.times()}; "
+        f"of which the database's search: p50 {1000 * statistics.median(by_id.database):.1f} ms"
+    )
+    print(f"encoder alone, before and after: {bare[0]:.2f}, {bare[1]:.2f} pictures/s")
+    rate = len(many.seconds) / arguments.seconds
+    print(
+        f"{K} nearest by new pictures, {arguments.clients} clients, {arguments.seconds} s: "
+        f"{len(many.errors)} errors, {rate:.2f} pictures/s, {many.times()}"
+    )
+    print(f"of the encoder's throughput: {rate / max(bare):.2f}; load {_load()}")
+    for error in many.errors[:3]:
+        print(error)
+
+
+@dataclass
+class Outcome:
+    """What requests came to: seconds of each that was answered, and the errors."""
+
+    seconds: list[float] = field(default_factory=list)
+    database: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def times(self) -> str:
+        """Return the middle and the 95th percentile."""
+        if len(self.seconds) < 2:  # noqa: PLR2004 - what quantiles need
+            return "too few answers"
+        percentiles = statistics.quantiles(self.seconds, n=20)
+        return f"p50 {1000 * percentiles[9]:.1f} ms, p95 {1000 * percentiles[18]:.1f} ms"
+
+
+def _by_id(port: int, collection: str, ids: list[str]) -> Outcome:
+    """Ask for stored images, one request after another, on one connection."""
+    outcome = Outcome()
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for number, name in zip(range(-10, REQUESTS), itertools.cycle(ids), strict=False):
+        body = _form({"collection": collection, "k": str(K), "id": name})
+        started = perf_counter()
+        answer = _ask(client, body)
+        elapsed = perf_counter() - started
+        # The first few warm the connections and Postgres' cache.
+        if number >= 0:
+            outcome.seconds.append(elapsed)
+            outcome.database.append(answer["seconds"])
+    return outcome
+
+
+def _by_new_pictures(
+    port: int, collection: str, pictures: list[bytes], clients: int, seconds: float
+) -> Outcome:
+    """Ask for pictures that are in no collection, from many clients at once."""
+    outcome = Outcome()
+    numbers = itertools.count()
+    run = os.urandom(8)
+    # One answered request each before the clock runs: connections, threads, the encoder.
+    ready = threading.Barrier(clients + 1)
+    ends: list[float] = []
+
+    def client() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        fields = {"collection": collection, "k": str(K)}
+
+        def ask() -> float:
+            number = next(numbers)
+            picture = pictures[number % len(pictures)] + run + number.to_bytes(4, "big")
+            body = _form(fields, picture)
+            started = perf_counter()
+            _ask(connection, body)
+            return perf_counter() - started
+
+        ask()
+        ready.wait()
+        while perf_counter() < ends[0]:
+            try:
+                elapsed = ask()
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                outcome.errors.append(f"{type(error).__name__}: {error}")
+                connection.close()
+            else:
+                if perf_counter() < ends[0]:
+                    outcome.seconds.append(elapsed)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    ends.append(perf_counter() + 1e9)
+    ready.wait()
+    ends[0] = perf_counter() + seconds
+    for thread in threads:
+        thread.join()
+    return outcome
+
+
+def _ask(client: http.client.HTTPConnection, body: bytes) -> Any:
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    client.request("POST", "/api/query", body, headers)
+    response = client.getresponse()
+    content = response.read()
+    if response.status != http.HTTPStatus.OK:
+        raise ValueError(f"{response.status} {content[:300]!r}")
+    answer = json.loads(content)
+    if len(answer["hits"]) != K:
+        raise ValueError(f"{len(answer['hits'])} hits")
+    return answer
+
+
+def _form(fields: dict[str, str], picture: bytes | None = None) -> bytes:
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
+    text = "".join(f"{part.format(name, '')}{value}\r\n" for name, value in fields.items())
+    end = f"--{BOUNDARY}--\r\n"
+    if picture is None:
+        return (text + end).encode()
+    file = part.format("image", '; filename="new.jpg"')
+    return (text + file).encode() + picture + f"\r\n{end}".encode()
+
+
+def _bare(library: Library, collection: str, picture: str) -> float:
+    """Return the encoder's best throughput, in a process of its own: pictures a second."""
+    with library.reading(collection) as (_, stored):
+        pass
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_embed, (stored, picture, library.settings.device))
+
+
+def _embed(stored: Any, picture: str, device: str) -> float:
+    import numpy as np
+
+    from vecsearch import images
+    from vecsearch.embedder import collection_encoder
+
+    encoder = collection_encoder(stored, None, None, device)
+    image = images.load(picture, max_pixels=10**9)
+    if isinstance(image, images.Unreadable):
+        raise SystemExit(image.reason)
+    inputs = encoder.prepare(image.pixels)
+    best = 0.0
+    for size in BATCHES:
+        batch = np.stack([inputs] * size)
+        encoder.embed(batch)
+        for _ in range(ROUNDS):
+            started = perf_counter()
+            encoder.embed(batch)
+            best = max(best, size / (perf_counter() - started))
+    return best
+
+
+@contextmanager
+def _serving(arguments: argparse.Namespace) -> Iterator[int]:
+    """Run `vecsearch serve` and yield its port once its encoder has answered."""
+    command = _command("serve", "--port", str(arguments.port), data_dir=arguments.data_dir)
+    server = subprocess.Popen([*command, "--collection", arguments.collection])  # noqa: S603
+    try:
+        deadline = perf_counter() + START_SECONDS
+        while True:
+            try:
+                client = http.client.HTTPConnection("127.0.0.1", arguments.port, timeout=60)
+                client.request("GET", "/api/health")
+                if client.getresponse().status == http.HTTPStatus.OK:
+                    break
+            except OSError:
+                if server.poll() is not None or perf_counter() > deadline:
+                    raise
+            sleep(0.2)
+        yield arguments.port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _vecsearch(*arguments: Any, data_dir: Path) -> None:
+    subprocess.run(_command(*map(str, arguments), data_dir=data_dir), check=True)  # noqa: S603
+
+
+def _command(*arguments: str, data_dir: Path) -> list[str]:
+    return [sys.executable, "-m", "vecsearch", *arguments, "--data-dir", str(data_dir)]
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data-dir", type=Path, help="a collection that is there")
+    parser.add_argument("--weights", type=Path, help="of ResNet50, to make a collection with")
+    parser.add_argument("--images", type=Path, help="a folder, to make a collection of")
+    parser.add_argument("--collection", default="images")
+    parser.add_argument("--port", type=int, default=8125)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=30)
+    arguments = parser.parse_args()
+    if arguments.data_dir is None and None in {arguments.weights, arguments.images}:
+        parser.error("give --data-dir, or --weights and --images")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
