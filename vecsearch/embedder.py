@@ -23,8 +23,8 @@ from vecsearch.encoders import Encoder, unusable
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.queries.catalog import Collection
 
-# The encoder's throughput on a CPU is flat from half of this on.
-BATCH_SIZE = 32
+# What a processor's cache holds: ResNet50 takes 47 ms of CPU a picture by 8, 58 by 16, 65 by 32.
+BATCH_SIZE = 8
 # Eight megabytes of ResNet50's.
 REMEMBERED = 1_000
 
