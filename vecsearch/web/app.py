@@ -25,7 +25,7 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
-from vecsearch.web.guard import Guard, too_large
+from vecsearch.web.guard import Guard
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.site import Options, Site
 from vecsearch.web.uploads import Uploads
@@ -67,7 +67,6 @@ def create_app(library: "Library", options: Options) -> FastAPI:
         # Swagger's and Redoc's pages would load their scripts from a CDN.
         docs_url=None,
         redoc_url=None,
-        max_body_size=options.max_bytes,
     )
     app.state.site = Site(library, options, uploads, metrics)
     app.include_router(api.router)
@@ -110,9 +109,6 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     sentence = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         sentence = "There is nothing at this address. Start from the first page."
-    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        options: Options = request.app.state.site.options
-        sentence = too_large(options.max_bytes)
     return _answer(request, error.status_code, sentence, error.headers)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,9 +67,18 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        request = Request(scope, receive)
-        answer = self._refusal(request)
-        await (answer or self._app)(scope, receive, with_headers)
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise HTTPException(413, too_large(self._max_bytes))
+            return message
+
+        answer = self._refusal(Request(scope, receive))
+        await (answer or self._app)(scope, limited, with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
         headers = request.headers

@@ -93,6 +93,7 @@ def upload(
 ) -> Response:
     """Keep a picture, and go to the address of what is near it."""
     collection = site.choose(question.collection)
+    site.require_label(collection, question.label)
     picture = site.uploads.keep(b"" if isinstance(image, str) else image.file.read())
     with site.library.reading(collection) as (connection, stored):
         known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
@@ -162,6 +163,8 @@ def _browse(site: Site, question: PageQuestion) -> dict[str, Any]:
             connection, stored.table, question.filters(), question.after, BROWSED + 1
         )
         metric = question.metric or stored.default_metric
+    if not found:
+        site.require_label(stored.name, question.label)
     return {
         "asked": None,
         "metric": metric,

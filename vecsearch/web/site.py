@@ -67,7 +67,7 @@ class Site:
         """Search a collection by a picture's bytes, or by a stored image.
 
         Raises:
-            InvalidInput: no image has the label that is asked for: it is more likely misspelt.
+            InvalidInput: no image has the label that is asked for.
 
         """
         picture = {"image": target} if isinstance(target, bytes) else {"id": target}
@@ -81,14 +81,25 @@ class Site:
             ),
         )
         self.metrics.search_seconds.observe(answer.seconds)
-        if not answer.hits and question.label is not None:
-            with self.library.reading(collection) as (connection, stored):
-                if not gallery.has_label(connection, stored.table, question.label):
-                    raise InvalidInput(
-                        f"Collection {collection!r} has no image with the label "
-                        f"{question.label!r}. Choose one of its folders' names."
-                    )
+        if not answer.hits:
+            self.require_label(collection, question.label)
         return answer
+
+    def require_label(self, collection: str, label: str | None) -> None:
+        """Refuse a label that no image has.
+
+        Raises:
+            InvalidInput: it is more likely misspelt.
+
+        """
+        if label is None:
+            return
+        with self.library.reading(collection) as (connection, stored):
+            if not gallery.has_label(connection, stored.table, label):
+                raise InvalidInput(
+                    f"Collection {collection!r} has no image with the label {label!r}. "
+                    "Choose one of its folders' names."
+                )
 
 
 async def _served(request: Request) -> Site:

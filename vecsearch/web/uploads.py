@@ -4,11 +4,12 @@ import os
 import re
 import tempfile
 import threading
+from collections import defaultdict
 from pathlib import Path
 
 from vecsearch import images, thumbnails
 from vecsearch.embedder import Picture
-from vecsearch.errors import ImageNotFound, ImageUnreadable
+from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 
 _THUMBNAIL = ".thumbnail"
 
@@ -36,6 +37,7 @@ class Uploads:
 
         Raises:
             ImageUnreadable: they are none.
+        VecsearchError: they cannot be written.
 
         """
         if not content:
@@ -47,12 +49,18 @@ class Uploads:
                     f"This cannot be searched for. {image.reason} Choose another picture."
                 )
             small = thumbnails.make(image.pixels)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
         name = image.facts.sha256
-        self._write(name + _THUMBNAIL, small)
-        self._write(name, content)
-        self._forget_oldest(but=name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            self._write(name + _THUMBNAIL, small)
+            self._write(name, content)
+            self._forget_oldest(but=name)
+        except OSError as error:
+            raise VecsearchError(
+                f"The picture cannot be kept in {self._folder}: {error.strerror}. "
+                "Free some space there, or let the server write there."
+            ) from error
         return Picture(content)
 
     def find(self, name: str) -> Picture:
@@ -91,19 +99,23 @@ class Uploads:
 
     def _forget_oldest(self, but: str) -> None:
         with self._forgetting:
-            files = self._listing()
-            excess = sum(size for _, size, _ in files) - self._capacity
-            for _, size, file in sorted(files):
-                if excess > 0 and not file.name.startswith(but):
+            kept = self._listing()
+            excess = sum(size for files in kept.values() for _, size, _ in files) - self._capacity
+            del kept[but]
+            # A picture is as old as its last use, and its thumbnail goes with it.
+            for files in sorted(kept.values(), key=lambda files: max(files)[0]):
+                for _, size, file in files if excess > 0 else []:
                     file.unlink(missing_ok=True)
                     excess -= size
 
-    def _listing(self) -> list[tuple[float, int, Path]]:
-        found = []
+    def _listing(self) -> dict[str, list[tuple[float, int, Path]]]:
+        """Return when each file was last used, and its bytes, by the picture's name."""
+        found = defaultdict(list)
         for file in self._folder.iterdir():
             try:
                 info = file.stat()
             except FileNotFoundError:
                 continue  # another server of the same folder was faster
-            found.append((info.st_mtime, info.st_size, file))
+            name = file.name.removesuffix(_THUMBNAIL)
+            found[name].append((info.st_mtime, info.st_size, file))
         return found

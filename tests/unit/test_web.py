@@ -1,0 +1,265 @@
+"""The server's parts that need no database."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+from starlette.responses import PlainTextResponse, Response
+from starlette.testclient import TestClient
+from support import picture
+
+from vecsearch import images
+from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
+from vecsearch.web.guard import COOKIE, HEADERS, Guard, names_this_machine, ours
+from vecsearch.web.metrics import Measured, Metrics
+from vecsearch.web.parameters import PageQuestion, QueryForm
+from vecsearch.web.uploads import Uploads
+from vecsearch.web.views import slider
+
+LOCAL = "http://127.0.0.1"
+
+
+def guarded(token: str | None = None, max_bytes: int = 100) -> TestClient:
+    """Return a client of an application that says what it was asked for."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        text = f"{scope['path']}?{scope['query_string'].decode()}"
+        await PlainTextResponse(text)(scope, receive, send)
+
+    def refuse(_: object, status: int, sentence: str) -> Response:
+        return PlainTextResponse(sentence, status)
+
+    guard = Guard(app, token, max_bytes, refuse)
+    return TestClient(guard, base_url=LOCAL, follow_redirects=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:8000", True),
+        ("127.0.0.2:8000", True),
+        ("localhost", True),
+        ("LocalHost:8000", True),
+        ("[::1]", True),
+        ("[::1]:8000", True),
+        ("", False),
+        ("evil.example", False),
+        ("evil.example:8000", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("10.0.0.1", False),
+        ("evil.example:99999", False),
+        ("127.0.0.1:999999", False),
+        ("evil_name.example", False),
+        ("evil.example@127.0.0.1", False),
+        ("127.0.0.1/api/health?", False),
+        ("127.0.0.1, evil.example", False),
+        ("127.0.0.1\n", False),
+        ("[", False),
+        ("[::1", False),
+        ("a b", False),
+        ("\u00b2", False),
+    ],
+)
+def test_without_a_token_only_this_machines_names_are_answered(host: str, is_ours: bool) -> None:
+    assert names_this_machine(host) == is_ours
+    if host.isascii() and "\n" not in host:
+        status = guarded().get("/x", headers={"Host": host}).status_code
+        assert status == (200 if is_ours else 421)
+
+
+def test_a_token_is_known_by_bearer_and_by_cookie() -> None:
+    client = guarded("s3cret")
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "s3cret"},
+        {"Authorization": "Basic s3cret"},
+        {"Cookie": f"{COOKIE}=s3cret"},
+        {"Host": "127.0.0.1/api/health?"},
+    ):
+        assert client.get("/x", headers=headers).status_code == 401
+    assert client.get("/x", headers={"Authorization": "Bearer s3cret"}).text == "/x?"
+    assert client.get("/x", headers={"Authorization": "bearer  s3cret "}).status_code == 200
+    # Whatever name the caller has for this server, which a token lets be reached from elsewhere.
+    elsewhere = {"Authorization": "Bearer s3cret", "Host": "photos.example"}
+    assert client.get("/x", headers=elsewhere).status_code == 200
+    for path in ("/api/health", "/static/page.css", "/token"):
+        assert client.get(path).status_code == 200
+    for path in ("/", "/api", "/api/collections", "/openapi.json", "/api%2Fhealt", "//api/health"):
+        assert client.get(path).status_code == 401
+
+
+def test_an_address_with_the_token_lets_a_browser_in_again_and_again() -> None:
+    client = guarded("s3cret")
+    assert client.get("/x?token=wrong").status_code == 401
+    assert client.post("/x?token=s3cret").status_code == 401
+    for _ in range(2):
+        answer = client.get("/x?a=1&token=s3cret&b=%20")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/x?a=1&b=+")
+        assert "s3cret" not in answer.headers["set-cookie"]
+        assert "HttpOnly" in answer.headers["set-cookie"]
+    assert client.get("/x").status_code == 200
+
+
+def test_other_sites_may_not_send_and_bodies_are_limited() -> None:
+    client = guarded()
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    assert client.post("/x", headers=cross).status_code == 403
+    assert client.get("/x", headers=cross).status_code == 200
+    assert client.post("/x", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    assert client.post("/x", content=b"x" * 100).status_code == 200
+    assert client.post("/x", content=b"x" * 101).status_code == 413
+    assert client.post("/x", headers={"Content-Length": "9" * 5_000}).status_code == 413
+
+
+def test_every_answer_tells_a_browser_what_to_refuse() -> None:
+    for answer in (guarded().get("/x"), guarded("t").get("/x")):
+        assert answer.headers.items() >= {name.lower(): HEADERS[name] for name in HEADERS}.items()
+
+
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        ("/", "/"),
+        ("/?k=1", "/?k=1"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("", "/"),
+        ("/\ud800", "/?"),
+    ],
+)
+def test_a_browser_that_is_let_in_is_sent_nowhere_else(address: str, kept: str) -> None:
+    assert ours(address) == kept
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("k", ["0", "1001", "-1", "1.5", "ten"]),
+        ("collection", ["", "Images", "a b", "x" * 41, "images\n", "i;drop", "../x"]),
+        ("metric", ["COSINE", "hamming"]),
+        ("max_distance", ["nan", "inf", "1e400", "x"]),
+        ("min_similarity", ["1.1", "-1.1", "nan"]),
+        ("label", ["a\0b", "x" * 4_097, "\ud800"]),
+        ("date_from", ["2024-13-01", "yesterday", "0000-01-01", "10000-01-01"]),
+        ("min_width", ["0", "-1", str(2**31), "1e3x"]),
+        ("exact", ["perhaps"]),
+        ("id", ["1", "../../etc/passwd", "' OR 1=1 --"]),
+        ("where", ["true"]),
+    ],
+)
+def test_what_may_not_be_asked(field: str, bad: list[str]) -> None:
+    for value in bad:
+        if field == "collection" and not value:
+            continue  # a form's empty field is one that was left out
+        with pytest.raises(ValidationError):
+            QueryForm.model_validate({field: value})
+
+
+def test_what_may_be_asked() -> None:
+    form = QueryForm.model_validate({"k": "", "collection": "", "label": "", "id": "", "image": ""})
+    assert form == QueryForm()
+    assert QueryForm.model_validate({"k": "1000", "id": str(UUID(int=7))}).id == UUID(int=7)
+    question = PageQuestion.model_validate({"date_to": "2024-05-06", "min_width": "5"})
+    filters = question.filters()
+    assert (str(filters.date_to), filters.min_width, filters.label) == ("2024-05-06", 5, None)
+
+
+@pytest.mark.parametrize(
+    ("nearest", "farthest", "chosen"),
+    [
+        (0.0, 0.0, None),
+        (0.1, 0.1, 0.1),
+        (0.0123, 0.4567, None),
+        (3.0, 812.5, 400.0),
+        (-5e6, -12.0, None),
+        (0.2, 0.3, 0.5),
+        (0.0, 1e-9, None),
+    ],
+)
+def test_a_sliders_range_holds_every_hit(
+    nearest: float, farthest: float, chosen: float | None
+) -> None:
+    cut_off = slider(nearest, farthest, chosen)
+    assert cut_off.low < cut_off.high
+    assert cut_off.high >= max(farthest, chosen if chosen is not None else farthest)
+    assert cut_off.step > 0
+    assert cut_off.value == cut_off.high if chosen is None else cut_off.value >= chosen
+
+
+def png(folder: Path, seed: int) -> bytes:
+    file = folder / f"{seed}.png"
+    folder.mkdir(exist_ok=True)
+    picture(seed).save(file)
+    return file.read_bytes()
+
+
+def test_uploads_are_found_by_their_hash_and_by_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "uploads"
+    uploads = Uploads(folder, 10**6, 10**6)
+    content = png(tmp_path / "files", 1)
+    kept = uploads.keep(content)
+    assert uploads.find(kept.sha256).content == content
+    assert images.decode(uploads.thumbnail(kept.sha256), "it", max_pixels=10**6)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "secret").write_text("secret")
+    for name in ("../secret", "0" * 64, "", f"{kept.sha256}.thumbnail", f"{kept.sha256}\n"):
+        with pytest.raises(ImageNotFound):
+            uploads.find(name)
+
+
+def test_what_is_no_picture_is_not_kept(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", 10**6, 100)
+    for content in (b"", b"<svg/>", png(tmp_path / "files", 1)):
+        with pytest.raises(ImageUnreadable):
+            uploads.keep(content)
+    assert not (tmp_path / "uploads").exists()
+
+
+def test_of_too_many_uploads_the_longest_unused_go(tmp_path: Path) -> None:
+    folder = tmp_path / "uploads"
+    contents = [png(tmp_path / "files", seed) for seed in range(4)]
+    room = Uploads(folder, 10**9, 10**6)
+    names = [room.keep(content).sha256 for content in contents[:3]]
+    for age, name in zip((10, 20, 30), names, strict=True):
+        for file in folder.glob(f"{name}*"):
+            os.utime(file, (age, age))
+    room.find(names[0])  # used just now
+    # Pictures differ by some bytes.
+    full = sum(file.stat().st_size for file in folder.iterdir()) + 100
+    last = Uploads(folder, full, 10**6).keep(contents[3]).sha256
+    assert {file.name.partition(".")[0] for file in folder.iterdir()} == {names[0], names[2], last}
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= full
+    # A picture goes with its thumbnail.
+    assert len(list(folder.iterdir())) == 6
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(VecsearchError, match="cannot be kept"):
+        Uploads(tmp_path / "file" / "uploads", 10**6, 10**6).keep(png(tmp_path / "files", 1))
+
+
+def test_methods_that_callers_invent_do_not_grow_the_metrics() -> None:
+    metrics = Metrics()
+
+    async def ask(method: str) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 405})
+
+        async def nothing(*_: Any) -> Any:
+            return None
+
+        await Measured(app, metrics)({"type": "http", "method": method}, nothing, nothing)
+
+    for number in range(100):
+        asyncio.run(ask(f"X{number}"))
+    counted = [line for line in metrics.text().decode().splitlines() if "requests_total{" in line]
+    assert counted == ['vecsearch_requests_total{method="other",route="none",status="405"} 100.0']
