@@ -60,6 +60,9 @@ def _measure(library: Library, arguments: argparse.Namespace) -> None:
     print(f"{len(rows)} images, {os.cpu_count()} CPUs, load {_load()}")
     bare = [_bare(library, name, rows[0].path)]
     with _serving(arguments) as port:
+        # The encoder loads in the background, and is not what is measured first.
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+        _ask(client, _form({"collection": name, "k": str(K)}, pictures[0] + os.urandom(8)))
         by_id = _by_id(port, name, [str(row.id) for row in rows])
         many = _by_new_pictures(port, name, pictures, arguments.clients, arguments.seconds)
     bare.append(_bare(library, name, rows[0].path))
@@ -211,7 +214,7 @@ def _embed(stored: Any, picture: str, device: str) -> float:
 
 @contextmanager
 def _serving(arguments: argparse.Namespace) -> Iterator[int]:
-    """Run `vecsearch serve` and yield its port once its encoder has answered."""
+    """Run `vecsearch serve` and yield its port once it answers."""
     command = _command("serve", "--port", str(arguments.port), data_dir=arguments.data_dir)
     server = subprocess.Popen([*command, "--collection", arguments.collection])  # noqa: S603
     try:
