@@ -1,15 +1,19 @@
 """A real Postgres of every kind we support; one template, built by the real migrations, cloned."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 from servers import KINDS, running
-from support import Corpus, clustered, make_corpus
+from starlette.testclient import TestClient
+from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, picture
+from web_support import Known, client
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
@@ -79,3 +83,24 @@ def library(database_url: str, tmp_path: Path) -> Iterator[Library]:
     settings = Settings.load(database_url=database_url, data_dir=tmp_path / "unused")
     with Library.open(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+def known(library: Library, tmp_path: Path) -> list[Known]:
+    """Twenty pictures of three labels, and sizes and days of their own."""
+    found = []
+    for seed in range(20):
+        path = tmp_path / "photos" / f"label {seed % 3}" / f"{seed:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        width, height = 40 + 7 * seed, 90 - 3 * seed
+        picture(seed, (width, height)).save(path)
+        modified = datetime(2024, 1, 1 + seed, 23, 30, tzinfo=UTC)
+        os.utime(path, (modified.timestamp(), modified.timestamp()))
+        found.append(Known(path, width, height, modified.date(), PixelEncoder().expected(path)))
+    ingest(library.engine, [tmp_path / "photos"], PixelEncoder())
+    return found
+
+
+@pytest.fixture
+def api(library: Library, known: list[Known]) -> TestClient:
+    return client(library)

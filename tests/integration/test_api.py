@@ -1,10 +1,8 @@
 """The JSON API, over a real database."""
 
-import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,71 +10,15 @@ import pytest
 import sqlalchemy as sa
 from servers import free_port
 from starlette.testclient import TestClient
-from support import PixelEncoder, ingest, once, picture
+from support import once
+from web_support import NOTHING, Known, ask, client
 
-from vecsearch import database, images, thumbnails
+from vecsearch import database, images
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.queries import writes
-from vecsearch.web.app import SESSION, create_app
-from vecsearch.web.site import Options
+from vecsearch.web.app import SESSION
 
 pytestmark = once
-LOCAL = "http://127.0.0.1"
-NOTHING = "00000000-0000-0000-0000-000000000000"
-Json = Any
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a row must be, known without asking Postgres."""
-
-    path: Path
-    width: int
-    height: int
-    day: date
-    vector: Any
-
-    @property
-    def id(self) -> str:
-        return str(writes.image_id(str(self.path)))
-
-
-def client(library: Library, collection: str = "images", **options: Any) -> TestClient:
-    app = create_app(library, Options(collection, **options))
-    return TestClient(app, base_url=LOCAL, raise_server_exceptions=False, follow_redirects=False)
-
-
-@pytest.fixture
-def known(library: Library, tmp_path: Path) -> list[Known]:
-    """Twenty pictures of three labels, and sizes and days of their own."""
-    found = []
-    for seed in range(20):
-        path = tmp_path / "photos" / f"label {seed % 3}" / f"{seed:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        width, height = 40 + 7 * seed, 90 - 3 * seed
-        picture(seed, (width, height)).save(path)
-        modified = datetime(2024, 1, 1 + seed, 23, 30, tzinfo=UTC)
-        os.utime(path, (modified.timestamp(), modified.timestamp()))
-        found.append(Known(path, width, height, modified.date(), PixelEncoder().expected(path)))
-    ingest(library.engine, [tmp_path / "photos"], PixelEncoder())
-    return found
-
-
-@pytest.fixture
-def api(library: Library, known: list[Known]) -> TestClient:
-    return client(library)
-
-
-def ask(api: TestClient, status: int = 200, **fields: Any) -> Json:
-    """Post a query as a multipart form; `image` is a file's bytes."""
-    files = {name: (None, str(value)) for name, value in fields.items() if name != "image"}
-    if "image" in fields:
-        files["image"] = ("picture.png", fields["image"])  # type: ignore[assignment]  # a file
-    answer = api.post("/api/query", files=files)
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    return answer.json()
 
 
 def cosine(one: Any, other: Any) -> float:
@@ -252,85 +194,6 @@ def test_numbers_that_json_has_not_are_answered(
         connection.execute(sa.text("UPDATE images SET metadata = '{\"x\": 1e400}'"))
     assert api.get(f"/api/collections/images/images/{known[0].id}").status_code == 200
     ask(api, id=known[0].id)
-
-
-def test_thumbnails(api: TestClient, known: list[Known], library: Library) -> None:
-    address = f"/api/collections/images/images/{known[2].id}/thumbnail"
-    answer = api.get(address)
-    assert answer.headers["content-type"] == thumbnails.MEDIA_TYPE
-    small = images.decode(answer.content, "it", max_pixels=10**6)
-    assert isinstance(small, images.Image)
-    assert small.pixels.size == (known[2].width, known[2].height)
-    tag = answer.headers["etag"]
-    assert tag == f'"{images.bytes_sha256(known[2].path.read_bytes())}"'
-    for same in (tag, f"W/{tag}", f'"x", {tag}', "*"):
-        again = api.get(address, headers={"If-None-Match": same})
-        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-    assert api.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
-    # It stays when the file goes.
-    known[2].path.unlink()
-    assert api.get(address).status_code == 200
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text("DELETE FROM vecsearch.thumbnails"))
-    missing = api.get(address)
-    assert (missing.status_code, "has no thumbnail" in missing.json()["detail"]) == (404, True)
-    nothing = api.get(f"/api/collections/images/images/{NOTHING}/thumbnail")
-    assert "has no image" in nothing.json()["detail"]
-
-
-def test_a_file_is_served_as_it_was_ingested(api: TestClient, known: list[Known]) -> None:
-    answer = api.get(f"/api/collections/images/images/{known[0].id}/file")
-    assert answer.status_code == 200
-    assert answer.content == known[0].path.read_bytes()
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["content-length"] == str(len(answer.content))
-    assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-@pytest.mark.parametrize(
-    "instead", ["changed", "same size", "link", "folder", "pipe", "device", "gone", "unreadable"]
-)
-def test_no_other_file_is_served(
-    api: TestClient, known: list[Known], tmp_path: Path, instead: str
-) -> None:
-    path = known[0].path
-    content = path.read_bytes()
-    path.unlink()
-    match instead:
-        case "changed":
-            path.write_bytes(content + b"!")
-        case "same size":
-            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        case "link":
-            secret = tmp_path / "secret"
-            secret.write_bytes(b"s" * len(content))
-            path.symlink_to(secret)
-        case "folder":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/zero")
-        case "unreadable":
-            path.symlink_to(path)
-    answer = api.get(f"/api/collections/images/images/{known[0].id}/file")
-    assert answer.status_code == 404
-    assert str(path) in answer.json()["detail"]
-    # A link to the same bytes is as good as the file.
-    if instead == "link":
-        path.unlink()
-        (tmp_path / "moved.png").write_bytes(content)
-        path.symlink_to(tmp_path / "moved.png")
-        assert api.get(f"/api/collections/images/images/{known[0].id}/file").content == content
-
-
-def test_a_row_without_its_file_names_no_other(
-    api: TestClient, known: list[Known], library: Library
-) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text("UPDATE images SET path = '/etc/passwd', sha256 = NULL"))
-    answer = api.get(f"/api/collections/images/images/{known[0].id}/file")
-    assert (answer.status_code, "imported without" in answer.json()["detail"]) == (404, True)
 
 
 def test_metrics(api: TestClient, known: list[Known]) -> None:
