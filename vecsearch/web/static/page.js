@@ -98,6 +98,11 @@ async function show(address, { push }) {
   prepare();
 }
 
+// A form's own `id` is hidden by its field of that name.
+function isQuestion(form) {
+  return form instanceof HTMLFormElement && form.matches("#question");
+}
+
 function addressOf(form) {
   const values = new URLSearchParams();
   for (const [name, value] of new FormData(form)) {
@@ -119,11 +124,11 @@ function ask(form, changed) {
 
 document.addEventListener("change", (event) => {
   const form = event.target.form;
-  if (form && form.id === "question") ask(form, event.target.name);
+  if (isQuestion(form)) ask(form, event.target.name);
 });
 
 document.addEventListener("submit", (event) => {
-  if (event.target.id !== "question") return;
+  if (!isQuestion(event.target)) return;
   event.preventDefault();
   ask(event.target, document.activeElement && document.activeElement.name);
 });
