@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from vecsearch import __version__
 from vecsearch.errors import (
@@ -24,7 +25,7 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
-from vecsearch.web.guard import Guard
+from vecsearch.web.guard import Guard, too_large
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.site import Options, Site
 from vecsearch.web.uploads import Uploads
@@ -63,13 +64,14 @@ def create_app(library: "Library", options: Options) -> FastAPI:
         # Swagger's and Redoc's pages would load their scripts from a CDN.
         docs_url=None,
         redoc_url=None,
-        max_body_size=options.max_bytes,
     )
     app.state.site = Site(library, options, uploads, metrics)
     app.include_router(api.router)
     app.include_router(pages.router)
     static = Path(__file__).parent / "static"
     app.mount("/static", StaticFiles(directory=static), name="static")
+    # For bodies that do not say their size. FastAPI's own limit would answer before the guard does.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=options.max_bytes)
     app.add_middleware(Measured, metrics=metrics)
     app.add_middleware(Guard, token=options.token, max_bytes=options.max_bytes, refuse=_answer)
     app.add_exception_handler(VecsearchError, _on_our_error)
@@ -102,6 +104,8 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     sentence = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         sentence = "There is nothing at this address. Start from the first page."
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        sentence = too_large(request.app.state.site.options.max_bytes)
     return _answer(request, error.status_code, sentence)
 
 
