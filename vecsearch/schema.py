@@ -16,7 +16,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0006"
+REVISION = "0007"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -126,7 +126,7 @@ thumbnails = sa.Table(
 
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
 # Of what stands beside a collection's table; see `vecsearch.queries.analysts`.
-VIEW_SUFFIX, NEAREST_SUFFIX = "_view", "_nearest"
+VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
 TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
 

@@ -324,6 +324,11 @@ def _configure(server: Any) -> None:
         "max_parallel_workers_per_gather": str(_clamp(cores, 1, 4)),
         # Compiling a plan costs more than a search takes.
         "jit": "off",
+        # Of every client's session: otherwise LIMIT above 40, a filter, or 20,000 rows walked, or
+        # work_mem filled by them, shortens an answer from the index without a word.
+        "hnsw.iterative_scan": "strict_order",
+        "hnsw.max_scan_tuples": str(2**31 - 1),
+        "hnsw.scan_mem_multiplier": "1000",
         "unix_socket_directories": _quoted(_socket_dir(server)),
         # Whoever may open the socket is the superuser: the owner alone, wherever it lies.
         "unix_socket_permissions": "0700",

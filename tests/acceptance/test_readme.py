@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 from acceptance.conftest import PROJECT, code_blocks
-from servers import initialise, listening
+from servers import free_port, initialise, listening
 from support import picture
 
 README = (PROJECT / "README.md").read_text()
+# The page's own block leaves its server running, and asks it at once.
+SERVING = """
+trap 'kill $!' EXIT
+curl() { command curl -s --fail-with-body --retry 60 --retry-delay 1 --retry-connrefused "$@"; }
+"""
 EXAMPLE_URL = "postgresql://user:password@localhost:5432/database"
 
 
@@ -58,15 +63,20 @@ def test_every_command(folder: Path, variables: dict[str, str], own_postgres: st
     assert install.count("\n") == test.count("\n") == 1
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
-    assert len(rest) == 7
+    assert len(rest) == 8
+    port = free_port()
     for block in rest:
         own_encoder = "train autoencoder" in block
-        environment = {
+        environment = {"VECSEARCH_PORT": str(port)} | {
             name: value
             for name, value in variables.items()
             if not (own_encoder and name in {"VECSEARCH_MODEL", "VECSEARCH_WEIGHTS"})
         }
-        script = block.replace(EXAMPLE_URL, own_postgres)
+        script = block.replace(EXAMPLE_URL, own_postgres).replace(
+            "127.0.0.1:8000", f"127.0.0.1:{port}"
+        )
+        if "vecsearch serve &" in block:
+            script = SERVING + script
         finished = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=folder,

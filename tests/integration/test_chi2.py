@@ -3,8 +3,10 @@
 import numpy as np
 import psycopg
 import pytest
+import sqlalchemy as sa
 from support import Corpus, chi2, clustered, make_corpus, once
 
+from vecsearch import database
 from vecsearch.errors import DatabaseError
 from vecsearch.library import Library
 
@@ -81,6 +83,28 @@ def test_of_fewer_rows_than_candidates_every_one_is_compared(corpus: Corpus) -> 
     assert answer.candidates is None
     many = corpus.library.query(id=corpus.ids[20], metric="chi2", where="width % 2 = 0")
     assert many.candidates == 1_000
+
+
+@once
+def test_candidates_are_as_many_as_were_asked_for_in_little_memory(library: Library) -> None:
+    random = np.random.default_rng(4)
+    alike = np.linspace(1, 2, 8) * random.uniform(0.95, 1.05, (8_000, 8))
+    alike[:6_000] *= 10  # nearer by cosine than what follows, and farther by chi-squared
+    alike[6_001:] *= random.uniform(0.7, 1.3, (1_999, 8))
+    corpus = make_corpus(library, "images", alike)
+    name = library.engine.url.database
+    with database.writing(library.engine) as connection:
+        for setting, value in [
+            ("work_mem", "'64kB'"),
+            ("hnsw.scan_mem_multiplier", "1"),
+            ("enable_seqscan", "off"),
+        ]:
+            connection.execute(sa.text(f"ALTER DATABASE {name} SET {setting} = {value}"))
+    library.engine.dispose()
+    some = "width % 8 = 0 OR width >= 6000"  # 750 of the near ones, and all the others
+    answer = library.query(id=corpus.ids[6_000], k=200, metric="chi2", where=some)
+    assert answer.uses_index
+    assert all(hit.width is not None and hit.width >= 6_000 for hit in answer.hits)
 
 
 def test_a_cut_off_without_k_compares_every_row(corpus: Corpus) -> None:

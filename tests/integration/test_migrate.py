@@ -57,7 +57,7 @@ def scalar(library: Library, statement: str) -> Any:
 def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     """Make a collection as it was before anything stood beside its table."""
     corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
-    write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest")
+    write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest, {name}_similarity")
     return corpus
 
 
@@ -154,13 +154,16 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
         )
 
     def beside(table: str) -> list[str]:
-        view, function = f"'{table}_view'::regclass", f"'{table}_nearest'::regproc"
-        statements = (
+        view = f"'{table}_view'::regclass"
+        statements = [
             f"SELECT pg_get_viewdef({view})",
             f"SELECT obj_description({view}, 'pg_class')",
-            f"SELECT pg_get_functiondef({function})",
-            f"SELECT obj_description({function}, 'pg_proc')",
-        )
+        ]
+        for function in (f"'{table}_nearest'::regproc", f"'{table}_similarity'::regproc"):
+            statements += [
+                f"SELECT pg_get_functiondef({function})",
+                f"SELECT obj_description({function}, 'pg_proc')",
+            ]
         return [scalar(empty, statement).replace(table, "NAME") for statement in statements]
 
     assert scalar(empty, columns("before")) == scalar(empty, columns("after"))

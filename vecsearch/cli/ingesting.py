@@ -233,3 +233,4 @@ def demo(
     )
     say(f"Contact sheet: {result.sheet}")
     say(f"Look further: vecsearch query {result.example} --collection demo")
+    say("Or in a browser: vecsearch serve --collection demo --open")

@@ -54,6 +54,7 @@ def serve(
     from vecsearch.web.app import SESSION, create_app
     from vecsearch.web.site import Options
 
+    token = token or None
     serving.require_token(host, token)
     with (
         serving.listen(host, port) as listening,

@@ -3,6 +3,7 @@
 `NAME_view` is the table without its vectors. `NAME_nearest(image)` is every image in order of
 distance from one of them, of which a client's own WHERE, JOIN and LIMIT take what they want: it is
 a plain SELECT that Postgres expands in place, so the index serves it as it serves ours.
+`NAME_similarity(image, other)` is the cosine similarity of two of them.
 """
 
 import sqlalchemy as sa
@@ -21,37 +22,54 @@ _ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 
 
 def create(connection: sa.Connection, table: sa.Table) -> None:
-    """Create the view and the function of a collection's table, both commented."""
+    """Create the view and the functions of a collection's table, all commented."""
     name = table.name
     source = schema.sql_name(table)
-    view, function = (
-        f"{table.schema}.{name}{suffix}" for suffix in (schema.VIEW_SUFFIX, schema.NEAREST_SUFFIX)
+    view, nearest, similarity = (
+        f"{table.schema}.{name}{suffix}"
+        for suffix in (schema.VIEW_SUFFIX, schema.NEAREST_SUFFIX, schema.SIMILARITY_SUFFIX)
     )
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
     types = ", ".join(f"{column} {table.c[column].type.compile(dialect)}" for column in NEAREST)
     columns = ", ".join(f"i.{column}" for column in NEAREST)
-    # An id is found in the primary key; a path is compared with every row's.
-    target = f"""
-        CASE WHEN image ~ '{_ID}'
-        THEN (SELECT t.embedding FROM {source} AS t WHERE t.id = CAST(image AS uuid))
-        ELSE (SELECT t.embedding FROM {source} AS t WHERE t.path = image LIMIT 1) END"""
+    image, other = _embedding_of("image", source), _embedding_of("other", source)
     statements = (
         f"""
         CREATE VIEW {view} AS
         SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(VIEW)} FROM {source}""",
         f"COMMENT ON VIEW {view} IS 'Images of {name}, without embeddings, for reading'",
         f"""
-        CREATE FUNCTION {function}(image text)
+        CREATE FUNCTION {nearest}(image text)
         RETURNS TABLE ({types}, distance double precision, similarity double precision)
         LANGUAGE sql STABLE PARALLEL SAFE
         BEGIN ATOMIC
-            SELECT {columns}, i.embedding <=> {target} AS distance,
-                1 - (i.embedding <=> {target}) AS similarity
-            FROM {source} AS i WHERE {target} IS NOT NULL ORDER BY distance;
+            SELECT {columns}, i.embedding <=> {image} AS distance,
+                1 - (i.embedding <=> {image}) AS similarity
+            FROM {source} AS i WHERE {image} IS NOT NULL ORDER BY distance;
         END""",
         f"""
-        COMMENT ON FUNCTION {function}(text) IS 'Images of {name} by cosine distance from one of \
+        COMMENT ON FUNCTION {nearest}(text) IS 'Images of {name} by cosine distance from one of \
 them, named by its id or its whole path; add WHERE and LIMIT'""",
+        f"""
+        CREATE FUNCTION {similarity}(image text, other text) RETURNS double precision
+        LANGUAGE sql STABLE PARALLEL SAFE
+        BEGIN ATOMIC
+            SELECT 1 - ({image} <=> {other});
+        END""",
+        f"""
+        COMMENT ON FUNCTION {similarity}(text, text) IS 'Cosine similarity of two images of \
+{name}, each named by its id or its whole path; NULL if one is not there'""",
     )
     for statement in statements:
         connection.exec_driver_sql(statement)
+
+
+def _embedding_of(parameter: str, source: str) -> str:
+    """Return SQL for the embedding of the image that a parameter names; NULL if there is none.
+
+    An id is found in the primary key; a path is compared with every row's.
+    """
+    return f"""
+        CASE WHEN {parameter} ~ '{_ID}'
+        THEN (SELECT t.embedding FROM {source} AS t WHERE t.id = CAST({parameter} AS uuid))
+        ELSE (SELECT t.embedding FROM {source} AS t WHERE t.path = {parameter} LIMIT 1) END"""

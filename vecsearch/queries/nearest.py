@@ -21,6 +21,8 @@ from vecsearch.queries.filters import NO_FILTERS, Filters
 MINIMUM_EF_SEARCH = 100
 MAXIMUM_EF_SEARCH = 1_000
 MAXIMUM_SCAN_TUPLES = 2**31 - 1
+# Times work_mem, of which a walk takes some 100 bytes a row.
+MAXIMUM_SCAN_MEM_MULTIPLIER = 1_000
 # What LIMIT takes.
 MAXIMUM_K = 2**63 - 1
 
@@ -192,6 +194,7 @@ def session_settings(search: Search) -> dict[str, str]:
     if search.candidates is not None:
         # Too few hits are noticed and asked for again; too few candidates would not be.
         settings["hnsw.max_scan_tuples"] = str(MAXIMUM_SCAN_TUPLES)
+        settings["hnsw.scan_mem_multiplier"] = str(MAXIMUM_SCAN_MEM_MULTIPLIER)
     return (FORCED_SETTINGS if search.forced else {}) | settings
 
 

@@ -8,13 +8,10 @@ from vecsearch.access import READER
 from vecsearch.database import driver_connection
 from vecsearch.queries import catalog
 
-# Of every role's session, so that a client that knows only SQL need set nothing: the tables are
-# found by name, nothing is written, and no answer from an index is short.
+# Of the role's every session: the tables are found by name, and nothing is written.
 SETTINGS = {
     "search_path": "vecsearch, public",
     "default_transaction_read_only": "on",
-    "hnsw.iterative_scan": "strict_order",
-    "hnsw.max_scan_tuples": "1000000",
 }
 
 
