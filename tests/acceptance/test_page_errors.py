@@ -99,6 +99,12 @@ def test_no_collection_until_one_is_made(
     assert not (data_dir / "postgres/postmaster.pid").exists()
 
 
+def test_ctrl_c_may_come_at_once(photos: Photos, environment: dict[str, str]) -> None:
+    settings = {**environment, "VECSEARCH_DATA_DIR": str(photos.folder.with_name("data"))}
+    with serving(settings):
+        pass
+
+
 def test_the_database_goes_and_comes_back(
     browser: Browser,
     vecsearch: Run,
