@@ -41,14 +41,31 @@ def initialise(folder: Path, version: int, binaries: Path | None = None) -> Any:
 def listening(handle: Any) -> Iterator[str]:
     """Run a server on a free port of 127.0.0.1 and yield the URL of its database postgres."""
     port = free_port()
-    common = {"bin_path": handle.bin_path, "user": handle.system_user}
-    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories=''"
-    where = ("-D", str(handle.pgdata))
-    pgexec("pg_ctl", ("-w", "-o", options, "-l", str(handle.log), *where, "start"), **common)
+    _start(handle, port)
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
-        pgexec("pg_ctl", ("-w", "-m", "immediate", *where, "stop"), **common)
+        _control(handle, "-m", "immediate", "stop")
+
+
+@contextmanager
+def stopped(handle: Any, url: str) -> Iterator[None]:
+    """Kill a listening server, and start it again on the same port."""
+    _control(handle, "-m", "immediate", "stop")
+    try:
+        yield
+    finally:
+        _start(handle, int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]))
+
+
+def _start(handle: Any, port: int) -> None:
+    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories=''"
+    _control(handle, "-o", options, "-l", str(handle.log), "start")
+
+
+def _control(handle: Any, *arguments: str) -> None:
+    where = ("-D", str(handle.pgdata))
+    pgexec("pg_ctl", ("-w", *where, *arguments), bin_path=handle.bin_path, user=handle.system_user)
 
 
 def free_port() -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from acceptance.browser import Photos, Windows, browsing, draw, serving
+from playwright.sync_api import Browser
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PROJECT = Path(__file__).parents[2]
@@ -94,3 +96,41 @@ def no_torch(tmp_path: Path, installed: Path) -> dict[str, str]:
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise RuntimeError('imported after all')")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{installed}"}
+
+
+@pytest.fixture(scope="session")
+def photos(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: dict[str, str],
+    small_model: str,
+    weights: Path,
+) -> Iterator[Photos]:
+    folder = tmp_path_factory.mktemp("page")
+    draw(folder / "photos")
+    settings = {**environment, "VECSEARCH_DATA_DIR": str(folder / "data"), "TZ": "UTC"}
+
+    def run(*arguments: str) -> None:
+        subprocess.run(
+            ["vecsearch", *arguments], env=settings, check=True, stdout=subprocess.DEVNULL
+        )
+
+    encoder = ("--model", small_model, "--weights", str(weights))
+    for collection, kind in (("images", "."), ("cats_only", "cats"), ("bare", "birds")):
+        run("ingest", str(folder / "photos" / kind), "--collection", collection, *encoder)
+    run("sql", "--write", "DELETE FROM bare")
+    with serving(settings, "--max-upload", "1") as url:
+        yield Photos(folder / "photos", url)
+    assert not (folder / "data/postgres/postmaster.pid").exists()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def windows(browser: Browser, photos: Photos) -> Iterator[Windows]:
+    windows = Windows(browser, photos.url)
+    yield windows
+    windows.close()

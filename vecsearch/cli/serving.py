@@ -62,12 +62,12 @@ def serve(
     ):
         page = create_app(library, Options(collection, token, max_upload * 2**20))
         address = serving.address_of(listening)
-        say(f"Serving {address} until Ctrl-C.")
-        if collection in library.collection_names():
-            serving.warm(library, collection, say)
-        if open_:
-            typer.launch(address)
         try:
+            say(f"Serving {address} until Ctrl-C.")
+            if collection in library.collection_names():
+                serving.warm(library, collection, say)
+            if open_:
+                typer.launch(address)
             serving.run(page, listening)
         except KeyboardInterrupt:
             say("Stopped.")

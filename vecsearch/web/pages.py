@@ -153,7 +153,7 @@ def enter(
     if token is None:
         return RedirectResponse(ours(address), 303)
     if not same(given, token):
-        return error_page(request, 401, "That is not the token. Try again.", {})
+        return error_page(request, 401, "That is not the token. Try again.", {}, ours(address))
     return admitted(request, token, address)
 
 
@@ -183,7 +183,8 @@ def _asked(site: Site, question: PageQuestion, collection: str) -> Asked:
     """
     picture = None
     with site.library.reading(collection) as (connection, stored):
-        if question.image is not None:
+        # Of both, the id is what was typed beside a picture that had been uploaded.
+        if question.id is None and question.image is not None:
             picture = site.uploads.find(question.image)
             known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
         else:

@@ -51,10 +51,18 @@ class Address:
 
 
 def error_page(
-    request: Request, status: int, sentence: str, headers: Mapping[str, str]
+    request: Request,
+    status: int,
+    sentence: str,
+    headers: Mapping[str, str],
+    address: str | None = None,
 ) -> Response:
-    """Return a page that says what went wrong, and asks for the token if that is what lacks."""
+    """Return a page that says what went wrong, and asks for the token if that is what lacks.
+
+    The token leads to an address of ours: the request's own unless another is given.
+    """
     query = f"?{request.url.query}" if request.url.query else ""
+    own = f"{request.url.path}{query}" if request.method == "GET" else "/"
     return render(
         request,
         "error.html.jinja",
@@ -65,7 +73,8 @@ def error_page(
         title=HTTPStatus(status).phrase,
         sentence=sentence,
         needs_token=status == HTTPStatus.UNAUTHORIZED,
-        address=f"{request.url.path}{query}" if request.method == "GET" else "/",
+        address=own if address is None else address,
+        back=_way_back(request),
     )
 
 
@@ -79,6 +88,14 @@ def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
     decimals = max(0, -exponent)
     value = high if chosen is None else max(low, chosen)
     return CutOff(round(low, decimals), round(high, decimals), step, value, decimals)
+
+
+def _way_back(request: Request) -> str:
+    """Return the first page of the collection that was asked, unless that is what failed."""
+    asked = request.query_params
+    if "collection" in asked and (len(asked) > 1 or request.method != "GET"):
+        return f"/?{urlencode({'collection': asked['collection']})}"
+    return "/"
 
 
 def _distance(value: float) -> str:

@@ -73,10 +73,14 @@ window.addEventListener("pageshow", () => root.classList.remove("busy"));
 // Answers without a reload: the whole of <main> comes from the server, as it would with one.
 
 let latest = 0;
+let shown = withoutFragment(location);
+
+function withoutFragment(address) {
+  return address.href.split("#")[0];
+}
 
 async function show(address, { push }) {
   const turn = ++latest;
-  const focused = document.activeElement && document.activeElement.id;
   let page;
   try {
     page = await (await fetch(address, { headers: { Accept: "text/html" } })).text();
@@ -86,16 +90,23 @@ async function show(address, { push }) {
   }
   if (turn !== latest) return;
   const next = new DOMParser().parseFromString(page, "text/html");
+  const focused = document.activeElement && document.activeElement.id;
   const open = new Set([...document.querySelectorAll("main details[open][id]")].map((d) => d.id));
   document.title = next.title;
   document.querySelector("main").replaceWith(next.querySelector("main"));
   document.querySelector(".top").replaceWith(next.querySelector(".top"));
   for (const id of open) element(id)?.setAttribute("open", "");
   if (push) history.pushState(null, "", address);
+  shown = withoutFragment(location);
   if (focused) element(focused)?.focus({ preventScroll: true });
   const status = document.querySelector("[data-status]");
   if (status) say(status.textContent);
   prepare();
+}
+
+// A form's own `id` is hidden by its field of that name.
+function isQuestion(form) {
+  return form instanceof HTMLFormElement && form.matches("#question");
 }
 
 function addressOf(form) {
@@ -114,21 +125,37 @@ function ask(form, changed) {
   if (changed === "metric" || changed === "collection") address.searchParams.delete("max_distance");
   if (changed === "id") address.searchParams.delete("image");
   if (changed === "collection") address.searchParams.delete("label");
-  show(address, { push: address.href !== location.href });
+  show(address, { push: address.href !== withoutFragment(location) });
 }
+
+// A day has many others on the way to it: while it is typed, none is asked about.
+let typed = null;
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.type === "date") typed = event.target;
+});
+
+document.addEventListener("focusout", (event) => {
+  if (event.target !== typed) return;
+  typed = null;
+  if (event.target.value !== event.target.defaultValue) ask(event.target.form, event.target.name);
+});
 
 document.addEventListener("change", (event) => {
   const form = event.target.form;
-  if (form && form.id === "question") ask(form, event.target.name);
+  if (isQuestion(form) && event.target !== typed) ask(form, event.target.name);
 });
 
 document.addEventListener("submit", (event) => {
-  if (event.target.id !== "question") return;
+  if (!isQuestion(event.target)) return;
   event.preventDefault();
+  typed = null;
   ask(event.target, document.activeElement && document.activeElement.name);
 });
 
-window.addEventListener("popstate", () => show(location.href, { push: false }));
+window.addEventListener("popstate", () => {
+  if (withoutFragment(location) !== shown) show(location.href, { push: false });
+});
 
 // The cut-off, while it is being moved.
 
@@ -178,6 +205,11 @@ document.addEventListener(
 );
 
 function prepare() {
+  const cutOff = element("max_distance");
+  if (cutOff?.dataset.max) {
+    const { min, max, step, value } = cutOff.dataset;
+    Object.assign(cutOff, { type: "range", min, max, step, value });
+  }
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
   for (const image of document.querySelectorAll(".tile img")) {
     if (image.complete && image.naturalWidth === 0) image.closest(".tile").classList.add("missing");

@@ -1,0 +1,289 @@
+"""Questions that are asked on the page, in a real browser."""
+
+import re
+from urllib.parse import urlencode
+
+import pytest
+from acceptance.browser import (
+    ALL,
+    BIRDS,
+    CATS,
+    DEFAULT_K,
+    DOGS,
+    Photos,
+    Windows,
+    distances,
+    drop,
+    expect_query_in_view,
+    hits,
+    names,
+    png,
+    question,
+)
+from playwright.sync_api import expect
+
+
+@pytest.mark.parametrize("how", ["choose", "drop", "paste"])
+def test_a_new_picture_is_searched_for(windows: Windows, how: str) -> None:
+    page = windows.open()
+    expect(hits(page)).to_have_count(ALL)
+    if how == "choose":
+        content = {"name": "new.png", "mimeType": "image/png", "buffer": png()}
+        page.set_input_files("#picture", content)  # type: ignore[arg-type]
+    else:
+        if how == "drop":
+            drop(page, "new.png", png(), how="dragover")
+            expect(page.locator("html")).to_have_class(re.compile("dragging"))
+        drop(page, "new.png", png(), how=how)
+    page.wait_for_url("**image=*")
+    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(page.locator(".summary")).to_contain_text(f"{DEFAULT_K} images, nearest first")
+    assert "id" not in question(page)
+    expect_query_in_view(page)
+    assert distances(page) == sorted(distances(page))
+
+
+def test_a_stored_picture_is_recognised(windows: Windows, photos: Photos) -> None:
+    page = windows.open()
+    page.set_input_files("#picture", photos.cat)
+    page.wait_for_url("**id=*")
+    assert "image" not in question(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+    expect_query_in_view(page)
+    assert names(page)[0] == "03.png"
+    assert distances(page)[0] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_hit_is_the_next_question(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address())
+    third = names(page)[2]
+    hits(page).nth(2).get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(third)
+    assert question(page)["id"] != str(photos.cat)
+    expect_query_in_view(page)
+    assert names(page)[0] == third
+
+
+def test_an_id_and_a_path_are_typed(windows: Windows, photos: Photos) -> None:
+    page = windows.open()
+    page.get_by_text("More", exact=True).click()
+    field = page.get_by_label("An image’s id or path")
+    field.fill(str(photos.cat))
+    field.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+    # The id stands in the field, and is another name for the same question.
+    by_path, image_id = names(page), field.input_value()
+    assert image_id != str(photos.cat)
+    page.goto(photos.url)
+    page.get_by_text("More", exact=True).click()
+    field.fill(image_id)
+    field.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+    assert names(page) == by_path
+    # An id that is typed replaces a picture that was uploaded.
+    drop(page, "new.png", png())
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your picture")
+    page.get_by_text("More", exact=True).click()
+    field.fill(image_id)
+    field.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+
+
+def test_the_cut_off_shows_what_it_leaves_out(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address())
+    slider = page.get_by_label(re.compile("^Cut-off"))
+    box = slider.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] - 8, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=5)
+    expect(page.locator("#cut-off")).to_contain_text("similarity")
+    faded = page.locator("#results li.beyond").count()
+    assert 0 < faded < DEFAULT_K
+    assert "max_distance" not in question(page)
+    page.mouse.up()
+    expect(hits(page)).to_have_count(DEFAULT_K - faded)
+    limit = question(page)["max_distance"]
+    assert max(distances(page)) <= float(limit)
+    assert f"<= {float(limit)}" in page.locator("#statement").inner_text()
+    # All the way to the right is no cut-off; the keyboard moves it, too.
+    slider.press("End")
+    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(page.locator("#cut-off")).to_have_text("none")
+    assert "max_distance" not in question(page)
+    expect(slider).to_be_focused()
+
+
+def test_a_metric_and_a_number_of_hits(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address(max_distance="0.5"))
+    by_cosine = distances(page)
+    page.get_by_label("Metric").select_option("l2")
+    expect(page.locator("#statement")).to_contain_text("<->")
+    expect(hits(page)).to_have_count(DEFAULT_K)
+    assert question(page)["metric"] == "l2"
+    # A distance by one metric says nothing about another.
+    assert "max_distance" not in question(page)
+    assert distances(page)[1] > by_cosine[1]
+    page.get_by_label("At most").select_option("100")
+    expect(hits(page)).to_have_count(ALL)
+    assert question(page)["metric"] == "l2"
+
+
+def test_another_collection(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address(), statuses=[404])
+    page.get_by_label("Collection").select_option("cats_only")
+    expect(hits(page)).to_have_count(CATS)
+    assert question(page)["collection"] == "cats_only"
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+    # The next question goes to the same one.
+    hits(page).nth(1).get_by_role("link").click()
+    page.wait_for_url(re.compile("[?&]id="))
+    assert question(page)["collection"] == "cats_only"
+    expect(hits(page)).to_have_count(CATS)
+    # A picture that the other does not hold: it says so, and the way on leads there.
+    page.goto(f"{photos.url}?{urlencode({'id': str(photos.folder / 'dogs/01.png')})}")
+    page.get_by_label("Collection").select_option("cats_only")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("'cats_only' has no image")
+    page.get_by_role("link", name="Back to the images").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Search cats_only by a picture")
+
+
+def test_filters(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address(k="100"))
+    page.get_by_text("Filters", exact=True).click()
+    label = page.get_by_label("Label")
+    label.focus()
+    suggested = page.locator("#labels option")
+    expect(suggested).to_have_count(3)
+    assert [option.get_attribute("value") for option in suggested.all()] == [
+        "cats",
+        "dogs",
+        "birds",
+    ]
+    label.fill("dogs")
+    label.press("Enter")
+    expect(hits(page)).to_have_count(DOGS)
+    assert question(page)["label"] == "dogs"
+    assert "label = 'dogs'" in page.locator("#statement").inner_text()
+    expect(page.get_by_text("Filters: on")).to_be_visible()
+    page.get_by_role("link", name="Clear the filters").click()
+    expect(hits(page)).to_have_count(ALL)
+    page.get_by_text("Filters", exact=True).click()
+    page.get_by_label("Width from").fill("96")
+    page.get_by_label("Width from").press("Tab")
+    expect(hits(page)).to_have_count(DOGS + BIRDS)
+    expect(page.get_by_label("Width to")).to_be_focused()
+    page.get_by_label("Width to").fill("100")
+    page.get_by_label("Width to").press("Enter")
+    expect(hits(page)).to_have_count(DOGS)
+    page.get_by_label("Height from").fill("1000")
+    page.get_by_label("Height from").press("Enter")
+    expect(page.locator(".empty")).to_contain_text("No image passes these filters")
+    page.get_by_role("link", name="Show the nearest of all").click()
+    expect(hits(page)).to_have_count(ALL)
+
+
+def test_days_are_typed(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address(k="100"))
+    page.get_by_text("Filters", exact=True).click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_label("From day").focus()
+    page.keyboard.type("12312024")
+    page.keyboard.press("Enter")
+    expect(hits(page)).to_have_count(DOGS + BIRDS)
+    assert question(page)["date_from"] == "2024-12-31"
+    # Each digit of a year makes another day, which nobody wants to see, or to be interrupted by.
+    assert not [url for url in asked if "date_from=0" in url]
+    page.get_by_label("To day").focus()
+    page.keyboard.type("12312025")
+    page.get_by_label("Width from").click()
+    expect(hits(page)).to_have_count(DOGS)
+    assert question(page) == question(page) | {"date_from": "2024-12-31", "date_to": "2025-12-31"}
+    # Picked with the mouse rather than typed, a day is asked about at once.
+    page.get_by_label("To day").fill("2026-12-31")
+    expect(hits(page)).to_have_count(DOGS + BIRDS)
+    expect(page.get_by_label("From day")).to_have_value("2024-12-31")
+
+
+def test_back_and_forward(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address())
+    metric, collection = page.get_by_label("Metric"), page.get_by_label("Collection")
+    seen = [names(page)]
+    metric.select_option("l1")
+    expect(page.locator("#statement")).to_contain_text("<+>")
+    seen.append(names(page))
+    collection.select_option("cats_only")
+    expect(hits(page)).to_have_count(CATS)
+    seen.append(names(page))
+    hits(page).nth(3).get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(seen[2][3])
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+    assert (names(page), collection.input_value()) == (seen[2], "cats_only")
+    page.go_back()
+    expect(collection).to_have_value("images")
+    expect(hits(page)).to_have_count(DEFAULT_K)
+    assert (names(page), metric.input_value()) == (seen[1], "l1")
+    page.go_back()
+    expect(metric).to_have_value("cosine")
+    assert names(page) == seen[0]
+    page.go_forward()
+    expect(metric).to_have_value("l1")
+    assert names(page) == seen[1]
+    page.go_forward()
+    expect(collection).to_have_value("cats_only")
+    assert names(page) == seen[2]
+
+
+def test_an_address_is_shared(windows: Windows) -> None:
+    page = windows.open()
+    drop(page, "new.png", png())
+    page.wait_for_url("**image=*")
+    page.get_by_label("Metric").select_option("l2")
+    expect(page.locator("#statement")).to_contain_text("<->")
+    seen = names(page)
+    page.reload()
+    assert names(page) == seen
+    expect(page.get_by_label("Metric")).to_have_value("l2")
+    another = windows.open(page.url)
+    assert names(another) == seen
+    expect_query_in_view(another)
+
+
+def test_the_sql_is_copied(windows: Windows, photos: Photos) -> None:
+    page = windows.open(photos.address(), permissions=["clipboard-read", "clipboard-write"])
+    # A change of the fragment is no other question: the page stays where it was led.
+    statement = page.locator("#statement")
+    statement.evaluate("element => { element.kept = true; }")
+    page.get_by_role("link", name="SQL", exact=True).click()
+    expect(statement).to_be_in_viewport()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == statement.text_content()
+    page.wait_for_load_state("networkidle")
+    assert statement.evaluate("element => element.kept") is True
+
+
+def test_near_duplicates(windows: Windows) -> None:
+    page = windows.open()
+    page.get_by_role("link", name="Near-duplicates").click()
+    page.get_by_label("Cut-off").fill("0.0001")
+    page.get_by_label("Cut-off").press("Enter")
+    expect(page.locator(".group")).to_have_count(1)
+    assert sorted(names(page)) == ["00.png", "11.png"]
+    expect(page.locator(".badge")).to_have_count(0)
+    page.get_by_label("Keep").select_option("path")
+    expect(page.locator(".badge")).to_have_count(2)
+    marks = dict(zip(names(page), page.locator(".badge").all_inner_texts(), strict=True))
+    assert marks == {"00.png": "keep", "11.png": "could go"}
+    expect(page.locator(".hint")).to_contain_text("--keep path")
+    page.get_by_label("Keep").select_option("newest")
+    expect(page.locator(".hint")).to_contain_text("--keep newest")
+    marks = dict(zip(names(page), page.locator(".badge").all_inner_texts(), strict=True))
+    assert marks == {"00.png": "could go", "11.png": "keep"}
+    page.go_back()
+    expect(page.get_by_label("Keep")).to_have_value("path")
+    hits(page).first.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("00.png")
