@@ -14,19 +14,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecsearch import encoders, images
 from vecsearch.encoders import Encoder, unusable
-from vecsearch.errors import ImageUnreadable, InvalidInput
+from vecsearch.errors import EncoderError, ImageUnreadable, InvalidInput
 from vecsearch.queries.catalog import Collection
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+_T = TypeVar("_T")
 
 # What a processor's cache holds: ResNet50 takes 47 ms of CPU a picture by 8, 58 by 16, 65 by 32.
 BATCH_SIZE = 8
 # Eight megabytes of ResNet50's.
 REMEMBERED = 1_000
+
+# Decoded, a picture is a hundred times its file: so few at a time, in the whole process.
+DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 OnBatch = Callable[[int, float], None]
 
@@ -82,11 +91,11 @@ class Embedder:
         self._encoder: Encoder | None = None
         self._max_pixels = max_pixels
         self._on_batch = on_batch
-        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._waiting: deque[tuple[NDArray[np.float32], Future[NDArray[np.float32]]]] = deque()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._loading = threading.Lock()
+        self._failure: tuple[float, EncoderError] | None = None
         self._lock = threading.Lock()
 
     def warm(self) -> Encoder:
@@ -96,10 +105,17 @@ class Embedder:
             EncoderError: it cannot be loaded.
 
         """
+        asked = perf_counter()
         with self._loading:
             if self._encoder is None:
-                encoder = self._load()
-                _ = encoder.identity
+                if self._failure is not None and self._failure[0] > asked:
+                    raise self._failure[1]  # it failed while this caller waited
+                try:
+                    encoder = self._load()
+                    _ = encoder.identity
+                except EncoderError as error:
+                    self._failure = (perf_counter(), error)
+                    raise
                 self._encoder = encoder
             return self._encoder
 
@@ -117,12 +133,11 @@ class Embedder:
                 self._remembered.move_to_end(picture.sha256)
                 return known
         name = picture.path or "The picture"
-        with self._decoding:
-            image = images.decode(picture.content, name, max_pixels=self._max_pixels)
-            if isinstance(image, images.Unreadable):
-                raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
-            encoder = self.warm()
-            inputs = encoder.prepare(image.pixels)
+        if self._encoder is None:
+            # What is no picture need not wait for an encoder.
+            self._decode(picture, name, lambda _: None)
+        encoder = self.warm()
+        inputs = self._decode(picture, name, encoder.prepare)
         mine: Future[NDArray[np.float32]] = Future()
         self._waiting.append((inputs, mine))
         self._worker.submit(self._embed_waiting, encoder)
@@ -135,6 +150,14 @@ class Embedder:
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return embedding
+
+    def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
+        """Return what is made of the pixels, which go no further."""
+        with DECODING:
+            image = images.decode(picture.content, name, max_pixels=self._max_pixels)
+            if isinstance(image, images.Unreadable):
+                raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
+            return use(image.pixels)
 
     def _embed_waiting(self, encoder: Encoder) -> None:
         """Embed what waits, as one batch; nothing may be left by the time one's turn comes."""

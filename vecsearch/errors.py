@@ -72,7 +72,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class DatabaseBusy(DatabaseError):
-    """A statement took longer than it may."""
+    """A statement took longer than it may, or no connection came free."""
 
 
 class ExtensionMissing(DatabaseError):

@@ -154,7 +154,7 @@ def drop(page: Page, name: str, content: bytes, *, how: str = "drop") -> None:
 
 
 @dataclass(frozen=True)
-class Photos:
+class Album:
     """What is served: two collections that share the cats, and an empty one."""
 
     folder: Path

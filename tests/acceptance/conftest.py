@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from acceptance.browser import Photos, Windows, browsing, draw, serving
+from acceptance.browser import Album, Windows, browsing, draw, serving
 from playwright.sync_api import Browser
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,12 +99,12 @@ def no_torch(tmp_path: Path, installed: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def photos(
+def album(
     tmp_path_factory: pytest.TempPathFactory,
     environment: dict[str, str],
     small_model: str,
     weights: Path,
-) -> Iterator[Photos]:
+) -> Iterator[Album]:
     folder = tmp_path_factory.mktemp("page")
     draw(folder / "photos")
     settings = {**environment, "VECSEARCH_DATA_DIR": str(folder / "data"), "TZ": "UTC"}
@@ -119,7 +119,7 @@ def photos(
         run("ingest", str(folder / "photos" / kind), "--collection", collection, *encoder)
     run("sql", "--write", "DELETE FROM bare")
     with serving(settings, "--max-upload", "1") as url:
-        yield Photos(folder / "photos", url)
+        yield Album(folder / "photos", url)
     assert not (folder / "data/postgres/postmaster.pid").exists()
 
 
@@ -130,7 +130,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def windows(browser: Browser, photos: Photos) -> Iterator[Windows]:
-    windows = Windows(browser, photos.url)
+def windows(browser: Browser, album: Album) -> Iterator[Windows]:
+    windows = Windows(browser, album.url)
     yield windows
     windows.close()

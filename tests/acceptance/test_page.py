@@ -10,7 +10,7 @@ from acceptance.browser import (
     CATS,
     DEFAULT_K,
     DOGS,
-    Photos,
+    Album,
     Windows,
     distances,
     drop,
@@ -43,9 +43,9 @@ def test_a_new_picture_is_searched_for(windows: Windows, how: str) -> None:
     assert distances(page) == sorted(distances(page))
 
 
-def test_a_stored_picture_is_recognised(windows: Windows, photos: Photos) -> None:
+def test_a_stored_picture_is_recognised(windows: Windows, album: Album) -> None:
     page = windows.open()
-    page.set_input_files("#picture", photos.cat)
+    page.set_input_files("#picture", album.cat)
     page.wait_for_url("**id=*")
     assert "image" not in question(page)
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
@@ -54,27 +54,27 @@ def test_a_stored_picture_is_recognised(windows: Windows, photos: Photos) -> Non
     assert distances(page)[0] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_hit_is_the_next_question(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address())
+def test_a_hit_is_the_next_question(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address())
     third = names(page)[2]
     hits(page).nth(2).get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(third)
-    assert question(page)["id"] != str(photos.cat)
+    assert question(page)["id"] != str(album.cat)
     expect_query_in_view(page)
     assert names(page)[0] == third
 
 
-def test_an_id_and_a_path_are_typed(windows: Windows, photos: Photos) -> None:
+def test_an_id_and_a_path_are_typed(windows: Windows, album: Album) -> None:
     page = windows.open()
     page.get_by_text("More", exact=True).click()
     field = page.get_by_label("An image’s id or path")
-    field.fill(str(photos.cat))
+    field.fill(str(album.cat))
     field.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
     # The id stands in the field, and is another name for the same question.
     by_path, image_id = names(page), field.input_value()
-    assert image_id != str(photos.cat)
-    page.goto(photos.url)
+    assert image_id != str(album.cat)
+    page.goto(album.url)
     page.get_by_text("More", exact=True).click()
     field.fill(image_id)
     field.press("Enter")
@@ -89,8 +89,8 @@ def test_an_id_and_a_path_are_typed(windows: Windows, photos: Photos) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
 
 
-def test_the_cut_off_shows_what_it_leaves_out(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address())
+def test_the_cut_off_shows_what_it_leaves_out(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address())
     slider = page.get_by_label(re.compile("^Cut-off"))
     box = slider.bounding_box()
     assert box is not None
@@ -115,8 +115,8 @@ def test_the_cut_off_shows_what_it_leaves_out(windows: Windows, photos: Photos) 
     expect(slider).to_be_focused()
 
 
-def test_a_metric_and_a_number_of_hits(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address(max_distance="0.5"))
+def test_a_metric_and_a_number_of_hits(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address(max_distance="0.5"))
     by_cosine = distances(page)
     page.get_by_label("Metric").select_option("l2")
     expect(page.locator("#statement")).to_contain_text("<->")
@@ -130,8 +130,8 @@ def test_a_metric_and_a_number_of_hits(windows: Windows, photos: Photos) -> None
     assert question(page)["metric"] == "l2"
 
 
-def test_another_collection(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address(), statuses=[404])
+def test_another_collection(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address(), statuses=[404])
     page.get_by_label("Collection").select_option("cats_only")
     expect(hits(page)).to_have_count(CATS)
     assert question(page)["collection"] == "cats_only"
@@ -142,15 +142,15 @@ def test_another_collection(windows: Windows, photos: Photos) -> None:
     assert question(page)["collection"] == "cats_only"
     expect(hits(page)).to_have_count(CATS)
     # A picture that the other does not hold: it says so, and the way on leads there.
-    page.goto(f"{photos.url}?{urlencode({'id': str(photos.folder / 'dogs/01.png')})}")
+    page.goto(f"{album.url}?{urlencode({'id': str(album.folder / 'dogs/01.png')})}")
     page.get_by_label("Collection").select_option("cats_only")
     expect(page.get_by_role("heading", level=1)).to_contain_text("'cats_only' has no image")
     page.get_by_role("link", name="Back to the images").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Search cats_only by a picture")
 
 
-def test_filters(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address(k="100"))
+def test_filters(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address(k="100"))
     page.get_by_text("Filters", exact=True).click()
     label = page.get_by_label("Label")
     label.focus()
@@ -184,8 +184,8 @@ def test_filters(windows: Windows, photos: Photos) -> None:
     expect(hits(page)).to_have_count(ALL)
 
 
-def test_days_are_typed(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address(k="100"))
+def test_days_are_typed(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address(k="100"))
     page.get_by_text("Filters", exact=True).click()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -207,8 +207,8 @@ def test_days_are_typed(windows: Windows, photos: Photos) -> None:
     expect(page.get_by_label("From day")).to_have_value("2024-12-31")
 
 
-def test_back_and_forward(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address())
+def test_back_and_forward(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address())
     metric, collection = page.get_by_label("Metric"), page.get_by_label("Collection")
     seen = [names(page)]
     metric.select_option("l1")
@@ -252,8 +252,8 @@ def test_an_address_is_shared(windows: Windows) -> None:
     expect_query_in_view(another)
 
 
-def test_the_sql_is_copied(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address(), permissions=["clipboard-read", "clipboard-write"])
+def test_the_sql_is_copied(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address(), permissions=["clipboard-read", "clipboard-write"])
     # A change of the fragment is no other question: the page stays where it was led.
     statement = page.locator("#statement")
     statement.evaluate("element => { element.kept = true; }")

@@ -8,7 +8,7 @@ from acceptance.browser import (
     DEFAULT_K,
     DOGS,
     PHONE,
-    Photos,
+    Album,
     Windows,
     expect_query_in_view,
     hits,
@@ -20,7 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 
-def test_without_javascript(windows: Windows, photos: Photos) -> None:
+def test_without_javascript(windows: Windows, album: Album) -> None:
     page = windows.open(java_script_enabled=False)
     content = {"name": "new.png", "mimeType": "image/png", "buffer": png()}
     page.locator("#picture").set_input_files(content)  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def test_without_javascript(windows: Windows, photos: Photos) -> None:
     page.get_by_role("button", name="Apply").click()
     expect(hits(page)).to_have_count(DOGS)
     page.get_by_text("More", exact=True).click()
-    page.get_by_label("An image’s id or path").fill(str(photos.cat))
+    page.get_by_label("An image’s id or path").fill(str(album.cat))
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
     expect(hits(page)).to_have_count(DOGS)
@@ -40,8 +40,8 @@ def test_without_javascript(windows: Windows, photos: Photos) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Your picture")
 
 
-def test_with_the_keyboard_alone(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address())
+def test_with_the_keyboard_alone(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address())
     second = names(page)[1]
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the images")).to_be_focused()
@@ -58,24 +58,24 @@ def test_with_the_keyboard_alone(windows: Windows, photos: Photos) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390])
-def test_on_a_phone(windows: Windows, photos: Photos, width: int) -> None:
+def test_on_a_phone(windows: Windows, album: Album, width: int) -> None:
     phone = {**PHONE, "viewport": {"width": width, "height": 700}}
-    page = windows.open(photos.address(label="cats", exact="true"), **phone)
+    page = windows.open(album.address(label="cats", exact="true"), **phone)
     expect(hits(page)).to_have_count(CATS)
     assert overflow(page) == 0
     hits(page).last.scroll_into_view_if_needed()
     expect_query_in_view(page)
-    page.goto(f"{photos.url}duplicates?keep=path&max_distance=0.0001")
+    page.goto(f"{album.url}duplicates?keep=path&max_distance=0.0001")
     expect(page.locator(".group")).to_have_count(1)
     assert overflow(page) == 0
-    page.goto(photos.url)
+    page.goto(album.url)
     assert overflow(page) == 0
     hits(page).first.get_by_role("link").tap()
     expect(hits(page)).to_have_count(DEFAULT_K)
 
 
-def test_the_query_stays_in_view(windows: Windows, photos: Photos) -> None:
-    page = windows.open(photos.address(k="100"))
+def test_the_query_stays_in_view(windows: Windows, album: Album) -> None:
+    page = windows.open(album.address(k="100"))
     hits(page).last.scroll_into_view_if_needed()
     expect_query_in_view(page)
 
@@ -83,12 +83,12 @@ def test_the_query_stays_in_view(windows: Windows, photos: Photos) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
 def test_everybody_can_use_it(
-    windows: Windows, photos: Photos, scheme: str, device: dict[str, Any]
+    windows: Windows, album: Album, scheme: str, device: dict[str, Any]
 ) -> None:
     addresses = {
         "/": 200,
-        photos.address(label="cats", exact="true"): 200,
-        photos.address(max_distance="0", exclude_self="true"): 200,
+        album.address(label="cats", exact="true"): 200,
+        album.address(max_distance="0", exclude_self="true"): 200,
         "/?collection=bare": 200,
         "/duplicates?keep=path&max_distance=0.0001": 200,
         "/?id=nothing": 404,

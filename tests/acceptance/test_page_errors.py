@@ -8,7 +8,7 @@ from acceptance.browser import (
     ALL,
     BIRDS,
     DEFAULT_K,
-    Photos,
+    Album,
     Windows,
     drop,
     expect_query_in_view,
@@ -76,7 +76,7 @@ def test_no_collection_until_one_is_made(
     vecsearch: Run,
     data_dir: Path,
     environment: dict[str, str],
-    photos: Photos,
+    album: Album,
     small_model: str,
     weights: Path,
 ) -> None:
@@ -88,7 +88,7 @@ def test_no_collection_until_one_is_made(
         page.get_by_role("link", name="Near-duplicates").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("There are no images yet")
         encoder = ("--model", small_model, "--weights", weights)
-        vecsearch("ingest", photos.folder / "birds", *encoder)
+        vecsearch("ingest", album.folder / "birds", *encoder)
         page.get_by_role("link", name="vecsearch").click()
         expect(hits(page)).to_have_count(BIRDS)
         drop(page, "new.png", png())
@@ -99,8 +99,8 @@ def test_no_collection_until_one_is_made(
     assert not (data_dir / "postgres/postmaster.pid").exists()
 
 
-def test_ctrl_c_may_come_at_once(photos: Photos, environment: dict[str, str]) -> None:
-    settings = {**environment, "VECSEARCH_DATA_DIR": str(photos.folder.with_name("data"))}
+def test_ctrl_c_may_come_at_once(album: Album, environment: dict[str, str]) -> None:
+    settings = {**environment, "VECSEARCH_DATA_DIR": str(album.folder.with_name("data"))}
     with serving(settings):
         pass
 
@@ -109,7 +109,7 @@ def test_the_database_goes_and_comes_back(
     browser: Browser,
     vecsearch: Run,
     environment: dict[str, str],
-    photos: Photos,
+    album: Album,
     small_model: str,
     weights: Path,
     tmp_path: Path,
@@ -119,7 +119,7 @@ def test_the_database_goes_and_comes_back(
         database = stack.enter_context(listening(handle))
         settings = {"VECSEARCH_DATABASE_URL": database}
         encoder = ("--model", small_model, "--weights", weights)
-        vecsearch("ingest", photos.folder / "birds", *encoder, **settings)
+        vecsearch("ingest", album.folder / "birds", *encoder, **settings)
         data_dir = str(tmp_path / "data")
         url = stack.enter_context(
             serving({**environment, **settings, "VECSEARCH_DATA_DIR": data_dir})
@@ -151,16 +151,16 @@ def test_a_token(
     browser: Browser,
     vecsearch: Run,
     environment: dict[str, str],
-    photos: Photos,
+    album: Album,
     data_dir: Path,
 ) -> None:
     refused = vecsearch("serve", "--host", "0.0.0.0", "--port", "0", status=1)  # noqa: S104
     assert "--token" in refused.stderr
-    settings = {**environment, "VECSEARCH_DATA_DIR": str(photos.folder.with_name("data"))}
+    settings = {**environment, "VECSEARCH_DATA_DIR": str(album.folder.with_name("data"))}
     options = ("--host", "0.0.0.0", "--token", "open sesame")  # noqa: S104
     with serving(settings, *options) as url:
         windows = Windows(browser, url.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
-        page = windows.open(photos.address(metric="l2"), statuses=[401])
+        page = windows.open(album.address(metric="l2"), statuses=[401])
         expect(page.get_by_role("heading", level=1)).to_contain_text("Give the token")
         expect(page.locator("img")).to_have_count(0)
         field = page.get_by_label("Token")
@@ -179,7 +179,7 @@ def test_a_token(
         [cookie] = page.context.cookies()
         assert cookie["httpOnly"]
         assert "sesame" not in cookie["value"]
-        page = windows.open(f"{photos.address(k='100')}&token=open+sesame")
+        page = windows.open(f"{album.address(k='100')}&token=open+sesame")
         expect(hits(page)).to_have_count(ALL)
         assert "token" not in page.url
         assert question(page)["k"] == "100"

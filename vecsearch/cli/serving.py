@@ -39,7 +39,7 @@ def serve(
         typer.Option(
             metavar="MB",
             min=1,
-            max=4096,
+            max=512,
             envvar="VECSEARCH_MAX_UPLOAD",
             help="Refuse larger uploads.",
         ),

@@ -41,9 +41,9 @@ class Filters:
             given.append(columns.label == self.label)
         if self.date_from is not None:
             given.append(when >= sa.literal(self.date_from, sa.Date))
-        if self.date_to is not None:
-            # Its last day has 24 hours; the calendar's last day has no next.
-            after = self.date_to + timedelta(days=self.date_to < date.max)
+        # The last day has 24 hours; after the calendar's last there is nothing to leave out.
+        if self.date_to is not None and self.date_to < date.max:
+            after = self.date_to + timedelta(days=1)
             given.append(when < sa.literal(after, sa.Date))
         for column, least, most in (
             (columns.width, self.min_width, self.max_width),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import IO, Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Form, Header, Response
+from fastapi import APIRouter, Depends, Form, Header, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -168,19 +168,25 @@ def thumbnail(
     return Response(content, media_type=thumbnails.MEDIA_TYPE, headers=headers)
 
 
+def _opened(
+    site: Served,
+    collection: CollectionName,
+    id: UUID,  # noqa: A002 - the field's name
+) -> Iterator[tuple[StoredImage, IO[bytes]]]:
+    """Open an image's file; it is closed when the answer has gone, or nobody waits for it."""
+    stored = _find_image(site, collection, id)
+    with open_original(stored) as original:
+        yield stored, original
+
+
 @router.get(
     "/collections/{collection}/images/{id}/file",
     response_class=StreamingResponse,
     responses=_problems(404) | {200: {"content": {"image/*": {}}}},
 )
-def file(
-    site: Served,
-    collection: CollectionName,
-    id: UUID,  # noqa: A002 - the field's name
-) -> StreamingResponse:
+def file(opened: Annotated[tuple[StoredImage, IO[bytes]], Depends(_opened)]) -> StreamingResponse:
     """Return an image's file, if it still is what was ingested."""
-    stored = _find_image(site, collection, id)
-    original = open_original(stored)
+    stored, original = opened
     size = os.fstat(original.fileno()).st_size
     return StreamingResponse(
         _chunks(original),
@@ -206,6 +212,5 @@ def _find_image(site: Site, collection: str, image_id: UUID) -> StoredImage:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+    while chunk := file.read(CHUNK):
+        yield chunk

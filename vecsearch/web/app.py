@@ -1,5 +1,6 @@
 """The application, put together; and every error, made an answer."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -46,6 +47,7 @@ STATUSES: dict[type[VecsearchError], int] = {
     VecsearchError: 500,
 }
 UPLOADS_BYTES = 2**30
+_log = logging.getLogger(__name__)
 # Of what a caller named, to be said back.
 LONGEST_NAME = 100
 MOST_FAULTS = 10
@@ -101,7 +103,10 @@ def _answer(
 
 def _on_our_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VecsearchError)  # noqa: S101 - for the type checker
-    return _answer(request, status_of(error), str(error))
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+    return _answer(request, status, str(error))
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:

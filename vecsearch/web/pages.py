@@ -12,6 +12,7 @@ from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch import search, thumbnails
+from vecsearch.embedder import Picture
 from vecsearch.errors import ImageNotFound
 from vecsearch.queries import catalog, gallery
 from vecsearch.queries.gallery import StoredImage
@@ -63,7 +64,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "max_bytes": site.options.max_bytes,
     }
     if question.id is None and question.image is None:
-        return render(request, "browse.html.jinja", **shared, **_browse(site, question))
+        return render(request, "browse.html.jinja", **shared, **_browse(site, question, collection))
     asked = _asked(site, question, collection)
     answer = site.ask(asked.target, collection, question)
     # The slider's range is that of the hits as they would be without it.
@@ -94,12 +95,16 @@ def upload(
     """Keep a picture, and go to the address of what is near it."""
     collection = site.choose(question.collection)
     site.require_label(collection, question.label)
-    picture = site.uploads.keep(b"" if isinstance(image, str) else image.file.read())
+    picture = Picture(b"" if isinstance(image, str) else image.file.read())
     with site.library.reading(collection) as (connection, stored):
         known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
+    if known is None:
+        site.uploads.keep(picture.content)
     asked_by = {"image": picture.sha256} if known is None else {"id": known}
+    # A cut-off belongs to the picture that it was chosen for.
+    others = "id image after max_distance min_similarity".split()
     address = Address(question, collection)
-    return RedirectResponse(address(**{"id": None, "image": None, "after": None} | asked_by), 303)
+    return RedirectResponse(address(**dict.fromkeys(others) | asked_by), 303)
 
 
 @router.get("/uploads/{name}")
@@ -157,8 +162,8 @@ def enter(
     return admitted(request, token, address)
 
 
-def _browse(site: Site, question: PageQuestion) -> dict[str, Any]:
-    with site.library.reading(site.choose(question.collection)) as (connection, stored):
+def _browse(site: Site, question: PageQuestion, collection: str) -> dict[str, Any]:
+    with site.library.reading(collection) as (connection, stored):
         found = gallery.browse(
             connection, stored.table, question.filters(), question.after, BROWSED + 1
         )
@@ -205,6 +210,7 @@ def _named(connection: sa.Connection, table: sa.Table, name: str) -> UUID:
     except ValueError:
         if not name.startswith("/"):
             raise ImageNotFound(
-                f"{name!r} is neither an id nor a whole path. Every image here shows both."
+                f"{name!r} is neither an id nor a whole path. "
+                "Click an image: its id is in the address."
             ) from None
     return search.named_id(connection, table, name)

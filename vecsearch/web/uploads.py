@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from vecsearch import images, thumbnails
-from vecsearch.embedder import Picture
+from vecsearch.embedder import DECODING, Picture
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 
 _THUMBNAIL = ".thumbnail"
@@ -28,40 +28,34 @@ class Uploads:
         self._folder = folder
         self._capacity = capacity
         self._max_pixels = max_pixels
-        # Decoded, a picture is a hundred times what was sent.
-        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self._forgetting = threading.Lock()
+        self._writing = threading.Lock()
 
     def keep(self, content: bytes) -> Picture:
         """Keep a picture's bytes.
 
         Raises:
             ImageUnreadable: they are none.
-        VecsearchError: they cannot be written.
+            VecsearchError: they cannot be written.
 
         """
         if not content:
             raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
-        with self._decoding:
-            image = images.decode(content, "The picture", max_pixels=self._max_pixels)
-            if isinstance(image, images.Unreadable):
-                raise ImageUnreadable(
-                    f"This cannot be searched for. {image.reason} Choose another picture."
-                )
-            small = thumbnails.make(image.pixels)
-        name = image.facts.sha256
+        small = self._thumbnail(content)
+        picture = Picture(content)
+        name = picture.sha256
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            self._write(name + _THUMBNAIL, small)
-            self._write(name, content)
-            self._forget_oldest(but=name)
+            with self._writing:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.chmod(0o700)
+                self._write(name + _THUMBNAIL, small)
+                self._write(name, content)
+                self._forget_oldest(but=name)
         except OSError as error:
             raise VecsearchError(
                 f"The picture cannot be kept in {self._folder}: {error.strerror}. "
                 "Free some space there, or let the server write there."
             ) from error
-        return Picture(content)
+        return picture
 
     def find(self, name: str) -> Picture:
         """Return a picture that was kept.
@@ -75,6 +69,15 @@ class Uploads:
     def thumbnail(self, name: str) -> bytes:
         """Return a kept picture's thumbnail; see `find`."""
         return self._read(name, _THUMBNAIL)
+
+    def _thumbnail(self, content: bytes) -> bytes:
+        with DECODING:
+            image = images.decode(content, "The picture", max_pixels=self._max_pixels)
+            if isinstance(image, images.Unreadable):
+                raise ImageUnreadable(
+                    f"This cannot be searched for. {image.reason} Choose another picture."
+                )
+            return thumbnails.make(image.pixels)
 
     def _read(self, name: str, suffix: str = "") -> bytes:
         file = self._folder / f"{name}{suffix}"
@@ -98,15 +101,14 @@ class Uploads:
                 raise
 
     def _forget_oldest(self, but: str) -> None:
-        with self._forgetting:
-            kept = self._listing()
-            excess = sum(size for files in kept.values() for _, size, _ in files) - self._capacity
-            del kept[but]
-            # A picture is as old as its last use, and its thumbnail goes with it.
-            for files in sorted(kept.values(), key=lambda files: max(files)[0]):
-                for _, size, file in files if excess > 0 else []:
-                    file.unlink(missing_ok=True)
-                    excess -= size
+        kept = self._listing()
+        excess = sum(size for files in kept.values() for _, size, _ in files) - self._capacity
+        kept.pop(but, None)  # another server of the same folder may have been faster
+        # A picture is as old as its last use, and its thumbnail goes with it.
+        for files in sorted(kept.values(), key=lambda files: max(files)[0]):
+            for _, size, file in files if excess > 0 else []:
+                file.unlink(missing_ok=True)
+                excess -= size
 
     def _listing(self) -> dict[str, list[tuple[float, int, Path]]]:
         """Return when each file was last used, and its bytes, by the picture's name."""

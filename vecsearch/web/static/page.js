@@ -92,9 +92,14 @@ async function show(address, { push }) {
   const next = new DOMParser().parseFromString(page, "text/html");
   const focused = document.activeElement && document.activeElement.id;
   const open = new Set([...document.querySelectorAll("main details[open][id]")].map((d) => d.id));
+  const [main, top] = [next.querySelector("main"), next.querySelector(".top")];
+  if (!main || !top) {
+    location.assign(address); // not our page: a proxy's error, say
+    return;
+  }
   document.title = next.title;
-  document.querySelector("main").replaceWith(next.querySelector("main"));
-  document.querySelector(".top").replaceWith(next.querySelector(".top"));
+  document.querySelector("main").replaceWith(main);
+  document.querySelector(".top").replaceWith(top);
   for (const id of open) element(id)?.setAttribute("open", "");
   if (push) history.pushState(null, "", address);
   shown = withoutFragment(location);
@@ -122,7 +127,7 @@ function addressOf(form) {
 function ask(form, changed) {
   const address = new URL(addressOf(form), location);
   // Another metric has other distances, and a picture named by its id is another picture.
-  if (changed === "metric" || changed === "collection") address.searchParams.delete("max_distance");
+  if (["metric", "collection", "id"].includes(changed)) address.searchParams.delete("max_distance");
   if (changed === "id") address.searchParams.delete("image");
   if (changed === "collection") address.searchParams.delete("label");
   show(address, { push: address.href !== withoutFragment(location) });
@@ -177,7 +182,8 @@ document.addEventListener("input", (event) => {
 document.addEventListener("focusin", async (event) => {
   const list = element("labels");
   if (event.target.id !== "label" || list.childElementCount) return;
-  const labels = await (await fetch(event.target.dataset.labels)).json();
+  const answer = await fetch(event.target.dataset.labels);
+  const labels = answer.ok ? await answer.json() : [];
   list.replaceChildren(...labels.map(({ label, images }) => new Option(`${images} images`, label)));
 });
 
