@@ -73,7 +73,9 @@ def serving(environment: dict[str, str], *options: str) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
-    assert (process.returncode, said) == (0, "Stopped.\n")
+    assert process.returncode == 0, said
+    assert said.endswith("Stopped.\n")
+    assert "Traceback" not in said
 
 
 @dataclass

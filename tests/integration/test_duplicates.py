@@ -79,6 +79,13 @@ def test_within_a_cut_off_of_ones_own_groups_are_what_all_pairs_within_it_join(
         assert image.distance == pytest.approx(expected_distance, abs=1e-5)
 
 
+@pytest.mark.parametrize(("max_distance", "same_as"), [(1e308, 2.0), (1e-320, 0.0), (3.0, 2.0)])
+def test_a_cut_off_may_be_any_number(library: Library, max_distance: float, same_as: float) -> None:
+    planted(library)
+    found = library.duplicates(max_distance=max_distance)
+    assert groups(found) == groups(library.duplicates(max_distance=same_as))
+
+
 def test_hundreds_of_copies_are_one_group_whatever_their_bytes(library: Library) -> None:
     vectors = clustered(700, 64, seed=4)
     vectors[200:] = vectors[200]

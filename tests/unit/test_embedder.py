@@ -1,12 +1,16 @@
 """Query pictures become embeddings: in batches, once each, and whatever fails is said to all."""
 
 import io
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import PIL.Image
 import pytest
 from support import PixelEncoder, picture
 
@@ -97,6 +101,47 @@ def test_a_fault_is_delivered_to_all_who_wait_and_to_nobody_later() -> None:
     assert [str(answer) for answer in answers] == ["no memory"] * 5
     encoder.fault = None
     np.testing.assert_array_equal(mine.embed(png(1)), expected(1))
+
+
+def test_who_waits_holds_no_decoded_picture() -> None:
+    seen: list[weakref.ref[PIL.Image.Image]] = []
+    counts: list[int] = []
+
+    class Noting(Gated):
+        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.float32]":
+            seen.append(weakref.ref(pixels))
+            counts.append(sum(picture() is not None for picture in seen))
+            return super().prepare(pixels)
+
+    encoder = Noting()
+    mine = Embedder(lambda: encoder, max_pixels=PIXELS)
+    asked_while_busy(encoder, 20, lambda number: mine.embed(png(number)))
+    assert len(counts) == 21
+    assert max(counts) <= (os.cpu_count() or 1)
+
+
+def test_who_waits_for_an_encoder_that_fails_does_not_try_it_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads: list[int] = []
+    asked = threading.Semaphore(0)
+
+    def clock() -> float:
+        asked.release()
+        return perf_counter()
+
+    def load() -> PixelEncoder:
+        loads.append(1)
+        for _ in range(5):
+            assert asked.acquire(timeout=60)
+        raise WeightsUnavailable("gone")
+
+    monkeypatch.setattr(embedder, "perf_counter", clock)
+    mine = Embedder(load, max_pixels=PIXELS)
+    with ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(mine.warm) for _ in range(5)]
+        assert [str(answer.exception()) for answer in answers] == ["gone"] * 5
+    assert len(loads) == 1
 
 
 @pytest.mark.parametrize("where", ["short", "on_batch"])

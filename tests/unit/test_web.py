@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -239,6 +240,19 @@ def test_of_too_many_uploads_the_longest_unused_go(tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= full
     # A picture goes with its thumbnail.
     assert len(list(folder.iterdir())) == 6
+
+
+def test_many_uploads_at_once_into_a_small_folder_are_each_kept_or_forgotten(
+    tmp_path: Path,
+) -> None:
+    contents = [png(tmp_path / "files", seed) for seed in range(12)]
+    # Two servers, one folder.
+    rooms = [Uploads(tmp_path / "uploads", 1_000, 10**6) for _ in range(2)]
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(
+            pool.map(lambda number: rooms[number % 2].keep(contents[number % 12]), range(48))
+        )
+    assert [picture.content for picture in kept] == [contents[number % 12] for number in range(48)]
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ def serve(
         address = serving.address_of(listening)
         try:
             say(f"Serving {address} until Ctrl-C.")
-            if collection in library.collection_names():
+            names = library.collection_names()
+            if collection in names:
                 serving.warm(library, collection, say)
+            elif names:
+                say(f"There is no collection {collection!r}; the page begins with {names[0]!r}.")
             if open_:
                 typer.launch(address)
             serving.run(page, listening)

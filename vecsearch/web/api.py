@@ -75,7 +75,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 @router.get("/health", responses=_problems())
 def health(site: Served) -> Health:
-    """Tell whether the database answers and its tables fit this version."""
+    """Tell whether the database answers, and its tables, if there are any, fit this version."""
     site.library.check()
     return Health("ok", __version__)
 

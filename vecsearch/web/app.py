@@ -96,7 +96,8 @@ def _answer(
     headers = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if request.scope["path"].startswith(("/api/", "/openapi.json")):
+    is_api = request.scope["path"].startswith(("/api/", "/openapi.json"))
+    if is_api and "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"detail": sentence}, status, headers)
     return views.error_page(request, status, sentence, headers)
 

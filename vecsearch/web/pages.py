@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch import search, thumbnails
 from vecsearch.embedder import Picture
-from vecsearch.errors import ImageNotFound
+from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.queries import catalog, gallery
 from vecsearch.queries.gallery import StoredImage
 from vecsearch.queries.nearest import DISTANCES
@@ -63,6 +63,17 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "address": Address(question, collection),
         "max_bytes": site.options.max_bytes,
     }
+    try:
+        site.require_label(collection, question.label)
+    except InvalidInput as error:
+        # The form stays, for what was mistyped to be mended there.
+        refused: dict[str, Any] = {
+            "asked": None,
+            "metric": question.metric,
+            "cut_off": None,
+            "sentence": error,
+        }
+        return render(request, "refused.html.jinja", code=400, **shared, **refused)
     if question.id is None and question.image is None:
         return render(request, "browse.html.jinja", **shared, **_browse(site, question, collection))
     asked = _asked(site, question, collection)
@@ -168,8 +179,6 @@ def _browse(site: Site, question: PageQuestion, collection: str) -> dict[str, An
             connection, stored.table, question.filters(), question.after, BROWSED + 1
         )
         metric = question.metric or stored.default_metric
-    if not found:
-        site.require_label(stored.name, question.label)
     return {
         "asked": None,
         "metric": metric,

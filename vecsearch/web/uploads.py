@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from vecsearch.embedder import DECODING, Picture
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 
 _THUMBNAIL = ".thumbnail"
+# Another server may be writing it, unless it is older than this.
+_PARTIAL, _PARTIAL_S = "partial-", 3600.0
 
 
 class Uploads:
@@ -91,7 +94,9 @@ class Uploads:
         raise ImageNotFound("The picture of this address is not kept any more. Choose it again.")
 
     def _write(self, name: str, content: bytes) -> None:
-        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as partial:
+        with tempfile.NamedTemporaryFile(
+            dir=self._folder, prefix=_PARTIAL, delete=False
+        ) as partial:
             try:
                 partial.write(content)
                 partial.flush()
@@ -118,6 +123,8 @@ class Uploads:
                 info = file.stat()
             except FileNotFoundError:
                 continue  # another server of the same folder was faster
+            if file.name.startswith(_PARTIAL) and info.st_mtime > time.time() - _PARTIAL_S:
+                continue
             name = file.name.removesuffix(_THUMBNAIL)
             found[name].append((info.st_mtime, info.st_size, file))
         return found
