@@ -216,7 +216,7 @@ def _embed(stored: Any, picture: str, device: str) -> float:
 def _serving(arguments: argparse.Namespace) -> Iterator[int]:
     """Run `vecsearch serve` and yield its port once it answers."""
     command = _command("serve", "--port", str(arguments.port), data_dir=arguments.data_dir)
-    server = subprocess.Popen([*command, "--collection", arguments.collection])  # noqa: S603
+    server = subprocess.Popen([*command, "--collection", arguments.collection])
     try:
         deadline = perf_counter() + START_SECONDS
         while True:
@@ -236,7 +236,7 @@ def _serving(arguments: argparse.Namespace) -> Iterator[int]:
 
 
 def _vecsearch(*arguments: Any, data_dir: Path) -> None:
-    subprocess.run(_command(*map(str, arguments), data_dir=data_dir), check=True)  # noqa: S603
+    subprocess.run(_command(*map(str, arguments), data_dir=data_dir), check=True)
 
 
 def _command(*arguments: str, data_dir: Path) -> list[str]:

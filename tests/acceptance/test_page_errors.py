@@ -154,12 +154,12 @@ def test_a_token(
     album: Album,
     data_dir: Path,
 ) -> None:
-    refused = vecsearch("serve", "--host", "0.0.0.0", "--port", "0", status=1)  # noqa: S104
+    refused = vecsearch("serve", "--host", "0.0.0.0", "--port", "0", status=1)
     assert "--token" in refused.stderr
     settings = {**environment, "VECSEARCH_DATA_DIR": str(album.folder.with_name("data"))}
-    options = ("--host", "0.0.0.0", "--token", "open sesame")  # noqa: S104
+    options = ("--host", "0.0.0.0", "--token", "open sesame")
     with serving(settings, *options) as url:
-        windows = Windows(browser, url.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
+        windows = Windows(browser, url.replace("0.0.0.0", "127.0.0.1"))
         page = windows.open(album.address(metric="l2"), statuses=[401])
         expect(page.get_by_role("heading", level=1)).to_contain_text("Give the token")
         expect(page.locator("img")).to_have_count(0)

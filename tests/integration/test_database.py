@@ -86,16 +86,16 @@ def can_connect(url: sa.URL) -> bool:
 
 
 def test_a_wrong_password_is_told_and_not_shown(scram_url: sa.URL) -> None:
-    right = scram_url.set(password="s3cret")  # noqa: S106 - of this test
+    right = scram_url.set(password="s3cret")
     status(right.render_as_string(hide_password=False))
-    wrong = scram_url.set(password="wr0ng")  # noqa: S106 - of this test
+    wrong = scram_url.set(password="wr0ng")
     message = unavailable(wrong.render_as_string(hide_password=False))
     assert "password authentication failed" in message
     assert "wr0ng" not in message
 
 
 def test_a_status_does_not_show_the_password(scram_url: sa.URL) -> None:
-    url = scram_url.set(password="s3cret")  # noqa: S106 - of this test
+    url = scram_url.set(password="s3cret")
     assert "s3cret" not in repr(status(url.render_as_string(hide_password=False)))
 
 
