@@ -20,7 +20,7 @@ from acceptance.browser import (
     png,
     question,
 )
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 
 @pytest.mark.parametrize("how", ["choose", "drop", "paste"])
@@ -28,8 +28,8 @@ def test_a_new_picture_is_searched_for(windows: Windows, how: str) -> None:
     page = windows.open()
     expect(hits(page)).to_have_count(ALL)
     if how == "choose":
-        content = {"name": "new.png", "mimeType": "image/png", "buffer": png()}
-        page.set_input_files("#picture", content)  # type: ignore[arg-type]
+        content = FilePayload(name="new.png", mimeType="image/png", buffer=png())
+        page.set_input_files("#picture", content)
     else:
         if how == "drop":
             drop(page, "new.png", png(), how="dragover")

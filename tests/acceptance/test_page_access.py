@@ -17,13 +17,13 @@ from acceptance.browser import (
     question,
 )
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 
 def test_without_javascript(windows: Windows, album: Album) -> None:
     page = windows.open(java_script_enabled=False)
-    content = {"name": "new.png", "mimeType": "image/png", "buffer": png()}
-    page.locator("#picture").set_input_files(content)  # type: ignore[arg-type]
+    content = FilePayload(name="new.png", mimeType="image/png", buffer=png())
+    page.locator("#picture").set_input_files(content)
     page.get_by_role("button", name="Search").click()
     expect(hits(page)).to_have_count(DEFAULT_K)
     assert "image" in question(page)

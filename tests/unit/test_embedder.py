@@ -65,7 +65,7 @@ def asked_while_busy(
         waiting.release()
         return inputs
 
-    encoder.prepare = prepared  # type: ignore[method-assign]
+    encoder.prepare = prepared  # type: ignore[method-assign]  # to know who waits
     with ThreadPoolExecutor(count + 1) as pool:
         first = pool.submit(ask, 0)
         assert encoder.begun.wait(60)

@@ -23,6 +23,7 @@ from vecsearch.errors import (
     ImageUnreadable,
     InvalidInput,
     SchemaError,
+    SchemaMissing,
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
@@ -44,6 +45,7 @@ STATUSES: dict[type[VecsearchError], int] = {
     DatabaseUnavailable: 503,
     ExtensionMissing: 503,
     SchemaError: 503,
+    SchemaMissing: 404,
     VecsearchError: 500,
 }
 UPLOADS_BYTES = 2**30

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
-from vecsearch.errors import CollectionNotFound, InvalidInput
+from vecsearch.errors import InvalidInput
 from vecsearch.queries import gallery
 from vecsearch.search import Answer
 from vecsearch.web.metrics import Metrics
@@ -46,22 +46,12 @@ class Site:
     metrics: Metrics
 
     def choose(self, name: str | None) -> str:
-        """Return the collection that is meant.
-
-        Raises:
-            CollectionNotFound: there is none of this name, or none at all.
-
-        """
+        """Return the name of the collection that is meant; whether there is one, reading tells."""
+        if name is not None:
+            return name
         names = self.library.collection_names()
-        if name is None:
-            default = self.options.collection
-            name = default if default in names or not names else names[0]
-        if name not in names:
-            others = f"There are: {', '.join(names)}." if names else "There are none yet."
-            raise CollectionNotFound(
-                f"There is no collection {name!r}. {others} Make one with: vecsearch ingest FOLDER"
-            )
-        return name
+        default = self.options.collection
+        return default if default in names or not names else names[0]
 
     def ask(self, target: "bytes | UUID", collection: str, question: Question) -> Answer:
         """Search a collection by a picture's bytes, or by a stored image.
