@@ -24,6 +24,7 @@ from vecsearch.queries import catalog, writes
 from vecsearch.queries.nearest import Hit
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
 
@@ -93,29 +94,45 @@ def hit(rank: int, path: Path, **fields: Any) -> Hit:
     return Hit(rank=rank, path=str(path), **plain | fields)
 
 
+def normalised(batch: "NDArray[np.uint8]", encoder: Encoder | None = None) -> "torch.Tensor":
+    """Return prepared pictures as torchvision normalises them, shape (n, 3, height, width).
+
+    Args:
+        batch: shape (n, height, width, 3).
+        encoder: whose mean and deviation count; None is ImageNet's.
+
+    """
+    import torch
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    stored = encoder.identity.preprocessing if encoder else imagenet
+    return torch.stack([normalize(to_tensor(one), stored["mean"], stored["std"]) for one in batch])
+
+
 class PixelEncoder:
     """An encoder whose embedding is the picture, four by four pixels of it; it keeps a tally."""
 
     dimensions = 48
     layer_shape: tuple[int, ...] = (3, 4, 4)
+    concurrency = 1
     identity = Identity("pixels", "pooled", "0" * 64, {"size": 4})
     weights = Weights(None, None)
 
     def __init__(self) -> None:
         self.embedded: list[bytes] = []
 
-    def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.float32]":
-        small = pixels.resize((4, 4), PIL.Image.Resampling.NEAREST)
-        return np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
+    def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
+        return np.array(pixels.resize((4, 4), PIL.Image.Resampling.NEAREST))
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         self.embedded += [inputs.tobytes() for inputs in batch]
-        return batch.reshape(len(batch), -1)
+        return batch.reshape(len(batch), -1).astype(np.float32)
 
     def expected(self, file: Path) -> "NDArray[np.float32]":
         """Return the embedding that the row of this file must have."""
         with PIL.Image.open(file) as picture:
-            return self.prepare(picture.convert("RGB")).reshape(-1)
+            return self.prepare(picture.convert("RGB")).reshape(-1).astype(np.float32)
 
 
 def ingest(

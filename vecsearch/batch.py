@@ -29,7 +29,7 @@ class Decoded:
 
     facts: Facts
     thumbnail: Thumbnail
-    inputs: "NDArray[np.float32]"
+    inputs: "NDArray[np.uint8]"
 
 
 @dataclass

@@ -91,7 +91,7 @@ class Embedder:
         self._encoder: Encoder | None = None
         self._max_pixels = max_pixels
         self._on_batch = on_batch
-        self._waiting: deque[tuple[NDArray[np.float32], Future[NDArray[np.float32]]]] = deque()
+        self._waiting: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._loading = threading.Lock()

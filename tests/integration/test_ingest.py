@@ -226,7 +226,7 @@ class FailingEncoder(PixelEncoder):
         self.limit = limit
         self.error = error
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         if len(self.embedded) >= self.limit:
             raise self.error
         return super().embed(batch)
@@ -260,7 +260,7 @@ def test_a_server_that_goes_away_in_the_middle_is_one_sentence_and_keeps_what_is
     library: Library, server_url: str, photos: Path
 ) -> None:
     class Terminator(PixelEncoder):
-        def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
             if len(self.embedded) == 6:
                 with psycopg.connect(server_url) as connection:
                     connection.execute(

@@ -52,7 +52,7 @@ class MeetingEncoder(PixelEncoder):
         super().__init__()
         self.barrier: Barrier | None = barrier
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         if self.barrier is not None:
             self.barrier.wait(60)
             self.barrier = None

@@ -237,7 +237,7 @@ class Spoilt(PixelEncoder):
         super().__init__()
         self.spoil = spoil
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         embeddings = super().embed(batch)
         self.spoil(embeddings[0])
         return embeddings

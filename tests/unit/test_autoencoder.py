@@ -50,7 +50,7 @@ def test_a_file_of_the_first_version_still_gives_its_embeddings(tmp_path: Path) 
     encoder = encoders.load(str(file), None, device="cpu")
     inputs = encoder.prepare(picture(1))[None]
     with torch.inference_mode():
-        values = torch.from_numpy(inputs)
+        values = torch.from_numpy(inputs).permute(0, 3, 1, 2) / 255
         for layer in model.encoder:
             values = values.relu() if isinstance(layer, torch.nn.ReLU) else layer(values)
     np.testing.assert_array_equal(encoder.embed(inputs), values.numpy())
@@ -65,9 +65,8 @@ def test_a_file_loads_as_an_encoder_of_its_latent_dimensions(tmp_path: Path, lat
     assert (encoder.identity.model, encoder.identity.layer) == ("autoencoder", "latent")
     assert encoder.weights == encoders.Weights(str(file), encoders.file_sha256(file))
     inputs = np.stack([encoder.prepare(picture(seed)) for seed in range(3)])
-    assert inputs.shape == (3, 3, 64, 64)
-    assert inputs.dtype == np.float32
-    assert 0 <= inputs.min() <= inputs.max() <= 1
+    assert inputs.shape == (3, 64, 64, 3)
+    assert inputs.dtype == np.uint8
     together = encoder.embed(inputs)
     assert together.shape == (3, encoder.dimensions) == (3, latent)
     alone = np.concatenate([encoder.embed(one[None]) for one in inputs])
@@ -81,7 +80,7 @@ def test_channels_stay_in_their_order() -> None:
         torch.device("cpu"),
     )
     prepared = encoder.prepare(PIL.Image.new("RGB", (9, 5), (255, 51, 0)))
-    np.testing.assert_allclose(prepared[:, 10, 20], [1.0, 0.2, 0.0], rtol=1e-6)
+    np.testing.assert_array_equal(prepared[10, 20], [255, 51, 0])
 
 
 def test_weights_of_a_timm_model_are_no_model_file(weights: Path) -> None:

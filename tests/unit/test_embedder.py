@@ -31,7 +31,7 @@ def png(seed: int) -> Picture:
 
 
 def expected(seed: int) -> "NDArray[np.float32]":
-    return PixelEncoder().prepare(picture(seed)).reshape(-1)
+    return PixelEncoder().prepare(picture(seed)).reshape(-1).astype(np.float32)
 
 
 class Gated(PixelEncoder):
@@ -44,7 +44,7 @@ class Gated(PixelEncoder):
         self.sizes: list[int] = []
         self.fault = fault
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         self.begun.set()
         assert self.gate.wait(60)
         self.sizes.append(len(batch))
@@ -60,7 +60,7 @@ def asked_while_busy(
     waiting = threading.Semaphore(0)
     prepare = encoder.prepare
 
-    def prepared(pixels: object) -> "NDArray[np.float32]":
+    def prepared(pixels: object) -> "NDArray[np.uint8]":
         inputs = prepare(pixels)  # type: ignore[arg-type]  # a picture
         waiting.release()
         return inputs
@@ -108,7 +108,7 @@ def test_who_waits_holds_no_decoded_picture() -> None:
     counts: list[int] = []
 
     class Noting(Gated):
-        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.float32]":
+        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
             seen.append(weakref.ref(pixels))
             counts.append(sum(picture() is not None for picture in seen))
             return super().prepare(pixels)
@@ -147,7 +147,7 @@ def test_who_waits_for_an_encoder_that_fails_does_not_try_it_anew(
 @pytest.mark.parametrize("where", ["short", "on_batch"])
 def test_a_fault_beside_the_encoder_leaves_nobody_waiting(where: str) -> None:
     class Short(PixelEncoder):
-        def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
             return super().embed(batch)[:0] if where == "short" else super().embed(batch)
 
     def told(_size: int, _seconds: float) -> None:
@@ -205,7 +205,7 @@ def test_what_cannot_be_searched_for_is_refused_without_the_encoder() -> None:
 
 def test_an_embedding_that_cannot_be_compared_is_refused_and_not_remembered() -> None:
     class Zero(PixelEncoder):
-        def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
             return super().embed(batch) * 0
 
     encoder = Zero()

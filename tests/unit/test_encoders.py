@@ -17,9 +17,7 @@ import safetensors.torch
 import timm
 import torch
 from numpy.typing import NDArray
-from support import PixelEncoder, picture, save_weights
-from timm.data.config import resolve_model_data_config
-from timm.data.transforms_factory import create_transform
+from support import PixelEncoder, normalised, picture, save_weights
 
 from vecsearch import encoders
 from vecsearch.encoders import Encoder, Identity, LazyEncoder, Weights
@@ -39,7 +37,7 @@ def encoder(small_model: str, weights: Path) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def inputs(encoder: Encoder) -> NDArray[np.float32]:
+def inputs(encoder: Encoder) -> NDArray[np.uint8]:
     return np.stack([encoder.prepare(picture(seed, (200, 170))) for seed in range(4)])
 
 
@@ -57,7 +55,7 @@ def test_an_encoder_says_what_it_is(encoder: Encoder, small_model: str, weights:
 @pytest.mark.parametrize("wrapped", [False, True], ids=["state dict", "training checkpoint"])
 def test_the_same_tensors_in_another_file_are_the_same_encoder(
     encoder: Encoder,
-    inputs: NDArray[np.float32],
+    inputs: NDArray[np.uint8],
     weights: Path,
     small_model: str,
     tmp_path: Path,
@@ -108,27 +106,15 @@ def test_the_classifier_is_no_part_of_the_encoder(
     assert other.identity == encoder.identity
 
 
-@pytest.mark.parametrize("size", [(64, 48), (500, 300), (160, 160), (3, 900)])
-def test_a_picture_is_prepared_as_timm_prepares_it(
-    encoder: Encoder, small_model: str, size: tuple[int, int]
-) -> None:
-    model = timm.create_model(small_model, pretrained=False)
-    config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
-    transform = create_transform(**config, is_training=False)
-    prepared = encoder.prepare(picture(5, size))
-    assert prepared.dtype == np.float32
-    np.testing.assert_array_equal(prepared, transform(picture(5, size)).numpy())
-
-
 def test_the_embedding_is_timm_s_own_pooled_feature(
-    encoder: Encoder, inputs: NDArray[np.float32], weights: Path, small_model: str
+    encoder: Encoder, inputs: NDArray[np.uint8], weights: Path, small_model: str
 ) -> None:
     model: Any = timm.create_model(small_model, pretrained=False)
     model.load_state_dict(tensors(weights))
     model.eval()
     with torch.inference_mode():
         features = model.forward_head(
-            model.forward_features(torch.from_numpy(inputs)), pre_logits=True
+            model.forward_features(normalised(inputs, encoder)), pre_logits=True
         )
     embedded = encoder.embed(inputs)
     assert embedded.dtype == np.float32
@@ -137,7 +123,7 @@ def test_the_embedding_is_timm_s_own_pooled_feature(
 
 
 def test_one_by_one_pictures_embed_as_they_do_in_a_batch(
-    encoder: Encoder, inputs: NDArray[np.float32]
+    encoder: Encoder, inputs: NDArray[np.uint8]
 ) -> None:
     together = encoder.embed(inputs)
     alone = np.concatenate([encoder.embed(one[None]) for one in inputs])

@@ -126,7 +126,7 @@ class TestTheLayerOfACollection:
     @pytest.mark.parametrize("model", [None, "test_resnet.layer2", "test_resnet.r160_in1k.layer2"])
     def test_named_or_not_its_own_layer_is_loaded(self, layer2: Encoder, model: str | None) -> None:
         again = self.of_collection(layer2, model)
-        inputs = np.random.default_rng(0).normal(size=(2, 3, 160, 160)).astype(np.float32)
+        inputs = np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), np.uint8)
         assert again.identity == layer2.identity
         assert again.layer_shape == layer2.layer_shape
         np.testing.assert_array_equal(again.embed(inputs), layer2.embed(inputs))

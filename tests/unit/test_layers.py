@@ -12,7 +12,7 @@ import safetensors.torch
 import timm
 import torch
 from numpy.typing import NDArray
-from support import PixelEncoder, save_weights
+from support import PixelEncoder, normalised, save_weights
 from timm.models.vgg import VGG
 from torch import nn
 from torch.nn.functional import conv2d, relu
@@ -34,15 +34,15 @@ def seeded(model: str, **options: Any) -> Any:
     return timm.create_model(model, pretrained=False, **options).eval()
 
 
-def pictures(size: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(3, 3, size, size)).astype(np.float32)
+def pictures(size: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (3, size, size, 3), np.uint8)
 
 
 def assert_embeds(
-    encoder: Encoder, inputs: NDArray[np.float32], expected: Callable[[torch.Tensor], torch.Tensor]
+    encoder: Encoder, inputs: NDArray[np.uint8], expected: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     with torch.inference_mode():
-        wanted = expected(torch.from_numpy(inputs)).numpy()
+        wanted = expected(normalised(inputs, encoder)).numpy()
     assert wanted.shape == (len(inputs), encoder.dimensions)
     assert np.abs(wanted).max() > 1e-3
     np.testing.assert_allclose(encoder.embed(inputs), wanted, rtol=1e-4, atol=1e-5)
@@ -257,7 +257,9 @@ def test_threads_that_share_an_encoder_get_their_own_pictures_embeddings() -> No
     for thread in threads:
         thread.join()
     for number, batch in enumerate(batches):
-        np.testing.assert_allclose(found[number], batch.mean((2, 3)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found[number], normalised(batch).mean((2, 3)), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_what_is_averaged_is_said(vgg: Any) -> None:

@@ -93,16 +93,20 @@ class Encoder(Protocol):
     def layer_shape(self) -> tuple[int, ...]:
         """The layer's output for one picture, such as (1024, 14, 14), before it is averaged."""
 
-    def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
-        """Return the encoder's input, shape (channels, height, width); safe to call in threads.
+    @property
+    def concurrency(self) -> int:
+        """How many calls of `embed` at once make it fastest; it is safe to call by as many."""
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
+        """Resize and crop, shape (height, width, 3); safe to call in threads.
 
         Args:
             pixels: mode RGB, any size.
 
         """
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Return embeddings, shape (n, dimensions), of inputs (n, channels, height, width)."""
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions), of prepared pictures (n, height, width, 3)."""
 
 
 class LazyEncoder:
@@ -149,11 +153,16 @@ class LazyEncoder:
         """See `Encoder`."""
         return self._loaded().layer_shape
 
-    def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
+    @property
+    def concurrency(self) -> int:
+        """See `Encoder`."""
+        return self._loaded().concurrency
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
         """See `Encoder`."""
         return self._loaded().prepare(pixels)
 
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """See `Encoder`."""
         return self._loaded().embed(batch)
 

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from vecsearch.encoders import AUTOENCODER, LATENT, Identity, Weights
+from vecsearch.encoders.network import Network, TorchEncoder
+from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.torch_support import (
     choose_device,
     read_tensors,
@@ -107,26 +109,25 @@ def save(model: Autoencoder, output: Path) -> None:
     write_tensors(model.state_dict(), output, {_METADATA_KEY: model.architecture.to_json()})
 
 
-class AutoencoderEncoder:
+class AutoencoderEncoder(TorchEncoder):
     """The encoder half of a trained autoencoder. See `vecsearch.encoders.Encoder`."""
 
     def __init__(self, model: Autoencoder, weights: Weights, device: torch.device) -> None:
-        self.identity = Identity(
+        size = model.architecture.image_size
+        identity = Identity(
             model=AUTOENCODER,
             layer=LATENT,
             weights_sha256=tensors_sha256(model.encoder.state_dict()),
             preprocessing={
-                "input_size": [3, model.architecture.image_size, model.architecture.image_size],
+                "input_size": [3, size, size],
                 "interpolation": "bilinear",
                 "crop_mode": "squash",
             },
         )
-        self.weights = weights
+        network = Network(model.encoder, Preprocessing.of(identity.preprocessing), None)
+        super().__init__(identity, weights, network, device)
         self.dimensions = model.architecture.latent
-        self.layer_shape: tuple[int, ...] = (self.dimensions,)
-        self._size = model.architecture.image_size
-        self._device = device
-        self._encoder = model.encoder.eval().to(device)
+        self.layer_shape = (self.dimensions,)
 
     @classmethod
     def load(cls, file: str | Path, *, device: str) -> "AutoencoderEncoder":
@@ -157,17 +158,6 @@ class AutoencoderEncoder:
                 "For a timm model's weights use --model NAME --weights FILE."
             ) from error
         return cls(model, Weights.of_file(path), target)
-
-    def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
-        """Resize to the network's input and scale to 0..1."""
-        return to_input(squash(pixels, self._size))
-
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Return latents, shape (n, dimensions)."""
-        with torch.inference_mode():
-            inputs = torch.from_numpy(batch).to(self._device)
-            latents: NDArray[np.float32] = self._encoder(inputs).cpu().numpy()
-        return latents
 
 
 def squash(pixels: "Picture", size: int) -> "Picture":

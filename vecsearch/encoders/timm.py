@@ -1,33 +1,28 @@
 """Any timm model as an encoder: one of its layers, its own preprocessing."""
 
 import logging
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import timm
 import timm.models
 import torch
 from timm.data.config import resolve_model_data_config
-from timm.data.transforms_factory import create_transform
 
 from vecsearch.encoders import POOLED, Identity, Weights
+from vecsearch.encoders.network import Network, TorchEncoder
+from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.timm_names import FC1, FC1_MODULE, parse
 from vecsearch.encoders.torch_support import choose_device, tensors_sha256
 from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
 
 HUB_TIMEOUT_S = 10.0
 # A second head of Inception v3, for training alone: its published files hold it, timm leaves it.
 AUXILIARY = "AuxLogits"
 
 
-class TimmEncoder:
+class TimmEncoder(TorchEncoder):
     """A layer of a timm model, averaged to a vector. See `vecsearch.encoders.Encoder`.
 
     Maps are averaged over height and width, token sequences over tokens.
@@ -43,7 +38,7 @@ class TimmEncoder:
     ) -> None:
         # Preprocessing belongs to the weights: create_transform's own defaults differ.
         config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
-        self.identity = Identity(
+        identity = Identity(
             model=name,
             layer=layer,
             weights_sha256=tensors_sha256(model.state_dict()),
@@ -52,16 +47,17 @@ class TimmEncoder:
                 for key, value in sorted(config.items())
             },
         )
-        self.weights = weights
-        self._device = device
-        self._transform = create_transform(**config, is_training=False)
-        self._model = model.eval().to(memory_format=torch.channels_last).to(device)
-        self._one_at_a_time = threading.Lock()
+        tap = {POOLED: None, FC1: FC1_MODULE}.get(layer, layer)
+        network = Network(model, Preprocessing.of(identity.preprocessing), tap)
+        super().__init__(identity, weights, network, device)
         # Of two pictures: a layer that works on windows or on none gives another number of outputs.
-        output = self._output(np.zeros((2, *config["input_size"]), np.float32))
+        output = self._output_for_two()
         self.layer_shape = tuple(output.shape[1:])
-        self._averaged = self._axes(output, config["input_size"])
-        self.dimensions = self._average(output).shape[1]
+        self.network.averaged = self._axes(output)
+        averaged = set(self.network.averaged)
+        [self.dimensions] = (
+            side for axis, side in enumerate(output.shape) if axis and axis not in averaged
+        )
 
     @classmethod
     def load(cls, model: str, weights: str | Path | None, *, device: str) -> "TimmEncoder":
@@ -79,58 +75,25 @@ class TimmEncoder:
         )
         return cls(module, name, layer, Weights.of_file(path), target)
 
-    def prepare(self, pixels: "Picture") -> "NDArray[np.float32]":
-        """Apply the model's own resize, crop and normalisation."""
-        array: NDArray[np.float32] = self._transform(pixels).numpy()
-        return array
-
-    def embed(self, batch: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """Return the layer's output as vectors, shape (n, dimensions)."""
-        features: NDArray[np.float32] = self._average(self._output(batch)).float().cpu().numpy()
-        return features
-
-    def _output(self, batch: "NDArray[np.float32]") -> torch.Tensor:
-        """Return the layer's output, shape (n, …)."""
-        with torch.inference_mode():
-            inputs = torch.from_numpy(batch).to(
-                self._device, memory_format=torch.channels_last, non_blocking=True
-            )
-            if self.identity.layer == POOLED:
-                pooled: torch.Tensor = self._model(inputs)
-                return pooled.reshape(len(batch), -1)
-            outputs = self._outputs_of_layer(inputs)
-        match outputs:
-            case [torch.Tensor() as output] if output.ndim > 1 and len(output) == len(batch):
+    def _output_for_two(self) -> torch.Tensor:
+        match outputs := self.outputs_for_two():
+            case [torch.Tensor() as output] if output.ndim > 1 and len(output) == 2:  # noqa: PLR2004
                 return output
             case [output]:
                 raise self._unusable(_described(output))
         raise self._unusable(f"{len(outputs)} outputs" if outputs else "nothing")
 
-    def _outputs_of_layer(self, inputs: torch.Tensor) -> list[Any]:
-        """Return what the layer gives in one pass, once for each time it is used."""
-        outputs: list[Any] = []
-
-        def keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            # A copy: the activation that follows may work in place.
-            outputs.append(output.clone() if isinstance(output, torch.Tensor) else output)
-
-        layer = self.identity.layer
-        module = self._model.get_submodule(FC1_MODULE if layer == FC1 else layer)
-        # The hook would hear a second thread's pass, too.
-        with self._one_at_a_time, module.register_forward_hook(keep):
-            self._model(inputs)
-        return outputs
-
-    def _axes(self, output: torch.Tensor, input_size: tuple[int, int, int]) -> tuple[int, ...]:
+    def _axes(self, output: torch.Tensor) -> tuple[int, ...]:
         """Return the axes of height and width, or of tokens."""
+        size = self.preprocessing
         match output.shape[1:]:
             case (_,):
                 return ()
             case (_, _):
                 return (1,)
             case (first, second, third):
-                channels_last = getattr(self._model, "output_fmt", "") == "NHWC"
-                if input_size[1] != input_size[2] or first == second == third:
+                channels_last = getattr(self.network.model, "output_fmt", "") == "NHWC"
+                if size.height != size.width or first == second == third:
                     return (1, 2) if channels_last else (2, 3)
                 # A square picture's map is square: a layer may differ from its model's format.
                 if second == third:
@@ -138,9 +101,6 @@ class TimmEncoder:
                 if first == second:
                     return (1, 2)
         raise self._unusable(_described(output))
-
-    def _average(self, output: torch.Tensor) -> torch.Tensor:
-        return output.mean(self._averaged) if self._averaged else output
 
     def _unusable(self, given: str) -> EncoderError:
         return EncoderError(

@@ -1,0 +1,120 @@
+"""What every encoder that runs on torch shares: bytes in, embeddings out."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vecsearch.encoders import Identity, Weights
+from vecsearch.encoders.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+
+class Network(nn.Module):
+    """Normalisation, a model or a layer of it, and the average of that layer's output.
+
+    Args:
+        model: reads normalised pictures, shape (n, 3, height, width).
+        preprocessing: its own.
+        tap: the submodule whose output counts; None is the model itself.
+
+    Attributes:
+        averaged: the axes of the output to average over: of height and width, or of tokens.
+
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, tap: str | None) -> None:
+        super().__init__()
+        self.model = model
+        self.tap = tap
+        self.averaged: tuple[int, ...] = ()
+        for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1))
+
+    def outputs(self, pixels: torch.Tensor) -> list[Any]:
+        """Return what the layer gives for prepared pictures, once for each time it is used."""
+        # Channels stay last in memory, which convolutions are fastest with.
+        inputs = pixels.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
+        if self.tap is None:
+            return [self.model(inputs).reshape(len(pixels), -1)]
+        outputs: list[Any] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # A copy: the activation that follows may work in place.
+            outputs.append(output.clone() if isinstance(output, torch.Tensor) else output)
+
+        with self.model.get_submodule(self.tap).register_forward_hook(keep):
+            self.model(inputs)
+        return outputs
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return embeddings, shape (n, dimensions), of bytes (n, height, width, 3)."""
+        output: torch.Tensor
+        [output] = self.outputs(pixels)
+        return output.mean(self.averaged) if self.averaged else output
+
+
+class TorchEncoder:
+    """A network on a device of torch's. See `vecsearch.encoders.Encoder`.
+
+    Attributes:
+        network: of which `embed` gives the output.
+        device: where it runs.
+
+    """
+
+    concurrency = 1
+
+    def __init__(
+        self, identity: Identity, weights: Weights, network: Network, device: torch.device
+    ) -> None:
+        self.identity = identity
+        self.weights = weights
+        self.network = network.eval().to(memory_format=torch.channels_last).to(device)
+        self.device = device
+        self.preprocessing = Preprocessing.of(identity.preprocessing)
+        # Two passes at once share the processor, and a tap would hear both.
+        self._one_at_a_time = threading.Lock()
+        self.dimensions = 0
+        self.layer_shape: tuple[int, ...] = ()
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
+        """Resize and crop as the model's weights were trained."""
+        return self.preprocessing.prepare(pixels)
+
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions)."""
+        with self._running():
+            output = self.network(self._on_device(batch))
+        features: NDArray[np.float32] = output.float().cpu().numpy()
+        return features
+
+    def outputs_for_two(self) -> list[Any]:
+        """Return what the layer gives for two pictures, to learn its shape from."""
+        shape = (2, self.preprocessing.height, self.preprocessing.width, 3)
+        with self._running():
+            return self.network.outputs(self._on_device(np.zeros(shape, np.uint8)))
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        half = (
+            torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
+        )
+        with self._one_at_a_time, torch.inference_mode(), half:
+            yield
+
+    def _on_device(self, batch: "NDArray[np.uint8]") -> torch.Tensor:
+        pixels = torch.from_numpy(batch)
+        if self.device.type == "cuda":
+            return pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.to(self.device)

@@ -1,0 +1,118 @@
+"""From a picture to the bytes that a network reads, as timm's evaluation transform makes them.
+
+Pillow and numpy alone, so that a picture can be prepared where torch is not loaded.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL.Image import Resampling
+
+from vecsearch.errors import EncoderError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+# Resized whole, a long sliver of a picture is gigabytes, of which the middle is kept.
+MOST_RESIZED = 1 << 26
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a network's input.
+
+    Attributes:
+        height, width: of the input, in pixels.
+        crop_share: of the resized picture's side that the input is.
+        crop_mode: "center" resizes the shorter side and crops, "border" resizes the longer side
+            and fills up, "squash" resizes both.
+        resampling: Pillow's filter.
+        mean, std: of each channel, where white is 1.
+
+    """
+
+    height: int
+    width: int
+    crop_share: float
+    crop_mode: str
+    resampling: Resampling
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """Return what an identity's preprocessing says, in timm's words.
+
+        Raises:
+            EncoderError: the network wants something else than three colours.
+
+        """
+        channels, height, width = stored["input_size"]
+        filters = {item.name.lower(): item for item in Resampling}
+        name = stored["interpolation"]
+        if channels != 3 or name not in filters:  # noqa: PLR2004 - red, green, blue
+            raise EncoderError(
+                f"This model reads pictures of {channels} channels, resized by {name}, and "
+                "vecsearch prepares colours by Pillow's filters. Name another --model."
+            )
+        return cls(
+            height,
+            width,
+            stored.get("crop_pct", 1.0),
+            stored["crop_mode"],
+            filters[name],
+            tuple(stored.get("mean", (0.0,) * 3)),
+            tuple(stored.get("std", (1.0,) * 3)),
+        )
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
+        """Resize and crop a picture of mode RGB; return shape (height, width, 3)."""
+        width, height = self._resized(*pixels.size)
+        left, shown_width, gap_left = _placed(width, self.width)
+        top, shown_height, gap_top = _placed(height, self.height)
+        shown = (shown_width, shown_height)
+        if width * height <= MOST_RESIZED:
+            resized = pixels.resize((width, height), self.resampling)
+            resized = resized.crop((left, top, left + shown_width, top + shown_height))
+        else:
+            across, down = pixels.width / width, pixels.height / height
+            box = (
+                left * across,
+                top * down,
+                min((left + shown_width) * across, pixels.width),
+                min((top + shown_height) * down, pixels.height),
+            )
+            resized = pixels.resize(shown, self.resampling, box)
+        if shown == (self.width, self.height):
+            return np.array(resized)
+        border = self.crop_mode == "border"
+        fill = [round(255 * value) for value in self.mean] if border else 0
+        canvas = np.full((self.height, self.width, 3), fill, np.uint8)
+        rows = slice(gap_top, gap_top + shown_height)
+        canvas[rows, gap_left : gap_left + shown_width] = np.asarray(resized)
+        return canvas
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size that a picture is resized to, rounded as timm and torchvision do."""
+        to_width = math.floor(self.width / self.crop_share)
+        to_height = math.floor(self.height / self.crop_share)
+        if self.crop_mode == "squash":
+            return to_width, to_height
+        if self.crop_mode != "border" and to_width == to_height:
+            if width <= height:
+                return to_width, int(to_width * height / width)
+            return int(to_height * width / height), to_height
+        choose = max if self.crop_mode == "border" else min
+        ratio = choose(height / to_height, width / to_width)
+        return max(round(width / ratio), 1), max(round(height / ratio), 1)
+
+
+def _placed(side: int, wanted: int) -> tuple[int, int, int]:
+    """Return where a centred crop of a side begins, how long it is, and the gap before it."""
+    if side >= wanted:
+        return round((side - wanted) / 2), wanted, 0
+    return 0, side, (wanted - side) // 2
