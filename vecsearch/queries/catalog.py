@@ -169,6 +169,9 @@ def create_collection(
     # Not ON CONFLICT: a table of this name that is not in the register is somebody else's.
     table = schema.collection_table(name, dimensions, indexed=indexed)
     table.create(connection)
+    connection.exec_driver_sql(
+        f"ALTER TABLE {schema.sql_name(table)} SET (parallel_workers = {schema.PARALLEL_WORKERS})"
+    )
     analysts.create(connection, table)
     connection.execute(
         sa.insert(schema.collections).values(
