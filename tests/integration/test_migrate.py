@@ -61,11 +61,14 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     later |= {"breadths": "jsonb"}
     added = ", ".join(f"ADD {column} {type_}" for column, type_ in later.items())
     write(library, f"ALTER TABLE vecsearch.collections {added}")
+    columns = "collection text, version int, dimensions int, fitted_at timestamptz"
+    write(library, f"CREATE TABLE vecsearch.projections ({columns})")
     corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
     write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest, {name}_similarity")
     write(library, f"ALTER TABLE {name} RESET (parallel_workers)")
     dropped = ", ".join(f"DROP {column}" for column in later)
     write(library, f"ALTER TABLE vecsearch.collections {dropped}")
+    write(library, "DROP TABLE vecsearch.projections")
     return corpus
 
 
