@@ -28,6 +28,8 @@ from vecsearch.queries.catalog import Collection
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
+    from vecsearch.encoders.cache import Exported
+
 _T = TypeVar("_T")
 
 # What a processor's cache holds: ResNet50 takes 47 ms of CPU a picture by 8, 58 by 16, 65 by 32.
@@ -39,6 +41,7 @@ REMEMBERED = 1_000
 DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 OnBatch = Callable[[int, float], None]
+FindQuantized = Callable[[str], "Exported | None"]
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,22 @@ class Embedders:
     Args:
         runtime: how encoders run.
         max_pixels: see `Embedder`.
+        quantized: see `vecsearch.encoders.for_collection`.
 
     Attributes:
         on_batch: see `Embedder`.
 
     """
 
-    def __init__(self, runtime: Runtime, max_pixels: int) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        max_pixels: int,
+        quantized: FindQuantized = lambda _: None,
+    ) -> None:
         self.on_batch: OnBatch = lambda *_: None
         self._runtime = runtime
+        self._quantized = quantized
         self._max_pixels = max_pixels
         self._kept: dict[str, tuple[Collection, Embedder]] = {}
         self._lock = threading.Lock()
@@ -212,14 +222,16 @@ class Embedders:
 
         """
         if (model, weights) != (None, None):
-            encoder = collection_encoder(collection, model, weights, self._runtime)
+            encoder = collection_encoder(collection, model, weights, self._runtime, self._quantized)
             return Embedder(lambda: encoder, max_pixels=self._max_pixels)
         with self._lock:
             known, embedder = self._kept.get(collection.name, (None, None))
             # Another collection may have come under this name.
             if embedder is None or known != collection:
                 embedder = Embedder(
-                    lambda: collection_encoder(collection, None, None, self._runtime),
+                    lambda: collection_encoder(
+                        collection, None, None, self._runtime, self._quantized
+                    ),
                     max_pixels=self._max_pixels,
                     on_batch=self._tell,
                 )
@@ -231,7 +243,11 @@ class Embedders:
 
 
 def collection_encoder(
-    collection: Collection, model: str | None, weights: str | Path | None, runtime: Runtime
+    collection: Collection,
+    model: str | None,
+    weights: str | Path | None,
+    runtime: Runtime,
+    quantized: FindQuantized = lambda _: None,
 ) -> Encoder:
     """Return a collection's encoder, loaded when it is used; see `vecsearch.encoders`."""
     return encoders.for_collection(
@@ -241,4 +257,5 @@ def collection_encoder(
         model=model,
         weights=weights,
         runtime=runtime,
+        quantized=quantized,
     )

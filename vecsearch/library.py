@@ -10,6 +10,7 @@ with Library.open() as library:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -17,6 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch import (
+    calibration,
     compare,
     database,
     duplicates,
@@ -37,10 +39,11 @@ from vecsearch.config import Settings
 from vecsearch.duplicates import Duplicates
 from vecsearch.embedder import Embedders, Picture, collection_encoder
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
-from vecsearch.errors import SchemaMissing
+from vecsearch.encoders.cache import Exported
+from vecsearch.errors import EncoderMismatch, SchemaMissing
 from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
-from vecsearch.queries import catalog, indexes, thumbnails
+from vecsearch.queries import catalog, indexes, quantized, thumbnails
 from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
@@ -63,7 +66,7 @@ class Library:
         self.settings = settings
         self.url = url
         self.engine = database.open_engine(url, session)
-        self.embedders = Embedders(settings.runtime, settings.max_pixels)
+        self.embedders = Embedders(settings.runtime, settings.max_pixels, self._find_quantized)
         self._resources = resources
         resources.callback(self.engine.dispose)
 
@@ -122,6 +125,7 @@ class Library:
         collection: str = DEFAULT_COLLECTION,
         model: str | None = None,
         weights: str | Path | None = None,
+        precision: str | None = None,
         metadata: Path | None = None,
         prune: bool = False,
         dry_run: bool = False,
@@ -134,6 +138,8 @@ class Library:
             collection: made if it does not exist.
             model: a timm model or an autoencoder's file; None is the collection's own, or ResNet50.
             weights: a file; None is where the collection's came from, or the model hub.
+            precision: "fp32", or "int8" to calibrate a new collection's encoder on its pictures,
+                which is faster and differs a little; None is the collection's own, or fp32.
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
             dry_run: only say what would be done.
@@ -147,7 +153,10 @@ class Library:
         walk = images.Walk([paths] if isinstance(paths, str | Path) else paths)
         if not dry_run:
             self._prepare_schema()
-        encoder = self._ingest_encoder(collection, model, weights, remember=not dry_run)
+        notes: list[str] = []
+        encoder = self._ingest_encoder(
+            collection, model, weights, precision, walk, notes, remember=not dry_run
+        )
         options = Options(
             prune=prune,
             dry_run=dry_run,
@@ -158,6 +167,8 @@ class Library:
             run = Ingest(connection, collection, walk, encoder, options)
             for progress in run:
                 on_progress(progress)
+            if notes:
+                on_progress(replace(progress, notes=(*progress.notes, *notes)))
             return run.summary
 
     def import_file(
@@ -491,8 +502,20 @@ class Library:
         except SchemaMissing:
             self.upgrade()
 
+    def _find_quantized(self, precision: str) -> Exported | None:
+        with self._reading() as connection:
+            return quantized.find(connection, precision)
+
     def _ingest_encoder(
-        self, name: str, model: str | None, weights: str | Path | None, *, remember: bool
+        self,
+        name: str,
+        model: str | None,
+        weights: str | Path | None,
+        precision: str | None,
+        walk: images.Walk,
+        notes: list[str],
+        *,
+        remember: bool,
     ) -> Encoder:
         try:
             with self._reading() as connection:
@@ -502,8 +525,21 @@ class Library:
         runtime = self.settings.runtime
         if stored is None:
             chosen = model or DEFAULT_MODEL
-            return LazyEncoder(lambda: encoders.quickest(chosen, weights, runtime))
-        encoder = collection_encoder(stored, model, weights, runtime)
+            exact = LazyEncoder(lambda: encoders.quickest(chosen, weights, runtime))
+            if precision != encoders.INT8 or not remember:
+                return exact
+            made = calibration.calibrate(exact, walk, runtime, max_pixels=self.settings.max_pixels)
+            with database.writing(self.engine) as connection:
+                quantized.store(connection, made.encoder.identity.precision, made.exported)
+            notes.append(made.note)
+            return made.encoder
+        if precision is not None and precision != stored.identity.precision.partition("-")[0]:
+            raise EncoderMismatch(
+                f"Collection {name!r} was made in {stored.identity.precision}, which --precision "
+                f"{precision} does not compare with. Leave --precision out, or use a collection "
+                "of its own: --collection NAME"
+            )
+        encoder = collection_encoder(stored, model, weights, runtime, self._find_quantized)
         named = model if model and encoders.is_file_name(model) else weights
         if remember and named is not None and stored.identity.weights_sha256 is not None:
             found = encoders.Weights.of_file(named)

@@ -17,7 +17,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0008"
+REVISION = "0009"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -100,7 +100,42 @@ collections = sa.Table(
         comment="By metric, how broadly the index is searched, as `index tune` found it: "
         "hnsw.ef_search, or the number of candidates where those are re-ranked",
     ),
+    sa.Column(
+        "precision",
+        sa.Text,
+        nullable=False,
+        server_default="fp32",
+        comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
+    ),
     comment="One row per collection: a table of images made by one encoder",
+)
+
+quantized_models = sa.Table(
+    "quantized_models",
+    metadata,
+    sa.Column(
+        "precision",
+        sa.Text,
+        primary_key=True,
+        comment="int8- and how the SHA-256 of model and tensors begins, in hex",
+    ),
+    sa.Column("model", sa.LargeBinary, nullable=False, comment="OpenVINO's graph, XML"),
+    sa.Column("tensors", sa.LargeBinary, nullable=False, comment="Its weights"),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
+    sa.Column(
+        "layer_shape",
+        postgresql.ARRAY(sa.Integer),
+        nullable=False,
+        comment="The layer's output for one picture, before it is averaged",
+    ),
+    sa.Column(
+        "made_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it was calibrated",
+    ),
+    comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
 )
 
 ingest_errors = sa.Table(

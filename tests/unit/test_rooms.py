@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
     "errors projection config files access server schema exif images thumbnails metadata encoders "
-    "exchange database migrate queries reader indexing embedder batch ingest transfer search "
+    "exchange database migrate queries reader indexing embedder batch calibration ingest transfer search "
     "duplicates ranking sampling tuning evaluate compare render training library web terminal demo "
     "cli __main__"
 ).split()
@@ -23,6 +23,7 @@ KEEPERS = {
     "torch": {"encoders"},
     "torchvision": {"encoders"},
     "openvino": {"encoders"},
+    "nncf": {"encoders"},
     "timm": {"encoders"},
     "safetensors": {"encoders"},
     "huggingface_hub": {"encoders"},

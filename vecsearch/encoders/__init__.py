@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+    from vecsearch.encoders.cache import Exported
     from vecsearch.encoders.network import TorchEncoder
 
 DEFAULT_MODEL = "resnet50"
 AUTOENCODER = "autoencoder"
 POOLED = "pooled"
 LATENT = "latent"
+FP32 = "fp32"
+INT8 = "int8"
+PRECISIONS = (FP32, INT8)
 # Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
@@ -43,6 +47,8 @@ class Identity:
         weights_sha256: of the loaded tensors, by name; independent of the file's format. None:
             the vectors were imported, and which weights made them is not known.
         preprocessing: how a picture becomes the encoder's input; JSON values.
+        precision: "fp32", or "int8-" and the hash of the quantised network, of which two
+            calibrations never make the same.
 
     """
 
@@ -50,6 +56,7 @@ class Identity:
     layer: str
     weights_sha256: str | None
     preprocessing: dict[str, Any]
+    precision: str = FP32
 
     @property
     def name(self) -> str:
@@ -211,11 +218,21 @@ def for_collection(
     model: str | None,
     weights: str | Path | None,
     runtime: Runtime,
+    quantized: Callable[[str], "Exported | None"] = lambda _: None,
 ) -> Encoder:
     """Return the encoder of an existing collection, loaded only when it is used.
 
     What can be checked without torch is checked now: a model or a weights file that is named and
     is not the collection's own is loaded at once, to be compared with it.
+
+    Args:
+        name: the collection's.
+        stored: what made its embeddings.
+        stored_weights: where the weights were.
+        model: what the user says it is.
+        weights: where the user says they are.
+        runtime: how encoders run.
+        quantized: finds a quantised encoder by its precision where collections are kept.
 
     Raises:
         EncoderMismatch: `model` or `weights` are another encoder's.
@@ -239,14 +256,16 @@ def for_collection(
         now is not stored_weights and now.file_sha256 == stored_weights.file_sha256
     )
 
+    source = stored_weights.source if weights is None else str(weights)
+
     def opened() -> Encoder:
         from vecsearch.encoders import choice
 
-        exported = choice.kept(stored, now, runtime) if is_own else None
-        if exported is not None:
-            return exported
-        source = weights if weights is not None else stored_weights.source
-        return choice.quickest(
+        if not is_own:
+            _load_same(name, stored, source, runtime.device, is_recorded=False)
+        if stored.precision != FP32:
+            return choice.quantized(stored, now, runtime, quantized)
+        return choice.kept(stored, now, runtime) or choice.quickest(
             _load_same(name, stored, source, runtime.device, is_recorded=weights is None), runtime
         )
 
@@ -257,7 +276,7 @@ def for_collection(
 
 
 def _load_same(
-    name: str, stored: Identity, source: str | Path | None, device: str, *, is_recorded: bool
+    name: str, stored: Identity, source: str | None, device: str, *, is_recorded: bool
 ) -> "TorchEncoder":
     """Load a collection's encoder from `source`, and compare it with the one that is stored."""
     is_recorded = is_recorded and source is not None
@@ -267,11 +286,11 @@ def _load_same(
             f"Name the file's new place with {_flag(stored)} FILE."
         )
     encoder = (
-        load(str(source), None, device=device)
+        load(source, None, device=device)
         if stored.model == AUTOENCODER and source is not None
         else load(f"{stored.model}.{stored.layer}", source, device=device)
     )
-    if encoder.identity == stored:
+    if replace(encoder.identity, precision=stored.precision) == stored:
         return encoder
     if is_recorded:
         raise WeightsMismatch(
@@ -354,7 +373,7 @@ def _require_same_model(name: str, model: str, stored: Identity) -> None:
 def _mismatch(name: str, given: Identity, stored: Identity) -> str:
     differing = [
         field.replace("_sha256", "")
-        for field in ("model", "layer", "weights_sha256", "preprocessing")
+        for field in ("model", "layer", "weights_sha256", "preprocessing", "precision")
         if getattr(given, field) != getattr(stored, field)
     ]
     return (

@@ -125,6 +125,19 @@ class Cache:
             place.rename(partial.with_name("damaged"))
             partial.rename(place)
 
+    def add(self, identity: Identity, exported: Exported) -> None:
+        """Keep what was made elsewhere.
+
+        Raises:
+            OSError: it cannot be written.
+
+        """
+        with self.partial() as folder:
+            (folder / MODEL).write_bytes(exported.model)
+            (folder / TENSORS).write_bytes(exported.tensors)
+            facts = {"dimensions": exported.dimensions, "layer_shape": exported.layer_shape}
+            self.keep(identity, folder, {**facts, "refused": None})
+
     def _place(self, identity: Identity) -> Path:
         key = {"identity": asdict(identity), "format": FORMAT, "engine": self._engine}
         text = json.dumps(key, sort_keys=True, separators=(",", ":"))

@@ -4,14 +4,17 @@ import ctypes
 import importlib.metadata
 import logging
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from vecsearch.config import Runtime
 from vecsearch.encoders import Encoder, Identity, Weights
-from vecsearch.encoders.cache import Cache, Refused
+from vecsearch.encoders.cache import Cache, Exported, Refused
 from vecsearch.encoders.engine import EngineEncoder, available
-from vecsearch.errors import EncoderError, InvalidInput
+from vecsearch.errors import EncoderError, InvalidInput, WeightsUnavailable
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
@@ -50,6 +53,64 @@ def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
         go_on_with_torch(encoder.identity, found.reason, insist=insist)
         return encoder
     return EngineEncoder(encoder.identity, encoder.weights, found)
+
+
+def exported(identity: Identity, runtime: Runtime) -> Exported:
+    """Return an export that is kept.
+
+    Raises:
+        EncoderError: there is none.
+
+    """
+    found = _cache(runtime).find(identity)
+    if isinstance(found, Exported):
+        return found
+    raise EncoderError(
+        f"{identity.name} has no export to OpenVINO that could be quantised. Leave --precision out."
+    )
+
+
+def require_engine(runtime: Runtime) -> Runtime:
+    """Return the runtime that quantised encoders need: OpenVINO on the CPU.
+
+    Raises:
+        InvalidInput: that is not to be had, or another is asked for.
+
+    """
+    if runtime.engine == "torch":
+        raise InvalidInput("int8 runs on OpenVINO alone. Leave --engine torch out.")
+    chosen = replace(runtime, engine="openvino")
+    _on_engine(chosen)
+    return chosen
+
+
+def quantized(
+    identity: Identity,
+    weights: Weights,
+    runtime: Runtime,
+    find: Callable[[str], Exported | None],
+) -> EngineEncoder:
+    """Return a quantised encoder, from the cache or else by `find`, which is given its precision.
+
+    Raises:
+        WeightsUnavailable: it is in neither.
+        InvalidInput: it cannot run here.
+
+    """
+    runtime = require_engine(runtime)
+    cache = _cache(runtime)
+    found = cache.find(identity)
+    if not isinstance(found, Exported):
+        found = find(identity.precision)
+        if found is None:
+            raise WeightsUnavailable(
+                f"The quantised model {identity.precision} is not in this database, so no picture "
+                "can be embedded. Ingest into a new --collection."
+            )
+        # A cache that cannot be written costs a longer way the next time, and nothing else.
+        with suppress(OSError):
+            cache.add(identity, found)
+    return EngineEncoder(identity, weights, found)
 
 
 def go_on_with_torch(identity: Identity, reason: str, *, insist: bool) -> None:

@@ -127,7 +127,9 @@ def find_collection(connection: sa.Connection, name: str) -> Collection | None:
         compact = Compact(row.name, row.projection, row.compact, row.fitted_at)
     return Collection(
         name=row.name,
-        identity=Identity(row.model, row.layer, row.weights_sha256, row.preprocessing),
+        identity=Identity(
+            row.model, row.layer, row.weights_sha256, row.preprocessing, row.precision
+        ),
         weights=Weights(row.weights_source, row.weights_file_sha256),
         dimensions=row.dimensions,
         default_metric=row.default_metric,
@@ -210,6 +212,7 @@ def create_collection(
             layer=identity.layer,
             weights_sha256=identity.weights_sha256,
             preprocessing=identity.preprocessing,
+            precision=identity.precision,
             weights_source=weights.source,
             weights_file_sha256=weights.file_sha256,
             dimensions=dimensions,
