@@ -144,7 +144,7 @@ def condition(weights: Path, pictures: Path, output: Path) -> Path:
     for layer in norms:
         layer.train()
     with torch.no_grad():
-        for part in batch.split(32):
+        for part in torch.split(batch, 32):
             encoder.network(part)
     state = safetensors.torch.load_file(weights)
     state |= {

@@ -65,7 +65,7 @@ def calibrate(
     """
     quantize.require_quantizer()
     runtime = choice.require_engine(runtime)
-    pictures = _spread(encoder, list(walk), max_pixels)
+    pictures = _spread(encoder, walk, max_pixels)
     exact = encoder.embed(pictures)
     exported = choice.exported(encoder.identity, runtime)
     quantized = quantize.quantize(exported, pictures)
@@ -75,10 +75,17 @@ def calibrate(
     return Calibrated(engine, quantized, len(pictures), kept)
 
 
-def _spread(encoder: Encoder, files: list[images.File], max_pixels: int) -> "NDArray[np.uint8]":
-    step = max(len(files) / PICTURES, 1.0)
-    chosen = [files[int(place)] for place in np.arange(0, len(files), step)][:PICTURES]
-    loaded = (images.load(file.path, max_pixels=max_pixels) for file in chosen)
+def _spread(encoder: Encoder, walk: Iterable[images.File], max_pixels: int) -> "NDArray[np.uint8]":
+    """Return prepared pictures from all over a walk, of which only as many are held."""
+    chosen: list[images.File] = []
+    step = 1
+    for place, file in enumerate(walk):
+        if place % step == 0:
+            chosen.append(file)
+        if len(chosen) > 2 * PICTURES:
+            chosen, step = chosen[::2], 2 * step
+    places = np.linspace(0, len(chosen), min(PICTURES, len(chosen)), endpoint=False, dtype=int)
+    loaded = (images.load(chosen[place].path, max_pixels=max_pixels) for place in places)
     pictures = [
         encoder.prepare(image.pixels) for image in loaded if isinstance(image, images.Image)
     ]

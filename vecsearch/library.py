@@ -528,7 +528,9 @@ class Library:
             exact = LazyEncoder(lambda: encoders.quickest(chosen, weights, runtime))
             if precision != encoders.INT8 or not remember:
                 return exact
-            made = calibration.calibrate(exact, walk, runtime, max_pixels=self.settings.max_pixels)
+            made = calibration.calibrate(
+                exact, images.Walk(walk.roots), runtime, max_pixels=self.settings.max_pixels
+            )
             with database.writing(self.engine) as connection:
                 quantized.store(connection, made.encoder.identity.precision, made.exported)
             notes.append(made.note)

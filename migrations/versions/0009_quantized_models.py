@@ -16,7 +16,8 @@ def upgrade() -> None:
             sa.Text,
             nullable=False,
             server_default="fp32",
-            comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
+            comment="Of the encoder's numbers: fp32, or int8-HASH, which names its "
+            "quantized_models",
         ),
         schema="vecsearch",
     )

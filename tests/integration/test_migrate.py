@@ -58,7 +58,7 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     """Make a collection as it was before anything stood beside its table."""
     # What is used to make it, and then taken away.
     later = {"index_method": "text", "index_options": "jsonb", "projection": "int"}
-    later |= {"breadths": "jsonb"}
+    later |= {"breadths": "jsonb", "precision": "text"}
     added = ", ".join(f"ADD {column} {type_}" for column, type_ in later.items())
     write(library, f"ALTER TABLE vecsearch.collections {added}")
     columns = "collection text, version int, dimensions int, fitted_at timestamptz"
@@ -113,7 +113,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
         " AND obj_description(oid, 'pg_class') IS NULL"
     )
     assert scalar(library, uncommented) == 0
-    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 7
+    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 8
 
 
 def test_a_database_without_tables_says_how_to_begin(empty: Library) -> None:

@@ -57,6 +57,7 @@ def test_any_other_name_is_refused_and_shown(name: str) -> None:
         "ingest_errors",
         "not_duplicates",
         "projections",
+        "quantized_models",
         "thumbnails",
         "alembic_version",
     ],

@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.util
+import io
 import logging
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,17 +48,20 @@ def quantize(exported: Exported, pictures: "NDArray[np.uint8]") -> Exported:
 
     """
     runtime = openvino()
+    # What it and torch say of themselves is no news to a user.
+    for name in ("nncf", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import nncf
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = runtime.Core().read_model(exported.model, exported.tensors)
     try:
-        quantized = nncf.quantize(
-            model,
-            nncf.Dataset([picture[None] for picture in pictures]),
-            preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(pictures),
-        )
+        with redirect_stdout(io.StringIO()):  # it draws bars there
+            quantized = nncf.quantize(
+                model,
+                nncf.Dataset([picture[None] for picture in pictures]),
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+                subset_size=len(pictures),
+            )
     except Exception as error:  # NNCF's and OpenVINO's own, of every kind
         raise EncoderError(
             f"The encoder cannot be quantised: {error}. Leave --precision out."

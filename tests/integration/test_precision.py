@@ -1,0 +1,106 @@
+"""Collections in int8: calibrated on their own pictures, and embedded by that model ever after."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import once, picture
+
+from vecsearch.config import Settings
+from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
+from vecsearch.ingest import Progress
+from vecsearch.library import Library
+
+pytestmark = once
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for seed in range(24):
+        picture(seed, (200, 180)).save(folder / f"{seed:02}.png")
+    return folder
+
+
+def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
+    library: Library, many: Path, small_model: str, weights: Path, tmp_path: Path
+) -> None:
+    steps: list[Progress] = []
+    library.ingest(
+        [many], model=small_model, weights=weights, precision="int8", on_progress=steps.append
+    )
+    assert any("of the 10 nearest of fp32 are found, by the 24" in n for n in steps[-1].notes)
+    with library.reading() as (_, stored):
+        precision = stored.identity.precision
+        assert precision.startswith("int8-")
+    weights_are_not_needed = replace(library.settings, cache_dir=tmp_path / "another machine's")
+    new = tmp_path / "new.png"
+    picture(99, (200, 180)).save(new)
+    with Library.open(weights_are_not_needed) as other:
+        assert len(other.query(new, k=5).hits) == 5
+        other.ingest([new])
+        with pytest.raises(EncoderMismatch, match=precision):
+            other.ingest([new], precision="fp32")
+    with library.reading() as (_, stored):
+        assert stored.identity.precision == precision
+
+
+def test_an_export_carries_the_precision(
+    library: Library, many: Path, small_model: str, weights: Path, tmp_path: Path
+) -> None:
+    library.ingest([many], model=small_model, weights=weights, precision="int8")
+    library.export_file(tmp_path / "all.npz")
+    library.import_file(tmp_path / "all.npz", collection="again")
+    with library.reading() as (_, first), library.reading("again") as (_, again):
+        assert again.identity == first.identity
+    with library.sql("DELETE FROM vecsearch.quantized_models", write=True):
+        pass
+    new = tmp_path / "new.png"
+    picture(99).save(new)
+    elsewhere = replace(library.settings, cache_dir=tmp_path / "empty")
+    with Library.open(elsewhere) as other, pytest.raises(WeightsUnavailable, match="int8-"):
+        other.query(new, collection="again")
+
+
+def test_what_int8_cannot_do_is_said(
+    library: Library, photos: Path, small_model: str, weights: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="12 pictures are too few"):
+        library.ingest([photos], model=small_model, weights=weights, precision="int8")
+    assert library.collections() == []
+    library.ingest([photos], model=small_model, weights=weights)
+    with pytest.raises(EncoderMismatch, match="made in fp32"):
+        library.ingest([photos], precision="int8")
+
+
+def test_a_query_loads_no_more_than_it_needs(
+    library: Library, photos: Path, small_model: str, weights: Path, tmp_path: Path
+) -> None:
+    library.ingest([photos], model=small_model, weights=weights)
+    new = tmp_path / "new.png"
+    picture(99).save(new)
+    stored = loaded_by_query(library.settings, next(photos.rglob("*.png")))
+    assert not stored & {"torch", "timm", "openvino", "huggingface_hub", "matplotlib", "fastapi"}
+    fresh = loaded_by_query(library.settings, new)
+    assert "openvino" in fresh
+    assert not fresh & {"torch", "timm", "torchvision", "huggingface_hub", "safetensors"}
+    assert not fresh & {"openvino_telemetry", "matplotlib", "fastapi", "alembic", "pillow_heif"}
+
+
+def loaded_by_query(settings: Settings, image: Path) -> set[str]:
+    program = f"""
+import json, sys
+from vecsearch.config import Settings
+from vecsearch.library import Library
+with Library.open(Settings.load(database_url={settings.database_url!r})) as library:
+    assert len(library.query({str(image)!r}, k=3).hits) == 3
+print(json.dumps(sorted(name for name, module in sys.modules.items() if module is not None)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
