@@ -13,8 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
     "errors config files access server schema exif images thumbnails metadata encoders exchange "
-    "database migrate queries reader embedder batch ingest transfer search duplicates ranking "
-    "sampling evaluate compare render training library web terminal demo cli __main__"
+    "database migrate queries reader embedder pipeline batch ingest transfer search duplicates "
+    "ranking sampling evaluate compare render training library web terminal demo cli __main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {

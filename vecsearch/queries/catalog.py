@@ -194,6 +194,12 @@ def create_index(connection: sa.Connection, collection: Collection) -> None:
             index.create(connection)
 
 
+def has_index(connection: sa.Connection, collection: Collection) -> bool:
+    """Tell whether the collection has its HNSW index."""
+    index = f"{schema.SCHEMA}.{schema.hnsw_index(collection.name)}"
+    return connection.scalar(sa.select(sa.func.to_regclass(index))) is not None
+
+
 def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> None:
     """Note where the collection's weights are to be found from now on."""
     connection.execute(
