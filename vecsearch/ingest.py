@@ -141,7 +141,7 @@ class Ingest:
         with Pipeline(
             self._encoder,
             max_pixels=self._options.max_pixels,
-            portions=(1 + AHEAD) * BATCH_SIZE // PORTION,
+            portions=-(-(1 + AHEAD) * BATCH_SIZE // PORTION),
         ) as pipeline:
             for batch in self._batches(pipeline):
                 self._write(batch)

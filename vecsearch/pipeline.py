@@ -168,12 +168,13 @@ class Pipeline:
 
 
 def portions(sources: Sequence[Source]) -> list[Sequence[Source]]:
-    """Return the sources in portions of equal size, or nearly, and an even number of them.
+    """Return the sources in portions of equal size, or nearly.
 
-    At the end of a run, two calls of the encoder are then done at about the same time.
+    Of a full portion and more there is an even number: at the end of a run, two calls of the
+    encoder are then done at about the same time.
     """
     count = -(-len(sources) // PORTION)
-    count = min(count + count % 2, len(sources))
+    count += count % 2 if len(sources) >= PORTION else 0
     ends = [number * len(sources) // count for number in range(count + 1)] if count else []
     return [sources[start:end] for start, end in pairwise(ends)]
 
