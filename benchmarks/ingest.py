@@ -34,6 +34,7 @@ import numpy as np
 from vecsearch import database, encoders, images
 from vecsearch.config import Settings
 from vecsearch.encoders import Encoder
+from vecsearch.indexing import quiet
 from vecsearch.ingest import Ingest, Options
 from vecsearch.library import Library
 from vecsearch.pipeline import PORTION
@@ -115,6 +116,7 @@ def _measure(
             run = Ingest(connection, f"round_{number}", images.Walk([folder]), watched, Options())
             for _ in run:
                 pass
+        library.ensure_index(f"round_{number}", on_progress=quiet)
         elapsed = perf_counter() - started
         whole = Measured.since(started, cpu, run.summary.added)
         if run.summary.added != len(paths):

@@ -10,6 +10,7 @@ with Library.open() as library:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -24,11 +25,13 @@ from vecsearch import (
     evaluate,
     exchange,
     images,
+    indexing,
     migrate,
     schema,
     search,
     server,
     transfer,
+    tuning,
 )
 from vecsearch.compare import Comparison
 from vecsearch.config import Settings
@@ -38,7 +41,7 @@ from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
-from vecsearch.queries import catalog, thumbnails
+from vecsearch.queries import catalog, indexes, thumbnails
 from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
@@ -123,6 +126,7 @@ class Library:
         metadata: Path | None = None,
         prune: bool = False,
         dry_run: bool = False,
+        index: str | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> Summary:
         """Embed the images under `paths` that are new, and note what moved, changed or went.
@@ -135,7 +139,8 @@ class Library:
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
             dry_run: only say what would be done.
-            on_progress: called after each batch.
+            index: of a new collection: hnsw, compact or none; None is hnsw.
+            on_progress: called after each batch, and while the index of a new collection is built.
 
         Raises:
             VecsearchError: what stopped the run; what was committed stays.
@@ -151,12 +156,21 @@ class Library:
             dry_run=dry_run,
             metadata_file=metadata,
             max_pixels=self.settings.max_pixels,
+            index_method=index,
         )
         with database.session(self.engine) as connection:
             run = Ingest(connection, collection, walk, encoder, options)
             for progress in run:
+                last = progress
                 on_progress(progress)
-            return run.summary
+        if run.collection is not None and not dry_run:
+
+            def indexing_progress(step: str, done: int, total: int | None) -> None:
+                on_progress(replace(last, step=step, done=done, total=total or done))
+
+            notes = self.ensure_index(collection, on_progress=indexing_progress)
+            on_progress(replace(last, notes=(*last.notes, *notes)))
+        return run.summary
 
     def import_file(
         self,
@@ -166,6 +180,7 @@ class Library:
         model: str | None = None,
         weights: str | Path | None = None,
         root: str | Path | None = None,
+        index: str | None = None,
         on_progress: transfer.OnProgress = lambda *_: None,
     ) -> transfer.Imports:
         """Store embeddings from a CSV, NPZ or Parquet file: all of them, or none.
@@ -177,6 +192,7 @@ class Library:
             weights: the model's file, which makes the collection one that new pictures can be
                 searched in; without it only pictures that it holds can be.
             root: where the file's relative paths begin; None is the file's own folder.
+            index: of a new collection: hnsw, compact or none; None is hnsw.
             on_progress: called after each block of rows.
 
         Raises:
@@ -192,7 +208,7 @@ class Library:
                 path, contents, collection, model, weights, device=self.settings.device
             )
             with database.session(self.engine) as connection:
-                return transfer.import_file(
+                done = transfer.import_file(
                     connection,
                     collection,
                     path,
@@ -200,8 +216,11 @@ class Library:
                     origin,
                     root=path.parent if root is None else Path(root).absolute(),
                     max_pixels=self.settings.max_pixels,
+                    index_method=index,
                     on_progress=on_progress,
                 )
+            self.ensure_index(collection, on_progress=on_progress)
+            return done
 
     def export_file(
         self,
@@ -262,6 +281,77 @@ class Library:
         embedding = embedder.embed(picture)
         with self.reading(collection) as (connection, stored):
             return search.answer(connection, stored, embedding, query)
+
+    def create_index(
+        self,
+        method: str,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        memory: int | None = None,
+        workers: int | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Build an index while searches go on, and return notes for a user.
+
+        Args:
+            method: hnsw, compact or none.
+            collection: whose.
+            memory: bytes that the build may take; None: what it needs, within bounds.
+            workers: processes beside the first; None: as many as there are cores for.
+            options: of `vecsearch.indexing.create`: dims, m, ef_construction, on_progress.
+
+        Raises:
+            VecsearchError: it cannot be built; what served before goes on.
+
+        """
+        with self._reading():
+            pass
+        return indexing.create(
+            self.engine,
+            collection,
+            indexing.Method(method),
+            resources=self._resources_for(memory, workers),
+            **options,
+        )
+
+    def ensure_index(
+        self, collection: str = DEFAULT_COLLECTION, *, on_progress: indexing.OnProgress
+    ) -> list[str]:
+        """Build the index that a collection wants, if it is missing; return notes for a user."""
+        return indexing.ensure(
+            self.engine,
+            collection,
+            resources=self._resources_for(None, None),
+            on_progress=on_progress,
+        )
+
+    def index_status(self, collection: str = DEFAULT_COLLECTION) -> indexing.IndexStatus:
+        """Return what there is of a collection's index, and what building it would take."""
+        with self.reading(collection) as (connection, stored):
+            return indexing.status(connection, stored, self._resources_for(None, None))
+
+    def tune_index(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> tuning.Tuning:
+        """Find the least breadth at which the index finds enough, and search so from now on.
+
+        Args:
+            collection: which one.
+            options: of `vecsearch.tuning.tune`: recall, k, metric, on_progress.
+
+        Raises:
+            InvalidInput: an option makes no sense, or no index serves the metric.
+
+        """
+        with self.reading(collection) as (connection, stored):
+            tuned = tuning.tune(connection, stored, **options)
+        choice = tuned.choice
+        if choice is not None:
+            found = {"breadth": choice.breadth, "k": tuned.k, "recall": choice.recall}
+            with database.writing(self.engine) as connection:
+                indexes.set_breadth(connection, stored, tuned.metric, found)
+        return tuned
+
+    def _resources_for(self, memory: int | None, workers: int | None) -> indexing.Resources:
+        return indexing.Resources(memory, workers, embedded=self.settings.database_url is None)
 
     def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Evaluation:
         """Score a collection's answers against labels, and its index against the exact answer.
