@@ -28,7 +28,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vecsearch.config import Settings
+from vecsearch.config import Runtime, Settings
 from vecsearch.library import Library
 
 K = 30
@@ -187,16 +187,16 @@ def _bare(library: Library, collection: str, picture: str) -> float:
     with library.reading(collection) as (_, stored):
         pass
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_embed, (stored, picture, library.settings.device))
+        return pool.apply(_embed, (stored, picture, library.settings.runtime))
 
 
-def _embed(stored: Any, picture: str, device: str) -> float:
+def _embed(stored: Any, picture: str, runtime: Runtime) -> float:
     import numpy as np
 
     from vecsearch import images
     from vecsearch.embedder import collection_encoder
 
-    encoder = collection_encoder(stored, None, None, device)
+    encoder = collection_encoder(stored, None, None, runtime)
     image = images.load(picture, max_pixels=10**9)
     if isinstance(image, images.Unreadable):
         raise SystemExit(image.reason)

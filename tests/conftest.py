@@ -1,14 +1,21 @@
 """Fixtures that more than one kind of test uses."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from support import picture, save_weights
 
 # Nothing of the developer's own environment may leak into a test.
-for name in [name for name in os.environ if name.startswith("VECSEARCH_")]:
-    del os.environ[name]
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for name in [name for name in os.environ if name.startswith("VECSEARCH_")]:
+        del os.environ[name]
+    # Nor may anything of a test get into the developer's cache. Workers share one.
+    os.environ["VECSEARCH_CACHE_DIR"] = tempfile.mkdtemp(prefix="vecsearch-cache-")
+    atexit.register(shutil.rmtree, os.environ["VECSEARCH_CACHE_DIR"], ignore_errors=True)
 
 # Tests run beside each other; threads of one torch that wait for a busy core cost it tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,6 +3,7 @@
 `python tests/support.py FILE` saves the seeded ResNet50 to FILE.
 """
 
+import os
 import sys
 import uuid
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from vecsearch import database, images
+from vecsearch.config import Runtime
 from vecsearch.encoders import Encoder, Identity, Weights
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.library import Library
@@ -69,6 +71,9 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.NEAREST)
 
+
+# Encoders as torch runs them; nothing is kept.
+ON_TORCH = Runtime("cpu", "torch", Path(os.devnull))
 
 # For a test whose outcome no kind of server changes: one kind is enough.
 once = pytest.mark.parametrize("server_url", ["embedded-18"], indirect=True, scope="session")

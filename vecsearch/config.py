@@ -9,6 +9,7 @@ from pathlib import Path
 from vecsearch.errors import InvalidInput
 
 DEFAULT_MAX_PIXELS = 128_000_000
+ENGINES = ("auto", "openvino", "torch")
 
 
 def default_data_dir() -> Path:
@@ -16,6 +17,29 @@ def default_data_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("vecsearch", appauthor=False))
+
+
+def default_cache_dir() -> Path:
+    """Return the user's cache folder for vecsearch on this system."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("vecsearch", appauthor=False))
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How encoders run.
+
+    Attributes:
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
+        engine: one of `ENGINES`; "auto" is OpenVINO on a CPU, torch elsewhere.
+        cache_dir: where exported encoders are kept.
+
+    """
+
+    device: str
+    engine: str
+    cache_dir: Path
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,8 @@ class Settings:
         data_dir: where the embedded database lives.
         device: where encoders run: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
         max_pixels: pictures with more pixels than this are refused before they are decoded.
+        engine: see `Runtime`.
+        cache_dir: see `Runtime`; None is the user's cache folder.
 
     """
 
@@ -34,6 +60,13 @@ class Settings:
     data_dir: Path
     device: str = "auto"
     max_pixels: int = DEFAULT_MAX_PIXELS
+    engine: str = "auto"
+    cache_dir: Path | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """How encoders run."""
+        return Runtime(self.device, self.engine, self.cache_dir or default_cache_dir())
 
     @classmethod
     def load(
@@ -43,6 +76,7 @@ class Settings:
         data_dir: str | Path | None = None,
         device: str | None = None,
         max_pixels: int | None = None,
+        engine: str | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> "Settings":
         """Fill what is not given from the environment, then from the defaults.
@@ -58,14 +92,26 @@ class Settings:
                     f"VECSEARCH_MAX_PIXELS is {text!r}. Set it to a number of pixels, 1 or more."
                 )
             max_pixels = int(text)
-        chosen_dir = data_dir or environ.get("VECSEARCH_DATA_DIR") or default_data_dir()
-        try:
-            folder = Path(chosen_dir).expanduser().absolute()
-        except RuntimeError as error:
-            raise InvalidInput(f"The data folder {chosen_dir}: {error} Name another.") from error
+        chosen_engine = engine or environ.get("VECSEARCH_ENGINE") or "auto"
+        if chosen_engine not in ENGINES:
+            raise InvalidInput(
+                f"There is no engine {chosen_engine!r}. Use --engine auto, openvino or torch."
+            )
+        cache_dir = environ.get("VECSEARCH_CACHE_DIR")
         return cls(
             database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,
-            data_dir=folder,
+            data_dir=_folder(
+                "data", data_dir or environ.get("VECSEARCH_DATA_DIR") or default_data_dir()
+            ),
             device=device or environ.get("VECSEARCH_DEVICE") or "auto",
             max_pixels=max_pixels,
+            engine=chosen_engine,
+            cache_dir=_folder("cache", cache_dir) if cache_dir else None,
         )
+
+
+def _folder(what: str, chosen: str | Path) -> Path:
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInput(f"The {what} folder {chosen}: {error} Name another.") from error

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecsearch import encoders, images
+from vecsearch.config import Runtime
 from vecsearch.encoders import Encoder, unusable
 from vecsearch.errors import EncoderError, ImageUnreadable, InvalidInput
 from vecsearch.queries.catalog import Collection
@@ -181,7 +182,7 @@ class Embedders:
     """The embedders of collections, each with the collection's own encoder, loaded once and kept.
 
     Args:
-        device: where encoders run.
+        runtime: how encoders run.
         max_pixels: see `Embedder`.
 
     Attributes:
@@ -189,9 +190,9 @@ class Embedders:
 
     """
 
-    def __init__(self, device: str, max_pixels: int) -> None:
+    def __init__(self, runtime: Runtime, max_pixels: int) -> None:
         self.on_batch: OnBatch = lambda *_: None
-        self._device = device
+        self._runtime = runtime
         self._max_pixels = max_pixels
         self._kept: dict[str, tuple[Collection, Embedder]] = {}
         self._lock = threading.Lock()
@@ -211,14 +212,14 @@ class Embedders:
 
         """
         if (model, weights) != (None, None):
-            encoder = collection_encoder(collection, model, weights, self._device)
+            encoder = collection_encoder(collection, model, weights, self._runtime)
             return Embedder(lambda: encoder, max_pixels=self._max_pixels)
         with self._lock:
             known, embedder = self._kept.get(collection.name, (None, None))
             # Another collection may have come under this name.
             if embedder is None or known != collection:
                 embedder = Embedder(
-                    lambda: collection_encoder(collection, None, None, self._device),
+                    lambda: collection_encoder(collection, None, None, self._runtime),
                     max_pixels=self._max_pixels,
                     on_batch=self._tell,
                 )
@@ -230,7 +231,7 @@ class Embedders:
 
 
 def collection_encoder(
-    collection: Collection, model: str | None, weights: str | Path | None, device: str
+    collection: Collection, model: str | None, weights: str | Path | None, runtime: Runtime
 ) -> Encoder:
     """Return a collection's encoder, loaded when it is used; see `vecsearch.encoders`."""
     return encoders.for_collection(
@@ -239,5 +240,5 @@ def collection_encoder(
         collection.weights,
         model=model,
         weights=weights,
-        device=device,
+        runtime=runtime,
     )

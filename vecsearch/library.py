@@ -64,7 +64,7 @@ class Library:
         self.settings = settings
         self.url = url
         self.engine = database.open_engine(url, session)
-        self.embedders = Embedders(settings.device, settings.max_pixels)
+        self.embedders = Embedders(settings.runtime, settings.max_pixels)
         self._resources = resources
         resources.callback(self.engine.dispose)
 
@@ -205,7 +205,7 @@ class Library:
         with exchange.open_file(path) as contents:
             self._prepare_schema()
             origin = transfer.find_origin(
-                path, contents, collection, model, weights, device=self.settings.device
+                path, contents, collection, model, weights, runtime=self.settings.runtime
             )
             with database.session(self.engine) as connection:
                 done = transfer.import_file(
@@ -511,11 +511,11 @@ class Library:
                 stored = catalog.find_collection(connection, name)
         except SchemaMissing:
             stored = None
-        device = self.settings.device
+        runtime = self.settings.runtime
         if stored is None:
             chosen = model or DEFAULT_MODEL
-            return LazyEncoder(lambda: encoders.load(chosen, weights, device=device))
-        encoder = collection_encoder(stored, model, weights, device)
+            return LazyEncoder(lambda: encoders.quickest(chosen, weights, runtime))
+        encoder = collection_encoder(stored, model, weights, runtime)
         named = model if model and encoders.is_file_name(model) else weights
         if remember and named is not None and stored.identity.weights_sha256 is not None:
             found = encoders.Weights.of_file(named)

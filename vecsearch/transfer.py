@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vecsearch import encoders, exchange, images
+from vecsearch.config import Runtime
 from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.exchange import COLUMNS, Block, Contents
@@ -70,7 +71,7 @@ def find_origin(
     model: str | None,
     weights: str | Path | None,
     *,
-    device: str,
+    runtime: Runtime,
 ) -> Origin:
     """Return what made a file's embeddings: by the file's own word, or else by the caller's.
 
@@ -80,7 +81,7 @@ def find_origin(
         name: the collection that it is for.
         model: see `vecsearch.library.Library.import_file`.
         weights: likewise.
-        device: where an encoder that is named is loaded.
+        runtime: where an encoder that is named is loaded.
 
     Raises:
         InvalidInput: the file says something that makes no sense.
@@ -94,11 +95,11 @@ def find_origin(
     told = unknown if contents.collection is None else _told_origin(file, contents.collection)
     if told.identity.weights_sha256 is not None:
         encoders.for_collection(
-            name, told.identity, told.weights, model=model, weights=weights, device=device
+            name, told.identity, told.weights, model=model, weights=weights, runtime=runtime
         )
         return told if named is None else replace(told, weights=Weights.of_file(named))
     if named is not None:
-        encoder = encoders.load(model or encoders.DEFAULT_MODEL, weights, device=device)
+        encoder = encoders.load(model or encoders.DEFAULT_MODEL, weights, device=runtime.device)
         return Origin(encoder.identity, encoder.weights, encoder.dimensions, told.default_metric)
     return told if model is None else replace(unknown, default_metric=told.default_metric)
 

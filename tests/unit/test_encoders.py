@@ -17,7 +17,7 @@ import safetensors.torch
 import timm
 import torch
 from numpy.typing import NDArray
-from support import PixelEncoder, normalised, picture, save_weights
+from support import ON_TORCH, PixelEncoder, normalised, picture, save_weights
 
 from vecsearch import encoders
 from vecsearch.encoders import Encoder, Identity, LazyEncoder, Weights
@@ -324,7 +324,7 @@ class TestTheEncoderOfACollection:
         identity: Identity, stored: Weights, model: str | None = None, file: Path | None = None
     ) -> Encoder:
         return encoders.for_collection(
-            "images", identity, stored, model=model, weights=file, device="cpu"
+            "images", identity, stored, model=model, weights=file, runtime=ON_TORCH
         )
 
     def test_named_by_nobody_it_is_the_stored_one(self, encoder: Encoder) -> None:

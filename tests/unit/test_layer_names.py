@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import timm
+from support import ON_TORCH
 from torch import nn
 
 from vecsearch import encoders
@@ -120,7 +121,7 @@ class TestTheLayerOfACollection:
     @staticmethod
     def of_collection(stored: Encoder, model: str | None) -> Encoder:
         return encoders.for_collection(
-            "images", stored.identity, stored.weights, model=model, weights=None, device="cpu"
+            "images", stored.identity, stored.weights, model=model, weights=None, runtime=ON_TORCH
         )
 
     @pytest.mark.parametrize("model", [None, "test_resnet.layer2", "test_resnet.r160_in1k.layer2"])
@@ -149,7 +150,7 @@ class TestTheLayerOfACollection:
         monkeypatch.setattr(timm_names, "parse", never)
         stored = Identity("resnet50.tv_in1k", layer, "0" * 64, {})
         encoders.for_collection(
-            "images", stored, Weights(None, None), model=model, weights=None, device="cpu"
+            "images", stored, Weights(None, None), model=model, weights=None, runtime=ON_TORCH
         )
 
     @pytest.mark.parametrize(

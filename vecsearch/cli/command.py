@@ -81,6 +81,14 @@ _ENCODING = {
             envvar="VECSEARCH_DEVICE", help="Run the encoder on auto, cpu or cuda. Default: auto."
         ),
     ],
+    "engine": Annotated[
+        str | None,
+        typer.Option(
+            envvar="VECSEARCH_ENGINE",
+            help="Run the encoder by auto, openvino or torch. Default: auto, which is OpenVINO "
+            "on a CPU and torch elsewhere.",
+        ),
+    ],
     "max_pixels": Annotated[
         int | None,
         typer.Option(

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vecsearch import schema
+from vecsearch.config import Runtime
 from vecsearch.errors import (
     EncoderError,
     EncoderMismatch,
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
+
+    from vecsearch.encoders.network import TorchEncoder
 
 DEFAULT_MODEL = "resnet50"
 AUTOENCODER = "autoencoder"
@@ -167,8 +169,15 @@ class LazyEncoder:
         return self._loaded().embed(batch)
 
 
-def load(model: str, weights: str | Path | None, *, device: str) -> Encoder:
-    """Load an encoder.
+def quickest(model: str, weights: str | Path | None, runtime: Runtime) -> Encoder:
+    """Load an encoder, to run as fast as it can; see `load`."""
+    from vecsearch.encoders import choice
+
+    return choice.quickest(load(model, weights, device=runtime.device), runtime)
+
+
+def load(model: str, weights: str | Path | None, *, device: str) -> "TorchEncoder":
+    """Load an encoder as it is, run by torch.
 
     Args:
         model: a timm model's name, perhaps with a tag and a layer, or the path of an
@@ -201,7 +210,7 @@ def for_collection(
     *,
     model: str | None,
     weights: str | Path | None,
-    device: str,
+    runtime: Runtime,
 ) -> Encoder:
     """Return the encoder of an existing collection, loaded only when it is used.
 
@@ -218,33 +227,47 @@ def for_collection(
         return LazyEncoder(lambda: _not_known(name))
     if model is not None and is_file_name(model):
         if weights is not None:
-            load(model, weights, device=device)
+            load(model, weights, device=runtime.device)
         model, weights = AUTOENCODER, model
     if model is not None and model not in _names(stored):
         _require_same_model(name, model, stored)
-    source = str(weights) if weights is not None else stored_weights.source
-    unchanged = source is None
-    if source is not None and os.path.isfile(source):  # noqa: PTH113 - a string from the database
-        unchanged = file_sha256(source) == stored_weights.file_sha256
+    now = stored_weights
+    if weights is not None and Path(weights).is_file():
+        now = Weights.of_file(weights)
+    # What another file holds is known by loading it.
+    is_own = weights is None or (
+        now is not stored_weights and now.file_sha256 == stored_weights.file_sha256
+    )
 
-    lazy = LazyEncoder(lambda: _load_same(name, stored, weights, source, device))
-    if weights is not None and not unchanged:
+    def opened() -> Encoder:
+        from vecsearch.encoders import choice
+
+        exported = choice.kept(stored, now, runtime) if is_own else None
+        if exported is not None:
+            return exported
+        source = weights if weights is not None else stored_weights.source
+        return choice.quickest(
+            _load_same(name, stored, source, runtime.device, is_recorded=weights is None), runtime
+        )
+
+    lazy = LazyEncoder(opened)
+    if not is_own:
         _ = lazy.identity
     return lazy
 
 
 def _load_same(
-    name: str, stored: Identity, weights: str | Path | None, source: str | None, device: str
-) -> Encoder:
+    name: str, stored: Identity, source: str | Path | None, device: str, *, is_recorded: bool
+) -> "TorchEncoder":
     """Load a collection's encoder from `source`, and compare it with the one that is stored."""
-    is_recorded = weights is None and source is not None
+    is_recorded = is_recorded and source is not None
     if is_recorded and not Path(str(source)).is_file():
         raise WeightsUnavailable(
             f"The weights of collection {name!r} were read from {source}, which is gone. "
             f"Name the file's new place with {_flag(stored)} FILE."
         )
     encoder = (
-        load(source, None, device=device)
+        load(str(source), None, device=device)
         if stored.model == AUTOENCODER and source is not None
         else load(f"{stored.model}.{stored.layer}", source, device=device)
     )

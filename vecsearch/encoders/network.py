@@ -46,7 +46,7 @@ class Network(nn.Module):
         # Channels stay last in memory, which convolutions are fastest with.
         inputs = pixels.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
         if self.tap is None:
-            return [self.model(inputs).reshape(len(pixels), -1)]
+            return [self.model(inputs).flatten(1)]
         outputs: list[Any] = []
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
