@@ -101,40 +101,29 @@ def _measure(
     library: Library, encoder: Encoder, folder: Path, arguments: argparse.Namespace
 ) -> None:
     paths = sorted(folder.iterdir())
-    ready = np.stack(list(_ready(encoder, paths[: 8 * PORTION])))
+    pictures = np.stack(list(ready(encoder, paths[: 8 * PORTION])))
     watched = Watched(encoder)
-    _bare(encoder, ready, 4 * PORTION)
+    bare(encoder, pictures, 4 * PORTION)
     tutorial = Tutorial(arguments.model, arguments.weights)
     tutorial.embed(paths[:2])
     rounds: list[tuple[Measured, Measured, Measured]] = []
     for number in range(arguments.rounds):
-        bare = _bare(encoder, ready, BARE)
-        watched.busy = 0.0
-        started, cpu = perf_counter(), process_time()
-        with database.session(library.engine) as connection:
-            run = Ingest(connection, f"round_{number}", images.Walk([folder]), watched, Options())
-            for _ in run:
-                pass
-        library.ensure_index(f"round_{number}", on_progress=quiet)
-        elapsed = perf_counter() - started
-        whole = Measured.since(started, cpu, run.summary.added)
-        if run.summary.added != len(paths):
-            raise SystemExit(f"Not every file was new: {run.summary}")
+        alone = bare(encoder, pictures, BARE)
+        ingest, busy = whole(library, watched, folder, f"round_{number}")
         some = paths[number :: len(paths) // arguments.tutorial][: arguments.tutorial]
         started, cpu = perf_counter(), process_time()
         tutorial.embed(some)
-        alone = Measured.since(started, cpu, len(some))
-        busy = watched.busy / (encoder.concurrency * elapsed)
+        slow = Measured.since(started, cpu, len(some))
         print(
-            f"round {number}: encoder alone {_shown(bare)}; ingest {_shown(whole)}, "
-            f"encoder busy {busy:.0%}; tutorial {_shown(alone)}",
+            f"round {number}: encoder alone {_shown(alone)}; ingest {_shown(ingest)}, "
+            f"encoder busy {busy:.0%}; tutorial {_shown(slow)}",
             flush=True,
         )
-        rounds.append((bare, whole, alone))
+        rounds.append((alone, ingest, slow))
     bare_rate, rate, tutorial_rate = (
         statistics.median(item.rate for item in column) for column in zip(*rounds, strict=True)
     )
-    ratios = [whole.rate / bare.rate for bare, whole, _ in rounds]
+    ratios = [ingest.rate / alone.rate for alone, ingest, _ in rounds]
     print(
         f"ingest to encoder alone: {rate / bare_rate:.3f}, by round {statistics.median(ratios):.3f}"
         f" ({min(ratios):.3f} to {max(ratios):.3f})"
@@ -145,8 +134,26 @@ def _measure(
 def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) -> Encoder:
     """Return the encoder as a second run has it: exported, where it can be."""
     first = encoders.quickest(arguments.model, arguments.weights, settings.runtime)
-    first.embed(np.stack(list(_ready(first, sorted(folder.iterdir())[:PORTION]))))
+    first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:PORTION]))))
     return encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+
+
+def whole(
+    library: Library, encoder: Watched, folder: Path, collection: str
+) -> tuple[Measured, float]:
+    """Measure an ingest into a new collection, and the share of the time that it embeds."""
+    encoder.busy = 0.0
+    started, cpu = perf_counter(), process_time()
+    with database.session(library.engine) as connection:
+        run = Ingest(connection, collection, images.Walk([folder]), encoder, Options())
+        for _ in run:
+            pass
+    library.ensure_index(collection, on_progress=quiet)
+    measured = Measured.since(started, cpu, run.summary.added)
+    if run.summary.added != sum(1 for _ in folder.iterdir()):
+        raise SystemExit(f"Not every file was new: {run.summary}")
+    elapsed = run.summary.added / measured.rate
+    return measured, encoder.busy / (encoder.concurrency * elapsed)
 
 
 def copy_pictures(source: Path, folder: Path, count: int) -> None:
@@ -163,7 +170,8 @@ def conditions() -> str:
     return f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
 
 
-def _ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
+def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
+    """Yield pictures as an encoder reads them."""
     for path in paths:
         image = images.load(str(path), max_pixels=MAX_PIXELS)
         if isinstance(image, images.Unreadable):
@@ -171,16 +179,16 @@ def _ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]
         yield encoder.prepare(image.pixels)
 
 
-def _bare(encoder: Encoder, ready: "NDArray[np.uint8]", pictures: int) -> Measured:
+def bare(encoder: Encoder, pictures: "NDArray[np.uint8]", count: int) -> Measured:
     """Measure the forward pass on pictures that are ready, in portions as an ingest's."""
-    starts = range(0, pictures, PORTION)
+    starts = range(0, count, PORTION)
     with ThreadPoolExecutor(encoder.concurrency) as pool:
         started, cpu = perf_counter(), process_time()
         for _ in pool.map(
-            lambda start: encoder.embed(ready[start % len(ready) :][:PORTION]), starts
+            lambda start: encoder.embed(pictures[start % len(pictures) :][:PORTION]), starts
         ):
             pass
-        return Measured.since(started, cpu, pictures)
+        return Measured.since(started, cpu, count)
 
 
 class Tutorial:
