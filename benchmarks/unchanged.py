@@ -103,7 +103,12 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
     with database.session(library.engine) as connection:
         with connection.begin():
             collection = catalog.create_collection(
-                connection, COLLECTION, identity, Weights(None, None), dimensions, indexed=False
+                connection,
+                COLLECTION,
+                identity,
+                Weights(None, None),
+                dimensions,
+                index_method="none",
             )
         while some := list(islice(files, A_TRANSACTION)):
             rows = [

@@ -69,6 +69,8 @@ class Pipeline:
         self._decoders = ThreadPoolExecutor(processors, thread_name_prefix="decode")
         self._embedders = ThreadPoolExecutor(portions, thread_name_prefix="embed")
         self._lock = threading.Lock()
+        self._begun = threading.Event()
+        self._begun.set()
 
     def __enter__(self) -> Self:
         return self
@@ -88,26 +90,40 @@ class Pipeline:
 
         A future raises what the encoder does.
         """
-        return [
-            self._embedders.submit(
-                self._embed, [self._decoders.submit(self._prepare, source) for source in portion]
-            )
-            for portion in portions(sources)
-        ]
+        return [self._submit(portion) for portion in portions(sources)]
 
     def draw(self, source: Source) -> "Future[Thumbnail | Unreadable]":
         """Begin to make the thumbnail of a file."""
         return self._decoders.submit(self._draw, source)
 
+    def _submit(self, portion: Sequence[Source]) -> "Future[list[Encoded | Unreadable]]":
+        preparing = [self._decoders.submit(self._prepare, source) for source in portion]
+        before, self._begun = self._begun, threading.Event()
+        return self._embedders.submit(self._embed, preparing, before, self._begun)
+
     def _embed(
-        self, preparing: "list[Future[_Prepared | Unreadable]]"
+        self,
+        preparing: "list[Future[_Prepared | Unreadable]]",
+        before: threading.Event,
+        begun: threading.Event,
     ) -> "list[Encoded | Unreadable]":
-        results = [future.result() for future in preparing]
+        """Embed a portion, not before the one before it has begun: it is waited for sooner."""
+        try:
+            results = [future.result() for future in preparing]
+            before.wait()
+            return self._run(results, begun)
+        finally:
+            begun.set()
+
+    def _run(
+        self, results: "list[_Prepared | Unreadable]", begun: threading.Event
+    ) -> "list[Encoded | Unreadable]":
         prepared = [item for item in results if isinstance(item, _Prepared)]
         if not prepared:
             return [item for item in results if isinstance(item, Unreadable)]
         inputs = np.stack([item.inputs for item in prepared])
         with self._turns:
+            begun.set()
             embeddings = iter(self._encoder.embed(inputs))
         return [
             item

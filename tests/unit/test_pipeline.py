@@ -108,6 +108,19 @@ def test_as_many_portions_are_embedded_at_once_as_the_encoder_takes(files: list[
     assert Meeting.most == 2
 
 
+def test_portions_are_embedded_in_order(files: list[Path]) -> None:
+    encoder = PixelEncoder()
+    for _ in range(5):
+        encoder.embedded.clear()
+        with Pipeline(encoder, max_pixels=MAX_PIXELS, portions=6) as running:
+            list(embedded(running, read(running, files)))
+        wanted = [encoder.expected(file).tolist() for file in files]
+        found = [
+            np.frombuffer(inputs, np.uint8).astype(float).tolist() for inputs in encoder.embedded
+        ]
+        assert found == wanted
+
+
 def test_an_encoder_that_fails_is_raised_and_nothing_waits_for_it(files: list[Path]) -> None:
     class Failing(PixelEncoder):
         def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
