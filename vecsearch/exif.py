@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 # EXIF orientation (CIPA DC-008, tag 0x0112) to the PIL.Image.Transpose that undoes it.
 ORIENTATIONS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+# Those of them that exchange width and height: turns by a quarter, and flips across a diagonal.
+SIDEWAYS = frozenset({2, 4, 5, 6})
 
 
 def turn(exif: "Exif") -> Any:
@@ -16,6 +18,11 @@ def turn(exif: "Exif") -> Any:
     from PIL import ExifTags
 
     return ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
+
+
+def turned(size: tuple[int, int], turn: Any) -> tuple[int, int]:
+    """Return the width and height that a picture of this size has after its turn."""
+    return size[::-1] if turn in SIDEWAYS else size
 
 
 def read_tags(exif: "Exif") -> dict[str, Any]:

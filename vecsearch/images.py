@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -24,6 +24,8 @@ SUFFIXES = frozenset(
 )
 # What Pillow may try: its other formats are either no photos or run other programs.
 FORMATS = "JPEG PNG WEBP GIF BMP DIB TIFF AVIF HEIF".split()
+# Whose decoders can make a half, a quarter or an eighth of the size; MPO is a JPEG with another.
+DRAFTED = frozenset({"JPEG", "MPO"})
 JUNK_FOLDERS = frozenset(
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
 )
@@ -92,10 +94,22 @@ class Facts:
 
 @dataclass(frozen=True)
 class Image:
-    """A decoded picture, mode RGB and upright, beside the facts of its file."""
+    """A decoded picture, mode RGB and upright, beside the facts of its file.
+
+    It has the file's pixels, or fewer where `decode` was told how many are enough.
+    """
 
     pixels: "Picture"
     facts: Facts
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its SHA-256 in hex, and its bytes, if they were few enough to keep."""
+
+    path: str
+    sha256: str
+    content: bytes | None = None
 
 
 class Walk:
@@ -221,13 +235,27 @@ def _modified_at(info: os.stat_result) -> datetime:
         return _EPOCH  # a broken clock's year 10000
 
 
-def file_sha256(path: str) -> str | Unreadable:
-    """Return the SHA-256 of the file's bytes, in hex, in bounded memory."""
+def read(path: str, *, keep: int) -> Source | Unreadable:
+    """Read and hash the file at `path` in bounded memory; keep its bytes if they are so few."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - strings throughout
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - strings throughout
+            size = os.fstat(file.fileno()).st_size
+            if size > keep:
+                return Source(path, hashlib.file_digest(file, "sha256").hexdigest())
+            content = file.readall()
     except OSError as error:
         return Unreadable(path, _os_reason(error))
+    return Source(path, bytes_sha256(content), content)
+
+
+def content(source: Source) -> bytes | Unreadable:
+    """Return a file's bytes, read again unless they were kept; they must be as they were."""
+    if source.content is not None:
+        return source.content
+    again = _read(source.path)
+    if isinstance(again, bytes) and bytes_sha256(again) != source.sha256:
+        return Unreadable(source.path, "It changed while it was being read; ingest it again.")
+    return again
 
 
 def bytes_sha256(content: bytes) -> str:
@@ -237,12 +265,18 @@ def bytes_sha256(content: bytes) -> str:
 
 def load(path: str, *, max_pixels: int) -> Image | Unreadable:
     """Read, hash and decode the file at `path`."""
+    content = _read(path)
+    if isinstance(content, Unreadable):
+        return content
+    return decode(content, path, max_pixels=max_pixels)
+
+
+def _read(path: str) -> bytes | Unreadable:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - strings throughout
-            content = file.read()
+            return file.read()
     except OSError as error:
         return Unreadable(path, _os_reason(error))
-    return decode(content, path, max_pixels=max_pixels)
 
 
 def longer_side(path: str) -> int | None:
@@ -257,13 +291,36 @@ def longer_side(path: str) -> int | None:
         return None
 
 
-def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
+def count_pixels(content: bytes) -> int:
+    """Return how many pixels a file has by its header; 0 if it has none."""
+    import PIL.Image
+
+    _prepare_pillow()
+    try:
+        with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            return picture.width * picture.height
+    except Exception:  # noqa: BLE001 - as in `decode`, which will say why
+        return 0
+
+
+def decode(
+    content: bytes,
+    path: str,
+    *,
+    max_pixels: int,
+    sha256: str | None = None,
+    least_side: Callable[[], int] | None = None,
+) -> Image | Unreadable:
     """Decode a file's bytes: upright, RGB; of an animation or a multi-page file, the first frame.
 
     Args:
         content: the whole file.
         path: what to call it if it is unreadable.
         max_pixels: refuse larger pictures before decoding them.
+        sha256: of the content, if it is known.
+        least_side: tells the pixels that either side must keep, and is asked of a JPEG alone, of
+            which the decoder can make a smaller picture at less cost; None keeps them all. Width
+            and height in the facts are the file's anyway.
 
     """
     import PIL.Image
@@ -281,9 +338,15 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
             )
         header = picture.getexif()
         file_format = picture.format or "unknown"
-        picture.load()
         turn = exif.turn(header)
+        size = picture.size
+        if least_side is not None and file_format in DRAFTED:
+            side = least_side()
+            picture.draft(None, (side, side))
+        drafted = picture.size != size
+        picture.load()
         upright = _to_rgb(picture if turn is None else picture.transpose(turn))
+        width, height = exif.turned(size, turn) if drafted else upright.size
         tags = exif.read_tags(header)
     except PIL.UnidentifiedImageError:
         return Unreadable(path, "It is not an image, or of a format that cannot be read.")
@@ -292,9 +355,9 @@ def decode(content: bytes, path: str, *, max_pixels: int) -> Image | Unreadable:
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         return Unreadable(path, f"The image is damaged: {_sentence(error)}")
     facts = Facts(
-        sha256=bytes_sha256(content),
-        width=upright.width,
-        height=upright.height,
+        sha256=sha256 or bytes_sha256(content),
+        width=width,
+        height=height,
         format=file_format,
         taken_at=exif.taken_at(tags),
         latitude=exif.degrees(tags, "GPSLatitude", "S", 90),
@@ -335,7 +398,7 @@ def _to_rgb(picture: "Picture") -> "Picture":
         with_alpha = picture.convert("RGBA")
         paper = PIL.Image.new("RGBA", picture.size, "white")
         return PIL.Image.alpha_composite(paper, with_alpha).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _os_reason(error: OSError) -> str:

@@ -1,7 +1,7 @@
 """From files to rows: hash, look up, decode, draw, embed, write; one transaction a batch.
 
-While the encoder works on one batch, threads hash and decode the next. Lookups for a batch happen
-before the previous one is written, so what is in flight is remembered here.
+While the encoder works on one batch, threads hash and decode those behind it. Lookups for a batch
+happen before the previous ones are written, so what is in flight is remembered here.
 """
 
 from collections.abc import Iterator
@@ -9,22 +9,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
 import sqlalchemy as sa
 
 from vecsearch import images, metadata, schema
-from vecsearch.batch import Batch, Decoded, Decoder
+from vecsearch.batch import Batch
 from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.encoders import Encoder, averaging, unusable
 from vecsearch.errors import EncoderMismatch
-from vecsearch.images import File, Unreadable
+from vecsearch.images import File, Source, Unreadable
+from vecsearch.pipeline import PORTION, Encoded, Pipeline
 from vecsearch.queries import catalog, survey, thumbnails, writes
 from vecsearch.queries.survey import Content, Pending
 from vecsearch.queries.writes import Embedded, Known
 from vecsearch.thumbnails import Thumbnail
 
-# The encoder's throughput on a CPU is flat from here on, and a kill loses at most this much.
+# Files a transaction: more would save little of its cost, and a kill loses at most this much.
 BATCH_SIZE = 32
+# Batches being worked on while one is written: no thread of the encoder's may run out of portions.
+AHEAD = 2
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Options:
         dry_run: write nothing, decode nothing, say what would be done.
         metadata_file: CSV or JSON lines that fill `metadata`.
         max_pixels: pictures with more are recorded as unreadable.
+        index_method: of a new collection, for `vecsearch.indexing.ensure`; None: hnsw.
 
     """
 
@@ -67,6 +70,7 @@ class Options:
     dry_run: bool = False
     metadata_file: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    index_method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Progress:
         done, total: files to open; what is unchanged, and has a thumbnail, is not among them.
         summary: the counts so far.
         notes: what a user should be told, complete with the last progress.
+        step: what is being done, in a word or two.
 
     """
 
@@ -84,10 +89,14 @@ class Progress:
     total: int
     summary: Summary
     notes: tuple[str, ...] = ()
+    step: str = "Ingesting"
 
 
 class Ingest:
     """One run over a walk's files; iterate it to make it happen.
+
+    A collection that it makes has no index: `vecsearch.indexing.ensure` builds that afterwards, for
+    a fourth of what it takes to add row by row. So it does for one whose first run was killed.
 
     Args:
         connection: a session of its own, outside any transaction.
@@ -136,18 +145,29 @@ class Ingest:
         total = self._survey()
         yield Progress(0, total, self.summary)
         done = 0
-        with Decoder(self._encoder, max_pixels=self._options.max_pixels) as decoder:
-            for batch in self._batches(decoder):
+        with Pipeline(
+            self._encoder,
+            max_pixels=self._options.max_pixels,
+            portions=-(-(1 + AHEAD) * BATCH_SIZE // PORTION),
+        ) as pipeline:
+            for batch in self._batches(pipeline):
                 self._write(batch)
                 done += len(batch.counts) + len(batch.failed)
                 yield Progress(done, total, self.summary)
         yield Progress(total, total, self.summary, tuple(self._conclude()))
+
+    @property
+    def collection(self) -> catalog.Collection | None:
+        """The collection, if there is one yet."""
+        return self._collection
 
     def _survey(self) -> int:
         """Compare the walk with the table, set against set; return how many files to open."""
         with self._connection.begin():
             seen = survey.record_seen(self._connection, self._walk)
             self._collection = self._find_collection()
+            if self._collection is not None:
+                catalog.require_index_method(self._collection, self._options.index_method)
             self._table = self._collection.table if self._collection else None
             pending = survey.record_pending(self._connection, self._table)
             if not self._options.dry_run:
@@ -164,16 +184,16 @@ class Ingest:
         # A dry run may meet a database that has no tables yet.
         return catalog.find_collection(self._connection, self._name) if exists else None
 
-    def _batches(self, decoder: Decoder) -> Iterator[Batch]:
-        """Yield batches that are being decoded, each while the next is being read."""
+    def _batches(self, pipeline: Pipeline) -> Iterator[Batch]:
+        """Yield batches that are being embedded, each while those behind it are, too."""
         after = 0
         while True:
             with self._connection.begin():
                 files = survey.next_pending(self._connection, after, BATCH_SIZE)
             if files:
                 after = files[-1].position
-                self._in_flight.append(self._sort(files, decoder))
-            ahead = 1 if files else 0
+                self._in_flight.append(self._sort(files, pipeline))
+            ahead = AHEAD if files else 0
             while len(self._in_flight) > ahead:
                 yield self._in_flight[0]
                 landed = self._in_flight.pop(0)
@@ -184,19 +204,22 @@ class Ingest:
             if not files:
                 return
 
-    def _sort(self, files: list[Pending], decoder: Decoder) -> Batch:
-        """Decide for each file what is to be done, and have new content decoded."""
+    def _sort(self, files: list[Pending], pipeline: Pipeline) -> Batch:
+        """Decide for each file what is to be done, and have new content embedded."""
         batch = Batch()
         self_and_ahead = [*self._in_flight, batch]
         hashes: dict[UUID, str] = {}
         readable: list[tuple[Pending, str]] = []
+        read: dict[str, Source] = {}
         paths = [item.file.path for item in files]
-        for item, digest in zip(files, decoder.hash(paths), strict=True):
-            if isinstance(digest, Unreadable):
-                batch.failed.append(digest)
+        sources = pipeline.read(paths, keep=not self._options.dry_run)
+        for item, source in zip(files, sources, strict=True):
+            if isinstance(source, Unreadable):
+                batch.failed.append(source)
             else:
-                readable.append((item, digest))
-                hashes[writes.image_id(item.file.path)] = digest
+                read[source.path] = source
+                readable.append((item, source.sha256))
+                hashes[writes.image_id(item.file.path)] = source.sha256
         contents: dict[str, list[Content]] = {}
         if self._table is not None and hashes:
             with self._connection.begin():
@@ -209,27 +232,21 @@ class Ingest:
         stale = self._outdated.union(*(flying.overwritten for flying in self_and_ahead))
         for item, digest in readable:
             rows = [row for row in contents.get(digest, ()) if row.id not in stale]
-            self._place(batch, item, digest, rows, decoder)
+            self._place(batch, item, digest, rows)
+        batch.encoded = pipeline.embed([read[file.path] for file, _ in batch.embed])
         if self._table is not None and not self._options.dry_run:
-            self._draw(batch, {digest: item.file.path for item, digest in readable}, decoder)
+            self._draw(batch, {source.sha256: source for source in read.values()}, pipeline)
         return batch
 
-    def _draw(self, batch: Batch, paths: dict[str, str], decoder: Decoder) -> None:
-        """Have thumbnails made of stored contents, here by SHA-256 with a path, that lack one."""
-        coming = {digest for _, digest, _ in batch.embed}
+    def _draw(self, batch: Batch, sources: dict[str, Source], pipeline: Pipeline) -> None:
+        """Have thumbnails made of stored contents, here by SHA-256, that lack one."""
+        coming = {digest for _, digest in batch.embed}
         coming.update(*(flying.sources for flying in self._in_flight))
         with self._connection.begin():
-            missing = thumbnails.missing(self._connection, paths.keys() - coming)
-        batch.draw += [decoder.draw(paths[digest], digest) for digest in missing]
+            missing = thumbnails.missing(self._connection, sources.keys() - coming)
+        batch.draw += [pipeline.draw(sources[digest]) for digest in missing]
 
-    def _place(
-        self,
-        batch: Batch,
-        item: Pending,
-        digest: str,
-        rows: list[Content],
-        decoder: Decoder,
-    ) -> None:
+    def _place(self, batch: Batch, item: Pending, digest: str, rows: list[Content]) -> None:
         row_id = writes.image_id(item.file.path)
         gone = None if item.stored else self._gone(item, rows)
         if digest in self._predicted:
@@ -255,8 +272,7 @@ class Ingest:
         else:
             outcome = "updated" if item.stored else "added"
             if not self._options.dry_run:
-                decoding = decoder.decode(item.file.path, digest)
-                batch.embed.append((item.file, digest, decoding))
+                batch.embed.append((item.file, digest))
         batch.counts[row_id] = outcome
         batch.sources.setdefault(digest, row_id)
         batch.origins.setdefault(digest, row_id if known is None else known.source)
@@ -270,9 +286,9 @@ class Ingest:
         return next((row.id for row in left if images.is_gone(row.path)), None)
 
     def _write(self, batch: Batch) -> None:
-        """Embed what is new and store the batch, all or nothing."""
+        """Wait for what is being embedded and store the batch, all or nothing."""
         if not self._options.dry_run:
-            rows, drawn = self._embed(batch)
+            rows, drawn = self._embedded(batch)
             drawn += self._drawn(batch)
             known = [row for row in batch.known if not self._breaks(batch, row)]
             with self._connection.begin():
@@ -292,25 +308,16 @@ class Ingest:
             setattr(self.summary, outcome, getattr(self.summary, outcome) + 1)
         self.summary.failed += len(batch.failed)
 
-    def _embed(self, batch: Batch) -> tuple[list[Embedded], list[Thumbnail]]:
-        decoded: list[tuple[File, Decoded]] = []
-        for file, digest, decoding in batch.embed:
-            result = decoding.result()
-            if isinstance(result, Unreadable):
-                self._fail(batch, file, digest, result.reason)
-            else:
-                decoded.append((file, result))
-        if not decoded:
-            return [], []
-        embeddings = self._encoder.embed(np.stack([item.inputs for _, item in decoded]))
+    def _embedded(self, batch: Batch) -> tuple[list[Embedded], list[Thumbnail]]:
         rows, drawn = [], []
-        for (file, item), embedding in zip(decoded, embeddings, strict=True):
-            reason = unusable(embedding)
-            if reason is None:
-                rows.append(Embedded(file, item.facts, embedding))
-                drawn.append(item.thumbnail)
-            else:
-                self._fail(batch, file, item.facts.sha256, reason)
+        results = (result for portion in batch.encoded for result in portion.result())
+        for (file, digest), result in zip(batch.embed, results, strict=True):
+            reason = unusable(result.embedding) if isinstance(result, Encoded) else result.reason
+            if isinstance(result, Encoded) and reason is None:
+                rows.append(Embedded(file, result.facts, result.embedding))
+                drawn.append(result.thumbnail)
+            elif reason is not None:
+                self._fail(batch, file, digest, reason)
         return rows, drawn
 
     def _drawn(self, batch: Batch) -> list[Thumbnail]:
@@ -338,7 +345,13 @@ class Ingest:
     def _create_collection(self) -> None:
         encoder = self._encoder
         self._collection = catalog.create_collection(
-            self._connection, self._name, encoder.identity, encoder.weights, encoder.dimensions
+            self._connection,
+            self._name,
+            encoder.identity,
+            encoder.weights,
+            encoder.dimensions,
+            indexed=False,
+            index_method=self._options.index_method or "hnsw",
         )
         if self._collection.identity != encoder.identity:
             raise EncoderMismatch(

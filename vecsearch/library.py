@@ -129,6 +129,7 @@ class Library:
         metadata: Path | None = None,
         prune: bool = False,
         dry_run: bool = False,
+        index: str | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> Summary:
         """Embed the images under `paths` that are new, and note what moved, changed or went.
@@ -143,7 +144,8 @@ class Library:
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
             dry_run: only say what would be done.
-            on_progress: called after each batch.
+            index: of a new collection: hnsw, compact or none; None is hnsw.
+            on_progress: called after each batch, and while the index of a new collection is built.
 
         Raises:
             VecsearchError: what stopped the run; what was committed stays.
@@ -162,14 +164,22 @@ class Library:
             dry_run=dry_run,
             metadata_file=metadata,
             max_pixels=self.settings.max_pixels,
+            index_method=index,
         )
         with database.session(self.engine) as connection:
             run = Ingest(connection, collection, walk, encoder, options)
             for progress in run:
+                last = progress
                 on_progress(progress)
-            if notes:
-                on_progress(replace(progress, notes=(*progress.notes, *notes)))
-            return run.summary
+        if run.collection is not None and not dry_run:
+
+            def indexing_progress(step: str, done: int, total: int | None) -> None:
+                on_progress(replace(last, step=step, done=done, total=total or done))
+
+            notes += self.ensure_index(collection, on_progress=indexing_progress)
+        if notes:
+            on_progress(replace(last, notes=(*last.notes, *notes)))
+        return run.summary
 
     def import_file(
         self,

@@ -186,7 +186,7 @@ thumbnails = sa.Table(
         "image",
         sa.LargeBinary,
         nullable=False,
-        comment="WebP, at most 320 x 320 pixels, upright",
+        comment="JPEG, or WebP as it once was, at most 320 x 320 pixels, upright",
     ),
     comment="One small picture per file content, whichever collections hold it",
 )

@@ -54,7 +54,7 @@ class IngestProgress:
     def __call__(self, progress: "ingest.Progress") -> None:
         """Move the bar."""
         self._bar.update(
-            self._task, description="Ingesting", completed=progress.done, total=progress.total
+            self._task, description=progress.step, completed=progress.done, total=progress.total
         )
         self.notes = progress.notes
 

@@ -115,7 +115,7 @@ def test_the_page_is_written_beside_the_sheet_and_the_rows(
     assert sheet.read_bytes().startswith(b"%PDF")
     written = page.read_text()
     assert len(finished.stdout.splitlines()) == 3
-    assert written.count("data:image/webp;base64,") == 4
+    assert written.count("data:image/jpeg;base64,") == 4
     assert "SET LOCAL" in written
     # Asked for the SQL instead of the rows, it still writes what else it was asked for.
     page.unlink()

@@ -262,6 +262,9 @@ def test_a_server_that_goes_away_in_the_middle_is_one_sentence_and_keeps_what_is
     class Terminator(PixelEncoder):
         def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
             if len(self.embedded) == 6:
+                # Batches are embedded ahead of those that are being written.
+                while not library.collections() or len(stored(library)) < 6:
+                    pass
                 with psycopg.connect(server_url) as connection:
                     connection.execute(
                         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"

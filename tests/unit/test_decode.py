@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support import picture
 
 from vecsearch import images
-from vecsearch.images import Image, Unreadable
+from vecsearch.images import Image, Source, Unreadable
 
 MAX_PIXELS = 1_000_000
 HALF_BLUE = (127, 127, 255)  # blue at half strength on white paper
@@ -226,12 +226,62 @@ def test_a_file_is_loaded_as_its_bytes_are_decoded(tmp_path: Path) -> None:
     loaded = images.load(str(file), max_pixels=MAX_PIXELS)
     assert isinstance(loaded, Image)
     assert loaded.facts == decoded(file.read_bytes()).facts
-    assert images.file_sha256(str(file)) == images.bytes_sha256(file.read_bytes())
-    assert images.file_sha256(str(file)) == loaded.facts.sha256
+    content = file.read_bytes()
+    read = images.read(str(file), keep=len(content))
+    assert read == Source(str(file), loaded.facts.sha256, content)
+    unkept = images.read(str(file), keep=len(content) - 1)
+    assert unkept == Source(str(file), images.bytes_sha256(content))
+
+
+def test_a_file_s_bytes_are_those_that_were_hashed(tmp_path: Path) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(b"as it was")
+    kept, unkept = (images.read(str(file), keep=size) for size in (100, 0))
+    assert isinstance(kept, Source)
+    assert isinstance(unkept, Source)
+    assert images.content(kept) == images.content(unkept) == b"as it was"
+    file.write_bytes(b"otherwise")
+    assert images.content(kept) == b"as it was"
+    changed = images.content(unkept)
+    assert isinstance(changed, Unreadable)
+    assert changed.reason == "It changed while it was being read; ingest it again."
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_decoded_smaller_and_its_facts_stay(orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(picture(3, (1200, 805)), "JPEG", exif=exif)
+    whole = decoded(content)
+    for least, divisor in ((805, 1), (403, 1), (402, 2), (201, 4), (100, 8), (1, 8)):
+        small = images.decode(content, "x", max_pixels=MAX_PIXELS, least_side=lambda: least)  # noqa: B023 - called at once
+        assert isinstance(small, Image)
+        assert small.facts == whole.facts
+        assert small.pixels.size == tuple(-(-side // divisor) for side in whole.pixels.size)
+        expected = whole.pixels.resize(small.pixels.size, PIL.Image.Resampling.BOX)
+        difference = np.asarray(small.pixels, float) - np.asarray(expected, float)
+        assert np.abs(difference).mean() < 3
+
+
+def test_only_a_jpeg_asks_how_many_pixels_are_needed() -> None:
+    def unasked() -> int:
+        raise AssertionError("asked")
+
+    content = encoded(picture(3, (1200, 800)), "PNG")
+    image = images.decode(content, "x", max_pixels=MAX_PIXELS, least_side=unasked)
+    assert isinstance(image, Image)
+    assert image.pixels.size == (1200, 800)
+
+
+def test_pixels_are_counted_by_the_header() -> None:
+    content = encoded(picture(3, (120, 80)), "JPEG")
+    assert images.count_pixels(content[: len(content) * 3 // 4]) == 9600
+    assert images.count_pixels(b"no picture") == 0
 
 
 @pytest.mark.parametrize(
-    "read", [images.file_sha256, lambda path: images.load(path, max_pixels=MAX_PIXELS)]
+    "read",
+    [lambda path: images.read(path, keep=0), lambda path: images.load(path, max_pixels=MAX_PIXELS)],
 )
 def test_a_file_that_is_gone_or_a_folder_is_unreadable(
     tmp_path: Path, read: Callable[[str], object]

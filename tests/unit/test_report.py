@@ -81,7 +81,7 @@ def test_the_query_and_each_hit_are_pictures_inside_the_page(files: list[Path]) 
     ]
     for number, image in enumerate(images):
         start, _, content = (image["src"] or "").partition(",")
-        assert start == "data:image/webp;base64"
+        assert start == "data:image/jpeg;base64"
         with PIL.Image.open(io.BytesIO(base64.b64decode(content))) as thumbnail:
             assert thumbnail.size == (320, 240)
             assert (image["width"], image["height"]) == ("320", "240")

@@ -13,7 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
     "errors projection config files access server schema exif images thumbnails metadata encoders "
-    "exchange database migrate queries reader indexing embedder batch calibration ingest transfer "
+    "exchange database migrate queries reader indexing embedder pipeline batch calibration ingest "
+    "transfer "
     "search duplicates ranking sampling tuning evaluate compare render training library web "
     "terminal demo cli __main__"
 ).split()

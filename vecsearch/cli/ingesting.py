@@ -21,6 +21,7 @@ from vecsearch.cli.command import (
     write_object,
     write_rows,
 )
+from vecsearch.cli.indexing import IndexMethod
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
 
@@ -72,6 +73,7 @@ def ingest(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 if any file could not be read.")
     ] = False,
+    index: IndexMethod = None,
     format_: OutputFormat = None,
 ) -> None:
     """Turn folders of images into rows: embed what is new, note what moved or changed.
@@ -93,6 +95,7 @@ def ingest(
             metadata=metadata,
             prune=prune,
             dry_run=dry_run,
+            index=index,
             on_progress=progress,
         )
     for note in progress.notes:

@@ -106,7 +106,7 @@ def _shown(thumbnail: bytes | images.Unreadable) -> dict[str, Any]:
     content = base64.b64encode(thumbnail).decode()
     return {
         "reason": None,
-        "uri": f"data:{thumbnails.MEDIA_TYPE};base64,{content}",
+        "uri": f"data:{thumbnails.media_type(thumbnail)};base64,{content}",
         "width": width,
         "height": height,
     }

@@ -147,7 +147,10 @@ def image(
     "/collections/{collection}/images/{id}/thumbnail",
     response_class=Response,
     responses=_problems(404)
-    | {200: {"content": {thumbnails.MEDIA_TYPE: {}}}, 304: {"description": "Not changed"}},
+    | {
+        200: {"content": {kind: {} for kind in thumbnails.MEDIA_TYPES}},
+        304: {"description": "Not changed"},
+    },
 )
 def thumbnail(
     site: Served,
@@ -166,7 +169,7 @@ def thumbnail(
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
     if known & {headers["ETag"], "*"}:
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type=thumbnails.MEDIA_TYPE, headers=headers)
+    return Response(content, media_type=thumbnails.media_type(content), headers=headers)
 
 
 def _opened(

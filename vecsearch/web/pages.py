@@ -121,9 +121,10 @@ def upload(
 @router.get("/uploads/{name}")
 def uploaded(site: Served, name: Sha256) -> Response:
     """Show a picture that was uploaded, small."""
+    content = site.uploads.thumbnail(name)
     return Response(
-        site.uploads.thumbnail(name),
-        media_type=thumbnails.MEDIA_TYPE,
+        content,
+        media_type=thumbnails.media_type(content),
         headers={"Cache-Control": "private, max-age=86400, immutable"},
     )
 

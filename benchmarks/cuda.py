@@ -1,0 +1,100 @@
+"""Where there is a CUDA device: an ingest beside the encoder alone, and beside decoding alone.
+
+    python benchmarks/cuda.py FOLDER --weights FILE
+
+In every round, in one process: the forward pass on pictures that are ready, decoding and preparing
+by the threads that an ingest has and with nothing embedded, and a whole ingest of copies of the
+folder's pictures, each with bytes of its own, into a new collection. Without a device it says so.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from ingest import Watched, bare, conditions, copy_pictures, ready, whole
+
+from vecsearch import encoders
+from vecsearch.config import Settings
+from vecsearch.encoders import Encoder
+from vecsearch.images import Unreadable
+from vecsearch.library import Library
+from vecsearch.pipeline import PORTION, Pipeline
+
+
+class Preparing:
+    """An encoder that prepares as another does, and embeds nothing."""
+
+    concurrency = 1
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.identity = encoder.identity
+        self.weights = encoder.weights
+        self.dimensions = encoder.dimensions
+        self.layer_shape = encoder.layer_shape
+        self.prepare = encoder.prepare
+
+    def embed(self, batch: "np.typing.NDArray[np.uint8]") -> "np.typing.NDArray[np.float32]":
+        """Return ones."""
+        return np.ones((len(batch), self.dimensions), np.float32)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
+    parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
+    parser.add_argument("--model", default=encoders.DEFAULT_MODEL)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    import torch
+
+    if not torch.cuda.is_available():
+        print("There is no CUDA device here, so nothing was measured.")
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "pictures"
+        copy_pictures(arguments.images, folder, arguments.files)
+        paths = sorted(folder.iterdir())
+        settings = Settings.load(data_dir=Path(temporary) / "data", device="cuda")
+        encoder = encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+        pictures = np.stack(list(ready(encoder, paths[: 16 * PORTION])))
+        bare(encoder, pictures, len(pictures))
+        print(f"{torch.cuda.get_device_name()}, {arguments.files} files, {conditions()}")
+        with Library.open(settings) as library:
+            library.upgrade()
+            rounds: list[tuple[float, float, float]] = []
+            for number in range(arguments.rounds):
+                alone = bare(encoder, pictures, arguments.files).rate
+                decoding = _decoding(encoder, paths)
+                watched = Watched(encoder)
+                ingest, busy = whole(library, watched, folder, f"round_{number}")
+                rounds.append((alone, decoding, ingest.rate))
+                print(
+                    f"round {number}: encoder alone {alone:.0f}/s, decoding alone {decoding:.0f}/s,"
+                    f" ingest {ingest.rate:.0f}/s, encoder busy {busy:.0%}",
+                    flush=True,
+                )
+    alone, decoding, rate = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(f"ingest to encoder alone: {rate / alone:.3f}; to decoding alone: {rate / decoding:.3f}")
+
+
+def _decoding(encoder: Encoder, paths: list[Path]) -> float:
+    """Return the pictures a second that are read, decoded, drawn and prepared."""
+    size = 32 * PORTION
+    with Pipeline(Preparing(encoder), max_pixels=10**9, portions=32) as pipeline:
+        started = perf_counter()
+        for start in range(0, len(paths), size):
+            read = pipeline.read(map(str, paths[start : start + size]), keep=True)
+            sources = [item for item in read if not isinstance(item, Unreadable)]
+            for portion in pipeline.embed(sources):
+                portion.result()
+        return len(paths) / (perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

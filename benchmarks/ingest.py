@@ -1,0 +1,247 @@
+"""How near an ingest comes to its encoder alone, and how far it leaves the tutorial way behind.
+
+    python benchmarks/ingest.py FOLDER --weights FILE
+
+Three things are measured in turn, in every round, in one process: a whole ingest of copies of the
+folder's pictures, each with a byte of its own and so new, into a new collection, from the first
+look at the folder to the index; the same encoder's forward pass on pictures that are ready, by as
+many threads as the ingest has; and the tutorial way, one picture at a time through timm's own
+transform and an eager model, on some of the pictures. All in fp32.
+
+The claims are ratios of medians with the encoder loaded, since loading it takes as long for ten
+files as for a million. What the whole command takes, start-up, database and loading included, is
+printed beside them.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecsearch import database, encoders, images
+from vecsearch.config import Settings
+from vecsearch.encoders import Encoder
+from vecsearch.indexing import quiet
+from vecsearch.ingest import Ingest, Options
+from vecsearch.library import Library
+from vecsearch.pipeline import PORTION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_PIXELS = 10**9
+# Of ready pictures, in one measurement of the encoder alone.
+BARE = 384
+
+
+class Watched:
+    """An encoder that notes how long its forward passes take; see `vecsearch.encoders.Encoder`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._lock = threading.Lock()
+        self.busy = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """Embed, and add the time that it took to `busy`."""
+        started = perf_counter()
+        try:
+            return self._encoder.embed(batch)
+        finally:
+            with self._lock:
+                self.busy += perf_counter() - started
+
+
+@dataclass
+class Measured:
+    """Pictures a second, and milliseconds of this process's CPU for each."""
+
+    rate: float
+    cpu: float
+
+    @classmethod
+    def since(cls, wall: float, cpu: float, pictures: int) -> "Measured":
+        """Measure from two clocks' readings until now."""
+        elapsed = perf_counter() - wall
+        return cls(pictures / elapsed, 1000 * (process_time() - cpu) / pictures)
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "pictures"
+        copy_pictures(arguments.images, folder, arguments.files)
+        settings = Settings.load(data_dir=Path(temporary) / "data")
+        print(f"{arguments.files} files, {conditions()}")
+        with Library.open(settings) as library:
+            library.upgrade()
+            _measure(library, _encoder(settings, folder, arguments), folder, arguments)
+        command = _command(folder, arguments, Path(temporary) / "data")
+        print(f"the whole command, start-up included: {command:.2f} pictures/s; {conditions()}")
+
+
+def _measure(
+    library: Library, encoder: Encoder, folder: Path, arguments: argparse.Namespace
+) -> None:
+    paths = sorted(folder.iterdir())
+    pictures = np.stack(list(ready(encoder, paths[: 8 * PORTION])))
+    watched = Watched(encoder)
+    bare(encoder, pictures, 4 * PORTION)
+    tutorial = Tutorial(arguments.model, arguments.weights)
+    tutorial.embed(paths[:2])
+    rounds: list[tuple[Measured, Measured, Measured]] = []
+    for number in range(arguments.rounds):
+        alone = bare(encoder, pictures, BARE)
+        ingest, busy = whole(library, watched, folder, f"round_{number}")
+        some = paths[number :: len(paths) // arguments.tutorial][: arguments.tutorial]
+        started, cpu = perf_counter(), process_time()
+        tutorial.embed(some)
+        slow = Measured.since(started, cpu, len(some))
+        print(
+            f"round {number}: encoder alone {_shown(alone)}; ingest {_shown(ingest)}, "
+            f"encoder busy {busy:.0%}; tutorial {_shown(slow)}",
+            flush=True,
+        )
+        rounds.append((alone, ingest, slow))
+    bare_rate, rate, tutorial_rate = (
+        statistics.median(item.rate for item in column) for column in zip(*rounds, strict=True)
+    )
+    ratios = [ingest.rate / alone.rate for alone, ingest, _ in rounds]
+    print(
+        f"ingest to encoder alone: {rate / bare_rate:.3f}, by round {statistics.median(ratios):.3f}"
+        f" ({min(ratios):.3f} to {max(ratios):.3f})"
+    )
+    print(f"ingest to the tutorial way: {rate / tutorial_rate:.2f}")
+
+
+def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) -> Encoder:
+    """Return the encoder as a second run has it: exported, where it can be."""
+    first = encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+    first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:PORTION]))))
+    return encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+
+
+def whole(
+    library: Library, encoder: Watched, folder: Path, collection: str
+) -> tuple[Measured, float]:
+    """Measure an ingest into a new collection, and the share of the time that it embeds."""
+    encoder.busy = 0.0
+    started, cpu = perf_counter(), process_time()
+    with database.session(library.engine) as connection:
+        run = Ingest(connection, collection, images.Walk([folder]), encoder, Options())
+        for _ in run:
+            pass
+    library.ensure_index(collection, on_progress=quiet)
+    measured = Measured.since(started, cpu, run.summary.added)
+    if run.summary.added != sum(1 for _ in folder.iterdir()):
+        raise SystemExit(f"Not every file was new: {run.summary}")
+    elapsed = run.summary.added / measured.rate
+    return measured, encoder.busy / (encoder.concurrency * elapsed)
+
+
+def copy_pictures(source: Path, folder: Path, count: int) -> None:
+    """Fill a folder with so many pictures of another, each with bytes of its own at its end."""
+    originals = sorted(path for path in source.rglob("*") if path.is_file())
+    folder.mkdir()
+    for number, original in enumerate(islice(cycle(originals), count)):
+        content = original.read_bytes() + number.to_bytes(4, "big")
+        (folder / f"{number:06}{original.suffix}").write_bytes(content)
+
+
+def conditions() -> str:
+    """Return what the numbers depend on: processors, and what else they have to do."""
+    return f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
+
+
+def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
+    """Yield pictures as an encoder reads them."""
+    for path in paths:
+        image = images.load(str(path), max_pixels=MAX_PIXELS)
+        if isinstance(image, images.Unreadable):
+            raise SystemExit(f"{path}: {image.reason}")
+        yield encoder.prepare(image.pixels)
+
+
+def bare(encoder: Encoder, pictures: "NDArray[np.uint8]", count: int) -> Measured:
+    """Measure the forward pass on pictures that are ready, in portions as an ingest's."""
+    starts = range(0, count, PORTION)
+    with ThreadPoolExecutor(encoder.concurrency) as pool:
+        started, cpu = perf_counter(), process_time()
+        for _ in pool.map(
+            lambda start: encoder.embed(pictures[start % len(pictures) :][:PORTION]), starts
+        ):
+            pass
+        return Measured.since(started, cpu, count)
+
+
+class Tutorial:
+    """What a tutorial does: timm's model, timm's transform, one picture at a time."""
+
+    def __init__(self, model: str, weights: Path | None) -> None:
+        import timm
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
+
+        name = encoders.ALIASES.get(model, model)
+        self._model = timm.create_model(name, pretrained=weights is None)
+        if weights is not None:
+            self._model.load_state_dict(timm.models.load_state_dict(str(weights)))
+        self._model.reset_classifier(0)  # type: ignore[operator]  # a method of timm's models
+        self._model.eval()
+        config = resolve_model_data_config(self._model)  # type: ignore[no-untyped-call]  # untyped there
+        self._transform = create_transform(**config, is_training=False)
+
+    def embed(self, paths: list[Path]) -> None:
+        """Embed pictures."""
+        import PIL.Image
+        import torch
+
+        for path in paths:
+            with PIL.Image.open(path) as picture, torch.no_grad():
+                self._model(self._transform(picture.convert("RGB")).unsqueeze(0)).numpy()
+
+
+def _command(folder: Path, arguments: argparse.Namespace, data_dir: Path) -> float:
+    command = [sys.executable, "-m", "vecsearch", "ingest", str(folder), "--collection", "command"]
+    command += ["--model", arguments.model, "--data-dir", str(data_dir)]
+    if arguments.weights is not None:
+        command += ["--weights", str(arguments.weights)]
+    started = perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return float(arguments.files) / (perf_counter() - started)
+
+
+def _shown(measured: Measured) -> str:
+    return f"{measured.rate:.2f}/s at {measured.cpu:.1f} CPU ms"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
+    parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
+    parser.add_argument("--model", default=encoders.DEFAULT_MODEL)
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tutorial", type=int, default=24, help="pictures of it in each round")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Thumbnails may be JPEG."""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade() -> None:
+    op.execute(
+        "COMMENT ON COLUMN vecsearch.thumbnails.image IS"
+        " 'JPEG, or WebP as it once was, at most 320 x 320 pixels, upright'"
+    )

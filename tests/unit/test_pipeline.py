@@ -1,0 +1,213 @@
+"""The threads of an ingest: what is read, decoded and embedded, how much of it at once."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import PixelEncoder, picture
+
+from vecsearch import images, pipeline
+from vecsearch.encoders import LazyEncoder
+from vecsearch.errors import EncoderError
+from vecsearch.images import Source, Unreadable
+from vecsearch.pipeline import PORTION, Encoded, Pipeline
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TIMEOUT_S = 60
+MAX_PIXELS = 10**7
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    found = []
+    for number in range(5 * PORTION):
+        found.append(tmp_path / f"{number:02}.png")
+        picture(number).save(found[-1])
+    return found
+
+
+def read(running: Pipeline, files: list[Path], *, keep: bool = True) -> list[Source]:
+    sources = list(running.read(map(str, files), keep=keep))
+    assert all(isinstance(source, Source) for source in sources)
+    return [source for source in sources if isinstance(source, Source)]
+
+
+def embedded(running: Pipeline, sources: list[Source]) -> Iterator[Encoded | Unreadable]:
+    for portion in running.embed(sources):
+        yield from portion.result(TIMEOUT_S)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_every_file_has_its_own_result_in_order(files: list[Path], keep: bool) -> None:
+    files[3].write_text("no picture")
+    encoder = PixelEncoder()
+    with Pipeline(encoder, max_pixels=MAX_PIXELS, portions=3) as running:
+        sources = read(running, files, keep=keep)
+        assert all((source.content is not None) == keep for source in sources)
+        results = list(embedded(running, sources))
+    for number, (file, source, result) in enumerate(zip(files, sources, results, strict=True)):
+        if number == 3:
+            assert isinstance(result, Unreadable)
+        else:
+            assert isinstance(result, Encoded)
+            assert result.embedding.tolist() == encoder.expected(file).tolist()
+            assert result.facts.sha256 == result.thumbnail.sha256 == source.sha256
+
+
+def test_a_large_file_s_bytes_are_not_kept(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", files[0].stat().st_size - 1)
+    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS, portions=1) as running:
+        [source] = read(running, files[:1])
+        assert source.content is None
+        files[0].write_text("other bytes")
+        [result] = embedded(running, [source])
+    assert isinstance(result, Unreadable)
+    assert result.reason == "It changed while it was being read; ingest it again."
+
+
+@given(st.integers(0, 20 * PORTION))
+def test_portions_are_equal_and_lose_nothing(count: int) -> None:
+    sources = [Source(str(number), "") for number in range(count)]
+    found = pipeline.portions(sources)
+    assert [source for portion in found for source in portion] == sources
+    sizes = {len(portion) for portion in found}
+    assert max(sizes, default=0) <= PORTION
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    assert count < PORTION or len(found) % 2 == 0
+
+
+def test_as_many_portions_are_embedded_at_once_as_the_encoder_takes(files: list[Path]) -> None:
+    class Meeting(PixelEncoder):
+        concurrency = 2
+        barrier = threading.Barrier(2)
+        inside = 0
+        most = 0
+
+        def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+            Meeting.inside += 1
+            Meeting.most = max(Meeting.most, Meeting.inside)
+            self.barrier.wait(TIMEOUT_S)  # there are two, or this breaks
+            Meeting.inside -= 1
+            self.barrier.wait(TIMEOUT_S)
+            return super().embed(batch)
+
+    with Pipeline(Meeting(), max_pixels=MAX_PIXELS, portions=6) as running:
+        results = list(embedded(running, read(running, files[: 4 * PORTION])))
+    assert len(results) == 4 * PORTION
+    assert Meeting.most == 2
+
+
+def test_portions_are_embedded_in_order(files: list[Path]) -> None:
+    encoder = PixelEncoder()
+    for _ in range(5):
+        encoder.embedded.clear()
+        with Pipeline(encoder, max_pixels=MAX_PIXELS, portions=6) as running:
+            list(embedded(running, read(running, files)))
+        wanted = [encoder.expected(file).tolist() for file in files]
+        found = [
+            np.frombuffer(inputs, np.uint8).astype(float).tolist() for inputs in encoder.embedded
+        ]
+        assert found == wanted
+
+
+def test_an_encoder_that_fails_is_raised_and_nothing_waits_for_it(files: list[Path]) -> None:
+    class Failing(PixelEncoder):
+        def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+            raise EncoderError(f"Cannot embed {len(batch)}.")
+
+    with (
+        pytest.raises(EncoderError, match="Cannot embed"),
+        Pipeline(Failing(), max_pixels=MAX_PIXELS, portions=2) as running,
+    ):
+        list(embedded(running, read(running, files)))
+
+
+def test_the_encoder_is_loaded_for_a_picture_alone(files: list[Path]) -> None:
+    def load() -> PixelEncoder:
+        raise AssertionError("the encoder was loaded")
+
+    for file in files:
+        file.write_text(f"{file} is no picture")
+    with Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, portions=2) as running:
+        results = list(embedded(running, read(running, files)))
+    assert all(isinstance(result, Unreadable) for result in results)
+
+
+def test_a_large_jpeg_is_prepared_from_fewer_pixels_and_its_facts_stay(tmp_path: Path) -> None:
+    class Sized(PixelEncoder):
+        sizes: list[tuple[int, int]] = []  # noqa: RUF012 - the test's own
+
+        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
+            self.sizes.append(pixels.size)
+            return super().prepare(pixels)
+
+    file = tmp_path / "large.jpg"
+    picture(1, (3600, 2400)).save(file)
+    with Pipeline(Sized(), max_pixels=MAX_PIXELS, portions=1) as running:
+        [result] = embedded(running, read(running, [file]))
+    assert isinstance(result, Encoded)
+    assert (result.facts.width, result.facts.height) == (3600, 2400)
+    assert (result.thumbnail.width, result.thumbnail.height) == (320, 213)
+    # A quarter would be 600 pixels high, which is less than is kept.
+    assert Sized.sizes[-1] == (1800, 1200)
+
+
+def test_few_pixels_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "PIXELS_AT_ONCE", 30)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    lock = threading.Lock()
+    now = 0
+    most: list[int] = []
+    decode = images.decode
+
+    def counted(content: bytes, *arguments: object, **options: object) -> object:
+        nonlocal now
+        pixels = images.count_pixels(content)
+        with lock:
+            now += pixels
+            most.append(now)
+        try:
+            return decode(content, *arguments, **options)  # type: ignore[arg-type]  # passed on
+        finally:
+            with lock:
+                now -= pixels
+
+    monkeypatch.setattr(images, "decode", counted)
+    files = []
+    for number in range(24):
+        # One alone is more than may be decoded at once, and decoded all the same.
+        side = 20 if number == 7 else 8
+        files.append(tmp_path / f"{number}.png")
+        picture(number, (side, side)).save(files[-1])
+    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS, portions=3) as running:
+        results = list(embedded(running, read(running, files)))
+    assert all(isinstance(result, Encoded) for result in results)
+    assert max(most) == 400
+    assert max(pixels for pixels in most if pixels < 400) <= 4 * 30
+
+
+def test_threads_that_wait_for_room_get_it() -> None:
+    room = pipeline._Room(10)  # noqa: SLF001 - what the pipeline waits in
+    entered = threading.Event()
+
+    def enter() -> None:
+        with room.of(6):
+            entered.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with room.of(5):
+            waiting = pool.submit(enter)
+            assert not entered.wait(0.05)
+        waiting.result(TIMEOUT_S)
+    assert entered.is_set()
