@@ -213,7 +213,14 @@ def _side(
     timed = sample.positions[np.linspace(0, len(sample.positions) - 1, few).astype(int)]
     seconds = [
         nearest.timed(
-            connection, Search(collection.table, sample.images[place].id, party.metric, k)
+            connection,
+            Search(
+                collection.table,
+                sample.images[place].id,
+                party.metric,
+                k,
+                compact=collection.compact,
+            ),
         )[1]
         for place in timed
     ]
@@ -239,7 +246,15 @@ def _example(
     query = writes.image_id(path)
     answers = {
         party.collection.name: nearest.nearest(
-            connection, Search(party.collection.table, query, party.metric, k, exclude=query)
+            connection,
+            Search(
+                party.collection.table,
+                query,
+                party.metric,
+                k,
+                exclude=query,
+                compact=party.collection.compact,
+            ),
         )[0]
         for party in parties
     }

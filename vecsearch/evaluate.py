@@ -171,8 +171,8 @@ def evaluate(
     )
     classes, precision, average = score(sample, k)
     scores: list[IndexScore] = []
-    reranks = metric in nearest.RERANKED
-    if (metric == "cosine" or reranks) and nearest.has_index(connection, collection.table):
+    reranks = metric in nearest.RERANKED or collection.compact is not None
+    if (metric == "cosine" or reranks) and nearest.has_index(connection, collection):
         breadths = [each for each in (CANDIDATES if reranks else EF_SEARCH) if each >= k]
         # Beyond them all, what a query would take.
         beyond = nearest.CANDIDATES_PER_ROW * k if reranks else nearest.MAXIMUM_EF_SEARCH
@@ -216,7 +216,9 @@ def _uses_index(
     connection: sa.Connection, collection: Collection, sample: Sample, k: int, metric: str
 ) -> bool:
     query = sample.images[sample.positions[0]].id
-    _, is_used = nearest.explain(connection, Search(collection.table, query, metric, k))
+    _, is_used = nearest.explain(
+        connection, Search(collection.table, query, metric, k, compact=collection.compact)
+    )
     return is_used
 
 
@@ -258,6 +260,7 @@ def _score_index(
                 k=k,
                 breadth=breadth,
                 forced=True,
+                compact=collection.compact,
             )
             hits, seconds = nearest.timed(connection, search)
             exact = np.sort(row)[:k]

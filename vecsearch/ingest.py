@@ -379,6 +379,7 @@ class Ingest:
         if self._options.dry_run:
             return
         with self._connection.begin():
+            writes.lock_collection(self._connection, self._name)
             survey.delete_rows(self._connection, self._table, gone)
             if self._options.metadata_file is not None:
                 records = metadata.read_records(self._options.metadata_file)

@@ -24,6 +24,7 @@ from vecsearch import (
     evaluate,
     exchange,
     images,
+    indexing,
     migrate,
     schema,
     search,
@@ -166,6 +167,7 @@ class Library:
         model: str | None = None,
         weights: str | Path | None = None,
         root: str | Path | None = None,
+        index: str | None = None,
         on_progress: transfer.OnProgress = lambda *_: None,
     ) -> transfer.Imports:
         """Store embeddings from a CSV, NPZ or Parquet file: all of them, or none.
@@ -177,6 +179,7 @@ class Library:
             weights: the model's file, which makes the collection one that new pictures can be
                 searched in; without it only pictures that it holds can be.
             root: where the file's relative paths begin; None is the file's own folder.
+            index: of a new collection: hnsw, compact or none; None is hnsw.
             on_progress: called after each block of rows.
 
         Raises:
@@ -192,7 +195,7 @@ class Library:
                 path, contents, collection, model, weights, device=self.settings.device
             )
             with database.session(self.engine) as connection:
-                return transfer.import_file(
+                done = transfer.import_file(
                     connection,
                     collection,
                     path,
@@ -200,8 +203,11 @@ class Library:
                     origin,
                     root=path.parent if root is None else Path(root).absolute(),
                     max_pixels=self.settings.max_pixels,
+                    index_method=index,
                     on_progress=on_progress,
                 )
+            self.ensure_index(collection, on_progress=on_progress)
+            return done
 
     def export_file(
         self,
@@ -262,6 +268,52 @@ class Library:
         embedding = embedder.embed(picture)
         with self.reading(collection) as (connection, stored):
             return search.answer(connection, stored, embedding, query)
+
+    def create_index(
+        self,
+        method: str,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        memory: int | None = None,
+        workers: int | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Build an index while searches go on, and return notes for a user.
+
+        Args:
+            method: hnsw, compact or none.
+            collection: whose.
+            memory: bytes that the build may take; None: what it needs, within bounds.
+            workers: processes beside the first; None: as many as there are cores for.
+            options: of `vecsearch.indexing.create`: dims, m, ef_construction, on_progress.
+
+        Raises:
+            VecsearchError: it cannot be built; what served before goes on.
+
+        """
+        with self._reading():
+            pass
+        return indexing.create(
+            self.engine,
+            collection,
+            indexing.Method(method),
+            resources=self._resources_for(memory, workers),
+            **options,
+        )
+
+    def ensure_index(
+        self, collection: str = DEFAULT_COLLECTION, *, on_progress: indexing.OnProgress
+    ) -> list[str]:
+        """Build the index that a collection wants, if it is missing; return notes for a user."""
+        return indexing.ensure(
+            self.engine,
+            collection,
+            resources=self._resources_for(None, None),
+            on_progress=on_progress,
+        )
+
+    def _resources_for(self, memory: int | None, workers: int | None) -> indexing.Resources:
+        return indexing.Resources(memory, workers, embedded=self.settings.database_url is None)
 
     def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Evaluation:
         """Score a collection's answers against labels, and its index against the exact answer.

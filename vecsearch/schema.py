@@ -17,7 +17,7 @@ from vecsearch.errors import InvalidInput
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0007"
+REVISION = "0008"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -26,6 +26,9 @@ MAX_DIMENSIONS = 16_000
 MAX_INDEXED_DIMENSIONS = 4_000
 # The largest finite half-precision number.
 MAX_HALF = 65_504.0
+# Of a scan of a collection: its embeddings lie out of line, so the planner thinks it small. The
+# server's max_parallel_workers_per_gather bounds it.
+PARALLEL_WORKERS = 8
 WITHOUT_FILE = "NULL: imported without its file"
 
 metadata = sa.MetaData(schema=SCHEMA)
@@ -68,6 +71,34 @@ collections = sa.Table(
         nullable=False,
         server_default=sa.func.now(),
         comment="When the collection was made",
+    ),
+    sa.Column(
+        "index_method",
+        sa.Text,
+        nullable=False,
+        server_default="hnsw",
+        comment="Index that is wanted: hnsw, compact or none",
+    ),
+    sa.Column(
+        "index_options",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment="What the index is built with: m, ef_construction, dims; missing: the default",
+    ),
+    sa.Column(
+        "projection",
+        sa.Integer,
+        comment="Version of the projection whose table NAME_compact_VERSION searches use; "
+        "NULL: none",
+    ),
+    sa.Column(
+        "breadths",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment="By metric, how broadly the index is searched, as `index tune` found it: "
+        "hnsw.ef_search, or the number of candidates where those are re-ranked",
     ),
     comment="One row per collection: a table of images made by one encoder",
 )
@@ -125,11 +156,58 @@ thumbnails = sa.Table(
     comment="One small picture per file content, whichever collections hold it",
 )
 
+projections = sa.Table(
+    "projections",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was fitted to"),
+    sa.Column(
+        "version",
+        sa.Integer,
+        sa.Identity(),
+        primary_key=True,
+        comment="Higher for later ones, whichever their collection; its table is "
+        "NAME_compact_VERSION",
+    ),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in a compact vector"),
+    sa.Column(
+        "mean",
+        sa.LargeBinary,
+        nullable=False,
+        comment="Of the sample's normalised embeddings: little-endian float32, one for each "
+        "number of an embedding",
+    ),
+    sa.Column(
+        "components",
+        sa.LargeBinary,
+        nullable=False,
+        comment="Principal components of the sample: little-endian float32, row by row, one "
+        "row for each number of a compact vector",
+    ),
+    sa.Column("sample", sa.Integer, nullable=False, comment="Images it was fitted to"),
+    sa.Column(
+        "variance_kept",
+        sa.Double,
+        nullable=False,
+        comment="Share of the sample's variance that compact vectors keep, from 0 to 1",
+    ),
+    sa.Column(
+        "fitted_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+        comment="When it was fitted",
+    ),
+    comment="Principal components by which embeddings are made compact; of a collection at "
+    "most one that is in use and one that is being built",
+)
+
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
 # Of what stands beside a collection's table; see `vecsearch.queries.analysts`.
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
 TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
+# Of the tables of compact vectors: NAME_compact_VERSION.
+COMPACT = "_compact_"
 
 
 def require_collection_name(name: str) -> str:
@@ -140,11 +218,12 @@ def require_collection_name(name: str) -> str:
 
     """
     taken = name in RESERVED_NAMES or name.endswith(TAKEN_SUFFIXES)
+    taken = taken or re.search(rf"{COMPACT}\d+$", name) is not None
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or taken:
         raise InvalidInput(
             f"{name!r} cannot name a collection. Use a lower-case letter, then up to 39 letters, "
             f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken, and so are "
-            f"names that end in {' or '.join(TAKEN_SUFFIXES)}."
+            f"names that end in {' or '.join(TAKEN_SUFFIXES)} or {COMPACT}NUMBER."
         )
     return name
 
@@ -204,6 +283,27 @@ def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.
             postgresql_ops={"embedding": "halfvec_cosine_ops"},
         )
     return table
+
+
+@lru_cache(maxsize=256)
+def compact_table(name: str, version: int, dimensions: int) -> sa.Table:
+    """Return the table of the compact vectors of the collection `name` by one projection.
+
+    It has no foreign key: to drop one takes a lock that keeps readers of the collection out. What
+    it holds of rows that are gone is joined away.
+    """
+    return sa.Table(
+        f"{require_collection_name(name)}{COMPACT}{version}",
+        sa.MetaData(schema=SCHEMA),
+        sa.Column("id", sa.Uuid, primary_key=True, comment=f"Id of the image in {name}"),
+        sa.Column(
+            "compact",
+            HALFVEC(dimensions),
+            nullable=False,
+            comment="The normalised embedding's place along the principal components",
+        ),
+        comment=f"Compact vectors of {name}, by which searches choose candidates",
+    )
 
 
 def sql_name(table: sa.Table | str) -> str:

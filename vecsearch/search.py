@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vecsearch.embedder import Picture
 from vecsearch.errors import ImageNotFound, InvalidInput
-from vecsearch.queries import catalog, nearest, writes
+from vecsearch.queries import catalog, compact, nearest, writes
 from vecsearch.queries.filters import NO_FILTERS, Filters
 from vecsearch.queries.nearest import Hit, Search
 
@@ -154,13 +154,29 @@ def plan(
         max_distance=max_distance,
         exclude=target if query.exclude_self and isinstance(target, UUID) else None,
         exact=query.exact,
+        compact=collection.compact,
     )
-    if search.candidates is not None and not nearest.has_more(
-        connection, search, search.candidates
+    search = replace(search, breadth=_tuned(collection, search))
+    if search.compact is not None and not isinstance(target, UUID) and not search.is_exact:
+        projection = compact.read_projection(connection, search.compact)
+        search = replace(search, point=projection.project(target[np.newaxis])[0])
+    # Cosine's candidates are few, and the planner weighs them against all rows that match.
+    if (
+        search.candidates is not None
+        and metric != "cosine"
+        and not nearest.has_more(connection, search, search.candidates)
     ):
         # To choose candidates from so few would leave nobody out.
         return replace(search, exact=True)
     return search
+
+
+def _tuned(collection: catalog.Collection, search: Search) -> int | None:
+    """Return the breadth that `index tune` found, if it is enough for this k."""
+    tuned = collection.breadths.get(search.metric)
+    if tuned is None or search.k is None or search.k > tuned["k"]:
+        return None
+    return int(tuned["breadth"])
 
 
 def require_k(k: int) -> None:

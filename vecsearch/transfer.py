@@ -126,6 +126,7 @@ def import_file(
     *,
     root: Path,
     max_pixels: int,
+    index_method: str | None = None,
     on_progress: OnProgress,
 ) -> Imports:
     """Store the rows of an open file in the collection `name`, which is made if it is not there.
@@ -138,6 +139,7 @@ def import_file(
         origin: what made the embeddings.
         root: where relative paths begin.
         max_pixels: a picture with more is not read.
+        index_method: of a new collection, for `vecsearch.indexing.ensure`; None: hnsw.
         on_progress: called after each block.
 
     Raises:
@@ -157,6 +159,7 @@ def import_file(
         stored = catalog.find_collection(connection, name)
         if stored is not None:
             _require_same(file, stored, origin, dimensions)
+            catalog.require_index_method(stored, index_method)
         rows = _Rows(
             contents.blocks if first is None else chain([first], contents.blocks),
             contents.rows,
@@ -181,13 +184,10 @@ def import_file(
             dimensions,
             default_metric=origin.default_metric,
             indexed=False,
+            index_method=index_method or "hnsw",
         )
         added = transfer.merge(connection, collection.table)
         transfer.store_thumbnails(connection)
-        if stored is None:
-            # Built at once it takes a fraction of the time that row by row would.
-            on_progress("Indexing", 0, None)
-            catalog.create_index(connection, collection)
         writes.analyze(connection, collection.table)
     if added < staged:
         with connection.begin():

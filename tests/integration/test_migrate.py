@@ -56,8 +56,19 @@ def scalar(library: Library, statement: str) -> Any:
 
 def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     """Make a collection as it was before anything stood beside its table."""
+    # What is used to make it, and then taken away.
+    later = {"index_method": "text", "index_options": "jsonb", "projection": "int"}
+    later |= {"breadths": "jsonb"}
+    added = ", ".join(f"ADD {column} {type_}" for column, type_ in later.items())
+    write(library, f"ALTER TABLE vecsearch.collections {added}")
+    columns = "collection text, version int, dimensions int, fitted_at timestamptz"
+    write(library, f"CREATE TABLE vecsearch.projections ({columns})")
     corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
     write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest, {name}_similarity")
+    write(library, f"ALTER TABLE {name} RESET (parallel_workers)")
+    dropped = ", ".join(f"DROP {column}" for column in later)
+    write(library, f"ALTER TABLE vecsearch.collections {dropped}")
+    write(library, "DROP TABLE vecsearch.projections")
     return corpus
 
 
@@ -102,7 +113,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
         " AND obj_description(oid, 'pg_class') IS NULL"
     )
     assert scalar(library, uncommented) == 0
-    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 6
+    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 7
 
 
 def test_a_database_without_tables_says_how_to_begin(empty: Library) -> None:
@@ -153,6 +164,9 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
             f" WHERE attrelid = 'vecsearch.{table}'::regclass AND attnum > 0"
         )
 
+    def options(table: str) -> str:
+        return f"SELECT reloptions FROM pg_class WHERE oid = 'vecsearch.{table}'::regclass"
+
     def beside(table: str) -> list[str]:
         view = f"'{table}_view'::regclass"
         statements = [
@@ -168,6 +182,7 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
 
     assert scalar(empty, columns("before")) == scalar(empty, columns("after"))
     assert beside("before") == beside("after")
+    assert scalar(empty, options("before")) == scalar(empty, options("after")) is not None
     assert scalar(empty, "SELECT count(*) FROM before") == 5
 
 

@@ -12,9 +12,10 @@ import pytest
 # The checkout's: in the wheel, migrations/ lies inside.
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
-    "errors config files access server schema exif images thumbnails metadata encoders exchange "
-    "database migrate queries reader embedder batch ingest transfer search duplicates ranking "
-    "sampling evaluate compare render training library web terminal demo cli __main__"
+    "errors projection config files access server schema exif images thumbnails metadata encoders "
+    "exchange database migrate queries reader indexing embedder batch ingest transfer search "
+    "duplicates ranking sampling evaluate compare render training library web terminal demo cli "
+    "__main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {

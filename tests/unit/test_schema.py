@@ -51,7 +51,15 @@ def test_any_other_name_is_refused_and_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["collections", "ingest_errors", "not_duplicates", "thumbnails", "alembic_version"]
+    "name",
+    [
+        "collections",
+        "ingest_errors",
+        "not_duplicates",
+        "projections",
+        "thumbnails",
+        "alembic_version",
+    ],
 )
 def test_the_names_of_our_own_tables_are_taken(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"are taken"):

@@ -7,7 +7,16 @@ import signal
 
 # Importing a module of commands hangs them on the tree, in the order that --help shows.
 # ruff: isort: off
-from vecsearch.cli import ingesting, asking, serving, tidying, transferring, evaluating, db
+from vecsearch.cli import (
+    ingesting,
+    asking,
+    serving,
+    tidying,
+    transferring,
+    evaluating,
+    indexing,
+    db,
+)
 from vecsearch.cli.apps import app
 # ruff: isort: on
 
@@ -15,6 +24,7 @@ __all__ = [
     "asking",
     "db",
     "evaluating",
+    "indexing",
     "ingesting",
     "main",
     "serving",

@@ -16,8 +16,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train_app = typer.Typer(help="Make an encoder of your own, from your own images.")
+index_app = typer.Typer(help="What makes searches fast: built while they go on.")
 db_app = typer.Typer(help="The database underneath.")
 app.add_typer(train_app, name="train", no_args_is_help=True)
+app.add_typer(index_app, name="index", no_args_is_help=True)
 app.add_typer(db_app, name="db", no_args_is_help=True)
 
 

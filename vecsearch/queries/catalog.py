@@ -1,7 +1,7 @@
 """The register of collections, what they hold, what could not be read, and ad hoc SQL."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from vecsearch.database import driver_connection, translated
 from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import CollectionNotFound, DatabaseError, InvalidInput
 from vecsearch.queries import analysts
+from vecsearch.queries.compact import Compact
 
 # Any fixed number: two commands that make one collection exclude each other by it.
 CREATE_LOCK_KEY = 0x766564
@@ -21,7 +22,15 @@ CREATE_LOCK_KEY = 0x766564
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection as the register has it."""
+    """A collection as the register has it.
+
+    Attributes:
+        index_method: the index that is wanted: hnsw, compact or none.
+        index_options: what it is built with: m, ef_construction, dims; missing: the default.
+        compact: the compact vectors that searches choose candidates by; None: they do not.
+        breadths: by metric, what `index tune` found: breadth, k, recall.
+
+    """
 
     name: str
     identity: Identity
@@ -29,6 +38,10 @@ class Collection:
     dimensions: int
     default_metric: str
     created_at: datetime
+    index_method: str = "hnsw"
+    index_options: dict[str, int] = field(default_factory=dict)
+    compact: Compact | None = None
+    breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def table(self) -> sa.Table:
@@ -97,11 +110,20 @@ class IngestError:
 
 def find_collection(connection: sa.Connection, name: str) -> Collection | None:
     """Return the collection called `name`, or None."""
+    register, projections = schema.collections, schema.projections
+    in_use = (projections.c.collection == register.c.name) & (
+        projections.c.version == register.c.projection
+    )
     row = connection.execute(
-        sa.select(schema.collections).where(schema.collections.c.name == name)
+        sa.select(register, projections.c.dimensions.label("compact"), projections.c.fitted_at)
+        .select_from(register.outerjoin(projections, in_use))
+        .where(register.c.name == name)
     ).first()
     if row is None:
         return None
+    compact = None
+    if row.compact is not None:
+        compact = Compact(row.name, row.projection, row.compact, row.fitted_at)
     return Collection(
         name=row.name,
         identity=Identity(row.model, row.layer, row.weights_sha256, row.preprocessing),
@@ -109,6 +131,10 @@ def find_collection(connection: sa.Connection, name: str) -> Collection | None:
         dimensions=row.dimensions,
         default_metric=row.default_metric,
         created_at=row.created_at,
+        index_method=row.index_method,
+        index_options=row.index_options,
+        compact=compact,
+        breadths=row.breadths,
     )
 
 
@@ -140,6 +166,7 @@ def create_collection(
     *,
     default_metric: str = "cosine",
     indexed: bool = True,
+    index_method: str = "hnsw",
 ) -> Collection:
     """Register a collection and make its table and all beside it, unless another has just now.
 
@@ -150,7 +177,8 @@ def create_collection(
         weights: where those are.
         dimensions: numbers in one embedding.
         default_metric: of a query that names none.
-        indexed: False leaves the HNSW index to `create_index`.
+        indexed: False leaves the HNSW index to `vecsearch.indexing.ensure`.
+        index_method: the index that is wanted: hnsw, compact or none.
 
     Raises:
         InvalidInput: `name` cannot name a table, or `dimensions` are more than pgvector stores.
@@ -167,8 +195,12 @@ def create_collection(
     if existing is not None:
         return existing
     # Not ON CONFLICT: a table of this name that is not in the register is somebody else's.
+    indexed = indexed and index_method == "hnsw"
     table = schema.collection_table(name, dimensions, indexed=indexed)
     table.create(connection)
+    connection.exec_driver_sql(
+        f"ALTER TABLE {schema.sql_name(table)} SET (parallel_workers = {schema.PARALLEL_WORKERS})"
+    )
     analysts.create(connection, table)
     connection.execute(
         sa.insert(schema.collections).values(
@@ -181,17 +213,36 @@ def create_collection(
             weights_file_sha256=weights.file_sha256,
             dimensions=dimensions,
             default_metric=default_metric,
+            index_method=index_method,
         )
     )
     return get_collection(connection, name)
 
 
-def create_index(connection: sa.Connection, collection: Collection) -> None:
-    """Build the collection's HNSW index, if there can be one for its dimensions."""
-    name = schema.hnsw_index(collection.name)
-    for index in collection.table.indexes:
-        if index.name == name:
-            index.create(connection)
+def require_index_method(collection: Collection, method: str | None) -> None:
+    """Refuse to be told of another index than the one that a collection has been given.
+
+    Raises:
+        InvalidInput: it has another.
+
+    """
+    if method is not None and method != collection.index_method:
+        raise InvalidInput(
+            f"Collection {collection.name!r} is there, and its index is {collection.index_method}. "
+            f"To change it: vecsearch index create --method {method} --collection "
+            f"{collection.name}"
+        )
+
+
+def count(connection: sa.Connection, table: sa.Table) -> int:
+    """Return how many rows there are."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def has_rows(connection: sa.Connection, table: sa.Table, rows: int) -> bool:
+    """Tell whether there are so many rows, without counting them all."""
+    found = sa.select(sa.literal(1)).select_from(table).offset(rows - 1).limit(1)
+    return connection.scalar(found) is not None
 
 
 def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> None:

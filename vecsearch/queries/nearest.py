@@ -1,4 +1,8 @@
-"""Search: one statement, and the guarantee that it is never silently short."""
+"""Search: one statement, and the guarantee that it is never silently short.
+
+Where no index serves the metric itself, one that serves another order finds candidates, which the
+metric re-ranks in the same statement: the direct index, by cosine, or compact vectors.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,13 +13,18 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import psycopg
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 from vecsearch import schema
 from vecsearch.database import driver_connection, translated
-from vecsearch.queries.catalog import sql_text
+from vecsearch.queries.catalog import Collection, sql_text
+from vecsearch.queries.compact import Compact
 from vecsearch.queries.filters import NO_FILTERS, Filters
 
 # pgvector's own limits and the least that keeps recall high at small k.
@@ -27,8 +36,10 @@ MAXIMUM_SCAN_MEM_MULTIPLIER = 1_000
 # What LIMIT takes.
 MAXIMUM_K = 2**63 - 1
 
-# Candidates for a metric that no index serves: the nearest by cosine, this many for each asked for.
+# Candidates to be re-ranked: this many for each row asked for. Cosine needs few, because it orders
+# much as what chose them does.
 MINIMUM_CANDIDATES = 1_000
+MINIMUM_COSINE_CANDIDATES = 100
 CANDIDATES_PER_ROW = 4
 
 # They are on by default; where somebody has changed that, the index must not win.
@@ -76,6 +87,8 @@ class Search:
             re-ranked, how many; None: enough for k.
         forced: use the index even where the planner would rather not, to measure it.
         own_row_only: of the rows, only the stored query image's own.
+        compact: where candidates are chosen by compact vectors.
+        point: the compact vector of an embedding that is asked with, shape (compact dimensions,).
 
     """
 
@@ -91,6 +104,8 @@ class Search:
     breadth: int | None = None
     forced: bool = False
     own_row_only: bool = False
+    compact: Compact | None = None
+    point: NDArray[np.float32] | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -99,16 +114,51 @@ class Search:
 
     @property
     def candidates(self) -> int | None:
-        """How many of the nearest by cosine are compared by the metric; None: every row is."""
-        if self.metric not in RERANKED or self.k is None or self.exact:
+        """How many candidates are compared by the metric; None: every row is, or the index does."""
+        if self.is_exact or self.k is None or not self.reranks:
             return None
-        enough = max(MINIMUM_CANDIDATES, CANDIDATES_PER_ROW * self.k)
+        least = MINIMUM_COSINE_CANDIDATES if self.metric == "cosine" else MINIMUM_CANDIDATES
+        enough = max(least, CANDIDATES_PER_ROW * self.k)
         return min(max(self.breadth or enough, self.k), MAXIMUM_K)
+
+    @property
+    def reranks(self) -> bool:
+        """Whether an index of another order serves the metric."""
+        return self.compact is not None or self.metric in RERANKED
+
+    @property
+    def index(self) -> str:
+        """The name of the HNSW index that serves it, if there is one."""
+        direct = schema.hnsw_index(self.table.name)
+        return direct if self.compact is None else self.compact.index
 
     @cached_property
     def text(self) -> str:
-        """The statement as it is sent, explained and shown."""
+        """The statement as it is shown, ready for any client."""
         return sql_text(statement(self))
+
+    @cached_property
+    def sent(self) -> tuple[bytes, list[Any]]:
+        """The statement as it is sent, and its parameters: in binary, 20 kB are not parsed."""
+        text = sql_text(statement(self, bound=True)).encode()
+        if isinstance(self.query, UUID):
+            return text, [self.query]
+        vectors = [self.query]
+        if self.candidates is not None and self.point is not None:
+            vectors.append(self.point)
+        return text, [_Half(HalfVector(vector).to_binary()) for vector in vectors]
+
+
+class _Half(bytes):
+    """A halfvec in Postgres' binary format."""
+
+
+class _HalfDumper(Dumper):
+    # The type is what the statement casts it to, whichever number the server gave that.
+    format = Format.BINARY
+
+    def dump(self, obj: _Half) -> bytes:
+        return obj
 
 
 @dataclass(frozen=True)
@@ -139,34 +189,47 @@ class Hit:
     metadata: dict[str, Any]
 
 
-def statement(search: Search) -> sa.Select[Any]:
+def statement(search: Search, *, bound: bool = False) -> sa.Select[Any]:
     """Return the search as a statement.
 
-    The index serves only a bare `ORDER BY embedding <=> … LIMIT k`, so a cut-off goes around it,
-    and so does the distance by which candidates are re-ranked.
+    An index serves only a bare `ORDER BY column <=> … LIMIT n`, so a cut-off goes around it, and so
+    does the distance by which candidates are re-ranked.
+
+    Args:
+        search: what for.
+        bound: leave what is asked with to the parameters of `Search.sent`.
+
     """
     # Under its bare name, so that conditions and readers can call it that.
     table = search.table.alias(search.table.name)
-    target: Expression
-    if isinstance(search.query, UUID):
-        stored = search.table.alias("query_image")
-        target = sa.select(stored.c.embedding).where(stored.c.id == search.query).scalar_subquery()
-    else:
-        literal = sa.literal(search.query, table.c.embedding.type)
-        target = sa.cast(literal, HALFVEC(len(search.query)))
+    image: Expression = sa.literal(search.query, sa.Uuid)
+    if bound:
+        image = sa.literal_column("CAST($1 AS uuid)", sa.Uuid)
+    target = _target(search.table.c.embedding, search.query, image, "$1" if bound else None)
     columns = [
         name for name in Hit.__dataclass_fields__ if name not in {"rank", "distance", "similarity"}
     ]
     everything = sa.select(*(table.c[name] for name in [*columns, "embedding"]))
     found = _filtered(everything, table, search)
     if search.own_row_only:
-        found = found.where(table.c.id == search.query)
+        found = found.where(table.c.id == image)
     if search.exclude is not None:
-        found = found.where(table.c.id != search.exclude)
+        found = found.where(
+            table.c.id != (image if search.exclude == search.query else search.exclude)
+        )
     rows: sa.FromClause = table
     if search.candidates is not None:
-        by_cosine = DISTANCES["cosine"](table.c.embedding, target)
-        rows = found.order_by(by_cosine).limit(search.candidates).subquery("candidates")
+        if search.compact is None:
+            order = DISTANCES["cosine"](table.c.embedding, target)
+        else:
+            vectors = search.compact.table.alias("vectors")
+            query = search.point if search.point is not None else search.query
+            place = _target(search.compact.table.c.compact, query, image, "$2" if bound else None)
+            order = DISTANCES["l2"](vectors.c.compact, place)
+            # Without a place there is no order; the empty answer is asked for again.
+            found = found.join_from(table, vectors, table.c.id == vectors.c.id)
+            found = found.where(place.is_not(None)) if isinstance(query, UUID) else found
+        rows = found.order_by(order).limit(search.candidates).subquery("candidates")
         found = sa.select(rows)
     distance = DISTANCES[search.metric](rows.c.embedding, target)
     inner = found.with_only_columns(*(rows.c[name] for name in columns), distance.label("distance"))
@@ -183,6 +246,17 @@ def statement(search: Search) -> sa.Select[Any]:
     )
 
 
+def _target(
+    column: sa.Column[Any], query: NDArray[np.float32] | UUID, image: Expression, bound: str | None
+) -> Expression:
+    """Return what a column of vectors is compared with: that of a stored image, or a vector."""
+    if isinstance(query, UUID):
+        stored = column.table.alias("query_image")
+        return sa.select(stored.c[column.name]).where(stored.c.id == image).scalar_subquery()
+    vector = sa.literal(query, column.type) if bound is None else sa.literal_column(bound)
+    return sa.cast(vector, HALFVEC(len(query)))
+
+
 def _filtered(rows: sa.Select[Any], table: sa.FromClause, search: Search) -> sa.Select[Any]:
     rows = rows.where(*search.filters.conditions(table.c))
     if search.where is None:
@@ -195,7 +269,11 @@ def session_settings(search: Search) -> dict[str, str]:
     """Return the settings a search runs under, each for its transaction alone."""
     if search.is_exact:
         return EXACT_SETTINGS
-    ef_search = search.breadth or max(MINIMUM_EF_SEARCH, 4 * (search.candidates or search.k or 0))
+    if search.compact is not None:
+        ef_search = search.candidates or 0
+    else:
+        enough = 4 * (search.candidates or search.k or 0)
+        ef_search = search.breadth or max(MINIMUM_EF_SEARCH, enough)
     settings = index_settings(ef_search)
     if search.candidates is not None:
         # Too few hits are noticed and asked for again; too few candidates would not be.
@@ -281,14 +359,10 @@ def _lacks_own(search: Search, hits: list[Hit]) -> bool:
 
 def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     """Return what the statement finds, short or not, and the seconds that it took."""
-    text = search.text
-    driver = driver_connection(connection)
     with connection.begin_nested() as savepoint:
         apply_settings(connection, session_settings(search))
         started = perf_counter()
-        # As text, exactly as --show-sql prints it; prepared, so that it is one statement.
-        with translated(text):
-            rows = driver.execute(text.encode(), prepare=True).fetchall()
+        rows = _execute(connection, search)
         seconds = perf_counter() - started
         savepoint.rollback()  # and with it the settings
     hits = [
@@ -305,21 +379,28 @@ def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     return _ranked(search, hits), seconds
 
 
-def has_index(connection: sa.Connection, table: sa.Table) -> bool:
+def _execute(connection: sa.Connection, search: Search, prefix: bytes = b"") -> list[Any]:
+    text, parameters = search.sent
+    # Dollars alone mark parameters, so that signs in the user's condition mean what they say.
+    with psycopg.RawCursor(driver_connection(connection)) as cursor:
+        cursor.adapters.register_dumper(_Half, _HalfDumper)
+        with translated((prefix + text).decode()):
+            return cursor.execute(prefix + text, parameters, prepare=True).fetchall()
+
+
+def has_index(connection: sa.Connection, collection: Collection) -> bool:
     """Tell whether the collection has an HNSW index that is ready."""
-    name = f"{table.schema}.{schema.hnsw_index(table.name)}"
+    compact = collection.compact
+    index = schema.hnsw_index(collection.name) if compact is None else compact.index
     ready = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
-    return bool(connection.scalar(sa.text(ready), {"name": name}))
+    return bool(connection.scalar(sa.text(ready), {"name": f"{schema.SCHEMA}.{index}"}))
 
 
 def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
     """Return the statement's plan, and whether the HNSW index answers it."""
-    text = f"EXPLAIN {search.text}"
     apply_settings(connection, session_settings(search))
-    with translated(text):
-        rows = driver_connection(connection).execute(text.encode(), prepare=True).fetchall()
-    plan = "\n".join(row[0] for row in rows)
-    return plan, schema.hnsw_index(search.table.name) in plan
+    plan = "\n".join(row[0] for row in _execute(connection, search, b"EXPLAIN "))
+    return plan, search.index in plan
 
 
 def _run(connection: sa.Connection, search: Search) -> list[Hit]:

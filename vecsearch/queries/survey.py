@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from vecsearch import schema
 from vecsearch.images import File
+from vecsearch.queries import compact
 from vecsearch.queries.copy import copy_rows
 
 
@@ -149,7 +150,9 @@ def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> lis
 
 
 def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.UUID]) -> None:
-    """Delete rows by id."""
+    """Delete rows by id; see `vecsearch.queries.compact.fill` for the lock."""
+    if ids:
+        compact.delete(connection, table.name, ids)
     connection.execute(
         sa.text(f"DELETE FROM {schema.sql_name(table)} WHERE id = ANY(:ids)"), {"ids": list(ids)}
     )

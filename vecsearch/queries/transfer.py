@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from vecsearch import schema
 from vecsearch.database import driver_connection
 from vecsearch.exchange import BLOCK_SIZE, COLUMNS, Block
+from vecsearch.queries import compact
 from vecsearch.queries.copy import copy_rows
 from vecsearch.thumbnails import Thumbnail
 
@@ -134,6 +135,7 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
             f" ORDER BY number ON CONFLICT (id) DO UPDATE SET {', '.join(sets)}"
         )
     ).rowcount
+    compact.follow(connection, table.name, "imported")
     return merged - (known or 0)
 
 

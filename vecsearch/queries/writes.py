@@ -21,6 +21,7 @@ from vecsearch import schema
 from vecsearch.database import driver_connection
 from vecsearch.errors import DatabaseError
 from vecsearch.images import Facts, File, Unreadable
+from vecsearch.queries import compact
 from vecsearch.queries.copy import copy_rows
 from vecsearch.queries.survey import Content
 
@@ -135,6 +136,7 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
             f" ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"
         )
     )
+    compact.follow(connection, table.name, "embedded")
 
 
 def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known]) -> None:
@@ -198,6 +200,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
         raise DatabaseError(
             "Another run has changed the same images meanwhile. Run this again; it carries on."
         )
+    compact.follow_known(connection, table.name)
     connection.execute(
         sa.text(
             f"DELETE FROM {schema.sql_name(table)} AS stored USING known"
