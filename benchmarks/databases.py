@@ -54,6 +54,8 @@ class Ours(Contestant):
 
     def build(self) -> None:
         self.numbers = product.build(self._library, self.method, self.method)
+        sizes = product.megabytes(self._library, self.method)
+        self.numbers["stored_mb"] = sizes["index"] + sizes["compact"]
 
     def megabytes(self) -> float:
         return product.megabytes(self._library, self.method)["index"]
@@ -101,6 +103,7 @@ class Compact(Ours):
 
 
 OTHERS = (Hnswlib, Faiss, Usearch, Chroma, LanceDB)
+NOTE = "¹ The graph or the codes alone; the whole vectors are stored beside them."
 NAMES = [kind.name for kind in (Direct, Compact, *OTHERS)]
 
 
@@ -111,8 +114,7 @@ def main() -> None:
         folder = Path(temporary)
         with Library.open(Settings.load(data_dir=folder / "library")) as library:
             result = _measure(options, folder, library)
-    print(table(result))
-    print()
+    print(table(result), NOTE, sep="\n\n", end="\n\n")
     print("\n".join(ratios(result)))
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -195,9 +197,7 @@ def _build(contestant: Contestant, vectors: Array) -> dict[str, Any]:
     return numbers
 
 
-def _breadth(
-    mode: Mode, queries: Array, nearest: Nearest
-) -> tuple[Mode, int | None, float]:
+def _breadth(mode: Mode, queries: Array, nearest: Nearest) -> tuple[Mode, int | None, float]:
     """Return the least breadth that finds enough, or the best one, and the recall there."""
     found: dict[int | None, float] = {}
     for breadth in mode.breadths:

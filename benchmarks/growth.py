@@ -210,11 +210,10 @@ def peak(result: dict[str, Any], part: str) -> float:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Return Markdown tables of results: what is stored, and what is asked."""
-    lines = [
-        "| rows | load s | build s | of which the graph | index MB | compact vectors MB | table MB"
-        " | server's peak MB | client's peak MB |",
-        "|" + "--:|" * 9,
-    ]
+    names = (
+        "rows, load s, build s, its graph s, index MB, compact MB, table MB, server MB, client MB"
+    )
+    lines = [f"| {names.replace(', ', ' | ')} |", "|--:" * 9 + "|"]
     for result in results:
         numbers = (
             f"{result['load_s']:,.0f}",

@@ -1,4 +1,4 @@
-"""vecsearch as its users drive it: `import`, `index create`, `index tune`, and its search statement.
+"""vecsearch as its users drive it: import, `index create`, `index tune`, its search statement.
 
 Shared by databases.py and growth.py.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psycopg
@@ -20,8 +21,10 @@ from vectors import Array
 
 from vecsearch import search
 from vecsearch.library import Library
-from vecsearch.projection import Projection
 from vecsearch.queries import compact, nearest
+
+if TYPE_CHECKING:
+    from vecsearch.projection import Projection
 
 K = 10
 # Rows a file: what an import holds in the temporary table that it checks them in.
@@ -80,7 +83,7 @@ def tune(library: Library, collection: str, recall: float) -> float:
 def megabytes(library: Library, collection: str) -> dict[str, float]:
     """Return sizes on disk: of the indexes of vectors, and of all that the collection has."""
     statement = """
-        SELECT coalesce(sum(pg_relation_size(oid)) FILTER (WHERE access = 'hnsw'), 0) / 1e6 AS index,
+        SELECT sum(pg_relation_size(oid)) FILTER (WHERE access = 'hnsw') / 1e6 AS index,
             sum(pg_relation_size(oid)) FILTER (WHERE compact AND access = 'heap') / 1e6 AS compact,
             sum(pg_table_size(oid)) FILTER (WHERE kind = 'r' AND NOT compact) / 1e6 AS rows
         FROM (SELECT c.oid, am.amname AS access, c.relkind AS kind,
