@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
-from vecsearch import ranking, sampling
+from vecsearch import ranking, sampling, tuning
 from vecsearch.queries import labels, nearest
 from vecsearch.queries.catalog import Collection
-from vecsearch.queries.nearest import Search
 from vecsearch.sampling import FOLDERS, Labelling, OnProgress, Sample
 from vecsearch.search import require_k, require_metric
+from vecsearch.tuning import Drift, IndexScore
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from numpy.typing import NDArray
+
+    from vecsearch.queries.nearest import Hit
+
 # The index is asked this many times for each breadth.
 INDEX_QUERIES = 100
 EF_SEARCH = (40, 100, 200, 400, 1_000)
-CANDIDATES = (100, 200, 400, 1_000, 2_000)
+CANDIDATES = (40, 100, 200, 400, 1_000, 2_000)
 GOOD_RECALL = 0.99
 
 
@@ -45,23 +49,6 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class IndexScore:
-    """How well and how fast the index answers.
-
-    Attributes:
-        breadth: hnsw.ef_search or, for a metric that re-ranks, the number of candidates.
-        recall: share of the exact k nearest that is found.
-        p50_ms, p95_ms: of the statement alone.
-
-    """
-
-    breadth: int
-    recall: float
-    p50_ms: float
-    p95_ms: float
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """What an evaluation came to.
 
@@ -76,6 +63,7 @@ class Evaluation:
         index_used: whether the planner takes the index for a query, at this size.
         breadth_name: what `IndexScore.breadth` is.
         choice: the least breadth with a recall of 0.99, else the one with the best.
+        drift: how well compact vectors fit the images; None: there are none.
 
     """
 
@@ -93,6 +81,7 @@ class Evaluation:
     index_used: bool
     breadth_name: str
     choice: int | None
+    drift: Drift | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it under the names that JSON has."""
@@ -130,6 +119,13 @@ class Evaluation:
             "index": index or None,
             "index_used": self.index_used,
             "choice": None if self.choice is None else {self.breadth_name: self.choice},
+            "variance_kept": None
+            if self.drift is None
+            else {
+                "fitted": self.drift.fitted,
+                "now": self.drift.now,
+                "since": self.drift.since,
+            },
         }
 
 
@@ -171,11 +167,14 @@ def evaluate(
     )
     classes, precision, average = score(sample, k)
     scores: list[IndexScore] = []
-    reranks = metric in nearest.RERANKED or collection.compact is not None
-    if (metric == "cosine" or reranks) and nearest.has_index(connection, collection):
-        breadths = [each for each in (CANDIDATES if reranks else EF_SEARCH) if each >= k]
+    name = tuning.breadth_name(collection, metric)
+    if tuning.is_served(connection, collection, metric):
+        breadths = [
+            each for each in (CANDIDATES if name == "candidates" else EF_SEARCH) if each >= k
+        ]
         # Beyond them all, what a query would take.
-        beyond = nearest.CANDIDATES_PER_ROW * k if reranks else nearest.MAXIMUM_EF_SEARCH
+        beyond = nearest.CANDIDATES_PER_ROW * k
+        beyond = beyond if name == "candidates" else nearest.MAXIMUM_EF_SEARCH
         breadths = breadths or [beyond]
         scores = _score_index(connection, collection, sample, k, metric, breadths, on_progress)
     return Evaluation(
@@ -190,9 +189,12 @@ def evaluate(
         map=average,
         classes=classes,
         index=scores,
-        index_used=_uses_index(connection, collection, sample, k, metric),
-        breadth_name="candidates" if reranks else "ef_search",
+        index_used=tuning.uses_index(
+            connection, collection, sample.images[sample.positions[0]].id, k, metric
+        ),
+        breadth_name=name,
         choice=_choice(scores),
+        drift=tuning.drift(connection, collection),
     )
 
 
@@ -210,16 +212,6 @@ def score(sample: Sample, k: int) -> tuple[list[ClassScore], float, float | None
         for label, scores in sorted(by_label.items())
     ]
     return classes, *_means([pair for scores in by_label.values() for pair in scores])
-
-
-def _uses_index(
-    connection: sa.Connection, collection: Collection, sample: Sample, k: int, metric: str
-) -> bool:
-    query = sample.images[sample.positions[0]].id
-    _, is_used = nearest.explain(
-        connection, Search(collection.table, query, metric, k, compact=collection.compact)
-    )
-    return is_used
 
 
 def _choice(scores: Sequence[IndexScore]) -> int | None:
@@ -248,26 +240,24 @@ def _score_index(
     some = np.linspace(0, len(sample.positions) - 1, min(INDEX_QUERIES, len(sample.positions)))
     queries = some.astype(int)
     position_of: dict[UUID, int] = {image.id: place for place, image in enumerate(sample.images)}
+    rows = [sample.distances[query] for query in queries]
+
+    def found(query: int, hits: "list[Hit]") -> "NDArray[np.float64]":
+        return np.asarray(rows[query][[position_of[hit.id] for hit in hits]])
+
     scores = []
     for number, breadth in enumerate(breadths):
-        recalls, times = [], []
-        for query in queries:
-            row = sample.distances[query]
-            search = Search(
-                table=collection.table,
-                query=sample.images[sample.positions[query]].id,
-                metric=metric,
+        scores.append(
+            tuning.score(
+                connection,
+                collection,
+                [sample.images[sample.positions[query]].id for query in queries],
+                [np.sort(row)[:k] for row in rows],
+                found,
                 k=k,
+                metric=metric,
                 breadth=breadth,
-                forced=True,
-                compact=collection.compact,
             )
-            hits, seconds = nearest.timed(connection, search)
-            exact = np.sort(row)[:k]
-            found = row[[position_of[hit.id] for hit in hits]]
-            recalls.append(ranking.recall(found, exact))
-            times.append(1_000 * seconds)
-        p50, p95 = (float(np.percentile(times, share)) for share in (50, 95))
-        scores.append(IndexScore(breadth, float(np.mean(recalls)), p50, p95))
+        )
         on_progress("Asking the index", number + 1, len(breadths))
     return scores

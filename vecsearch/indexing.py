@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -153,6 +154,92 @@ def ensure(
         build = _Build(connection, claimed, resources, on_progress)
         build.run(Method(claimed.index_method), claimed.index_options)
         return build.notes
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """A collection's index.
+
+    Attributes:
+        method: what is wanted: hnsw, compact or none.
+        index: what serves: hnsw or compact; "building" while it is not ready; "none" if every
+            search is exact.
+        images: rows of the collection.
+        indexed: those that the index has; what was written past vecsearch lacks compact vectors.
+        dims: numbers in what is indexed; None: nothing is.
+        version, variance_kept, sample, fitted_at: of the projection; None: there is none.
+        m, ef_construction: what it was built with; None: there is none.
+        index_bytes: the HNSW index alone.
+        compact_bytes: the compact vectors beside it.
+        memory, workers: bytes and processes that a build would take now, on this machine.
+        needed: bytes of the whole graph.
+        breadths: by metric, what `index tune` found.
+
+    """
+
+    collection: str
+    method: str
+    index: str
+    images: int
+    indexed: int
+    dims: int | None
+    version: int | None
+    variance_kept: float | None
+    sample: int | None
+    fitted_at: datetime | None
+    m: int | None
+    ef_construction: int | None
+    index_bytes: int
+    compact_bytes: int
+    memory: int
+    workers: int
+    needed: int
+    breadths: dict[str, dict[str, Any]]
+
+
+def status(connection: sa.Connection, collection: Collection, resources: Resources) -> IndexStatus:
+    """Return what there is of a collection's index, and what building it anew would take."""
+    made = collection.compact
+    rows = catalog.count(connection, collection.table)
+    found = indexes.find(
+        connection, schema.hnsw_index(collection.name) if made is None else made.index
+    )
+    fitted = None if made is None else compact.read_projection(connection, made)
+    serves = "none"
+    if found is not None:
+        serves = ("hnsw" if made is None else "compact") if found.valid else "building"
+    dims = collection.dimensions if made is None else made.dimensions
+    wanted = dims
+    if made is None and collection.index_method == Method.compact:
+        wanted = min(collection.index_options.get("dims", DEFAULT_DIMENSIONS), dims)
+    chosen = choose(rows, wanted, indexes.server_settings(connection), resources)
+    options = {} if found is None else found.options
+    return IndexStatus(
+        collection=collection.name,
+        method=collection.index_method,
+        index=serves,
+        images=rows,
+        indexed=0
+        if found is None
+        else rows
+        if made is None
+        else catalog.count(connection, made.table),
+        dims=None if found is None else dims,
+        version=None if made is None else made.version,
+        variance_kept=None if fitted is None else fitted.variance_kept,
+        sample=None if fitted is None else fitted.sample,
+        fitted_at=None if made is None else made.fitted_at,
+        m=None if found is None else options.get("m", DEFAULT_M),
+        ef_construction=(
+            None if found is None else options.get("ef_construction", DEFAULT_EF_CONSTRUCTION)
+        ),
+        index_bytes=0 if found is None else found.size,
+        compact_bytes=0 if made is None else indexes.table_bytes(connection, made.table),
+        memory=chosen.memory,
+        workers=chosen.workers,
+        needed=chosen.needed,
+        breadths=collection.breadths,
+    )
 
 
 def choose(rows: int, dimensions: int, server: tuple[int, int], resources: Resources) -> Chosen:

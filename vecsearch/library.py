@@ -30,6 +30,7 @@ from vecsearch import (
     search,
     server,
     transfer,
+    tuning,
 )
 from vecsearch.compare import Comparison
 from vecsearch.config import Settings
@@ -39,7 +40,7 @@ from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
-from vecsearch.queries import catalog, thumbnails
+from vecsearch.queries import catalog, indexes, thumbnails
 from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
@@ -311,6 +312,31 @@ class Library:
             resources=self._resources_for(None, None),
             on_progress=on_progress,
         )
+
+    def index_status(self, collection: str = DEFAULT_COLLECTION) -> indexing.IndexStatus:
+        """Return what there is of a collection's index, and what building it would take."""
+        with self.reading(collection) as (connection, stored):
+            return indexing.status(connection, stored, self._resources_for(None, None))
+
+    def tune_index(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> tuning.Tuning:
+        """Find the least breadth at which the index finds enough, and search so from now on.
+
+        Args:
+            collection: which one.
+            options: of `vecsearch.tuning.tune`: recall, k, metric, on_progress.
+
+        Raises:
+            InvalidInput: an option makes no sense, or no index serves the metric.
+
+        """
+        with self.reading(collection) as (connection, stored):
+            tuned = tuning.tune(connection, stored, **options)
+        choice = tuned.choice
+        if choice is not None:
+            found = {"breadth": choice.breadth, "k": tuned.k, "recall": choice.recall}
+            with database.writing(self.engine) as connection:
+                indexes.set_breadth(connection, stored, tuned.metric, found)
+        return tuned
 
     def _resources_for(self, memory: int | None, workers: int | None) -> indexing.Resources:
         return indexing.Resources(memory, workers, embedded=self.settings.database_url is None)

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[2] / "vecsearch"
 ROOMS = (
     "errors projection config files access server schema exif images thumbnails metadata encoders "
     "exchange database migrate queries reader indexing embedder batch ingest transfer search "
-    "duplicates ranking sampling evaluate compare render training library web terminal demo cli "
-    "__main__"
+    "duplicates ranking sampling tuning evaluate compare render training library web terminal demo "
+    "cli __main__"
 ).split()
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {

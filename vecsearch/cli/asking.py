@@ -261,7 +261,10 @@ def _no_index(dimensions: int) -> str:
     from vecsearch.schema import MAX_INDEXED_DIMENSIONS
 
     if dimensions > MAX_INDEXED_DIMENSIONS:
-        return f"HNSW indexes {MAX_INDEXED_DIMENSIONS:,} dimensions, and these are {dimensions:,}"
+        return (
+            f"HNSW indexes {MAX_INDEXED_DIMENSIONS:,} dimensions, and these are {dimensions:,} "
+            "(vecsearch index create --method compact serves them)"
+        )
     return "its HNSW index is missing"
 
 
@@ -270,7 +273,7 @@ def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[st
         yield f"Stopped at -k {k}; leave it out for every image within the cut-off."
     if not answer.hits:
         yield "No image matches."
-    elif answer.candidates is not None:
+    elif answer.candidates is not None and answer.metric != "cosine":
         yield (
             f"The {answer.candidates:,} nearest by cosine were ranked by {answer.metric}; "
             "--exact compares every image."

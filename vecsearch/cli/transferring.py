@@ -16,6 +16,7 @@ from vecsearch.cli.command import (
     say,
     write_object,
 )
+from vecsearch.cli.indexing import IndexMethod
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 
@@ -37,6 +38,7 @@ def import_(
         Path | None,
         typer.Option(help="Where relative paths begin. Default: the folder that FILE is in."),
     ] = None,
+    index: IndexMethod = None,
     format_: OutputFormat = None,
 ) -> None:
     """Store embeddings that were made elsewhere: all of a file, or nothing.
@@ -59,6 +61,7 @@ def import_(
             model=model,
             weights=weights,
             root=root,
+            index=index,
             on_progress=progress,
         )
     if chosen_format(format_) is Format.table:

@@ -64,16 +64,18 @@ def replace_nearest(connection: sa.Connection, table: sa.Table, compact: Compact
     nearest = f"{table.schema}.{table.name}{schema.NEAREST_SUFFIX}"
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
     types = ", ".join(f"{column} {table.c[column].type.compile(dialect)}" for column in NEAREST)
-    columns = ", ".join(f"i.{column}" for column in NEAREST)
-    image = _embedding_of("image", source)
-    distance = f"i.embedding <=> {image}"
-    row = f"{columns}, {distance} AS distance, 1 - ({distance}) AS similarity"
     order = ""
     if compact is None:
+        image = _embedding_of("image", source)
+        row = _row_of(image)
         body = f"SELECT {row} FROM {source} AS i WHERE {image} IS NOT NULL ORDER BY distance"
     else:
         vectors = schema.sql_name(compact.table)
         place = _compact_of("image", source, vectors)
+        numbers: int = table.c.embedding.type.dim  # type: ignore[attr-defined]  # of HALFVEC
+        # A copy of its own, or it would be fetched from out of line for every comparison.
+        image = _embedding_of("image", source, f"subvector(t.embedding, 1, {numbers})")
+        row = _row_of(image)
         # Read by both branches, so that neither runs in parallel and loses its order.
         body = f"""
             WITH candidates AS MATERIALIZED (
@@ -104,15 +106,22 @@ one of them, named by its id or its whole path; add WHERE and LIMIT{order}'""",
         connection.exec_driver_sql(statement)
 
 
-def _embedding_of(parameter: str, source: str) -> str:
+def _row_of(image: str) -> str:
+    """Return SQL for what the function tells of the row `i`; `image` is the query's embedding."""
+    columns = ", ".join(f"i.{column}" for column in NEAREST)
+    distance = f"i.embedding <=> {image}"
+    return f"{columns}, {distance} AS distance, 1 - ({distance}) AS similarity"
+
+
+def _embedding_of(parameter: str, source: str, value: str = "t.embedding") -> str:
     """Return SQL for the embedding of the image that a parameter names; NULL if there is none.
 
     An id is found in the primary key; a path is compared with every row's.
     """
     return f"""
         CASE WHEN {parameter} ~ '{_ID}'
-        THEN (SELECT t.embedding FROM {source} AS t WHERE t.id = CAST({parameter} AS uuid))
-        ELSE (SELECT t.embedding FROM {source} AS t WHERE t.path = {parameter} LIMIT 1) END"""
+        THEN (SELECT {value} FROM {source} AS t WHERE t.id = CAST({parameter} AS uuid))
+        ELSE (SELECT {value} FROM {source} AS t WHERE t.path = {parameter} LIMIT 1) END"""
 
 
 def _compact_of(parameter: str, source: str, vectors: str) -> str:

@@ -58,7 +58,8 @@ class CollectionStatus:
         images: rows.
         errors: files that could not be ingested.
         table_bytes: rows and embeddings, without indexes.
-        index: "hnsw", "building" while it is not valid, "none" if every search is exact.
+        index: "hnsw" or "compact", "building" while it is not valid, "none" if every search is
+            exact.
         index_bytes: the HNSW index alone.
         scan_bytes: the embeddings, which a search without the index reads from first to last.
 
@@ -239,6 +240,11 @@ def count(connection: sa.Connection, table: sa.Table) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
+def sample_ids(connection: sa.Connection, table: sa.Table, limit: int) -> list[UUID]:
+    """Return so many ids in their order: they are hashes, so it is a fair sample."""
+    return list(connection.scalars(sa.select(table.c.id).order_by(table.c.id).limit(limit)))
+
+
 def has_rows(connection: sa.Connection, table: sa.Table, rows: int) -> bool:
     """Tell whether there are so many rows, without counting them all."""
     found = sa.select(sa.literal(1)).select_from(table).offset(rows - 1).limit(1)
@@ -268,7 +274,9 @@ def list_status(connection: sa.Connection) -> list[CollectionStatus]:
 def status(connection: sa.Connection, collection: Collection) -> CollectionStatus:
     """Return a collection's size and the state of its index. Counts every row."""
     table = collection.table
-    index = f"{schema.SCHEMA}.{schema.hnsw_index(collection.name)}"
+    compact = collection.compact
+    name = schema.hnsw_index(collection.name) if compact is None else compact.index
+    index = f"{schema.SCHEMA}.{name}"
     row = connection.execute(
         sa.select(
             sa.select(sa.func.count()).select_from(table).scalar_subquery().label("images"),
@@ -294,7 +302,11 @@ def status(connection: sa.Connection, collection: Collection) -> CollectionStatu
         images=row.images,
         errors=row.errors,
         table_bytes=row.table_bytes,
-        index={None: "none", True: "hnsw", False: "building"}[row.valid],
+        index={
+            None: "none",
+            True: "hnsw" if compact is None else "compact",
+            False: "building",
+        }[row.valid],
         index_bytes=row.index_bytes or 0,
         scan_bytes=row.images * schema.embedding_bytes(collection.dimensions),
         weights=_weights(collection),
@@ -311,9 +323,13 @@ def _weights(collection: Collection) -> str:
 def bytes_per_image(connection: sa.Connection, collection: Collection) -> int:
     """Return what a row takes up: its columns, its embedding and its place in every index."""
     table = schema.sql_name(collection.table)
+    compact = None if collection.compact is None else schema.sql_name(collection.compact.table)
     size: int | None = connection.scalar(
-        sa.text(f"SELECT pg_total_relation_size(:table) / nullif(count(*), 0) FROM {table}"),
-        {"table": table},
+        sa.text(
+            "SELECT (pg_total_relation_size(:table) + coalesce(pg_total_relation_size(:compact),"
+            f" 0)) / nullif(count(*), 0) FROM {table}"
+        ),
+        {"table": table, "compact": compact},
     )
     return size or 0
 

@@ -138,32 +138,25 @@ def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
     return found
 
 
-def sample(connection: sa.Connection, table: sa.Table, limit: int) -> NDArray[np.float32]:
+def sample(
+    connection: sa.Connection, table: sa.Table, limit: int, *, since: datetime | None = None
+) -> NDArray[np.float32]:
     """Return so many embeddings in order of id: ids are hashes, so it is a fair sample.
 
-    Returns:
-        Shape (rows, dimensions).
-
-    """
-    source = schema.sql_name(table)
-    return _read(connection, f"SELECT id, embedding FROM {source} ORDER BY id LIMIT {limit}")[1]
-
-
-def recent(
-    connection: sa.Connection, table: sa.Table, since: datetime, limit: int
-) -> NDArray[np.float32]:
-    """Return, in order of id, embeddings of rows that were written after a time, at most so many.
+    Args:
+        connection: in a transaction.
+        table: the collection's.
+        limit: how many at most.
+        since: only of rows that were written later.
 
     Returns:
         Shape (rows, dimensions).
 
     """
     source = schema.sql_name(table)
-    return _read(
-        connection,
-        f"SELECT id, embedding FROM {source} WHERE ingested_at > '{since.isoformat()}'"
-        f" ORDER BY id LIMIT {limit}",
-    )[1]
+    where = "" if since is None else f" WHERE ingested_at > '{since.isoformat()}'"
+    query = f"SELECT id, embedding FROM {source}{where} ORDER BY id LIMIT {limit}"
+    return _read(connection, query)[1]
 
 
 def fill(

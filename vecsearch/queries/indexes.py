@@ -48,6 +48,16 @@ def find(connection: sa.Connection, name: str) -> Index | None:
     return Index(name, row[0], row[1], {key: int(value) for key, value in pairs})
 
 
+def table_bytes(connection: sa.Connection, table: sa.Table) -> int:
+    """Return the size of a table and its primary key, without its HNSW index."""
+    name = schema.sql_name(table)
+    size: int = connection.scalar(
+        sa.text("SELECT pg_table_size(:table) + pg_relation_size(CAST(:key AS regclass))"),
+        {"table": name, "key": f"{name}_pkey"},
+    )
+    return size
+
+
 def claim(connection: sa.Connection, collection: str) -> bool:
     """Let this session alone build the collection's index, until it ends; False: another does."""
     return bool(
@@ -120,13 +130,19 @@ def use(
 
 
 def set_breadth(
-    connection: sa.Connection, collection: str, metric: str, tuned: dict[str, Any]
+    connection: sa.Connection, collection: Collection, metric: str, tuned: dict[str, Any]
 ) -> None:
-    """Remember how broadly the index is to be searched for a metric."""
+    """Remember how broadly the index is to be searched for a metric, unless it is another now."""
     columns = schema.collections.c
     connection.execute(
         sa.update(schema.collections)
-        .where(columns.name == collection)
+        .where(
+            columns.name == collection.name,
+            columns.index_method == collection.index_method,
+            columns.projection.is_not_distinct_from(
+                None if collection.compact is None else collection.compact.version
+            ),
+        )
         .values(
             breadths=columns.breadths.op("||")(sa.literal({metric: tuned}, columns.breadths.type))
         )

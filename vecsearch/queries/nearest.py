@@ -140,13 +140,19 @@ class Search:
     @cached_property
     def sent(self) -> tuple[bytes, list[Any]]:
         """The statement as it is sent, and its parameters: in binary, 20 kB are not parsed."""
-        text = sql_text(statement(self, bound=True)).encode()
+        text = sql_text(statement(self, bound=True))
+        if self.is_exact or self.forced:
+            # Prepared statements keep their plans: what runs under other settings is another text.
+            text += "\n-- exact" if self.is_exact else "\n-- forced"
+        return text.encode(), self._parameters()
+
+    def _parameters(self) -> list[Any]:
         if isinstance(self.query, UUID):
-            return text, [self.query]
+            return [self.query]
         vectors = [self.query]
         if self.candidates is not None and self.point is not None:
             vectors.append(self.point)
-        return text, [_Half(HalfVector(vector).to_binary()) for vector in vectors]
+        return [_Half(HalfVector(vector).to_binary()) for vector in vectors]
 
 
 class _Half(bytes):
@@ -252,7 +258,10 @@ def _target(
     """Return what a column of vectors is compared with: that of a stored image, or a vector."""
     if isinstance(query, UUID):
         stored = column.table.alias("query_image")
-        return sa.select(stored.c[column.name]).where(stored.c.id == image).scalar_subquery()
+        # A copy of its own, or it would be fetched from out of line for every comparison.
+        numbers: int = column.type.dim  # type: ignore[attr-defined]  # of HALFVEC
+        vector = sa.func.subvector(stored.c[column.name], 1, numbers)
+        return sa.select(vector).where(stored.c.id == image).scalar_subquery()
     vector = sa.literal(query, column.type) if bound is None else sa.literal_column(bound)
     return sa.cast(vector, HALFVEC(len(query)))
 
