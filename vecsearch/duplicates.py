@@ -106,13 +106,13 @@ def find(
     ordered = _ORDERS[_rule(order or keep or Rule.oldest)]
     table = collection.table
     if max_distance is None:
-        distances = pairs.neighbour_distances(connection, table, SAMPLE, exact=exact)
+        distances = pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact)
         cut_off, typical = suggest(distances)
     else:
         # No cosine distance is larger; and the square of a tiny one is no number to Postgres.
         floor = min(max_distance, 2.0) if max_distance > NOISE**2 else 0.0
         cut_off, typical = CutOff(floor), max_distance
-    near, crowded = pairs.near_pairs(connection, table, cut_off, exact=exact)
+    near, crowded = pairs.near_pairs(connection, collection, cut_off, exact=exact)
     groups = group(near, pairs.not_duplicates(connection, table))
     found = {
         member.id: member

@@ -65,6 +65,22 @@ def corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield make_corpus(library, "images", vectors)
 
 
+@pytest.fixture(scope="session")
+def compact_corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    """The corpus, with compact vectors of a quarter of its dimensions."""
+    with contextmanager(_database)(server_url, TEMPLATE) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            name = connection.info.dbname
+            connection.execute(f"ALTER DATABASE {name} SET enable_seqscan = off".encode())
+        settings = Settings.load(database_url=url, data_dir=tmp_path_factory.mktemp("unused"))
+        with Library.open(settings) as library:
+            vectors = clustered(3_100, 64, seed=1)[:3_000]
+            vectors[-12:] = vectors[-1]
+            made = make_corpus(library, "images", vectors)
+            library.create_index("compact", dims=16)
+            yield made
+
+
 @pytest.fixture
 def database_url(server_url: str) -> Iterator[str]:
     """The URL of a fresh, migrated database."""

@@ -11,7 +11,8 @@ from support import Corpus, clustered
 
 from vecsearch import database
 from vecsearch.queries import catalog, nearest
-from vecsearch.queries.nearest import Hit, Search
+from vecsearch.queries.nearest import Hit
+from vecsearch.search import Query, plan
 
 FILTERS = {
     "true": 3_000,
@@ -25,11 +26,17 @@ FILTERS = {
 QUERIES = clustered(3_100, 64, seed=1)[3_000:]
 
 
+@pytest.fixture(scope="session", params=["hnsw", "compact"])
+def corpus(request: pytest.FixtureRequest, corpus: Corpus, compact_corpus: Corpus) -> Corpus:
+    """The corpus under each of its indexes."""
+    return corpus if request.param == "hnsw" else compact_corpus
+
+
 def search(corpus: Corpus, query: NDArray[np.float64], **options: Any) -> list[Hit]:
     with database.reading(corpus.library.engine) as connection:
-        table = catalog.get_collection(connection, corpus.name).table
-        defaults: dict[str, Any] = {"metric": "cosine", "k": 10}
-        found = Search(table, query.astype(np.float32), **defaults | options)
+        collection = catalog.get_collection(connection, corpus.name)
+        asked = Query(**{"id": "", "k": 10} | options)
+        found = plan(connection, collection, query.astype(np.float32), asked)
         return nearest.nearest(connection, found)[0]
 
 

@@ -260,8 +260,8 @@ def _target(
         stored = column.table.alias("query_image")
         # A copy of its own, or it would be fetched from out of line for every comparison.
         numbers: int = column.type.dim  # type: ignore[attr-defined]  # of HALFVEC
-        vector = sa.func.subvector(stored.c[column.name], 1, numbers)
-        return sa.select(vector).where(stored.c.id == image).scalar_subquery()
+        own = sa.func.subvector(stored.c[column.name], 1, numbers)
+        return sa.select(own).where(stored.c.id == image).scalar_subquery()
     vector = sa.literal(query, column.type) if bound is None else sa.literal_column(bound)
     return sa.cast(vector, HALFVEC(len(query)))
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch import schema
 from vecsearch.queries import nearest
+from vecsearch.queries.catalog import Collection
 
 # So many of an image's nearest are looked at, itself left out; and so many more, of other
 # embeddings than its own, where all of those are within the cut-off.
@@ -58,25 +59,25 @@ class Member:
 
 
 def neighbour_distances(
-    connection: sa.Connection, table: sa.Table, images: int, *, exact: bool = False
+    connection: sa.Connection, collection: Collection, images: int, *, exact: bool = False
 ) -> list[list[float]]:
     """Return how far the neighbours of some images are, each image's nearest first.
 
     Args:
         connection: in a transaction.
-        table: the collection's.
+        collection: whose.
         images: how many at most; in order of their ids, which are hashes, they are a fair sample.
         exact: compare with every row.
 
     """
-    source = schema.sql_name(table)
+    source = schema.sql_name(collection.table)
     _set_up(connection, NEIGHBOURS, exact=exact)
     rows = connection.execute(
         sa.text(
             f"""
             SELECT array_agg(n.distance ORDER BY n.distance)
             FROM (SELECT id, embedding FROM {source} ORDER BY id LIMIT :images) AS i
-            {_neighbours(source)} AND n.id <> i.id GROUP BY i.id"""
+            {_neighbours(collection, exact=exact)} AND n.id <> i.id GROUP BY i.id"""
         ),
         {"images": images, "neighbours": NEIGHBOURS + 1},
     )
@@ -84,7 +85,7 @@ def neighbour_distances(
 
 
 def near_pairs(
-    connection: sa.Connection, table: sa.Table, cut_off: CutOff, *, exact: bool = False
+    connection: sa.Connection, collection: Collection, cut_off: CutOff, *, exact: bool = False
 ) -> tuple[list[Pair], set[UUID]]:
     """Return pairs within the cut-off, nearest first: enough to join all that such pairs join.
 
@@ -97,14 +98,14 @@ def near_pairs(
         is missing unless those are in more than one group: the rest know all of their neighbours.
 
     """
-    source = schema.sql_name(table)
+    source = schema.sql_name(collection.table)
     _set_up(connection, NEIGHBOURS, exact=exact)
     rows = connection.execute(
         sa.text(
             f"""
             WITH near AS MATERIALIZED (
                 SELECT i.id AS image, n.id AS other, n.distance
-                FROM {source} AS i {_neighbours(source)}
+                FROM {source} AS i {_neighbours(collection, exact=exact)}
             ), reaches AS (
                 SELECT image, greatest(CAST(:floor AS float8), CAST(:ratio AS float8) *
                         coalesce((array_agg(distance ORDER BY distance)
@@ -133,8 +134,8 @@ def near_pairs(
     ).all()
     lost = {row.image for row in rows if row.is_lost}
     crowded = {row.image for row in rows if row.is_crowded} - lost
-    more = _more_neighbours(connection, table, crowded, cut_off.floor, exact=exact)
-    more += _lost_neighbours(connection, table, lost, cut_off)
+    more = _more_neighbours(connection, collection, crowded, cut_off.floor, exact=exact)
+    more += _lost_neighbours(connection, collection, lost, cut_off)
     distances: dict[tuple[UUID, UUID], float] = {}
     for row in [*(row for row in rows if row.image != row.other and not row.is_lost), *more]:
         key = (min(row.image, row.other), max(row.image, row.other))
@@ -192,12 +193,17 @@ def remember_not(connection: sa.Connection, table: sa.Table, one: UUID, other: U
 
 
 def _more_neighbours(
-    connection: sa.Connection, table: sa.Table, crowded: set[UUID], floor: float, *, exact: bool
+    connection: sa.Connection,
+    collection: Collection,
+    crowded: set[UUID],
+    floor: float,
+    *,
+    exact: bool,
 ) -> list[Any]:
     """Return pairs within `floor` of images whose nearest all were, once per embedding."""
     if not crowded:
         return []
-    source = schema.sql_name(table)
+    source = schema.sql_name(collection.table)
     _set_up(connection, MORE_NEIGHBOURS, exact=exact)
     rows = connection.execute(
         sa.text(
@@ -205,7 +211,8 @@ def _more_neighbours(
             SELECT i.id AS image, n.id AS other, n.distance
             FROM (SELECT DISTINCT ON (embedding) id, embedding FROM {source}
                 WHERE id = ANY(:crowded) ORDER BY embedding, id) AS i
-            {_neighbours(source, "WHERE o.embedding <> i.embedding")} AND n.distance <= :floor"""
+            {_neighbours(collection, "o.embedding <> i.embedding", exact=exact)}
+            AND n.distance <= :floor"""
         ),
         {"crowded": list(crowded), "floor": floor, "neighbours": MORE_NEIGHBOURS},
     )
@@ -213,19 +220,19 @@ def _more_neighbours(
 
 
 def _lost_neighbours(
-    connection: sa.Connection, table: sa.Table, lost: set[UUID], cut_off: CutOff
+    connection: sa.Connection, collection: Collection, lost: set[UUID], cut_off: CutOff
 ) -> list[Any]:
     """Return pairs within the reach of images that no path in the index leads to."""
     if not lost:
         return []
-    source = schema.sql_name(table)
+    source = schema.sql_name(collection.table)
     _set_up(connection, MORE_NEIGHBOURS, exact=True)
     rows = connection.execute(
         sa.text(
             f"""
             SELECT i.id AS image, n.id AS other, n.distance
             FROM (SELECT id, embedding FROM {source} WHERE id = ANY(:lost)) AS i
-            {_neighbours(source)} AND n.id <> i.id ORDER BY i.id, n.distance"""
+            {_neighbours(collection, exact=True)} AND n.id <> i.id ORDER BY i.id, n.distance"""
         ),
         {"lost": list(lost), "neighbours": MORE_NEIGHBOURS + 1},
     )
@@ -238,16 +245,26 @@ def _lost_neighbours(
     return found
 
 
-def _neighbours(source: str, where: str = "") -> str:
+def _neighbours(collection: Collection, where: str = "true", *, exact: bool) -> str:
     """Return the join of each image `i` with its nearest, `n`.
 
     The index serves only the bare ORDER BY. It compares numbers that were normalised and rounded;
     the distance that comes back is of those that are stored, where equal ones may differ by 1e-7.
+    Compact vectors choose candidates, twice as many as are asked for; an image that has none does
+    not find itself, and so is lost.
     """
+    source = f"{schema.sql_name(collection.table)} AS o"
+    if collection.compact is not None and not exact:
+        vectors = schema.sql_name(collection.compact.table)
+        place = f"(SELECT q.compact FROM {vectors} AS q WHERE q.id = i.id)"
+        source = f"""
+            (SELECT o.id, o.embedding FROM {vectors} AS c JOIN {source} ON o.id = c.id
+            WHERE {where} ORDER BY c.compact <-> {place} LIMIT 2 * :neighbours) AS o"""
+        where = "true"
     return f"""
         CROSS JOIN LATERAL (
             SELECT o.id, greatest(o.embedding <=> i.embedding, 0) AS distance
-            FROM {source} AS o {where} ORDER BY o.embedding <=> i.embedding LIMIT :neighbours
+            FROM {source} WHERE {where} ORDER BY o.embedding <=> i.embedding LIMIT :neighbours
         ) AS n WHERE n.distance < 'NaN'"""
 
 
