@@ -62,10 +62,11 @@ class Ours(Contestant):
 
     def modes(self) -> list[Mode]:
         name = f"vecsearch, {self.method}"
-        self.numbers["tune_s"] = product.tune(self._library, self.method, RECALL)
+        self.numbers |= product.tune(self._library, self.method, RECALL)
+        tuned = (int(self.numbers["tuned"]) or None,)
         return [
             Mode(name, self._statement(), BREADTHS),
-            Mode(f"{name}, as `index tune` set it", self._statement(), (None,)),
+            Mode(f"{name}, as `index tune` set it", self._statement(), tuned),
             Mode(f"{name}, through `Library`", self._answer, (None,)),
         ]
 

@@ -81,8 +81,8 @@ def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
         _say(f"index built in {built['build_s']:.0f} s")
         sizes = product.megabytes(library, COLLECTION)
         with memory.phase("tune"):
-            tune_s = product.tune(library, COLLECTION, RECALL)
-        _say(f"index tuned in {tune_s:.0f} s")
+            tuned = product.tune(library, COLLECTION, RECALL)
+        _say(f"index tuned in {tuned['tune_s']:.0f} s")
         with memory.phase("ask"):
             asked = _ask(library, queries, exact)
     return {
@@ -93,7 +93,7 @@ def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
         "cpus": os.cpu_count(),
         "load_s": load_s,
         **built,
-        "tune_s": tune_s,
+        **tuned,
         **{f"{name}_mb": size for name, size in sizes.items()},
         "peak_mb": memory.peaks,
         "asked": asked,

@@ -70,14 +70,17 @@ def build(library: Library, collection: str, method: str) -> dict[str, float]:
     return {"build_s": ended - started, "graph_s": ended - begun["Indexing"]}
 
 
-def tune(library: Library, collection: str, recall: float) -> float:
-    """Run `vecsearch index tune`, and return the seconds that it took, its start included."""
+def tune(library: Library, collection: str, recall: float) -> dict[str, float]:
+    """Run `vecsearch index tune`; return its seconds, its start included, and its choice, or 0."""
     options = ["--collection", collection, "--recall", str(recall)]
     options += ["--data-dir", str(library.settings.data_dir)]
     started = perf_counter()
     command = [sys.executable, "-m", "vecsearch", "index", "tune", *options]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    return perf_counter() - started
+    seconds = perf_counter() - started
+    with library.reading(collection) as (_, stored):
+        chosen = stored.breadths.get("cosine", {"breadth": 0})
+    return {"tune_s": seconds, "tuned": chosen["breadth"]}
 
 
 def megabytes(library: Library, collection: str) -> dict[str, float]:

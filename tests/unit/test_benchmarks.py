@@ -9,9 +9,11 @@ import numpy as np
 import plots
 import pytest
 import report
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import CHUNK, DIMENSIONS, Nearest, Vectors
+
+laws = settings(derandomize=True, deadline=None)
 
 
 def test_vectors_are_the_same_however_many_follow() -> None:
@@ -46,6 +48,7 @@ def test_vectors_survive_half_precision_and_look_as_the_module_says() -> None:
     assert variance[:16].sum() / variance.sum() == pytest.approx(0.73, abs=0.05)
 
 
+@laws
 @given(
     rows=st.integers(10, 60), sizes=st.integers(3, 30), seed=st.integers(0, 99), k=st.integers(1, 9)
 )
@@ -63,6 +66,7 @@ def test_nearest_of_chunks_is_nearest_of_all(rows: int, sizes: int, seed: int, k
     assert nearest.recall([row[:-1] for row in exact]) == pytest.approx((k - 1) / k)
 
 
+@laws
 @given(power=st.floats(-2, 2), factor=st.floats(0.1, 10))
 def test_a_power_of_the_rows_is_extrapolated_as_such(power: float, factor: float) -> None:
     rows = [10_000, 100_000, 1_000_000]
