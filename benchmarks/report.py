@@ -21,8 +21,7 @@ HEAD = """\
 # How fast it is
 
 Every table here was written by a script in [benchmarks/](../benchmarks), which measures both sides
-in one run. Ratios travel; absolute times are of the machine that made them, and are no claims.
-{machine}
+in one run. Ratios travel; absolute times are of the machine that made them, and are no claims.{machine}
 
 {contents}"""
 
@@ -142,7 +141,7 @@ def report(results: Path, machine: str = "") -> str:
     if compared:
         known = {name: f"{compared[name]:,}" for name in known}
     contents = "\n".join(f"- [{section.title}](#{section.title.lower()})" for section in SECTIONS)
-    parts = [HEAD.format(machine=machine, contents=contents)]
+    parts = [HEAD.format(machine=machine and f"\n{machine}", contents=contents)]
     made = {
         "Index": _index(compared) if compared else [],
         "Databases": _databases(compared) if compared else [],
