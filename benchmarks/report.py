@@ -21,7 +21,7 @@ HEAD = """\
 # How fast it is
 
 Every table here was written by a script in [benchmarks/](../benchmarks), which measures both sides
-in one run. Ratios travel; absolute times are of the machine that made them, and are no claims.{machine}
+in one run. Ratios travel; absolute times are of the machine that made them, and no claims.{machine}
 
 {contents}"""
 
