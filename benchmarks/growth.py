@@ -1,0 +1,261 @@
+"""How load, build, index, answers and memory grow with the rows, through vecsearch itself.
+
+    python benchmarks/growth.py --rows 10000 100000 1000000 --data-dir FOLDER
+
+Every size is a database of its own, in FOLDER and deleted afterwards. Vectors (see vectors.py) are
+imported without an index, from NPZ files of 50,000 rows, then `index create --method compact` and
+`index tune` run, then questions are asked, one at a time, for the 10 nearest by cosine of vectors
+that are not stored. A size that is done has its results in the output folder and is not done again.
+
+Peak memory, on Linux, is the sum over processes of their proportional set sizes, five times a
+second: the server's, shared buffers once, and those of this process and its children, which make
+the vectors, too. What the kernel keeps of files is not in it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import product
+import sqlalchemy as sa
+from vectors import Array, Nearest, Vectors
+
+from vecsearch.config import Settings
+from vecsearch.library import Library
+
+COLLECTION = "growth"
+BREADTHS = (40, 100, None)
+ROUNDS = 5
+RECALL = 0.999
+# Rows, indexes, the server's log, and the rows of one import twice.
+BYTES_PER_ROW = 10_000
+LEAST_BYTES = 3_000_000_000
+SAMPLES_PER_SECOND = 5
+
+
+def main() -> None:
+    """Measure each size that has no results yet, and print."""
+    options = _arguments()
+    options.output.mkdir(parents=True, exist_ok=True)
+    for rows in sorted(options.rows):
+        file = options.output / f"growth-{rows}.json"
+        if file.exists():
+            _say(f"{file} is there; delete it to measure again.")
+            continue
+        with tempfile.TemporaryDirectory(dir=options.data_dir) as folder:
+            _require_space(Path(folder), rows)
+            result = _measure(Path(folder), rows, options)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    results = read_results(options.output)
+    print(table(results))
+
+
+def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, Any]:
+    source = Vectors(rows, options.seed)
+    queries = source.queries(options.queries)
+    exact = Nearest(queries, product.K)
+
+    def chunks() -> Iterator[Array]:
+        for chunk in source:
+            exact.add(chunk)
+            yield chunk
+
+    with Library.open(Settings.load(data_dir=folder)) as library:
+        library.upgrade()
+        memory = Memory(library)
+        with memory.phase("load"):
+            load_s = product.load(library, COLLECTION, chunks(), rows)
+        _say(f"{rows:,} rows loaded in {load_s:.0f} s")
+        with memory.phase("build"):
+            built = product.build(library, COLLECTION, "compact")
+        _say(f"index built in {built['build_s']:.0f} s")
+        sizes = product.megabytes(library, COLLECTION)
+        with memory.phase("tune"):
+            tuned = product.tune(library, COLLECTION, RECALL)
+        _say(f"index tuned in {tuned['tune_s']:.0f} s")
+        with memory.phase("ask"):
+            asked = _ask(library, queries, exact)
+    return {
+        "rows": rows,
+        "seed": options.seed,
+        "queries": len(queries),
+        "rounds": ROUNDS,
+        "cpus": os.cpu_count(),
+        "load_s": load_s,
+        **built,
+        **tuned,
+        **{f"{name}_mb": size for name, size in sizes.items()},
+        "peak_mb": memory.peaks,
+        "asked": asked,
+    }
+
+
+def _ask(library: Library, queries: Array, exact: Nearest) -> list[dict[str, Any]]:
+    """Ask at every breadth in turn, in rounds."""
+    statements = [product.Statement(library, COLLECTION) for _ in BREADTHS]
+    pairs = list(zip(statements, BREADTHS, strict=True))
+    recalls = [
+        exact.recall([statement.ask(query, breadth) for query in queries])
+        for statement, breadth in pairs
+    ]
+    times: list[list[list[float]]] = [[] for _ in pairs]
+    for _ in range(ROUNDS):
+        for seconds, (statement, breadth) in zip(times, pairs, strict=True):
+            seconds.append([])
+            for query in queries:
+                started = perf_counter()
+                statement.ask(query, breadth)
+                seconds[-1].append(perf_counter() - started)
+    for statement in statements:
+        statement.close()
+    return [
+        {
+            "breadth": statement.breadth,
+            "tuned": breadth is None,
+            "recall": recall,
+            "p50_ms": 1000 * statistics.median(map(statistics.median, rounds)),
+            "p95_ms": 1000 * statistics.median(statistics.quantiles(t, n=20)[18] for t in rounds),
+        }
+        for (statement, breadth), recall, rounds in zip(pairs, recalls, times, strict=True)
+    ]
+
+
+class Memory:
+    """The peaks of what the server and this process with its children hold, in MB."""
+
+    def __init__(self, library: Library) -> None:
+        with library.engine.connect() as connection:
+            backend = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+        # A backend's parent is the server's first process.
+        self._server = _parents()[int(backend)]
+        self.peaks: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Note the peaks of what is done within."""
+        peaks = self.peaks[name] = {"server": 0.0, "client": 0.0}
+        ended = threading.Event()
+
+        def watch() -> None:
+            while True:
+                for part, root in (("server", self._server), ("client", os.getpid())):
+                    peaks[part] = max(peaks[part], _megabytes(root, apart_from=self._server))
+                if ended.wait(1 / SAMPLES_PER_SECOND):
+                    return
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _megabytes(root: int, *, apart_from: int) -> float:
+    """Return what a process and its descendants hold; the server may have been started by us."""
+    parents = _parents()
+    total = 0
+    for process in parents:
+        ancestor = process
+        while ancestor not in {root, apart_from} and ancestor in parents:
+            ancestor = parents[ancestor]
+        if ancestor == root:
+            total += _proportional(process)
+    return total / 1000
+
+
+def _parents() -> dict[int, int]:
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                # The name, in parentheses, may have anything in it.
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(fields[1])
+    return parents
+
+
+def _proportional(process: int) -> int:
+    """Return a process' proportional set size in kB; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the results of every size that was measured, smallest first."""
+    results = [json.loads(file.read_text()) for file in folder.glob("growth-*.json")]
+    return sorted(results, key=lambda result: int(result["rows"]))
+
+
+def peak(result: dict[str, Any], part: str) -> float:
+    """Return the highest of a part's peaks over all phases, in MB."""
+    return max(float(peaks[part]) for peaks in result["peak_mb"].values())
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return Markdown tables of results: what is stored, and what is asked."""
+    names = (
+        "rows, load s, build s, its graph s, index MB, compact MB, table MB, server MB, client MB"
+    )
+    lines = [f"| {names.replace(', ', ' | ')} |", "|--:" * 9 + "|"]
+    for result in results:
+        numbers = (
+            f"{result['load_s']:,.0f}",
+            f"{result['build_s']:,.0f}",
+            f"{result['graph_s']:,.0f}",
+            *(f"{result[f'{name}_mb']:,.0f}" for name in ("index", "compact", "rows")),
+            *(f"{peak(result, part):,.0f}" for part in ("server", "client")),
+        )
+        lines.append(f"| {result['rows']:,} | {' | '.join(numbers)} |")
+    lines += ["", "| rows | candidates | recall@10 | p50 ms | p95 ms |", "|" + "--:|" * 5]
+    for result in results:
+        for asked in result["asked"]:
+            breadth = f"{asked['breadth']}{' (tuned)' if asked['tuned'] else ''}"
+            times = f"{asked['p50_ms']:.2f} | {asked['p95_ms']:.2f}"
+            lines.append(f"| {result['rows']:,} | {breadth} | {asked['recall']:.4f} | {times} |")
+    return "\n".join(lines)
+
+
+def _require_space(folder: Path, rows: int) -> None:
+    needed = max(rows * BYTES_PER_ROW, LEAST_BYTES)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SystemExit(
+            f"{rows:,} rows need {needed / 1e9:.0f} GB in {folder.parent}, where {free / 1e9:.0f} "
+            "are free. Name a folder on another disk with --data-dir."
+        )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data-dir", type=Path, help="an existing folder, for 10 kB a row")
+    results = Path(__file__).parent / "results"
+    parser.add_argument("--output", type=Path, default=results, help="a folder, for JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

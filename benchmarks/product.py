@@ -1,0 +1,159 @@
+"""vecsearch as its users drive it: import, `index create`, `index tune`, its search statement.
+
+Shared by databases.py and growth.py.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psycopg
+import sqlalchemy as sa
+from pgvector import HalfVector
+from pgvector.psycopg import register_vector
+from vectors import Array
+
+from vecsearch import search
+from vecsearch.library import Library
+from vecsearch.queries import compact, nearest
+
+if TYPE_CHECKING:
+    from vecsearch.projection import Projection
+
+K = 10
+# Rows a file: what an import holds in the temporary table that it checks them in.
+FILE_CHUNKS = 5
+
+
+def load(library: Library, collection: str, vectors: Iterable[Array], rows: int) -> float:
+    """Import vectors, without an index, from NPZ files of five chunks; return the seconds it took.
+
+    Making the vectors and writing the files is not in them.
+    """
+    seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vectors.npz"
+        held: list[Array] = []
+        done = 0
+        for chunk in vectors:
+            held.append(chunk.astype(np.float16))
+            if len(held) < FILE_CHUNKS and done + sum(map(len, held)) < rows:
+                continue
+            embeddings = np.concatenate(held)
+            held = []
+            names = [f"{row:09}.png" for row in range(done, done + len(embeddings))]
+            np.savez(file, paths=np.array(names), embeddings=embeddings)
+            del embeddings
+            started = perf_counter()
+            library.import_file(file, collection=collection, root="/made", index="none")
+            seconds += perf_counter() - started
+            done += len(names)
+    return seconds
+
+
+def build(library: Library, collection: str, method: str) -> dict[str, float]:
+    """Create an index, and return the seconds that all of it took, and those of its last step."""
+    started = perf_counter()
+    begun: dict[str, float] = {}
+    library.create_index(
+        method,
+        collection=collection,
+        on_progress=lambda step, *_: begun.setdefault(step, perf_counter()) and None,
+    )
+    ended = perf_counter()
+    return {"build_s": ended - started, "graph_s": ended - begun["Indexing"]}
+
+
+def tune(library: Library, collection: str, recall: float) -> dict[str, float]:
+    """Run `vecsearch index tune`; return its seconds, its start included, and its choice, or 0."""
+    options = ["--collection", collection, "--recall", str(recall)]
+    options += ["--data-dir", str(library.settings.data_dir)]
+    started = perf_counter()
+    command = [sys.executable, "-m", "vecsearch", "index", "tune", *options]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    seconds = perf_counter() - started
+    with library.reading(collection) as (_, stored):
+        chosen = stored.breadths.get("cosine", {"breadth": 0})
+    return {"tune_s": seconds, "tuned": chosen["breadth"]}
+
+
+def megabytes(library: Library, collection: str) -> dict[str, float]:
+    """Return sizes on disk: of the indexes of vectors, and of all that the collection has."""
+    statement = """
+        SELECT sum(pg_relation_size(oid)) FILTER (WHERE access = 'hnsw') / 1e6 AS index,
+            sum(pg_relation_size(oid)) FILTER (WHERE compact AND access = 'heap') / 1e6 AS compact,
+            sum(pg_table_size(oid)) FILTER (WHERE kind = 'r' AND NOT compact) / 1e6 AS rows
+        FROM (SELECT c.oid, am.amname AS access, c.relkind AS kind,
+                coalesce(t.relname, c.relname) ~ :compact AS compact
+            FROM pg_class AS c
+            JOIN pg_am AS am ON am.oid = c.relam
+            LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
+            LEFT JOIN pg_class AS t ON t.oid = i.indrelid
+            WHERE c.relnamespace = 'vecsearch'::regnamespace
+            AND coalesce(t.relname, c.relname) ~ :tables) AS relations"""
+    names = {"compact": f"^{collection}_compact_", "tables": f"^{collection}(_compact_[0-9]+)?$"}
+    with library.reading(collection) as (connection, _):
+        row = connection.execute(sa.text(statement), names).one()
+    return {name: float(value or 0) for name, value in row._mapping.items()}  # noqa: SLF001 - the public name of it
+
+
+class Statement:
+    """The search statement on a connection of its own, as an application runs it.
+
+    It is the library's own, prepared, with the vector as a parameter in binary, under the settings
+    that the library gives a search, made once for the session. Where the index is compact, to
+    project the vector is part of asking.
+
+    Attributes:
+        breadth: how broadly was last asked: candidates, or hnsw.ef_search.
+
+    """
+
+    def __init__(self, library: Library, collection: str) -> None:
+        self._library = library
+        self._collection = collection
+        url = sa.make_url(library.url).set(drivername="postgresql")
+        self._driver = psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+        register_vector(self._driver)
+        self._cursor = psycopg.RawCursor(self._driver)
+        self._asked: int | None = -1
+        self.breadth: int | None = None
+        self._text = b""
+        self._projection: Projection | None = None
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._driver.close()
+
+    def ask(self, vector: Array, breadth: int | None) -> list[int]:
+        """Return the rows nearest to a vector, at a breadth, or at the library's own."""
+        if breadth != self._asked:
+            self._prepare(vector, breadth)
+        vectors = [HalfVector(vector)]
+        if self._projection is not None:
+            vectors.append(HalfVector(self._projection.project(vector[np.newaxis])[0]))
+        rows = self._cursor.execute(self._text, vectors, prepare=True).fetchall()
+        return [row_number(row[1]) for row in rows]
+
+    def _prepare(self, vector: Array, breadth: int | None) -> None:
+        with self._library.reading(self._collection) as (connection, stored):
+            planned = search.plan(connection, stored, vector, search.Query(image=b"", k=K))
+            if planned.compact is not None:
+                self._projection = compact.read_projection(connection, planned.compact)
+        if breadth is not None:
+            planned = replace(planned, breadth=breadth)
+        for name, value in nearest.session_settings(planned).items():
+            self._driver.execute("SELECT set_config(%s, %s, false)", [name, value])
+        self._text = planned.sent[0]
+        self._asked, self.breadth = breadth, planned.candidates or planned.breadth
+
+
+def row_number(path: str) -> int:
+    """Return which row of the vectors a path is of."""
+    return int(Path(path).stem)
