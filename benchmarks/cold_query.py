@@ -14,9 +14,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MODEL = """
 import timm, torch
@@ -49,8 +52,8 @@ def main() -> None:
             "timm and torch": lambda: _python("-c", MODEL),
         }
         seconds: dict[str, list[float]] = {side: [] for side in sides}
-        for side in sides.values():
-            side()
+        for run in sides.values():
+            run()
         for _ in range(arguments.rounds):
             for side, run in sides.items():
                 _vecsearch("db", "stop")

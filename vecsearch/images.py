@@ -338,13 +338,14 @@ def decode(
             )
         header = picture.getexif()
         file_format = picture.format or "unknown"
-        turn = exif.turn(header)
         size = picture.size
         if least_side is not None and file_format in DRAFTED:
             side = least_side()
             picture.draft(None, (side, side))
         drafted = picture.size != size
         picture.load()
+        # Only now: what TIFF's decoder has turned itself, it no longer says in the header.
+        turn = exif.turn(header)
         upright = _to_rgb(picture if turn is None else picture.transpose(turn))
         width, height = exif.turned(size, turn) if drafted else upright.size
         tags = exif.read_tags(header)

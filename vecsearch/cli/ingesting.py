@@ -11,6 +11,7 @@ from vecsearch.cli.apps import app, train_app
 from vecsearch.cli.command import (
     INTERRUPTED,
     Collection,
+    IndexMethod,
     Model,
     OutputFormat,
     Weights,
@@ -21,7 +22,6 @@ from vecsearch.cli.command import (
     write_object,
     write_rows,
 )
-from vecsearch.cli.indexing import IndexMethod
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
 
