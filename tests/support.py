@@ -20,7 +20,7 @@ from vecsearch import database, images
 from vecsearch.encoders import Encoder, Identity, Weights
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.library import Library
-from vecsearch.queries import catalog, writes
+from vecsearch.queries import catalog, compact, writes
 from vecsearch.queries.nearest import Hit
 
 if TYPE_CHECKING:
@@ -212,6 +212,26 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
                 )
         connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
     return Corpus(library, name, ids, vectors)
+
+
+def check_vectors(engine: sa.Engine, version: compact.Compact, *, whole: bool = True) -> None:
+    """Check that every image, or none but images, has the projection of its own embedding."""
+    with database.reading(engine) as connection:
+        table = catalog.get_collection(connection, version.collection).table
+        fitted = compact.read_projection(connection, version)
+        real = sa.ARRAY(sa.REAL)
+        stored = connection.execute(sa.select(table.c.id, sa.cast(table.c.embedding, real))).all()
+        made = connection.execute(
+            sa.select(version.table.c.id, sa.cast(version.table.c.compact, real))
+        ).all()
+    embeddings = {row[0]: row[1] for row in stored}
+    vectors = {row[0]: row[1] for row in made}
+    assert vectors.keys() <= embeddings.keys()
+    if whole:
+        assert vectors.keys() == embeddings.keys()
+    if vectors:
+        expected = fitted.project(np.array([embeddings[id_] for id_ in vectors], np.float32))
+        np.testing.assert_allclose(np.array(list(vectors.values())), expected, atol=2e-3)
 
 
 if __name__ == "__main__":

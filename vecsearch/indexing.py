@@ -343,6 +343,8 @@ class _Build:
         self._resources = resources
         self._on_progress = on_progress
         self._direct = schema.hnsw_index(collection.name)
+        # Takes the other's name when it is built.
+        self._following = f"{collection.name}_next_hnsw"
         self.notes: list[str] = []
 
     def run(self, method: Method, options: dict[str, int]) -> None:
@@ -366,6 +368,7 @@ class _Build:
         self._drop_versions(but=made)
         if method is not Method.hnsw:
             indexes.drop(self._connection, self._direct)
+            indexes.drop(self._connection, self._following)
 
     def _build_compact(self, rows: int, options: dict[str, int]) -> Compact:
         connection, collection = self._connection, self._collection
@@ -411,9 +414,8 @@ class _Build:
 
     def _build_direct(self, rows: int, options: dict[str, int]) -> None:
         collection = self._collection
-        following = f"{collection.name}_next_hnsw"
         self._build_index(
-            following,
+            self._following,
             collection.table,
             "embedding",
             indexes.DIRECT_OPERATORS,
@@ -422,7 +424,7 @@ class _Build:
             collection.dimensions,
         )
         indexes.drop(self._connection, self._direct)
-        indexes.rename(self._connection, following, self._direct)
+        indexes.rename(self._connection, self._following, self._direct)
 
     def _build_index(
         self,

@@ -303,7 +303,10 @@ class Library:
         )
 
     def ensure_index(
-        self, collection: str = DEFAULT_COLLECTION, *, on_progress: indexing.OnProgress
+        self,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        on_progress: indexing.OnProgress = indexing.quiet,
     ) -> list[str]:
         """Build the index that a collection wants, if it is missing; return notes for a user."""
         return indexing.ensure(

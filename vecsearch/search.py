@@ -60,7 +60,8 @@ class Answer:
         plan: Postgres' plan for it.
         uses_index: whether the HNSW index served it, or every row was compared.
         metric: what the distances are.
-        candidates: how many of the nearest by cosine were compared by the metric; None: all rows.
+        candidates: how many of the nearest, by cosine or by compact vectors, were compared by the
+            metric; None: all rows, or the index knows the metric.
         seconds: how long the database took to find them.
 
     """

@@ -89,6 +89,17 @@ def upgrade() -> None:
         comment="Principal components by which embeddings are made compact; of a collection at "
         "most one that is in use and one that is being built",
     )
+    # Who may search may read what searches need.
+    grantees = connection.scalars(
+        sa.text(
+            "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee))"
+            " END FROM pg_class, aclexplode(relacl) AS held"
+            " WHERE oid = 'vecsearch.collections'::regclass AND privilege_type = 'SELECT'"
+            " AND grantee <> relowner"
+        )
+    )
+    for grantee in grantees.all():
+        connection.exec_driver_sql(f"GRANT SELECT ON vecsearch.projections TO {grantee}")
     for name in collection_names(connection):
         table = f"vecsearch.{connection.dialect.identifier_preparer.quote(name)}"
         connection.exec_driver_sql(f"ALTER TABLE {table} SET (parallel_workers = 8)")

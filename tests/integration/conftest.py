@@ -67,7 +67,7 @@ def corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def compact_corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    """The corpus, with compact vectors of a quarter of its dimensions."""
+    """The corpus, with compact vectors of half its dimensions."""
     with contextmanager(_database)(server_url, TEMPLATE) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
@@ -77,7 +77,7 @@ def compact_corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) ->
             vectors = clustered(3_100, 64, seed=1)[:3_000]
             vectors[-12:] = vectors[-1]
             made = make_corpus(library, "images", vectors)
-            library.create_index("compact", dims=16)
+            library.create_index("compact", dims=32)
             yield made
 
 

@@ -8,12 +8,21 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, once, picture
+from support import (
+    Corpus,
+    PixelEncoder,
+    check_vectors,
+    clustered,
+    ingest,
+    make_corpus,
+    once,
+    picture,
+)
 
 from vecsearch import database, indexing, projection
 from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput
 from vecsearch.library import Library
-from vecsearch.queries import catalog, compact, indexes, nearest
+from vecsearch.queries import compact, indexes, nearest
 
 
 def scalar(library: Library, statement: str) -> Any:
@@ -26,26 +35,6 @@ def versions(library: Library, name: str = "images") -> list[compact.Compact]:
         return compact.versions(connection, name)
 
 
-def check_vectors(library: Library, version: compact.Compact, *, whole: bool = True) -> None:
-    """Check that every image, or none but images, has the projection of its own embedding."""
-    with database.reading(library.engine) as connection:
-        table = catalog.get_collection(connection, version.collection).table
-        fitted = compact.read_projection(connection, version)
-        real = sa.ARRAY(sa.REAL)
-        stored = connection.execute(sa.select(table.c.id, sa.cast(table.c.embedding, real))).all()
-        made = connection.execute(
-            sa.select(version.table.c.id, sa.cast(version.table.c.compact, real))
-        ).all()
-    embeddings = {row[0]: row[1] for row in stored}
-    vectors = {row[0]: row[1] for row in made}
-    assert vectors.keys() <= embeddings.keys()
-    if whole:
-        assert vectors.keys() == embeddings.keys()
-    if vectors:
-        expected = fitted.project(np.array([embeddings[id_] for id_ in vectors], np.float32))
-        np.testing.assert_allclose(np.array(list(vectors.values())), expected, atol=2e-3)
-
-
 @pytest.mark.parametrize("metric", nearest.DISTANCES)
 @pytest.mark.parametrize("k", [10, 1_000])
 def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: str, k: int) -> None:
@@ -53,7 +42,8 @@ def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: st
     found = exact = 0
     for position in range(0, 100, 10):
         answer = library.query(id=compact_corpus.ids[position], k=k, metric=metric)
-        assert answer.uses_index == (answer.candidates is not None)
+        # Of as many as there are, the planner compares them all.
+        assert answer.uses_index == (k == 10 and answer.candidates is not None)
         assert len(answer.hits) == k
         distances = np.sort(compact_corpus.distances(compact_corpus.vectors[position], metric))[:k]
         limit = distances[-1] + 1e-5 * abs(distances[-1])
@@ -240,7 +230,7 @@ def test_ingests_go_on_while_the_index_is_built_anew(library: Library, tmp_path:
     assert failures == []
     (now,) = versions(library)
     assert now.version > before
-    check_vectors(library, now)
+    check_vectors(library.engine, now)
 
 
 @once
@@ -270,7 +260,7 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
     library.create_index("compact", dims=8)
     (now,) = versions(library)
     assert now.version > used.version
-    check_vectors(library, now)
+    check_vectors(library.engine, now)
     assert scalar(library, "SELECT count(*) FROM pg_class WHERE relname LIKE '%hnsw'") == 1
 
 
@@ -301,7 +291,7 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
     ],
 )
 def test_options_out_of_bounds_are_refused(
-    library: Library, method: str, options: dict[str, int], words: str
+    library: Library, method: str, options: dict[str, Any], words: str
 ) -> None:
     make_corpus(library, "images", clustered(5, 8, seed=0))
     with pytest.raises(InvalidInput, match=words):
@@ -326,13 +316,13 @@ def test_an_import_builds_the_index_that_is_wanted(library: Library, tmp_path: P
     np.savez(tmp_path / "all.npz", paths=paths, embeddings=vectors)
     np.savez(tmp_path / "more.npz", paths=paths[:30], embeddings=vectors[30:60])
     for method in indexing.Method:
-        library.import_file(tmp_path / "all.npz", collection=f"by_{method}", index=method)
-        assert library.index_status(f"by_{method}").index == method
+        library.import_file(tmp_path / "all.npz", collection=f"{method}_wanted", index=method)
+        assert library.index_status(f"{method}_wanted").index == method
     with pytest.raises(InvalidInput, match="index create --method none"):
-        library.import_file(tmp_path / "all.npz", collection="by_compact", index="none")
-    library.import_file(tmp_path / "more.npz", collection="by_compact")
-    (version,) = versions(library, "by_compact")
-    check_vectors(library, version)
+        library.import_file(tmp_path / "all.npz", collection="compact_wanted", index="none")
+    library.import_file(tmp_path / "more.npz", collection="compact_wanted")
+    (version,) = versions(library, "compact_wanted")
+    check_vectors(library.engine, version)
 
 
 @once
@@ -396,7 +386,7 @@ def test_an_image_that_was_written_past_us_is_found_all_the_same(library: Librar
     library.create_index("compact", dims=4)
     with database.writing(library.engine) as connection:
         connection.execute(
-            sa.text("DELETE FROM images_compact_%d WHERE id = :id" % versions(library)[0].version),
+            sa.text(f"DELETE FROM {versions(library)[0].table} WHERE id = :id"),
             {"id": corpus.ids[9]},
         )
     for exclude_self in (False, True):
@@ -407,12 +397,25 @@ def test_an_image_that_was_written_past_us_is_found_all_the_same(library: Librar
 
 
 @once
-def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(library: Library) -> None:
+def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = make_corpus(library, "images", clustered(300, 16, seed=0))
     library.create_index("compact", dims=4)
+    ready, opened = threading.Event(), threading.Event()
+    use = indexes.use
+
+    def waits(*arguments: Any) -> None:
+        ready.set()
+        assert opened.wait(60)
+        use(*arguments)
+
+    monkeypatch.setattr(indexes, "use", waits)
+    built = threading.Thread(target=library.create_index, args=("compact",), kwargs={"dims": 6})
+    built.start()
+    assert ready.wait(60)
     with library.reading() as (connection, collection):
-        built = threading.Thread(target=library.create_index, args=("compact",), kwargs={"dims": 6})
-        built.start()
+        opened.set()
         # The new version is in use; the old one waits for us.
         while library.index_status().dims == 4:
             assert built.is_alive()
@@ -435,7 +438,7 @@ def test_a_projection_keeps_what_varies() -> None:
     np.testing.assert_allclose(
         np.linalg.norm(compacted[0] - compacted, axis=1),
         np.linalg.norm(full[0] - full, axis=1),
-        atol=5e-3,
+        atol=2e-2,
     )
     again = projection.fit(low.astype(np.float32), 6)
     np.testing.assert_array_equal(fitted.components, again.components)

@@ -14,12 +14,13 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support import PixelEncoder, counts, ingest, picture
+from support import PixelEncoder, check_vectors, counts, ingest, picture
 
-from vecsearch import database
+from vecsearch import database, schema
 from vecsearch.ingest import Progress, Summary
 from vecsearch.library import Library
-from vecsearch.queries import catalog, thumbnails, writes
+from vecsearch.projection import Projection
+from vecsearch.queries import catalog, compact, thumbnails, writes
 
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)]
 _numbers = itertools.count()
@@ -133,6 +134,7 @@ class Run:
         self.collection = f"law_{next(_numbers)}"
         self.known: dict[str, Any] = {}
         self.embeddings: dict[str, Any] = {}
+        self.compact: list[compact.Compact] = []
 
     def exists(self) -> bool:
         with database.reading(self.engine) as connection:
@@ -203,6 +205,24 @@ class Run:
             errors = catalog.list_errors(connection, self.collection)
         assert {error.path for error in errors} == broken
         assert all(error.error.endswith(".") for error in errors)
+        if self.exists():
+            self.check_compact()
+
+    def check_compact(self) -> None:
+        """Check the compact vectors of a projection in use, and of one that is being built."""
+        if not self.compact:
+            random = np.random.default_rng(0)
+            axes = np.linalg.qr(random.normal(size=(48, 8)))[0].T.astype(np.float32)
+            fitted = Projection(np.full(48, 0.1, np.float32), axes, sample=2, variance_kept=1.0)
+            with database.writing(self.engine) as connection:
+                writes.lock_collection(connection, self.collection)
+                self.compact = [compact.register(connection, self.collection, fitted)]
+                table = catalog.get_collection(connection, self.collection).table
+                compact.fill(connection, schema.sql_name(table), self.compact[0], None)
+                self.compact.append(compact.register(connection, self.collection, fitted))
+        used, built = self.compact
+        check_vectors(self.engine, used)
+        check_vectors(self.engine, built, whole=False)
 
 
 @settings(

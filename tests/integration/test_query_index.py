@@ -35,7 +35,8 @@ def corpus(request: pytest.FixtureRequest, corpus: Corpus, compact_corpus: Corpu
 def search(corpus: Corpus, query: NDArray[np.float64], **options: Any) -> list[Hit]:
     with database.reading(corpus.library.engine) as connection:
         collection = catalog.get_collection(connection, corpus.name)
-        asked = Query(**{"id": "", "k": 10} | options)
+        defaults: dict[str, Any] = {"id": "", "k": 10}
+        asked = Query(**defaults | options)
         found = plan(connection, collection, query.astype(np.float32), asked)
         return nearest.nearest(connection, found)[0]
 

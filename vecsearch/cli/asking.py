@@ -282,7 +282,7 @@ def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[st
 
 def _how(answer: "Answer") -> str:
     by = "by the HNSW index" if answer.uses_index else "by an exact scan: every row is compared"
-    if answer.candidates is None:
+    if answer.candidates is None or answer.metric == "cosine":
         return f"Answered {by}."
     return (
         f"{answer.candidates:,} candidates by cosine, found {by}; then ranked by {answer.metric}."

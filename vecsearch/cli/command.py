@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +42,29 @@ Weights = Annotated[
         envvar="VECSEARCH_WEIGHTS",
         help="Read the model's weights from this safetensors file or PyTorch state dict. "
         "Default: where the collection's came from; for a new one, the model hub.",
+    ),
+]
+
+
+class IndexMethodName(StrEnum):
+    """As `vecsearch.indexing.Method`, which would load what --help does not need."""
+
+    hnsw = "hnsw"
+    compact = "compact"
+    none = "none"
+
+
+INDEX_METHODS = (
+    "hnsw indexes the embeddings; compact indexes their principal components, which takes a tenth "
+    "of the space and of the time to build, and re-ranks what that finds by the embeddings; none "
+    "compares every image."
+)
+# Of commands that make collections.
+IndexMethod = Annotated[
+    IndexMethodName | None,
+    typer.Option(
+        "--index",
+        help=f"The index of a new collection: {INDEX_METHODS} Default: hnsw.",
     ),
 ]
 OutputFormat = Annotated[

@@ -93,6 +93,12 @@ def eval_(
             write_object(result.as_dict(), format_)
     for note in _notes(result.queries, result.images, result.unlabelled, len(result.classes)):
         say(note)
+    if result.drift is not None and result.drift.is_stale:
+        say(
+            f"Compact vectors keep {result.drift.now:.0%} of the images' variance, and kept "
+            f"{result.drift.fitted:.0%} when they were fitted. Fit them anew: "
+            f"vecsearch index create --method compact --collection {collection}"
+        )
 
 
 @command(app, "compare")
@@ -192,6 +198,13 @@ def _print_evaluation(result: "Evaluation") -> None:
             columns=list(scores["index"][0]),
         )
         typer.echo(_choice(result))
+    if result.drift is not None:
+        drift = result.drift
+        since = f", {drift.since:.1%} of those ingested since" if drift.since is not None else ""
+        typer.echo(
+            f"Compact vectors keep {drift.now:.1%} of the variance; {drift.fitted:.1%} when fitted"
+            f"{since}."
+        )
     if not result.index_used:
         why = "At this size" if result.index else "No index serves this, so"
         typer.echo(f"{why} every search compares all images, and is exact.")

@@ -1,14 +1,15 @@
 """Commands that make searches fast: index create, drop, status, tune."""
 
 import re
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from vecsearch.cli.apps import index_app
 from vecsearch.cli.command import (
+    INDEX_METHODS,
     Collection,
+    IndexMethodName,
     OutputFormat,
     chosen_format,
     command,
@@ -20,29 +21,6 @@ from vecsearch.cli.command import (
 from vecsearch.cli.evaluating import K, Metric
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, human_bytes, require_object_format
-
-
-class Method(StrEnum):
-    """As `vecsearch.indexing.Method`, which would load what --help does not need."""
-
-    hnsw = "hnsw"
-    compact = "compact"
-    none = "none"
-
-
-METHODS = (
-    "hnsw indexes the embeddings; compact indexes their principal components, which takes a tenth "
-    "of the space and of the time to build, and re-ranks what that finds by the embeddings; none "
-    "compares every image."
-)
-# Of commands that make collections.
-IndexMethod = Annotated[
-    Method | None,
-    typer.Option(
-        "--index",
-        help=f"The index of a new collection: {METHODS} Default: hnsw.",
-    ),
-]
 
 
 def _bytes(value: str | int) -> int:
@@ -74,7 +52,7 @@ Workers = Annotated[
 @command(index_app, "create")
 def create(
     settings: Settings,
-    method: Annotated[Method, typer.Option(help=METHODS)] = Method.hnsw,
+    method: Annotated[IndexMethodName, typer.Option(help=INDEX_METHODS)] = IndexMethodName.hnsw,
     dims: Annotated[
         int | None, typer.Option(help="Numbers in a compact vector. Default: 128.")
     ] = None,
@@ -115,7 +93,7 @@ def create(
 def drop(settings: Settings, collection: Collection = "images") -> None:
     """Drop the index: every search then compares all images, and is exact."""
     with open_library(settings) as library:
-        library.create_index(Method.none, collection=collection)
+        library.create_index(IndexMethodName.none, collection=collection)
 
 
 @command(index_app, "status")

@@ -8,6 +8,7 @@ import typer
 from vecsearch.cli.apps import app
 from vecsearch.cli.command import (
     Collection,
+    IndexMethod,
     OutputFormat,
     Weights,
     chosen_format,
@@ -16,7 +17,6 @@ from vecsearch.cli.command import (
     say,
     write_object,
 )
-from vecsearch.cli.indexing import IndexMethod
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 

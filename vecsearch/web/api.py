@@ -45,7 +45,8 @@ class QueryAnswer:
         collection: which was asked.
         metric: what the distances are.
         uses_index: whether the HNSW index served it, or every row was compared.
-        candidates: how many of the nearest by cosine were compared by the metric; null: all rows.
+        candidates: how many of the nearest, by cosine or by compact vectors, were compared by the
+            metric; null: all rows, or the index knows the metric.
         seconds: how long the database took to find the hits.
         sql: the statement that ran, with its settings, ready for psql.
         hits: nearest first.
