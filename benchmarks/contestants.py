@@ -16,7 +16,7 @@ from vectors import Array
 K = 10
 LINKS = 16
 EF_CONSTRUCTION = 64
-BREADTHS = (10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800)
+BREADTHS = (10, 20, 40, 60, 80, 100, 120, 150, 200, 250, 300, 400, 600, 800)
 BLOCK = 1_000
 THREADS = os.cpu_count() or 1
 

@@ -137,7 +137,7 @@ def report(results: Path, machine: str = "") -> str:
     file = results / "databases.json"
     compared = json.loads(file.read_text()) if file.exists() else None
     grown = growth.read_results(results)
-    known = {"rows": "100,000", "queries": "300", "rounds": "5"}
+    known = {"rows": "100,000", "queries": "500", "rounds": "5"}
     if compared:
         known = {name: f"{compared[name]:,}" for name in known}
     contents = "\n".join(f"- [{section.title}](#{section.title.lower()})" for section in SECTIONS)
