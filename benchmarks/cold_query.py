@@ -49,8 +49,8 @@ def main() -> None:
             "timm and torch": lambda: _python("-c", MODEL),
         }
         seconds: dict[str, list[float]] = {side: [] for side in sides}
-        for side in sides.values():
-            side()
+        for run in sides.values():
+            run()
         for _ in range(arguments.rounds):
             for side, run in sides.items():
                 _vecsearch("db", "stop")
@@ -59,10 +59,9 @@ def main() -> None:
                 seconds[side].append(perf_counter() - started)
         _vecsearch("db", "stop")
     medians = {side: statistics.median(values) for side, values in seconds.items()}
-    ratios = {
-        side: medians[side] / medians["timm and torch"]
-        for side in ("new picture", "stored picture")
-    }
+    base = medians.pop("timm and torch")
+    ratios = {side: median / base for side, median in medians.items()}
+    medians["timm and torch"] = base
     print(json.dumps({"seconds": medians, "ratio to timm and torch": ratios}, indent=1))
 
 
