@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The index is asked this many times for each breadth.
 INDEX_QUERIES = 100
 EF_SEARCH = (40, 100, 200, 400, 1_000)
-CANDIDATES = (40, 100, 200, 400, 1_000, 2_000)
+CANDIDATES = (100, 200, 400, 1_000, 2_000)
 GOOD_RECALL = 0.99
 
 
