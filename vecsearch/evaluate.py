@@ -241,6 +241,10 @@ def _score_index(
     queries = some.astype(int)
     position_of: dict[UUID, int] = {image.id: place for place, image in enumerate(sample.images)}
     rows = [sample.distances[query] for query in queries]
+    exact = [
+        np.sort(np.delete(row, sample.positions[query]))[:k]
+        for row, query in zip(rows, queries, strict=True)
+    ]
 
     def found(query: int, hits: "list[Hit]") -> "NDArray[np.float64]":
         return np.asarray(rows[query][[position_of[hit.id] for hit in hits]])
@@ -252,7 +256,7 @@ def _score_index(
                 connection,
                 collection,
                 [sample.images[sample.positions[query]].id for query in queries],
-                [np.sort(row)[:k] for row in rows],
+                exact,
                 found,
                 k=k,
                 metric=metric,

@@ -132,7 +132,7 @@ def score(
         connection: in a transaction.
         collection: which one.
         queries: ids of the images.
-        exact: for each, the distances of its k nearest, ascending.
+        exact: for each, the distances of its k nearest, itself left out, ascending.
         found: returns the distances of the hits of the query at a position.
         k: length of an answer.
         metric: what ranks it.
@@ -146,6 +146,7 @@ def score(
             query=query,
             metric=metric,
             k=k,
+            exclude=query,  # which every index finds, so that recall would look better than it is
             breadth=breadth,
             forced=True,
             compact=collection.compact,
@@ -197,7 +198,7 @@ def tune(
         raise InvalidInput(f"Collection {collection.name!r} has no images. Ingest some first.")
     exact = []
     for position, query in enumerate(queries):
-        search = Search(collection.table, query, metric, k, exact=True)
+        search = Search(collection.table, query, metric, k, exact=True, exclude=query)
         hits, _ = nearest.timed(connection, search)
         exact.append(_distances(hits))
         on_progress("Comparing all images", position + 1, len(queries))

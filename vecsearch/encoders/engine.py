@@ -5,7 +5,10 @@ import importlib.util
 import os
 import queue
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +26,8 @@ MOST_STREAMS = 8
 # ResNet50's speed is the same from 1 to 16; this bounds what a stream holds.
 LARGEST_PART = 8
 _CONVERTER = "openvino.tools.ovc"
+# Of the process; see `first_alone`.
+_begun, _beginning = threading.Event(), threading.Lock()
 
 
 def available() -> bool:
@@ -89,8 +94,26 @@ class EngineEncoder:
     def _infer(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         request = self._idle.get()
         try:
-            # A copy: the output is the request's, which the next picture overwrites.
-            features: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True)[0].copy()
+            with first_alone():
+                # A copy: the output is the request's, which the next picture overwrites.
+                features: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True)[
+                    0
+                ].copy()
         finally:
             self._idle.put(request)
         return features
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the process' first inference end before a second begins.
+
+    The bindings make their statics in it, and two threads that do so wait for each other: one holds
+    the interpreter's lock and wants the static's guard, the other the other way round.
+    """
+    if _begun.is_set():
+        yield
+        return
+    with _beginning:
+        yield
+    _begun.set()
