@@ -168,17 +168,18 @@ class Library:
         )
         with database.session(self.engine) as connection:
             run = Ingest(connection, collection, walk, encoder, options)
-            for progress in run:
-                last = progress
-                on_progress(progress)
+            for last in run:
+                # What there is to tell is told at the very end, once.
+                on_progress(replace(last, notes=()))
+        notes = [*last.notes, *notes]
         if run.collection is not None and not dry_run:
 
             def indexing_progress(step: str, done: int, total: int | None) -> None:
-                on_progress(replace(last, step=step, done=done, total=total or done))
+                on_progress(replace(last, step=step, done=done, total=total or done, notes=()))
 
             notes += self.ensure_index(collection, on_progress=indexing_progress)
         if notes:
-            on_progress(replace(last, notes=(*last.notes, *notes)))
+            on_progress(replace(last, notes=tuple(notes)))
         return run.summary
 
     def import_file(

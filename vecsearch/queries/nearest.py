@@ -279,7 +279,8 @@ def session_settings(search: Search) -> dict[str, str]:
     if search.is_exact:
         return EXACT_SETTINGS
     if search.compact is not None:
-        ef_search = search.candidates or 0
+        # To look at more compact vectors costs less than to re-rank more, and finds as much.
+        ef_search = max(MINIMUM_EF_SEARCH, search.candidates or 0)
     else:
         enough = 4 * (search.candidates or search.k or 0)
         ef_search = search.breadth or max(MINIMUM_EF_SEARCH, enough)
