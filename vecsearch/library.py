@@ -12,18 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from vecsearch import (
-    calibration,
-    compare,
     database,
     duplicates,
     encoders,
-    evaluate,
     exchange,
     images,
     indexing,
@@ -34,19 +31,21 @@ from vecsearch import (
     transfer,
     tuning,
 )
-from vecsearch.compare import Comparison
 from vecsearch.config import Settings
 from vecsearch.duplicates import Duplicates
 from vecsearch.embedder import Embedders, Picture, collection_encoder
 from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.encoders.cache import Exported
 from vecsearch.errors import EncoderMismatch, SchemaMissing
-from vecsearch.evaluate import Evaluation
 from vecsearch.ingest import Ingest, Options, Progress, Summary
 from vecsearch.queries import catalog, indexes, quantized, thumbnails
 from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
 from vecsearch.search import Answer
 from vecsearch.training import train_autoencoder
+
+if TYPE_CHECKING:
+    from vecsearch.compare import Comparison
+    from vecsearch.evaluate import Evaluation
 
 DEFAULT_COLLECTION = "images"
 
@@ -366,7 +365,7 @@ class Library:
     def _resources_for(self, memory: int | None, workers: int | None) -> indexing.Resources:
         return indexing.Resources(memory, workers, embedded=self.settings.database_url is None)
 
-    def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Evaluation:
+    def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> "Evaluation":
         """Score a collection's answers against labels, and its index against the exact answer.
 
         Args:
@@ -377,10 +376,12 @@ class Library:
             VecsearchError: the collection or its labels cannot be scored.
 
         """
+        from vecsearch import evaluate
+
         with self.reading(collection) as (connection, stored):
             return evaluate.evaluate(connection, stored, **options)
 
-    def compare(self, one: str, other: str, **options: Any) -> Comparison:
+    def compare(self, one: str, other: str, **options: Any) -> "Comparison":
         """Ask two collections the same questions, of the images that both hold.
 
         Args:
@@ -392,6 +393,8 @@ class Library:
             VecsearchError: they share too few images, or cannot be scored.
 
         """
+        from vecsearch import compare
+
         with self._reading() as connection:
             stored = [catalog.get_collection(connection, name) for name in (one, other)]
             return compare.compare(connection, stored, **options)
@@ -542,6 +545,8 @@ class Library:
             exact = LazyEncoder(lambda: encoders.quickest(chosen, weights, runtime))
             if precision != encoders.INT8 or not remember:
                 return exact
+            from vecsearch import calibration
+
             made = calibration.calibrate(
                 exact, images.Walk(walk.roots), runtime, max_pixels=self.settings.max_pixels
             )

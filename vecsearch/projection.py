@@ -1,6 +1,7 @@
 """Principal components: embeddings made compact, so that few numbers find the candidates."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,8 +48,13 @@ class Projection:
         # By linearity: mean and norms come off the short vectors.
         compact = embeddings @ self.components.T
         compact /= _norms(embeddings)
-        compact -= self.components @ self.mean
+        compact -= self._origin
         return compact
+
+    @cached_property
+    def _origin(self) -> "NDArray[np.float32]":
+        origin: NDArray[np.float32] = self.components @ self.mean
+        return origin
 
     def kept(self, embeddings: "NDArray[np.float32]") -> float:
         """Return the share of these embeddings' variance about the mean that is kept.

@@ -26,9 +26,6 @@ MAX_DIMENSIONS = 16_000
 MAX_INDEXED_DIMENSIONS = 4_000
 # The largest finite half-precision number.
 MAX_HALF = 65_504.0
-# Of a scan of a collection: its embeddings lie out of line, so the planner thinks it small. The
-# server's max_parallel_workers_per_gather bounds it.
-PARALLEL_WORKERS = 8
 WITHOUT_FILE = "NULL: imported without its file"
 
 metadata = sa.MetaData(schema=SCHEMA)

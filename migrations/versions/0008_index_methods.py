@@ -4,8 +4,6 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from vecsearch.migrate import collection_names
-
 revision = "0008"
 down_revision = "0007"
 
@@ -100,6 +98,3 @@ def upgrade() -> None:
     )
     for grantee in grantees.all():
         connection.exec_driver_sql(f"GRANT SELECT ON vecsearch.projections TO {grantee}")
-    for name in collection_names(connection):
-        table = f"vecsearch.{connection.dialect.identifier_preparer.quote(name)}"
-        connection.exec_driver_sql(f"ALTER TABLE {table} SET (parallel_workers = 8)")

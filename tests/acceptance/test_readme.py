@@ -63,7 +63,7 @@ def test_every_command(folder: Path, variables: dict[str, str], own_postgres: st
     assert install.count("\n") == test.count("\n") == 1
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
-    assert len(rest) == 8
+    assert len(rest) == 9
     port = free_port()
     for block in rest:
         own_encoder = "train autoencoder" in block

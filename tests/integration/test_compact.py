@@ -236,6 +236,22 @@ def test_ingests_go_on_while_the_index_is_built_anew(library: Library, tmp_path:
 
 
 @once
+def test_a_collection_that_was_removed_by_hand_leaves_nothing_to_its_successor(
+    library: Library,
+) -> None:
+    make_corpus(library, "images", clustered(30, 32, seed=0))
+    library.create_index("compact", dims=8)
+    (left,) = versions(library)
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text("DELETE FROM vecsearch.collections WHERE name = 'images'"))
+        connection.execute(sa.text("DROP TABLE vecsearch.images CASCADE"))
+    corpus = make_corpus(library, "images", clustered(30, 16, seed=0))
+    assert versions(library) == []
+    assert scalar(library, f"SELECT to_regclass('{left.table}')") is None
+    assert library.query(id=corpus.ids[3]).hits[0].id == corpus.ids[3]
+
+
+@once
 def test_a_build_that_is_cut_off_leaves_what_was_in_use(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,6 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     write(library, f"CREATE TABLE vecsearch.projections ({columns})")
     corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
     write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest, {name}_similarity")
-    write(library, f"ALTER TABLE {name} RESET (parallel_workers)")
     dropped = ", ".join(f"DROP {column}" for column in later)
     write(library, f"ALTER TABLE vecsearch.collections {dropped}")
     write(library, "DROP TABLE vecsearch.projections")
@@ -164,9 +163,6 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
             f" WHERE attrelid = 'vecsearch.{table}'::regclass AND attnum > 0"
         )
 
-    def options(table: str) -> str:
-        return f"SELECT reloptions FROM pg_class WHERE oid = 'vecsearch.{table}'::regclass"
-
     def beside(table: str) -> list[str]:
         view = f"'{table}_view'::regclass"
         statements = [
@@ -182,7 +178,6 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
 
     assert scalar(empty, columns("before")) == scalar(empty, columns("after"))
     assert beside("before") == beside("after")
-    assert scalar(empty, options("before")) == scalar(empty, options("after")) is not None
     assert scalar(empty, "SELECT count(*) FROM before") == 5
 
 

@@ -97,8 +97,6 @@ def query(
     An image that is in the collection is found by its content and its stored vector is used, so
     the answer comes at once.
     """
-    from vecsearch.queries.nearest import Hit
-
     if (image is None) == (id_ is None):
         raise typer.BadParameter("Give an IMAGE, - for standard input, or --id ID.")
     _require_files(plot, html)
@@ -151,6 +149,8 @@ def query(
         return
     for note in _notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)):
         say(note)
+    from vecsearch.queries.nearest import Hit
+
     write_rows(
         answer.hits,
         format_,

@@ -3,8 +3,8 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -194,11 +194,23 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def open_library(settings: Settings, **options: Any) -> "Library":
-    """Open the settings' database; the import waits until a command needs it."""
-    from vecsearch.library import Library
+def open_library(
+    settings: Settings, *, keep_running: bool = False, session: Mapping[str, str] | None = None
+) -> "Library":
+    """Open the settings' database, and import what works on it while its server starts."""
+    from vecsearch import server
 
-    return Library.open(settings, **options)
+    with ExitStack() as resources:
+        url = settings.database_url or resources.enter_context(
+            server.lease(settings.data_dir, keep_running=keep_running, meanwhile=_import_library)
+        )
+        from vecsearch.library import Library
+
+        return Library(settings, url, resources.pop_all(), session)
+
+
+def _import_library() -> None:
+    import vecsearch.library  # noqa: F401 - for its time alone
 
 
 def chosen_format(chosen: Format | None) -> Format:

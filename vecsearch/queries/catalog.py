@@ -15,6 +15,8 @@ from vecsearch.encoders import Identity, Weights
 from vecsearch.errors import CollectionNotFound, DatabaseError, InvalidInput
 from vecsearch.queries import analysts
 from vecsearch.queries.compact import Compact
+from vecsearch.queries.compact import drop as drop_compact
+from vecsearch.queries.compact import versions as compact_versions
 
 # Any fixed number: two commands that make one collection exclude each other by it.
 CREATE_LOCK_KEY = 0x766564
@@ -197,13 +199,13 @@ def create_collection(
     existing = find_collection(connection, name)
     if existing is not None:
         return existing
+    # Of one that was removed by hand, with its table alone.
+    for left in compact_versions(connection, name):
+        drop_compact(connection, left)
     # Not ON CONFLICT: a table of this name that is not in the register is somebody else's.
     indexed = indexed and index_method == "hnsw"
     table = schema.collection_table(name, dimensions, indexed=indexed)
     table.create(connection)
-    connection.exec_driver_sql(
-        f"ALTER TABLE {schema.sql_name(table)} SET (parallel_workers = {schema.PARALLEL_WORKERS})"
-    )
     analysts.create(connection, table)
     connection.execute(
         sa.insert(schema.collections).values(
