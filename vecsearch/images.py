@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecsearch import exif
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, VecsearchError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -353,6 +353,8 @@ def decode(
         return Unreadable(path, "It is not an image, or of a format that cannot be read.")
     except MemoryError:
         return Unreadable(path, "There is not enough memory to decode it.")
+    except VecsearchError:
+        raise  # of `least_side`, which may load an encoder
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         return Unreadable(path, f"The image is damaged: {_sentence(error)}")
     facts = Facts(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from support import picture
 
 from vecsearch import images
+from vecsearch.errors import WeightsMismatch
 from vecsearch.images import Image, Source, Unreadable
 
 MAX_PIXELS = 1_000_000
@@ -347,3 +348,13 @@ def test_no_damage_to_a_valid_file_makes_decoding_raise(
             case 3:
                 content[place:place] = random_.randbytes(random_.randrange(1, 9))
     never_raises(bytes(content))
+
+
+def test_what_the_encoder_refuses_is_no_damage_to_the_picture() -> None:
+    def least_side() -> int:
+        raise WeightsMismatch("These are another model's weights.")
+
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (64, 48)).save(content, "JPEG")
+    with pytest.raises(WeightsMismatch):
+        images.decode(content.getvalue(), "a.jpg", max_pixels=10**6, least_side=least_side)
