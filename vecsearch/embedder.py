@@ -227,7 +227,7 @@ class Embedders:
         with self._lock:
             known, embedder = self._kept.get(collection.name, (None, None))
             # Another collection may have come under this name.
-            if embedder is None or known != collection:
+            if embedder is None or known is None or not known.has_encoder_of(collection):
                 embedder = Embedder(
                     lambda: collection_encoder(
                         collection, None, None, self._runtime, self._quantized

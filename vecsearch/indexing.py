@@ -29,6 +29,10 @@ DEFAULT_DIMENSIONS = 128
 SAMPLE = 10_000
 # Below, comparing every image is as fast, and principal components are a matter of chance.
 LEAST_COMPACT = 1_000
+WAITS = (
+    f"The compact index is built from {LEAST_COMPACT:,} images on; until then every search "
+    "compares all images. To build it now: vecsearch index create --method compact"
+)
 # pgvector's own.
 DEFAULT_M, DEFAULT_EF_CONSTRUCTION = 16, 64
 LIMITS = {"m": (2, 100), "ef_construction": (4, 1_000), "dims": (1, schema.MAX_INDEXED_DIMENSIONS)}
@@ -39,6 +43,7 @@ MEMORY_SHARE, LEAST_MEMORY = 4, 2**26
 PROCESS_MEMORY = 2**25
 # A reader that has been at it for longer has planned its statements.
 READERS_TIMEOUT_S, POLL_S = 30.0, 0.2
+DROP_TIMEOUT_S = 5
 
 # What is being done, how far it is, and of how much, if that is known.
 OnProgress = Callable[[str, int, int | None], None]
@@ -147,7 +152,8 @@ def ensure(
     with engine.connect() as connection, translated():
         collection = catalog.get_collection(connection, name)
         if not _is_missing(connection, collection):
-            return []
+            waits = collection.index_method == Method.compact and collection.compact is None
+            return [WAITS] if waits else []
     with _builder(engine, name) as (connection, claimed):
         if claimed is None or not _is_missing(connection, claimed):
             return []
@@ -303,9 +309,10 @@ def _is_missing(connection: sa.Connection, collection: Collection) -> bool:
         case Method.none:
             return False
         case Method.compact:
-            return collection.compact is None and catalog.has_rows(
-                connection, collection.table, LEAST_COMPACT
-            )
+            if collection.compact is None:
+                return catalog.has_rows(connection, collection.table, LEAST_COMPACT)
+            found = indexes.find(connection, collection.compact.index)
+            return found is None or not found.valid
         case Method.hnsw:
             if collection.dimensions > schema.MAX_INDEXED_DIMENSIONS:
                 return False
@@ -459,9 +466,19 @@ class _Build:
 
     def _drop_versions(self, *, but: Compact | None) -> None:
         for version in compact.versions(self._connection, self._collection.name):
-            if version != but:
+            if version == but:
+                continue
+            try:
                 with self._writing():
+                    indexes.wait_for_locks(self._connection, DROP_TIMEOUT_S)
                     compact.drop(self._connection, version)
+            except sa.exc.OperationalError as error:
+                if not indexes.is_lock_timeout(error):
+                    raise
+                # Writers wait for this transaction, and so would for that reader.
+                self.notes.append(
+                    "Somebody is still reading what was replaced; the next build drops it."
+                )
 
     def _wait_for_readers(self) -> None:
         """Wait for those that may yet look for what is to be dropped."""

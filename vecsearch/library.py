@@ -151,6 +151,7 @@ class Library:
 
         """
         schema.require_collection_name(collection)
+        encoders.require_precision(precision)
         walk = images.Walk([paths] if isinstance(paths, str | Path) else paths)
         if not dry_run:
             self._prepare_schema()

@@ -9,6 +9,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
+    connection = op.get_bind()
     op.add_column(
         "collections",
         sa.Column(
@@ -48,3 +49,14 @@ def upgrade() -> None:
         schema="vecsearch",
         comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
     )
+    # Who may search may read what searches need.
+    grantees = connection.scalars(
+        sa.text(
+            "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee))"
+            " END FROM pg_class, aclexplode(relacl) AS held"
+            " WHERE oid = 'vecsearch.collections'::regclass AND privilege_type = 'SELECT'"
+            " AND grantee <> relowner"
+        )
+    )
+    for grantee in grantees.all():
+        connection.exec_driver_sql(f"GRANT SELECT ON vecsearch.quantized_models TO {grantee}")

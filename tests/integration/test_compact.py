@@ -252,6 +252,36 @@ def test_a_collection_that_was_removed_by_hand_leaves_nothing_to_its_successor(
 
 
 @once
+def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "DROP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(indexing, "READERS_TIMEOUT_S", 0.0)
+    corpus = make_corpus(library, "images", clustered(300, 32, seed=0))
+    library.create_index("compact", dims=8)
+    with psycopg.connect(library.url) as connection:
+        # An analyst's session, left open.
+        nearest_of = f"SELECT id FROM vecsearch.images_nearest('{corpus.ids[3]}') LIMIT 3"
+        assert len(connection.execute(nearest_of.encode()).fetchall()) == 3
+        (note,) = library.create_index("compact", dims=8)
+        assert "still reading" in note
+        assert len(versions(library)) == 2
+    assert library.create_index("compact", dims=8) == []
+    assert len(versions(library)) == 1
+
+
+@once
+def test_an_index_of_compact_vectors_that_was_lost_is_built_again(library: Library) -> None:
+    make_corpus(library, "images", clustered(1_000, 32, seed=0))
+    library.create_index("compact", dims=8)
+    (made,) = versions(library)
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(f"DROP INDEX vecsearch.{made.index}"))
+    library.ensure_index("images")
+    assert library.index_status().index == "compact"
+
+
+@once
 def test_a_build_that_is_cut_off_leaves_what_was_in_use(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

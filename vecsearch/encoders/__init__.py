@@ -309,6 +309,19 @@ def _not_known(name: str) -> Encoder:
     )
 
 
+def require_precision(precision: str | None) -> None:
+    """Refuse what is no precision.
+
+    Raises:
+        InvalidInput: it is none of `PRECISIONS`.
+
+    """
+    if precision not in {None, *PRECISIONS}:
+        raise InvalidInput(
+            f"There is no precision {precision!r}. Use one of: {', '.join(PRECISIONS)}."
+        )
+
+
 def is_file_name(model: str) -> bool:
     """Tell by its looks whether a --model value names a file rather than a timm model."""
     return model.endswith(".safetensors") or model.startswith(("/", "./", "../", "~"))

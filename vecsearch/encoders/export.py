@@ -11,6 +11,7 @@ import torch
 from vecsearch.encoders.cache import MODEL, TENSORS, Cache, Exported
 from vecsearch.encoders.choice import go_on_with_torch
 from vecsearch.encoders.engine import EngineEncoder, openvino, streams
+from vecsearch.errors import EncoderError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,6 +88,7 @@ class Exporting:
         self._insist = insist
         self._deciding = threading.Lock()
         self._decided = False
+        self._error: EncoderError | None = None
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
         """Resize and crop as the model's weights were trained."""
@@ -95,8 +97,14 @@ class Exporting:
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions)."""
         with self._deciding:
+            if self._error is not None:
+                raise self._error
             if not self._decided:
-                self._decide(batch)
+                try:
+                    self._decide(batch)
+                except EncoderError as error:
+                    self._error = error  # those that waited do not each try again
+                    raise
                 self._decided = True
         chosen = self._engine or self._torch
         assert chosen is not None  # noqa: S101 - for the type checker
@@ -114,6 +122,8 @@ class Exporting:
                 try:
                     engine, cosine = self._exported(encoder, folder, batch)
                     refused = _refusal(cosine)
+                except (OSError, MemoryError):
+                    raise  # of this machine at this time: no reason to refuse it for good
                 except Exception as error:  # noqa: BLE001 - the tools', of every kind
                     cosine, refused = None, f"cannot be made ({_first_line(error)})"
                 if refused is not None:

@@ -45,6 +45,14 @@ class Collection:
     compact: Compact | None = None
     breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def has_encoder_of(self, other: "Collection") -> bool:
+        """Tell whether both are one collection, so that one encoder serves them."""
+        return (self.identity, self.weights, self.created_at) == (
+            other.identity,
+            other.weights,
+            other.created_at,
+        )
+
     @property
     def table(self) -> sa.Table:
         """The collection's own table."""

@@ -73,19 +73,21 @@ def register(connection: sa.Connection, collection: str, projection: Projection)
     ).one()
     compact = Compact(collection, *row)
     compact.table.create(connection)
-    _grant_alike(connection, compact.table)
+    _grant_alike(connection, compact.table, collection)
     return compact
 
 
-def _grant_alike(connection: sa.Connection, table: sa.Table) -> None:
-    """Let those read the table who may read the register: searches need both."""
+def _grant_alike(connection: sa.Connection, table: sa.Table, collection: str) -> None:
+    """Let those read the table who may read the register or the collection: searches need it."""
     grantees = connection.scalars(
         sa.text(
-            "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee))"
-            " END FROM pg_class, aclexplode(relacl) AS held"
-            " WHERE oid = 'vecsearch.collections'::regclass AND privilege_type = 'SELECT'"
-            " AND grantee <> relowner"
-        )
+            "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"
+            " ELSE quote_ident(pg_get_userbyid(grantee)) END"
+            " FROM pg_class, aclexplode(relacl) AS held"
+            " WHERE oid IN ('vecsearch.collections'::regclass, CAST(:collection AS regclass))"
+            " AND privilege_type = 'SELECT' AND grantee <> relowner"
+        ),
+        {"collection": f'{schema.SCHEMA}."{collection}"'},
     )
     for grantee in grantees.all():
         connection.exec_driver_sql(f"GRANT SELECT ON {schema.sql_name(table)} TO {grantee}")

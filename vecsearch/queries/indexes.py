@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from vecsearch import schema
@@ -192,5 +193,19 @@ def apply(connection: sa.Connection, memory: int, workers: int) -> None:
     settings = {
         "maintenance_work_mem": f"{memory // 1024}kB",
         "max_parallel_maintenance_workers": str(workers),
+        # What suits a role's queries would cut a long build off.
+        "statement_timeout": "0",
+        "lock_timeout": "0",
     }
     connection.execute(sa.select(*(sa.func.set_config(*item, False) for item in settings.items())))
+
+
+def wait_for_locks(connection: sa.Connection, seconds: float) -> None:
+    """Let the transaction wait so long for a lock, and no longer."""
+    setting = sa.func.set_config("lock_timeout", f"{round(1_000 * seconds)}ms", True)
+    connection.execute(sa.select(setting))
+
+
+def is_lock_timeout(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether a statement failed because it waited for a lock for too long."""
+    return isinstance(error.orig, psycopg.errors.LockNotAvailable)
