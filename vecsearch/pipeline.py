@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from vecsearch import images
+from vecsearch.embedder import BATCH_SIZE
 from vecsearch.encoders import Encoder
 from vecsearch.images import Facts, Image, Source, Unreadable
 from vecsearch.thumbnails import SIDE, Thumbnail
@@ -25,8 +26,7 @@ from vecsearch.thumbnails import SIDE, Thumbnail
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What a processor's cache holds: an encoder takes more of the CPU for a picture of a larger batch.
-PORTION = 8
+PORTION = BATCH_SIZE
 # Files up to this many bytes are read once; a larger one is read for its hash, then to be decoded.
 KEPT_BYTES = 1 << 20
 # Decoded at once, for each processor: three phones' photos, and not three panoramas.
