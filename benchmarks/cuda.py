@@ -16,12 +16,12 @@ from time import perf_counter
 import numpy as np
 from ingest import Watched, bare, conditions, copy_pictures, ready, whole
 
-from vecsearch import encoders
 from vecsearch.config import Settings
-from vecsearch.encoders import Encoder
-from vecsearch.images import Unreadable
+from vecsearch.encoders import base, registry
+from vecsearch.encoders.base import Encoder
+from vecsearch.imaging.scan import Unreadable
+from vecsearch.ingest.pipeline import PORTION, Pipeline
 from vecsearch.library import Library
-from vecsearch.pipeline import PORTION, Pipeline
 
 
 class Preparing:
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
     parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
-    parser.add_argument("--model", default=encoders.DEFAULT_MODEL)
+    parser.add_argument("--model", default=base.DEFAULT_MODEL)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -61,7 +61,7 @@ def main() -> None:
         copy_pictures(arguments.images, folder, arguments.files)
         paths = sorted(folder.iterdir())
         settings = Settings.load(data_dir=Path(temporary) / "data", device="cuda")
-        encoder = encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+        encoder = registry.quickest(arguments.model, arguments.weights, settings.runtime)
         pictures = np.stack(list(ready(encoder, paths[: 16 * PORTION])))
         bare(encoder, pictures, len(pictures))
         print(f"{torch.cuda.get_device_name()}, {arguments.files} files, {conditions()}")

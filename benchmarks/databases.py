@@ -26,10 +26,10 @@ import product
 from contestants import BREADTHS, Chroma, Contestant, Faiss, Hnswlib, LanceDB, Mode, Usearch
 from vectors import CHUNK, Array, Nearest, Vectors
 
-from vecsearch import search
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.queries import writes
+from vecsearch.postgres.rows import image_id
+from vecsearch.search import query
 
 RECALL = 0.999
 ROUNDS = 5
@@ -72,7 +72,7 @@ class Ours(Contestant):
 
     def by_id(self, row: int) -> None:
         """Ask by a stored image."""
-        image = writes.image_id(f"/made/{row:09}.png")
+        image = image_id(f"/made/{row:09}.png")
         self._library.query(id=image, collection=self.method, k=product.K)
 
     def close(self) -> None:
@@ -84,9 +84,9 @@ class Ours(Contestant):
         return self._statements[-1].ask
 
     def _answer(self, vector: Array, _: int | None) -> Sequence[int]:
-        asked = search.Query(image=b"", k=product.K)
+        asked = query.Query(image=b"", k=product.K)
         with self._library.reading(self.method) as (connection, stored):
-            found = search.answer(connection, stored, vector, asked)
+            found = query.answer(connection, stored, vector, asked)
         return [product.row_number(hit.path) for hit in found]
 
 

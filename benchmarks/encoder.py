@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecsearch import encoders, images
 from vecsearch.config import DEFAULT_MAX_PIXELS, Runtime
-from vecsearch.encoders import Encoder, choice, quantize
-from vecsearch.encoders.engine import EngineEncoder
+from vecsearch.encoders import registry
+from vecsearch.encoders.base import Encoder
+from vecsearch.encoders.openvino import choice, quantize
+from vecsearch.encoders.openvino.engine import EngineEncoder
+from vecsearch.imaging import decode, scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +61,7 @@ def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> d
     """Return images a second, ratios to the bound, and int8's share of fp32's neighbours."""
     import torch
 
-    plain = encoders.load(MODEL, weights, device="cpu")
+    plain = registry.load(MODEL, weights, device="cpu")
     pictures = prepared(plain, arguments.pictures)
     exact = choice.quickest(plain, runtime)
     exact_embeddings = exact.embed(pictures)
@@ -105,8 +107,8 @@ def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> d
 
 def prepared(encoder: Encoder, folder: Path) -> "NDArray[np.uint8]":
     """Return a folder's pictures as the encoder reads them."""
-    loaded = (images.load(f.path, max_pixels=DEFAULT_MAX_PIXELS) for f in images.Walk([folder]))
-    return np.stack([encoder.prepare(i.pixels) for i in loaded if isinstance(i, images.Image)])
+    loaded = (decode.load(f.path, max_pixels=DEFAULT_MAX_PIXELS) for f in scan.Walk([folder]))
+    return np.stack([encoder.prepare(i.pixels) for i in loaded if isinstance(i, decode.Image)])
 
 
 def sgemm(multiply: Callable[[], object]) -> float:
@@ -132,7 +134,7 @@ def condition(weights: Path, pictures: Path, output: Path) -> Path:
     import safetensors.torch
     import torch
 
-    encoder = encoders.load(MODEL, weights, device="cpu")
+    encoder = registry.load(MODEL, weights, device="cpu")
     norms = [
         layer for layer in encoder.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)
     ]

@@ -31,13 +31,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecsearch import database, encoders, images
 from vecsearch.config import Settings
-from vecsearch.encoders import Encoder
-from vecsearch.indexing import quiet
-from vecsearch.ingest import Ingest, Options
+from vecsearch.encoders import base, registry
+from vecsearch.encoders.base import Encoder
+from vecsearch.imaging import decode, scan
+from vecsearch.ingest.pipeline import PORTION
+from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library
-from vecsearch.pipeline import PORTION
+from vecsearch.postgres import database
+from vecsearch.search.indexes.build import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +50,7 @@ BARE = 384
 
 
 class Watched:
-    """An encoder that notes how long its forward passes take; see `vecsearch.encoders.Encoder`."""
+    """An encoder that notes how long its forward passes take; see `encoders.base.Encoder`."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -133,9 +135,9 @@ def _measure(
 
 def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) -> Encoder:
     """Return the encoder as a second run has it: exported, where it can be."""
-    first = encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+    first = registry.quickest(arguments.model, arguments.weights, settings.runtime)
     first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:PORTION]))))
-    return encoders.quickest(arguments.model, arguments.weights, settings.runtime)
+    return registry.quickest(arguments.model, arguments.weights, settings.runtime)
 
 
 def whole(
@@ -145,7 +147,7 @@ def whole(
     encoder.busy = 0.0
     started, cpu = perf_counter(), process_time()
     with database.session(library.engine) as connection:
-        run = Ingest(connection, collection, images.Walk([folder]), encoder, Options())
+        run = Ingest(connection, collection, scan.Walk([folder]), encoder, Options())
         for _ in run:
             pass
     library.ensure_index(collection, on_progress=quiet)
@@ -173,8 +175,8 @@ def conditions() -> str:
 def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
     """Yield pictures as an encoder reads them."""
     for path in paths:
-        image = images.load(str(path), max_pixels=MAX_PIXELS)
-        if isinstance(image, images.Unreadable):
+        image = decode.load(str(path), max_pixels=MAX_PIXELS)
+        if isinstance(image, scan.Unreadable):
             raise SystemExit(f"{path}: {image.reason}")
         yield encoder.prepare(image.pixels)
 
@@ -199,7 +201,7 @@ class Tutorial:
         from timm.data.config import resolve_model_data_config
         from timm.data.transforms_factory import create_transform
 
-        name = encoders.ALIASES.get(model, model)
+        name = base.ALIASES.get(model, model)
         self._model = timm.create_model(name, pretrained=weights is None)
         if weights is not None:
             self._model.load_state_dict(timm.models.load_state_dict(str(weights)))
@@ -236,7 +238,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
     parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
-    parser.add_argument("--model", default=encoders.DEFAULT_MODEL)
+    parser.add_argument("--model", default=base.DEFAULT_MODEL)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tutorial", type=int, default=24, help="pictures of it in each round")

@@ -19,12 +19,12 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from vectors import Array
 
-from vecsearch import search
 from vecsearch.library import Library
-from vecsearch.queries import compact, nearest
+from vecsearch.search import nearest, query
+from vecsearch.search.indexes import compact
 
 if TYPE_CHECKING:
-    from vecsearch.projection import Projection
+    from vecsearch.search.indexes.projection import Projection
 
 K = 10
 # Rows a file: what an import holds in the temporary table that it checks them in.
@@ -143,7 +143,7 @@ class Statement:
 
     def _prepare(self, vector: Array, breadth: int | None) -> None:
         with self._library.reading(self._collection) as (connection, stored):
-            planned = search.plan(connection, stored, vector, search.Query(image=b"", k=K))
+            planned = query.plan(connection, stored, vector, query.Query(image=b"", k=K))
             if planned.compact is not None:
                 self._projection = compact.read_projection(connection, planned.compact)
         if breadth is not None:

@@ -193,12 +193,12 @@ def _bare(library: Library, collection: str, picture: str) -> float:
 def _embed(stored: Any, picture: str, runtime: Runtime) -> float:
     import numpy as np
 
-    from vecsearch import images
-    from vecsearch.embedder import collection_encoder
+    from vecsearch.imaging import decode, scan
+    from vecsearch.search.embedder import collection_encoder
 
     encoder = collection_encoder(stored, None, None, runtime)
-    image = images.load(picture, max_pixels=10**9)
-    if isinstance(image, images.Unreadable):
+    image = decode.load(picture, max_pixels=10**9)
+    if isinstance(image, scan.Unreadable):
         raise SystemExit(image.reason)
     inputs = encoder.prepare(image.pixels)
     best = 0.0

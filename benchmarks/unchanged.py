@@ -20,13 +20,15 @@ from time import perf_counter
 import numpy as np
 from ingest import conditions
 
-from vecsearch import database, images
 from vecsearch.config import Settings
-from vecsearch.encoders import Encoder, Identity, LazyEncoder, Weights
-from vecsearch.ingest import Ingest, Options
+from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
+from vecsearch.imaging import decode, scan
+from vecsearch.imaging.thumbnails import Thumbnail
+from vecsearch.ingest import writes
+from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library
-from vecsearch.queries import catalog, thumbnails, writes
-from vecsearch.thumbnails import Thumbnail
+from vecsearch.postgres import catalog, database, thumbnails
+from vecsearch.postgres.rows import analyze
 
 COLLECTION = "images"
 A_FOLDER = 1000
@@ -71,12 +73,12 @@ def _round(
     started = perf_counter()
     with database.session(library.engine) as connection:
         for _ in Ingest(
-            connection, COLLECTION, images.Walk([folder]), LazyEncoder(_unneeded), Options()
+            connection, COLLECTION, scan.Walk([folder]), LazyEncoder(_unneeded), Options()
         ):
             pass
     run = perf_counter() - started
     started = perf_counter()
-    for _ in images.Walk([folder]):
+    for _ in scan.Walk([folder]):
         pass
     walk = perf_counter() - started
     print(f"command {whole:.2f} s; walk and comparison {run:.2f} s, of which walk {walk:.2f} s")
@@ -98,7 +100,7 @@ def make_files(folder: Path, count: int) -> None:
 def store(library: Library, folder: Path, dimensions: int) -> None:
     """Store rows and thumbnails of the files, with embeddings of no meaning."""
     random = np.random.default_rng(0)
-    files = iter(images.Walk([folder]))
+    files = iter(scan.Walk([folder]))
     identity = Identity("benchmark", "pooled", "0" * 64, {})
     with database.session(library.engine) as connection:
         with connection.begin():
@@ -114,7 +116,7 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
             rows = [
                 writes.Embedded(
                     file,
-                    images.Facts(images.bytes_sha256(file.path.encode()), 500, 375, "JPEG"),
+                    decode.Facts(decode.bytes_sha256(file.path.encode()), 500, 375, "JPEG"),
                     random.random(dimensions, np.float32),
                 )
                 for file in some
@@ -126,7 +128,7 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
                 writes.write_embedded(connection, collection.table, rows)
                 thumbnails.store(connection, drawn)
         with connection.begin():
-            writes.analyze(connection, collection.table)
+            analyze(connection, collection.table)
 
 
 if __name__ == "__main__":

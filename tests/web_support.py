@@ -8,7 +8,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from vecsearch.library import Library
-from vecsearch.queries import writes
+from vecsearch.postgres.rows import image_id
 from vecsearch.web.app import create_app
 from vecsearch.web.site import Options
 
@@ -29,7 +29,7 @@ class Known:
 
     @property
     def id(self) -> str:
-        return str(writes.image_id(str(self.path)))
+        return str(image_id(str(self.path)))
 
 
 def client(library: Library, collection: str = "images", **options: Any) -> TestClient:

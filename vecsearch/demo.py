@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from vecsearch.encoders import DEFAULT_MODEL
+from vecsearch.encoders.base import DEFAULT_MODEL
 from vecsearch.errors import WeightsUnavailable
-from vecsearch.ingest import Progress
+from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 from vecsearch.render import saving, sheets
 
@@ -135,7 +135,7 @@ def _ingest_first_time(
     except WeightsUnavailable as error:
         if weights is not None:
             raise
-        from vecsearch.encoders.checkpoint import checkpoint_file
+        from vecsearch.encoders.autoencoder.checkpoint import checkpoint_file
 
         say(str(error))
         say(f"So instead of {DEFAULT_MODEL}, an autoencoder is trained now: less than a minute")

@@ -17,35 +17,28 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch import (
-    database,
-    duplicates,
-    encoders,
-    exchange,
-    images,
-    indexing,
-    migrate,
-    schema,
-    search,
-    server,
-    transfer,
-    tuning,
-)
+from vecsearch.analysis import duplicates, tuning
+from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.config import Settings
-from vecsearch.duplicates import Duplicates
-from vecsearch.embedder import Embedders, Picture, collection_encoder
-from vecsearch.encoders import DEFAULT_MODEL, Encoder, LazyEncoder
-from vecsearch.encoders.cache import Exported
+from vecsearch.encoders import base, registry
+from vecsearch.encoders.autoencoder.pictures import train_autoencoder
+from vecsearch.encoders.base import DEFAULT_MODEL, Encoder, LazyEncoder
+from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import EncoderMismatch, SchemaMissing
-from vecsearch.ingest import Ingest, Options, Progress, Summary
-from vecsearch.queries import catalog, indexes, quantized, thumbnails
-from vecsearch.queries.catalog import CollectionStatus, IngestError, Status
-from vecsearch.search import Answer
-from vecsearch.training import train_autoencoder
+from vecsearch.imaging import scan
+from vecsearch.ingest import formats, transfer
+from vecsearch.ingest.run import Ingest, Options, Progress, Summary
+from vecsearch.postgres import catalog, database, migrate, quantized, schema, thumbnails
+from vecsearch.postgres.catalog import CollectionStatus, IngestError, Status
+from vecsearch.postgres.embedded import server
+from vecsearch.search import query as searching
+from vecsearch.search.embedder import Embedders, Picture, collection_encoder
+from vecsearch.search.indexes import build, ddl
+from vecsearch.search.query import Answer
 
 if TYPE_CHECKING:
-    from vecsearch.compare import Comparison
-    from vecsearch.evaluate import Evaluation
+    from vecsearch.analysis.compare import Comparison
+    from vecsearch.analysis.evaluate import Evaluation
 
 DEFAULT_COLLECTION = "images"
 
@@ -151,8 +144,8 @@ class Library:
 
         """
         schema.require_collection_name(collection)
-        encoders.require_precision(precision)
-        walk = images.Walk([paths] if isinstance(paths, str | Path) else paths)
+        registry.require_precision(precision)
+        walk = scan.Walk([paths] if isinstance(paths, str | Path) else paths)
         if not dry_run:
             self._prepare_schema()
         notes: list[str] = []
@@ -212,7 +205,7 @@ class Library:
         """
         schema.require_collection_name(collection)
         path = Path(file).absolute()
-        with exchange.open_file(path) as contents:
+        with formats.open_file(path) as contents:
             self._prepare_schema()
             origin = transfer.find_origin(
                 path, contents, collection, model, weights, runtime=self.settings.runtime
@@ -252,7 +245,7 @@ class Library:
 
         """
         path = Path(file).absolute()
-        exchange.require_file(path)
+        formats.require_file(path)
         with self.reading(collection) as (connection, stored):
             return transfer.export_file(connection, stored, path, on_progress=on_progress)
 
@@ -272,25 +265,25 @@ class Library:
             collection: where to search.
             model: see `ingest`.
             weights: see `ingest`.
-            options: fields of `vecsearch.search.Query`: id, k, metric, where, …
+            options: fields of `vecsearch.search.query.Query`: id, k, metric, where, …
 
         Raises:
             VecsearchError: the query cannot be answered.
 
         """
-        query = search.Query(image=Path(image) if isinstance(image, str) else image, **options)
+        query = searching.Query(image=Path(image) if isinstance(image, str) else image, **options)
         picture = None if query.image is None else Picture.read(query.image)
         with self.reading(collection) as (connection, stored):
-            search.check(connection, stored, query)
+            searching.check(connection, stored, query)
             embedder = self.embedders.of(stored, model, weights)
-            target = search.find_target(connection, stored.table, query, picture)
+            target = searching.find_target(connection, stored.table, query, picture)
             if target is not None:
-                return search.answer(connection, stored, target, query)
+                return searching.answer(connection, stored, target, query)
         assert picture is not None  # noqa: S101 - an id that nothing has is refused
         # No connection waits for an encoder.
         embedding = embedder.embed(picture)
         with self.reading(collection) as (connection, stored):
-            return search.answer(connection, stored, embedding, query)
+            return searching.answer(connection, stored, embedding, query)
 
     def create_index(
         self,
@@ -308,7 +301,7 @@ class Library:
             collection: whose.
             memory: bytes that the build may take; None: what it needs, within bounds.
             workers: processes beside the first; None: as many as there are cores for.
-            options: of `vecsearch.indexing.create`: dims, m, ef_construction, on_progress.
+            options: of `vecsearch.search.indexes.build.create`: dims, m, ef_construction, …
 
         Raises:
             VecsearchError: it cannot be built; what served before goes on.
@@ -316,10 +309,10 @@ class Library:
         """
         with self._reading():
             pass
-        return indexing.create(
+        return build.create(
             self.engine,
             collection,
-            indexing.Method(method),
+            build.Method(method),
             resources=self._resources_for(memory, workers),
             **options,
         )
@@ -328,27 +321,27 @@ class Library:
         self,
         collection: str = DEFAULT_COLLECTION,
         *,
-        on_progress: indexing.OnProgress = indexing.quiet,
+        on_progress: build.OnProgress = build.quiet,
     ) -> list[str]:
         """Build the index that a collection wants, if it is missing; return notes for a user."""
-        return indexing.ensure(
+        return build.ensure(
             self.engine,
             collection,
             resources=self._resources_for(None, None),
             on_progress=on_progress,
         )
 
-    def index_status(self, collection: str = DEFAULT_COLLECTION) -> indexing.IndexStatus:
+    def index_status(self, collection: str = DEFAULT_COLLECTION) -> build.IndexStatus:
         """Return what there is of a collection's index, and what building it would take."""
         with self.reading(collection) as (connection, stored):
-            return indexing.status(connection, stored, self._resources_for(None, None))
+            return build.status(connection, stored, self._resources_for(None, None))
 
     def tune_index(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> tuning.Tuning:
         """Find the least breadth at which the index finds enough, and search so from now on.
 
         Args:
             collection: which one.
-            options: of `vecsearch.tuning.tune`: recall, k, metric, on_progress.
+            options: of `vecsearch.analysis.tuning.tune`: recall, k, metric, on_progress.
 
         Raises:
             InvalidInput: an option makes no sense, or no index serves the metric.
@@ -360,24 +353,24 @@ class Library:
         if choice is not None:
             found = {"breadth": choice.breadth, "k": tuned.k, "recall": choice.recall}
             with database.writing(self.engine) as connection:
-                indexes.set_breadth(connection, stored, tuned.metric, found)
+                ddl.set_breadth(connection, stored, tuned.metric, found)
         return tuned
 
-    def _resources_for(self, memory: int | None, workers: int | None) -> indexing.Resources:
-        return indexing.Resources(memory, workers, embedded=self.settings.database_url is None)
+    def _resources_for(self, memory: int | None, workers: int | None) -> build.Resources:
+        return build.Resources(memory, workers, embedded=self.settings.database_url is None)
 
     def evaluate(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> "Evaluation":
         """Score a collection's answers against labels, and its index against the exact answer.
 
         Args:
             collection: which one.
-            options: of `vecsearch.evaluate.evaluate`: k, metric, labelling, …
+            options: of `vecsearch.analysis.evaluate.evaluate`: k, metric, labelling, …
 
         Raises:
             VecsearchError: the collection or its labels cannot be scored.
 
         """
-        from vecsearch import evaluate
+        from vecsearch.analysis import evaluate
 
         with self.reading(collection) as (connection, stored):
             return evaluate.evaluate(connection, stored, **options)
@@ -388,20 +381,20 @@ class Library:
         Args:
             one: a collection; its labels count.
             other: another.
-            options: of `vecsearch.compare.compare`: k, metric, labelling, …
+            options: of `vecsearch.analysis.compare.compare`: k, metric, labelling, …
 
         Raises:
             VecsearchError: they share too few images, or cannot be scored.
 
         """
-        from vecsearch import compare
+        from vecsearch.analysis import compare
 
         with self._reading() as connection:
             stored = [catalog.get_collection(connection, name) for name in (one, other)]
             return compare.compare(connection, stored, **options)
 
     def duplicates(self, collection: str = DEFAULT_COLLECTION, **options: Any) -> Duplicates:
-        """Group near-duplicates; see `vecsearch.duplicates.find` for options and errors."""
+        """Group near-duplicates; options: of `vecsearch.analysis.duplicates.find`."""
         with self.reading(collection) as (connection, stored):
             return duplicates.find(connection, stored, **options)
 
@@ -417,7 +410,7 @@ class Library:
     def image_path(self, image_id: UUID | str, *, collection: str = DEFAULT_COLLECTION) -> str:
         """Return the path of a stored image."""
         with self.reading(collection) as (connection, stored):
-            target = search.stored_id(connection, stored.table, image_id)
+            target = searching.stored_id(connection, stored.table, image_id)
             return catalog.image_path(connection, stored.table, target)
 
     def thumbnails(
@@ -530,7 +523,7 @@ class Library:
         model: str | None,
         weights: str | Path | None,
         precision: str | None,
-        walk: images.Walk,
+        walk: scan.Walk,
         notes: list[str],
         *,
         remember: bool,
@@ -543,13 +536,13 @@ class Library:
         runtime = self.settings.runtime
         if stored is None:
             chosen = model or DEFAULT_MODEL
-            exact = LazyEncoder(lambda: encoders.quickest(chosen, weights, runtime))
-            if precision != encoders.INT8 or not remember:
+            exact = LazyEncoder(lambda: registry.quickest(chosen, weights, runtime))
+            if precision != base.INT8 or not remember:
                 return exact
-            from vecsearch import calibration
+            from vecsearch.encoders.openvino import calibration
 
             made = calibration.calibrate(
-                exact, images.Walk(walk.roots), runtime, max_pixels=self.settings.max_pixels
+                exact, scan.Walk(walk.roots), runtime, max_pixels=self.settings.max_pixels
             )
             with database.writing(self.engine) as connection:
                 quantized.store(connection, made.encoder.identity.precision, made.exported)
@@ -562,9 +555,9 @@ class Library:
                 "of its own: --collection NAME"
             )
         encoder = collection_encoder(stored, model, weights, runtime, self._find_quantized)
-        named = model if model and encoders.is_file_name(model) else weights
+        named = model if model and registry.is_file_name(model) else weights
         if remember and named is not None and stored.identity.weights_sha256 is not None:
-            found = encoders.Weights.of_file(named)
+            found = base.Weights.of_file(named)
             if found != stored.weights:
                 with database.writing(self.engine) as connection:
                     catalog.remember_weights(connection, name, found)

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from vecsearch.migrate import collection_names
+from vecsearch.postgres.migrate import collection_names
 
 revision = "0003"
 down_revision = "0002"

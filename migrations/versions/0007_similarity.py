@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from vecsearch.migrate import collection_names
+from vecsearch.postgres.migrate import collection_names
 
 revision = "0007"
 down_revision = "0006"

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, clustered, make_corpus, once
 
-from vecsearch import database
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 from support import PixelEncoder, ingest, once, picture
 
-from vecsearch import database
 from vecsearch.library import Library
-from vecsearch.queries import writes
+from vecsearch.postgres import database
+from vecsearch.postgres.rows import image_id
 from vecsearch.web.app import create_app
 from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, QueryForm
 from vecsearch.web.site import Options
@@ -57,7 +57,7 @@ def api(library: Library, photos: Path) -> Iterator[TestClient]:
 
 @pytest.fixture
 def stored(photos: Path) -> str:
-    return str(writes.image_id(str(photos / "cats" / "01.png")))
+    return str(image_id(str(photos / "cats" / "01.png")))
 
 
 @pytest.fixture

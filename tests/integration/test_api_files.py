@@ -9,8 +9,9 @@ from starlette.testclient import TestClient
 from support import once
 from web_support import NOTHING, Known
 
-from vecsearch import database, images, thumbnails
+from vecsearch.imaging import decode, thumbnails
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 pytestmark = once
 
@@ -19,11 +20,11 @@ def test_thumbnails(api: TestClient, known: list[Known], library: Library) -> No
     address = f"/api/collections/images/images/{known[2].id}/thumbnail"
     answer = api.get(address)
     assert answer.headers["content-type"] == thumbnails.MEDIA_TYPE
-    small = images.decode(answer.content, "it", max_pixels=10**6)
-    assert isinstance(small, images.Image)
+    small = decode.decode(answer.content, "it", max_pixels=10**6)
+    assert isinstance(small, decode.Image)
     assert small.pixels.size == (known[2].width, known[2].height)
     tag = answer.headers["etag"]
-    assert tag == f'"{images.bytes_sha256(known[2].path.read_bytes())}"'
+    assert tag == f'"{decode.bytes_sha256(known[2].path.read_bytes())}"'
     for same in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         again = api.get(address, headers={"If-None-Match": same})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)

@@ -11,7 +11,7 @@ from schemathesis.core.result import Ok
 from support import PixelEncoder, ingest, once
 
 from vecsearch.library import Library
-from vecsearch.queries import writes
+from vecsearch.postgres.rows import image_id
 from vecsearch.web.app import create_app
 from vecsearch.web.site import Options
 
@@ -34,7 +34,7 @@ def test_the_api_conforms_to_its_schema(library: Library, photos: Path, kind: st
     schema.config.update(base_url=LOCAL)
     stored = {
         "collection": "images",
-        "id": str(writes.image_id(str(photos / "cats" / "01.png"))),
+        "id": str(image_id(str(photos / "cats" / "01.png"))),
     }
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     assert len(operations) == 9

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, chi2, clustered, make_corpus, once
 
-from vecsearch import database
 from vecsearch.errors import DatabaseError
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 
 def test_the_function_is_what_numpy_says_of_the_same_half_precision_numbers(

@@ -19,10 +19,11 @@ from support import (
     picture,
 )
 
-from vecsearch import database, indexing, projection
 from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput
 from vecsearch.library import Library
-from vecsearch.queries import compact, indexes, nearest
+from vecsearch.postgres import database
+from vecsearch.search import nearest
+from vecsearch.search.indexes import build, compact, ddl, projection
 
 
 def scalar(library: Library, statement: str) -> Any:
@@ -59,7 +60,7 @@ def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: st
 
 def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) -> None:
     with compact_corpus.library.reading() as (connection, collection):
-        from vecsearch.search import Query, plan
+        from vecsearch.search.query import Query, plan
 
         query = clustered(3_100, 64, seed=1)[3_050].astype(np.float32)
         search = plan(connection, collection, query, Query(id=""))
@@ -255,8 +256,8 @@ def test_a_collection_that_was_removed_by_hand_leaves_nothing_to_its_successor(
 def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "DROP_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(indexing, "READERS_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(build, "DROP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(build, "READERS_TIMEOUT_S", 0.0)
     corpus = make_corpus(library, "images", clustered(300, 32, seed=0))
     library.create_index("compact", dims=8)
     with psycopg.connect(library.url) as connection:
@@ -294,14 +295,14 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
 
     for step in ("fill", "build", "use"):
         with monkeypatch.context() as patched:
-            patched.setattr(compact if step == "fill" else indexes, step, fails)
+            patched.setattr(compact if step == "fill" else ddl, step, fails)
             with pytest.raises(DatabaseError, match="went away"):
                 library.create_index("compact", dims=8)
         assert library.query(id=corpus.ids[3]).candidates == 100
         assert library.index_status().version == used.version
         assert len(versions(library)) == 2
     with monkeypatch.context() as patched:
-        patched.setattr(indexes, "rename", fails)
+        patched.setattr(ddl, "rename", fails)
         with pytest.raises(DatabaseError, match="went away"):
             library.create_index("hnsw")
     assert library.index_status().index == "compact"
@@ -319,7 +320,7 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
         database.session(library.engine) as connection,
         connection.begin(),
     ):
-        assert indexes.claim(connection, "images")
+        assert ddl.claim(connection, "images")
         with pytest.raises(DatabaseBusy, match="Another command"):
             library.create_index("compact")
 
@@ -363,7 +364,7 @@ def test_an_import_builds_the_index_that_is_wanted(library: Library, tmp_path: P
     paths = np.array([f"/p/{number}.png" for number in range(len(vectors))])
     np.savez(tmp_path / "all.npz", paths=paths, embeddings=vectors)
     np.savez(tmp_path / "more.npz", paths=paths[:30], embeddings=vectors[30:60])
-    for method in indexing.Method:
+    for method in build.Method:
         library.import_file(tmp_path / "all.npz", collection=f"{method}_wanted", index=method)
         assert library.index_status(f"{method}_wanted").index == method
     with pytest.raises(InvalidInput, match="index create --method none"):
@@ -451,14 +452,14 @@ def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(
     corpus = make_corpus(library, "images", clustered(300, 16, seed=0))
     library.create_index("compact", dims=4)
     ready, opened = threading.Event(), threading.Event()
-    use = indexes.use
+    use = ddl.use
 
     def waits(*arguments: Any) -> None:
         ready.set()
         assert opened.wait(60)
         use(*arguments)
 
-    monkeypatch.setattr(indexes, "use", waits)
+    monkeypatch.setattr(ddl, "use", waits)
     built = threading.Thread(target=library.create_index, args=("compact",), kwargs={"dims": 6})
     built.start()
     assert ready.wait(60)

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from servers import free_port, initialise, listening
 
-from vecsearch import server
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable, ExtensionMissing, InvalidInput
 from vecsearch.library import Library
+from vecsearch.postgres.embedded import server
 
 
 def status(url: str) -> object:

@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, once
 from typer.testing import CliRunner
 
-from vecsearch import database
+from vecsearch.analysis import pairs
+from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.cli.apps import app
-from vecsearch.duplicates import Duplicates
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
-from vecsearch.queries import pairs
+from vecsearch.postgres import database
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

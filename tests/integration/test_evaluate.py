@@ -5,10 +5,10 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, clustered, make_corpus, once
 
-from vecsearch import database
+from vecsearch.analysis.sampling import Labelling
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
-from vecsearch.sampling import Labelling
+from vecsearch.postgres import database
 
 
 def relabel(library: Library, name: str, statement: str) -> None:

@@ -10,11 +10,10 @@ import pytest
 import sqlalchemy as sa
 from support import PixelEncoder, counts, ingest, once, picture
 
-from vecsearch import database
-from vecsearch.encoders import LazyEncoder
+from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseUnavailable, EncoderError, InvalidInput
 from vecsearch.library import Library
-from vecsearch.queries import catalog
+from vecsearch.postgres import catalog, database
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +29,7 @@ def ingested(library: Library, photos: Path, small_model: str, weights: Path) ->
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
 
 
 def touch(file: Path) -> None:

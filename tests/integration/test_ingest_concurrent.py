@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 from support import PixelEncoder, counts, ingest, picture
 
-from vecsearch import database
 from vecsearch.config import Settings
-from vecsearch.encoders import Identity
+from vecsearch.encoders.base import Identity
 from vecsearch.errors import DatabaseError, EncoderMismatch
-from vecsearch.ingest import Summary
+from vecsearch.ingest.run import Summary
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ Outcome = Summary | DatabaseError
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
 
 
 def together(*runs: Callable[[], Summary]) -> list[Outcome]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support import PixelEncoder, counts, ingest, once, picture
 
-from vecsearch.encoders import LazyEncoder
+from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
 
 
 @pytest.fixture

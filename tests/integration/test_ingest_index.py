@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 from support import PixelEncoder, ingest
 
-from vecsearch import database
 from vecsearch.errors import EncoderError, InvalidInput
-from vecsearch.ingest import Progress
+from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def test_a_new_collection_gets_the_index_it_is_told(
 def test_rows_of_a_first_run_that_was_cut_off_are_indexed_by_the_next(
     library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
 
     class CutOff(PixelEncoder):
         def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":

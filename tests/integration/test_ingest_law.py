@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import PixelEncoder, check_vectors, counts, ingest, picture
 
-from vecsearch import database, schema
-from vecsearch.ingest import Progress, Summary
+from vecsearch.ingest.run import Progress, Summary
 from vecsearch.library import Library
-from vecsearch.projection import Projection
-from vecsearch.queries import catalog, compact, thumbnails, writes
+from vecsearch.postgres import catalog, database, schema, thumbnails
+from vecsearch.postgres.rows import image_id, lock_collection
+from vecsearch.search.indexes import compact
+from vecsearch.search.indexes.projection import Projection
 
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)]
 _numbers = itertools.count()
@@ -189,7 +190,7 @@ class Run:
         # A file that cannot be read any more keeps the row it had; nothing else outlives a prune.
         assert left_over <= (broken if prune else self.known.keys())
         for path, row in stored.items():
-            assert row.id == writes.image_id(path)
+            assert row.id == image_id(path)
             assert row.label == Path(path).parent.name
             assert np.array_equal(row.numbers, self.embeddings[row.sha256]), path
             if path in left_over:
@@ -215,7 +216,7 @@ class Run:
             axes = np.linalg.qr(random.normal(size=(48, 8)))[0].T.astype(np.float32)
             fitted = Projection(np.full(48, 0.1, np.float32), axes, sample=2, variance_kept=1.0)
             with database.writing(self.engine) as connection:
-                writes.lock_collection(connection, self.collection)
+                lock_collection(connection, self.collection)
                 self.compact = [compact.register(connection, self.collection, fitted)]
                 table = catalog.get_collection(connection, self.collection).table
                 compact.fill(connection, schema.sql_name(table), self.compact[0], None)
@@ -242,7 +243,7 @@ def test_after_every_run_the_table_equals_the_folder(
         if seed is not None
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+        patch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
         run = Run(library.engine, Folder(tmp_path / f"folder_{next(_numbers)}"))
         for turn in [Round(filling, False, (".",)), *turns]:
             run.round(turn)

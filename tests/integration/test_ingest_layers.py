@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from support import PixelEncoder, ingest, once
 
-from vecsearch.encoders import LazyEncoder
+from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import EncoderMismatch, InvalidInput
-from vecsearch.ingest import Progress
+from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 
 NOTE = "Layer layer2 of test_resnet.r160_in1k gives 48 × 20 × 20, averaged to 48 numbers."

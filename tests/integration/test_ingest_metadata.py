@@ -8,7 +8,7 @@ import pytest
 from support import PixelEncoder, counts, ingest, once
 
 from vecsearch.errors import InvalidInput
-from vecsearch.ingest import Progress
+from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 
 

@@ -18,7 +18,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus
 
-from vecsearch import database, migrate, schema
 from vecsearch.config import Settings
 from vecsearch.errors import (
     DatabaseError,
@@ -28,6 +27,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library
+from vecsearch.postgres import database, migrate, schema
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_a_migration_of_the_future_reaches_every_collection(
     (folder / "versions" / "9999_rating.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "from vecsearch import migrate\n"
+        "from vecsearch.postgres import migrate\n"
         "revision = '9999'\n"
         f"down_revision = '{schema.REVISION}'\n"
         "def upgrade():\n"

@@ -11,7 +11,7 @@ from support import once, picture
 
 from vecsearch.config import Settings
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
-from vecsearch.ingest import Progress
+from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 
 pytestmark = once

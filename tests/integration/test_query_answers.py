@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, picture
 
-from vecsearch import database
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
-from vecsearch.queries import catalog, nearest
-from vecsearch.queries.nearest import Search
+from vecsearch.postgres import catalog, database
+from vecsearch.search import nearest
+from vecsearch.search.nearest import Search
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip", "chi2"])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support import Corpus, clustered
 
-from vecsearch import database
-from vecsearch.queries import catalog, nearest
-from vecsearch.queries.nearest import Hit
-from vecsearch.search import Query, plan
+from vecsearch.postgres import catalog, database
+from vecsearch.search import nearest
+from vecsearch.search.nearest import Hit
+from vecsearch.search.query import Query, plan
 
 FILTERS = {
     "true": 3_000,

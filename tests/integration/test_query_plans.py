@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from support import make_corpus
 
-from vecsearch import database
 from vecsearch.config import Settings
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 ROWS = 3_000
 # A hundred centres and thirty steps from each of them: an index of pure noise is slow to build.

@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus
 
-from vecsearch import database
 from vecsearch.errors import DatabaseError
+from vecsearch.postgres import database
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from psycopg import errors
 from servers import free_port, initialise, listening
 from support import Corpus, clustered, make_corpus
 
-from vecsearch import access, reader, server
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable, InvalidInput
 from vecsearch.library import Library
+from vecsearch.postgres.embedded import access, reader, server
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
 ROWS = 300

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from servers import initialise
 
-from vecsearch import server
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable
 from vecsearch.library import Library
+from vecsearch.postgres.embedded import server
 
 HOLDER = """
 import sys

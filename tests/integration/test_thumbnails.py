@@ -9,14 +9,16 @@ import sqlalchemy as sa
 from support import PixelEncoder, counts, ingest, once, picture
 from typer.testing import CliRunner
 
-from vecsearch import database, images, thumbnails
 from vecsearch.cli.apps import app
-from vecsearch.encoders import LazyEncoder
+from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseError
-from vecsearch.ingest import Progress
+from vecsearch.imaging import decode, scan, thumbnails
+from vecsearch.ingest import writes
+from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
-from vecsearch.queries import catalog, writes
-from vecsearch.queries import thumbnails as queries
+from vecsearch.postgres import catalog, database
+from vecsearch.postgres import thumbnails as queries
+from vecsearch.postgres.rows import image_id
 
 
 def scalar(library: Library, statement: str) -> Any:
@@ -38,7 +40,7 @@ def kept(library: Library) -> set[str]:
 def hashes(folder: Path) -> set[str]:
     """Return the SHA-256 of every file under a folder."""
     files = [file for file in folder.rglob("*") if file.is_file()]
-    return {images.bytes_sha256(file.read_bytes()) for file in files}
+    return {decode.bytes_sha256(file.read_bytes()) for file in files}
 
 
 def never_loaded() -> LazyEncoder:
@@ -57,7 +59,7 @@ def ingested(library: Library, photos: Path) -> Library:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.BATCH_SIZE", 3)
+    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
 
 
 def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path) -> None:
@@ -67,20 +69,20 @@ def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path
     picture(1, (64, 48)).save(files[0])
     picture(2, (100, 1_000)).save(files[1])
     ingest(library.engine, [folder], PixelEncoder())
-    ids = [writes.image_id(str(file)) for file in files]
-    found = library.thumbnails([*ids, writes.image_id("/not/there.png")])
+    ids = [image_id(str(file)) for file in files]
+    found = library.thumbnails([*ids, image_id("/not/there.png")])
     sizes = []
     for id_ in ids:
-        image = images.decode(found[id_], "a thumbnail", max_pixels=10**6)
-        assert isinstance(image, images.Image)
+        image = decode.decode(found[id_], "a thumbnail", max_pixels=10**6)
+        assert isinstance(image, decode.Image)
         sizes.append(image.pixels.size)
     assert sizes == [(64, 48), (32, 320)]
     assert found.keys() == set(ids)
     with database.reading(library.engine) as connection:
         table = catalog.get_collection(connection, "images").table
-        digest = images.bytes_sha256(files[0].read_bytes())
+        digest = decode.bytes_sha256(files[0].read_bytes())
         assert queries.get(connection, table, ids[0]) == (digest, found[ids[0]])
-        assert queries.get(connection, table, writes.image_id("/not/there.png")) is None
+        assert queries.get(connection, table, image_id("/not/there.png")) is None
         stored = connection.execute(
             sa.text("SELECT width, height, length(image) FROM vecsearch.thumbnails ORDER BY width")
         ).all()
@@ -101,7 +103,7 @@ def test_copies_collections_and_moves_share_one(library: Library, photos: Path) 
     renamed = photos.rename(photos.with_name("renamed"))
     assert counts(ingest(library.engine, [renamed], never_loaded())) == {"moved": 17}
     assert kept(library) == before
-    ids = [writes.image_id(str(file)) for file in renamed.rglob("*.png")]
+    ids = [image_id(str(file)) for file in renamed.rglob("*.png")]
     assert len(library.thumbnails(ids)) == 17
     assert library.thumbnails(ids, collection="others") == {}
 
@@ -169,7 +171,7 @@ def test_what_no_collection_holds_goes_with_a_prune_or_an_update(
 ) -> None:
     ingest(ingested.engine, [photos / "cats"], PixelEncoder(), collection="cats")
     cat, dog, changed = photos / "cats" / "01.png", photos / "dogs" / "00.png", photos / "dogs"
-    in_both, gone = (images.bytes_sha256(file.read_bytes()) for file in (cat, dog))
+    in_both, gone = (decode.bytes_sha256(file.read_bytes()) for file in (cat, dog))
     cat.unlink()
     dog.unlink()
     assert counts(ingest(ingested.engine, [photos], PixelEncoder())) == {"unchanged": 10}
@@ -220,10 +222,10 @@ def test_an_import_makes_them_of_the_pictures_at_hand(
     cat, dog = photos / "cats" / "01.png", photos / "dogs" / "00.png"
     file.write_text(f"path,e0,e1\n{cat},1,2\n{dog},1,3\n/not/there.png,2,2\n")
     library.import_file(file)
-    assert kept(library) == {images.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+    assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
     picture(99).save(cat)
     library.import_file(file)
-    assert kept(library) == {images.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+    assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
 
 
 def test_an_import_that_tells_contents_without_pictures_leaves_them_to_an_ingest(
@@ -244,7 +246,7 @@ def test_pages_and_sheets_need_no_originals(
     ingested: Library, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest(ingested.engine, [photos], PixelEncoder(), collection="others")
-    target = writes.image_id(str(photos / "cats" / "01.png"))
+    target = image_id(str(photos / "cats" / "01.png"))
     shutil.rmtree(photos)
     drawn: list[object] = []
     load = thumbnails.load
@@ -270,6 +272,6 @@ def test_pages_and_sheets_need_no_originals(
     assert len(drawn) == 6
     run("compare", "images", "others", "-k", 3, "--plot", both)
     assert len(drawn) == 6 + 6 * 7
-    assert not [item for item in drawn if isinstance(item, images.Unreadable)]
+    assert not [item for item in drawn if isinstance(item, scan.Unreadable)]
     assert sheet.stat().st_size
     assert both.stat().st_size

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, PixelEncoder, clustered, ingest, once, picture
 
-from vecsearch import database
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
 from vecsearch.library import Library
+from vecsearch.postgres import database
 
 FORMATS = ["csv", "npz", "parquet"]
 EVERYTHING = "SELECT string_agg(to_jsonb(t)::text, ' ' ORDER BY path) FROM (SELECT {} FROM {}) AS t"

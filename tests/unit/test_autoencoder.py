@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from support import picture
 
-from vecsearch import encoders
-from vecsearch.encoders import autoencoder
-from vecsearch.encoders.autoencoder import Architecture, Autoencoder
+from vecsearch.encoders import base, registry
+from vecsearch.encoders.autoencoder.model import Architecture, Autoencoder, AutoencoderEncoder
+from vecsearch.encoders.autoencoder.model import save as save_model
 from vecsearch.errors import WeightsMismatch, WeightsUnavailable
 
 
@@ -20,7 +20,7 @@ def save(file: Path, architecture: Architecture) -> Autoencoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Autoencoder(architecture)
-    autoencoder.save(model, file)
+    save_model(model, file)
     return model
 
 
@@ -47,7 +47,7 @@ def test_a_file_of_the_first_version_still_gives_its_embeddings(tmp_path: Path) 
     model = save(file, Architecture(5, 256, (16, 32, 64, 64, 64), "relu"))
     notes = {"vecsearch_autoencoder": json.dumps(fields)}
     safetensors.torch.save_file(safetensors.torch.load_file(file), file, metadata=notes)
-    encoder = encoders.load(str(file), None, device="cpu")
+    encoder = registry.load(str(file), None, device="cpu")
     inputs = encoder.prepare(picture(1))[None]
     with torch.inference_mode():
         values = torch.from_numpy(inputs).permute(0, 3, 1, 2) / 255
@@ -61,9 +61,9 @@ def test_a_file_of_the_first_version_still_gives_its_embeddings(tmp_path: Path) 
 def test_a_file_loads_as_an_encoder_of_its_latent_dimensions(tmp_path: Path, latent: int) -> None:
     file = tmp_path / "own.safetensors"
     save(file, Architecture.for_size(latent, 64))
-    encoder = encoders.load(str(file), None, device="cpu")
+    encoder = registry.load(str(file), None, device="cpu")
     assert (encoder.identity.model, encoder.identity.layer) == ("autoencoder", "latent")
-    assert encoder.weights == encoders.Weights(str(file), encoders.file_sha256(file))
+    assert encoder.weights == base.Weights(str(file), base.file_sha256(file))
     inputs = np.stack([encoder.prepare(picture(seed)) for seed in range(3)])
     assert inputs.shape == (3, 64, 64, 3)
     assert inputs.dtype == np.uint8
@@ -74,9 +74,9 @@ def test_a_file_loads_as_an_encoder_of_its_latent_dimensions(tmp_path: Path, lat
 
 
 def test_channels_stay_in_their_order() -> None:
-    encoder = autoencoder.AutoencoderEncoder(
+    encoder = AutoencoderEncoder(
         Autoencoder(Architecture.for_size(16, 64)),
-        encoders.Weights(None, None),
+        base.Weights(None, None),
         torch.device("cpu"),
     )
     prepared = encoder.prepare(PIL.Image.new("RGB", (9, 5), (255, 51, 0)))
@@ -85,7 +85,7 @@ def test_channels_stay_in_their_order() -> None:
 
 def test_weights_of_a_timm_model_are_no_model_file(weights: Path) -> None:
     with pytest.raises(WeightsMismatch, match="--model NAME --weights FILE"):
-        encoders.load(str(weights), None, device="cpu")
+        registry.load(str(weights), None, device="cpu")
 
 
 @pytest.mark.parametrize("architecture", [None, "no JSON", "[]", '{"latent": 16}', '{"depth": 3}'])
@@ -96,13 +96,13 @@ def test_a_file_whose_architecture_makes_no_sense_is_refused(
     notes = {} if architecture is None else {"vecsearch_autoencoder": architecture}
     safetensors.torch.save_file(safetensors.torch.load_file(saved), file, metadata=notes)
     with pytest.raises(WeightsMismatch, match="not an autoencoder that vecsearch has trained"):
-        encoders.load(str(file), None, device="cpu")
+        registry.load(str(file), None, device="cpu")
 
 
 def test_a_model_file_that_is_gone_or_broken_is_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match=r"gone\.safetensors does not exist"):
-        encoders.load(str(tmp_path / "gone.safetensors"), None, device="cpu")
+        registry.load(str(tmp_path / "gone.safetensors"), None, device="cpu")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(saved.read_bytes()[:5000])
     with pytest.raises(WeightsUnavailable, match="cannot be read as a model file"):
-        encoders.load(str(broken), None, device="cpu")
+        registry.load(str(broken), None, device="cpu")

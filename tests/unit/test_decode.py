@@ -17,9 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import picture
 
-from vecsearch import images
 from vecsearch.errors import WeightsMismatch
-from vecsearch.images import Image, Source, Unreadable
+from vecsearch.imaging import decode
+from vecsearch.imaging.decode import Image, Source
+from vecsearch.imaging.scan import Unreadable
 
 MAX_PIXELS = 1_000_000
 HALF_BLUE = (127, 127, 255)  # blue at half strength on white paper
@@ -36,7 +37,7 @@ def encoded(drawn: PIL.Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def decoded(content: bytes) -> Image:
-    result = images.decode(content, "x", max_pixels=MAX_PIXELS)
+    result = decode.decode(content, "x", max_pixels=MAX_PIXELS)
     assert isinstance(result, Image), result
     assert result.pixels.mode == "RGB"
     assert result.pixels.size == (result.facts.width, result.facts.height)
@@ -44,7 +45,7 @@ def decoded(content: bytes) -> Image:
 
 
 def refusal(content: bytes, max_pixels: int = MAX_PIXELS) -> str:
-    result = images.decode(content, "x", max_pixels=max_pixels)
+    result = decode.decode(content, "x", max_pixels=max_pixels)
     assert isinstance(result, Unreadable)
     assert result.path == "x"
     return result.reason
@@ -169,7 +170,7 @@ def test_of_an_animation_or_many_pages_the_first_is_taken(file_format: str) -> N
 
 def test_the_cap_on_pixels_is_inclusive() -> None:
     content = encoded(plain("RGB", "red"), "PNG")
-    assert isinstance(images.decode(content, "x", max_pixels=48), Image)
+    assert isinstance(decode.decode(content, "x", max_pixels=48), Image)
     assert "--max-pixels" in refusal(content, max_pixels=47)
 
 
@@ -224,26 +225,26 @@ def test_postscript_is_not_handed_to_ghostscript() -> None:
 def test_a_file_is_loaded_as_its_bytes_are_decoded(tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     picture(1).save(file)
-    loaded = images.load(str(file), max_pixels=MAX_PIXELS)
+    loaded = decode.load(str(file), max_pixels=MAX_PIXELS)
     assert isinstance(loaded, Image)
     assert loaded.facts == decoded(file.read_bytes()).facts
     content = file.read_bytes()
-    read = images.read(str(file), keep=len(content))
+    read = decode.read(str(file), keep=len(content))
     assert read == Source(str(file), loaded.facts.sha256, content)
-    unkept = images.read(str(file), keep=len(content) - 1)
-    assert unkept == Source(str(file), images.bytes_sha256(content))
+    unkept = decode.read(str(file), keep=len(content) - 1)
+    assert unkept == Source(str(file), decode.bytes_sha256(content))
 
 
 def test_a_file_s_bytes_are_those_that_were_hashed(tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     file.write_bytes(b"as it was")
-    kept, unkept = (images.read(str(file), keep=size) for size in (100, 0))
+    kept, unkept = (decode.read(str(file), keep=size) for size in (100, 0))
     assert isinstance(kept, Source)
     assert isinstance(unkept, Source)
-    assert images.content(kept) == images.content(unkept) == b"as it was"
+    assert decode.content(kept) == decode.content(unkept) == b"as it was"
     file.write_bytes(b"otherwise")
-    assert images.content(kept) == b"as it was"
-    changed = images.content(unkept)
+    assert decode.content(kept) == b"as it was"
+    changed = decode.content(unkept)
     assert isinstance(changed, Unreadable)
     assert changed.reason == "It changed while it was being read; ingest it again."
 
@@ -255,7 +256,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_its_facts_stay(orientation: int) ->
     content = encoded(picture(3, (1200, 805)), "JPEG", exif=exif)
     whole = decoded(content)
     for least, divisor in ((805, 1), (403, 1), (402, 2), (201, 4), (100, 8), (1, 8)):
-        small = images.decode(content, "x", max_pixels=MAX_PIXELS, least_side=lambda: least)  # noqa: B023 - called at once
+        small = decode.decode(content, "x", max_pixels=MAX_PIXELS, least_side=lambda: least)  # noqa: B023 - called at once
         assert isinstance(small, Image)
         assert small.facts == whole.facts
         assert small.pixels.size == tuple(-(-side // divisor) for side in whole.pixels.size)
@@ -269,20 +270,20 @@ def test_only_a_jpeg_asks_how_many_pixels_are_needed() -> None:
         raise AssertionError("asked")
 
     content = encoded(picture(3, (1200, 800)), "PNG")
-    image = images.decode(content, "x", max_pixels=MAX_PIXELS, least_side=unasked)
+    image = decode.decode(content, "x", max_pixels=MAX_PIXELS, least_side=unasked)
     assert isinstance(image, Image)
     assert image.pixels.size == (1200, 800)
 
 
 def test_pixels_are_counted_by_the_header() -> None:
     content = encoded(picture(3, (120, 80)), "JPEG")
-    assert images.count_pixels(content[: len(content) * 3 // 4]) == 9600
-    assert images.count_pixels(b"no picture") == 0
+    assert decode.count_pixels(content[: len(content) * 3 // 4]) == 9600
+    assert decode.count_pixels(b"no picture") == 0
 
 
 @pytest.mark.parametrize(
     "read",
-    [lambda path: images.read(path, keep=0), lambda path: images.load(path, max_pixels=MAX_PIXELS)],
+    [lambda path: decode.read(path, keep=0), lambda path: decode.load(path, max_pixels=MAX_PIXELS)],
 )
 def test_a_file_that_is_gone_or_a_folder_is_unreadable(
     tmp_path: Path, read: Callable[[str], object]
@@ -309,7 +310,7 @@ def whole_files() -> list[bytes]:
 
 
 def never_raises(content: bytes) -> None:
-    result = images.decode(content, "x", max_pixels=MAX_PIXELS)
+    result = decode.decode(content, "x", max_pixels=MAX_PIXELS)
     if isinstance(result, Unreadable):
         assert "\0" not in result.reason
         assert result.reason.encode()
@@ -357,4 +358,4 @@ def test_what_the_encoder_refuses_is_no_damage_to_the_picture() -> None:
     content = io.BytesIO()
     PIL.Image.new("RGB", (64, 48)).save(content, "JPEG")
     with pytest.raises(WeightsMismatch):
-        images.decode(content.getvalue(), "a.jpg", max_pixels=10**6, least_side=least_side)
+        decode.decode(content.getvalue(), "a.jpg", max_pixels=10**6, least_side=least_side)

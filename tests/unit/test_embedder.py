@@ -14,9 +14,9 @@ import PIL.Image
 import pytest
 from support import PixelEncoder, picture
 
-from vecsearch import embedder
-from vecsearch.embedder import BATCH_SIZE, Embedder, Picture
 from vecsearch.errors import ImageUnreadable, WeightsUnavailable
+from vecsearch.search import embedder
+from vecsearch.search.embedder import BATCH_SIZE, Embedder, Picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from support import ON_TORCH, PixelEncoder, normalised, picture, save_weights
 
-from vecsearch import encoders
-from vecsearch.encoders import Encoder, Identity, LazyEncoder, Weights
-from vecsearch.encoders.timm_names import parse
+from vecsearch.encoders import base, registry
+from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
+from vecsearch.encoders.timm.names import parse
 from vecsearch.errors import (
     EncoderMismatch,
     InvalidInput,
@@ -33,7 +33,7 @@ from vecsearch.errors import (
 
 @pytest.fixture(scope="module")
 def encoder(small_model: str, weights: Path) -> Encoder:
-    return encoders.load(small_model, weights, device="cpu")
+    return registry.load(small_model, weights, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def tensors(weights: Path) -> dict[str, torch.Tensor]:
 def test_an_encoder_says_what_it_is(encoder: Encoder, small_model: str, weights: Path) -> None:
     assert (encoder.identity.model, encoder.identity.layer) == (small_model, "pooled")
     assert encoder.identity.preprocessing["input_size"] == [3, 160, 160]
-    assert encoder.weights == Weights(str(weights), encoders.file_sha256(weights))
+    assert encoder.weights == Weights(str(weights), base.file_sha256(weights))
     assert encoder.dimensions == 96
 
 
@@ -67,7 +67,7 @@ def test_the_same_tensors_in_another_file_are_the_same_encoder(
         parallel = {f"module.{name}": tensor for name, tensor in state.items()}
         state = {"epoch": 3, "state_dict": parallel}
     torch.save(state, tmp_path / "small.pth")
-    other = encoders.load(small_model, tmp_path / "small.pth", device="cpu")
+    other = registry.load(small_model, tmp_path / "small.pth", device="cpu")
     assert other.identity == encoder.identity
     assert other.weights != encoder.weights
     np.testing.assert_array_equal(other.embed(inputs), encoder.embed(inputs))
@@ -77,7 +77,7 @@ def test_other_tensors_are_another_encoder(
     encoder: Encoder, small_model: str, tmp_path: Path
 ) -> None:
     file = save_weights(tmp_path / "other.safetensors", small_model, seed=1)
-    other = encoders.load(small_model, file, device="cpu")
+    other = registry.load(small_model, file, device="cpu")
     assert other.identity.weights_sha256 != encoder.identity.weights_sha256
     assert replace(other.identity, weights_sha256="") == replace(
         encoder.identity, weights_sha256=""
@@ -91,7 +91,7 @@ def test_one_changed_number_is_another_encoder(
     name = min(key for key in state if key.endswith("conv1.weight"))
     state[name].view(-1)[0] += 0.5
     safetensors.torch.save_file(state, tmp_path / "changed.safetensors")
-    other = encoders.load(small_model, tmp_path / "changed.safetensors", device="cpu")
+    other = registry.load(small_model, tmp_path / "changed.safetensors", device="cpu")
     assert other.identity != encoder.identity
 
 
@@ -102,7 +102,7 @@ def test_the_classifier_is_no_part_of_the_encoder(
     headless = {key: value for key, value in state.items() if not key.startswith("fc.")}
     assert len(headless) < len(state)
     safetensors.torch.save_file(headless, tmp_path / "headless.safetensors")
-    other = encoders.load(small_model, tmp_path / "headless.safetensors", device="cpu")
+    other = registry.load(small_model, tmp_path / "headless.safetensors", device="cpu")
     assert other.identity == encoder.identity
 
 
@@ -134,7 +134,7 @@ def test_one_by_one_pictures_embed_as_they_do_in_a_batch(
 
 def test_weights_of_another_model_are_refused(weights: Path) -> None:
     with pytest.raises(WeightsMismatch, match=r"weights of resnet18\.a1_in1k: tensors .* missing"):
-        encoders.load("resnet18", weights, device="cpu")
+        registry.load("resnet18", weights, device="cpu")
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "of another shape"])
@@ -151,7 +151,7 @@ def test_a_file_with_one_wrong_tensor_is_refused_by_its_name(
         state[name] = torch.zeros(1)
     safetensors.torch.save_file(state, tmp_path / "wrong.safetensors")
     with pytest.raises(WeightsMismatch) as caught:
-        encoders.load(small_model, tmp_path / "wrong.safetensors", device="cpu")
+        registry.load(small_model, tmp_path / "wrong.safetensors", device="cpu")
     assert f"1 {change} ({name})" in str(caught.value)
 
 
@@ -179,7 +179,7 @@ def test_a_pickle_is_refused_and_what_it_would_do_is_not_done(
         assert created.exists()  # so it would, if it were let
         created.unlink()
     with pytest.raises(WeightsUnavailable, match="cannot be read as weights"):
-        encoders.load(small_model, file, device="cpu")
+        registry.load(small_model, file, device="cpu")
     assert not created.exists()
 
 
@@ -193,7 +193,7 @@ def test_a_file_of_anything_but_named_tensors_is_refused(
 ) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(WeightsUnavailable, match="plain tensors"):
-        encoders.load(small_model, tmp_path / "odd.pth", device="cpu")
+        registry.load(small_model, tmp_path / "odd.pth", device="cpu")
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all"], ids=["empty", "garbage"])
@@ -203,12 +203,12 @@ def test_a_file_that_holds_no_weights_is_refused(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsUnavailable, match="cannot be read as weights"):
-        encoders.load(small_model, tmp_path / name, device="cpu")
+        registry.load(small_model, tmp_path / name, device="cpu")
 
 
 def test_a_file_that_is_not_there_is_named(small_model: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match=r"gone\.pth does not exist\. Check --weights\."):
-        encoders.load(small_model, tmp_path / "gone.pth", device="cpu")
+        registry.load(small_model, tmp_path / "gone.pth", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,15 @@ def test_an_unknown_tag_brings_the_tags_there_are() -> None:
 
 def test_a_device_that_is_not_there_is_refused(small_model: str, weights: Path) -> None:
     with pytest.raises(InvalidInput, match="no device 'abacus' here"):
-        encoders.load(small_model, weights, device="abacus")
+        registry.load(small_model, weights, device="abacus")
 
 
 def test_without_weights_and_offline_one_sentence_says_so_and_what_to_do(tmp_path: Path) -> None:
     program = """
-from vecsearch import encoders, errors
+from vecsearch import errors
+from vecsearch.encoders import registry
 try:
-    encoders.load("resnet18", None, device="cpu")
+    registry.load("resnet18", None, device="cpu")
 except errors.WeightsUnavailable as error:
     print(error)
 """
@@ -323,7 +324,7 @@ class TestTheEncoderOfACollection:
     def of_collection(
         identity: Identity, stored: Weights, model: str | None = None, file: Path | None = None
     ) -> Encoder:
-        return encoders.for_collection(
+        return registry.for_collection(
             "images", identity, stored, model=model, weights=file, runtime=ON_TORCH
         )
 

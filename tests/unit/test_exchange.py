@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vecsearch import exchange
 from vecsearch.errors import InvalidInput
-from vecsearch.exchange import COLUMNS, Block
+from vecsearch.ingest import formats
+from vecsearch.ingest.formats.base import COLUMNS, Block
 
 FORMATS = ["csv", "npz", "parquet"]
 ROWS = [("a.png", [1.0, 0.5, 2.0]), ("b, c.png", [0.0, 3.0, 0.1]), ('"ü".png', [4.0, 0.0, 1e-5])]
@@ -29,7 +29,7 @@ VECTORS = np.array([vector for _, vector in ROWS], dtype=np.float32)
 
 
 def read(file: Path) -> tuple[list[str], NDArray[np.float32]]:
-    with exchange.open_file(file) as contents:
+    with formats.open_file(file) as contents:
         blocks = list(contents.blocks)
     paths = [path for block in blocks for path in block.paths]
     return paths, np.concatenate([block.embeddings for block in blocks])
@@ -207,7 +207,7 @@ class TestNpz:
         refused(tmp_path / "e.npz", "ends in the middle of an array")
 
     def test_what_we_write_numpy_reads(self, tmp_path: Path) -> None:
-        exchange.write_file(tmp_path / "e.npz", Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
+        formats.write_file(tmp_path / "e.npz", Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
         with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
             assert arrays["paths"].tolist() == PATHS
             np.testing.assert_array_equal(arrays["embeddings"], VECTORS.astype("f2"))
@@ -264,8 +264,8 @@ class TestParquet:
         program = (
             "import sys; sys.modules['pyarrow'] = None\n"
             "from pathlib import Path\n"
-            "from vecsearch import exchange\n"
-            "exchange.require_file(Path('e.parquet'))"
+            "from vecsearch.ingest import formats\n"
+            "formats.require_file(Path('e.parquet'))"
         )
         done = subprocess.run(
             [sys.executable, "-c", program], check=False, capture_output=True, text=True
@@ -309,7 +309,7 @@ def test_what_is_written_is_read_again(
     )
     # NPZ, like numpy's texts in general, does not keep NULs at the end; none are drawn.
     file = tmp_path_factory.mktemp("round") / f"e.{format_}"
-    exchange.write_file(file, Rows(paths, vectors), lambda _: None)
+    formats.write_file(file, Rows(paths, vectors), lambda _: None)
     found, embeddings = read(file)
     assert found == paths
     np.testing.assert_array_equal(embeddings.astype(np.float16), vectors)
@@ -320,9 +320,9 @@ def test_every_column_and_the_encoder_travel_along(tmp_path: Path, format_: str)
     file = tmp_path / f"e.{format_}"
     rows = Rows([f"{number}.png" for number in range(20)], np.ones((20, 3), np.float16))
     seen: list[int] = []
-    exchange.write_file(file, rows, seen.append)
+    formats.write_file(file, rows, seen.append)
     assert seen == [7, 14, 20]
-    with exchange.open_file(file) as contents:
+    with formats.open_file(file) as contents:
         assert (contents.unit, contents.rows) == ("row", 20)
         assert contents.collection == rows.collection
         (block,) = contents.blocks
@@ -343,15 +343,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, format_: str) ->
             raise OSError(28, "No space left on device")
 
     with pytest.raises(InvalidInput, match="cannot be written: No space left on device"):
-        exchange.write_file(file, Broken(PATHS, VECTORS.astype("f2")), lambda _: None)
+        formats.write_file(file, Broken(PATHS, VECTORS.astype("f2")), lambda _: None)
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
-    exchange.write_file(file, Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
+    formats.write_file(file, Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
     assert read(file)[0] == PATHS
 
 
 def test_a_parquet_s_word_on_its_encoder_is_json(tmp_path: Path) -> None:
     file = tmp_path / "e.parquet"
-    exchange.write_file(file, Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
+    formats.write_file(file, Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
     metadata = pq.read_schema(file).metadata
     assert json.loads(metadata[b"vecsearch"]) == {"name": "images", "note": "é"}

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL.Image import Transpose
 
-from vecsearch import images
-from vecsearch.images import Image
+from vecsearch.imaging import decode
+from vecsearch.imaging.decode import Image
 
 # EXIF's types: text, integers, fractions, bytes of one's own, floating point.
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, FLOAT, DOUBLE = 2, 3, 4, 5, 7, 10, 11, 12
@@ -87,12 +87,12 @@ def jpeg(block: bytes) -> bytes:
 
 
 def decoded(content: bytes) -> Image:
-    result = images.decode(content, "x", max_pixels=1_000_000)
+    result = decode.decode(content, "x", max_pixels=1_000_000)
     assert isinstance(result, Image), result
     return result
 
 
-def tagged(*tags: Tag, exif: list[Tag] | None = None, gps: list[Tag] | None = None) -> images.Facts:
+def tagged(*tags: Tag, exif: list[Tag] | None = None, gps: list[Tag] | None = None) -> decode.Facts:
     facts = decoded(jpeg(exif_block(list(tags), exif or [], gps or []))).facts
     assert "\\u0000" not in json.dumps(facts.exif, allow_nan=False)
     return facts

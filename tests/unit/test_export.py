@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from support import save_weights
 from torch import nn
 
-from vecsearch import encoders
 from vecsearch.config import Runtime
-from vecsearch.encoders import Encoder, autoencoder, choice, engine, export
-from vecsearch.encoders.autoencoder import Architecture, Autoencoder
-from vecsearch.encoders.cache import META, MODEL, TENSORS
-from vecsearch.encoders.engine import EngineEncoder
+from vecsearch.encoders import base, registry
+from vecsearch.encoders.autoencoder import model
+from vecsearch.encoders.autoencoder.model import Architecture, Autoencoder
+from vecsearch.encoders.base import Encoder
 from vecsearch.encoders.network import Network, TorchEncoder
+from vecsearch.encoders.openvino import choice, engine, export
+from vecsearch.encoders.openvino.cache import META, MODEL, TENSORS
+from vecsearch.encoders.openvino.engine import EngineEncoder
 from vecsearch.errors import EncoderError, InvalidInput
 
 
@@ -37,7 +39,7 @@ def kept_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def torch_encoder(kept_at: Path, small_model: str, weights: Path) -> TorchEncoder:
-    encoder = encoders.load(small_model, weights, device="cpu")
+    encoder = registry.load(small_model, weights, device="cpu")
     choice.quickest(encoder, on(kept_at)).embed(pictures(encoder, 3))
     return encoder
 
@@ -117,14 +119,14 @@ def test_it_is_safe_to_call_by_as_many_threads_as_it_says(
 )
 def test_layers_are_exported_too(tmp_path: Path, model: str, layer: str) -> None:
     file = save_weights(tmp_path / "w.safetensors", model)
-    assert_exports(encoders.load(f"{model}.{layer}", file, device="cpu"), tmp_path / "cache")
+    assert_exports(registry.load(f"{model}.{layer}", file, device="cpu"), tmp_path / "cache")
 
 
 def test_an_autoencoder_is_exported_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     file = tmp_path / "own.safetensors"
-    autoencoder.save(Autoencoder(Architecture.for_size(16, 32)), file)
-    assert_exports(encoders.load(str(file), None, device="cpu"), tmp_path / "cache")
+    model.save(Autoencoder(Architecture.for_size(16, 32)), file)
+    assert_exports(registry.load(str(file), None, device="cpu"), tmp_path / "cache")
 
 
 def assert_exports(encoder: TorchEncoder, cache: Path) -> None:
@@ -179,10 +181,10 @@ def test_two_processes_that_export_at_once_do_not_disturb_each_other(
     program = f"""
 import numpy as np
 from pathlib import Path
-from vecsearch import encoders
+from vecsearch.encoders import base, registry
 from vecsearch.config import Runtime
 runtime = Runtime("cpu", "openvino", Path({str(tmp_path)!r}))
-encoder = encoders.quickest({small_model!r}, {str(weights)!r}, runtime)
+encoder = registry.quickest({small_model!r}, {str(weights)!r}, runtime)
 print("ready", flush=True)
 input()
 encoder.embed(np.zeros((2, 160, 160, 3), np.uint8))
@@ -335,8 +337,8 @@ def test_openvino_that_is_not_there_is_an_error_only_if_it_is_asked_for(
 def test_openvino_on_another_device_is_refused(runtime: Runtime) -> None:
     with pytest.raises(InvalidInput, match="not on cuda"):
         choice.kept(
-            encoders.Identity("m", "pooled", "0" * 64, {}),
-            encoders.Weights(None, None),
+            base.Identity("m", "pooled", "0" * 64, {}),
+            base.Weights(None, None),
             replace(runtime, device="cuda", engine="openvino"),
         )
 
@@ -347,7 +349,7 @@ def test_a_torch_model_is_dropped_once_its_export_serves(
     import gc
     import weakref
 
-    encoder = encoders.load(small_model, weights, device="cpu")
+    encoder = registry.load(small_model, weights, device="cpu")
     shutil.rmtree(runtime.cache_dir)
     network: weakref.ref[nn.Module] = weakref.ref(encoder.network)
     quick = choice.quickest(encoder, runtime)
@@ -366,12 +368,12 @@ def test_a_collection_s_kept_encoder_needs_no_weights_and_no_torch(
 import json, sys
 from pathlib import Path
 import numpy as np
-from vecsearch import encoders
+from vecsearch.encoders import base, registry
 from vecsearch.config import Runtime
-encoder = encoders.for_collection(
+encoder = registry.for_collection(
     "images",
-    encoders.Identity(**json.loads({json.dumps(vars(torch_encoder.identity))!r})),
-    encoders.Weights("/nowhere/gone.safetensors", "0" * 64),
+    base.Identity(**json.loads({json.dumps(vars(torch_encoder.identity))!r})),
+    base.Weights("/nowhere/gone.safetensors", "0" * 64),
     model=None,
     weights=None,
     runtime=Runtime("cpu", "auto", Path({str(runtime.cache_dir)!r})),

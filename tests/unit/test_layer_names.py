@@ -9,15 +9,16 @@ import timm
 from support import ON_TORCH
 from torch import nn
 
-from vecsearch import encoders
-from vecsearch.encoders import Encoder, Identity, Weights, timm_names
-from vecsearch.encoders.timm_names import parse
+from vecsearch.encoders import registry
+from vecsearch.encoders.base import Encoder, Identity, Weights
+from vecsearch.encoders.timm import names
+from vecsearch.encoders.timm.names import parse
 from vecsearch.errors import EncoderMismatch, UnknownModel
 
 
 @pytest.fixture(scope="module")
 def layer2(small_model: str, weights: Path) -> Encoder:
-    return encoders.load(f"{small_model}.layer2", weights, device="cpu")
+    return registry.load(f"{small_model}.layer2", weights, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ class TestTheLayerOfACollection:
 
     @staticmethod
     def of_collection(stored: Encoder, model: str | None) -> Encoder:
-        return encoders.for_collection(
+        return registry.for_collection(
             "images", stored.identity, stored.weights, model=model, weights=None, runtime=ON_TORCH
         )
 
@@ -147,9 +148,9 @@ class TestTheLayerOfACollection:
         def never(name: str) -> NoReturn:
             raise AssertionError(name)
 
-        monkeypatch.setattr(timm_names, "parse", never)
+        monkeypatch.setattr(names, "parse", never)
         stored = Identity("resnet50.tv_in1k", layer, "0" * 64, {})
-        encoders.for_collection(
+        registry.for_collection(
             "images", stored, Weights(None, None), model=model, weights=None, runtime=ON_TORCH
         )
 

@@ -17,9 +17,9 @@ from timm.models.vgg import VGG
 from torch import nn
 from torch.nn.functional import conv2d, relu
 
-from vecsearch import encoders
-from vecsearch.encoders import Encoder, Weights, averaging
-from vecsearch.encoders.timm import TimmEncoder
+from vecsearch.encoders import registry
+from vecsearch.encoders.base import Encoder, Weights, averaging
+from vecsearch.encoders.timm.model import TimmEncoder
 from vecsearch.errors import EncoderError, WeightsMismatch
 
 HUB = Weights(None, None)
@@ -65,7 +65,7 @@ def resnet(small_model: str, weights: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def layer2(small_model: str, weights: Path) -> Encoder:
-    return encoders.load(f"{small_model}.layer2", weights, device="cpu")
+    return registry.load(f"{small_model}.layer2", weights, device="cpu")
 
 
 def test_fc1_and_fc2_are_a_vgg_s_fully_connected_layers_after_relu(vgg: Any) -> None:
@@ -153,23 +153,23 @@ def test_tokens_are_averaged_and_a_vector_is_taken_as_it_is() -> None:
 def test_the_classifier_is_a_layer_and_needs_its_weights(
     resnet: Any, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
-    encoder = encoders.load(f"{small_model}.fc", weights, device="cpu")
+    encoder = registry.load(f"{small_model}.fc", weights, device="cpu")
     assert encoder.dimensions == 1000
     assert_embeds(encoder, pictures(160), resnet)
     state = safetensors.torch.load_file(weights)
     headless = {key: value for key, value in state.items() if not key.startswith("fc.")}
     safetensors.torch.save_file(headless, tmp_path / "headless.safetensors")
     with pytest.raises(WeightsMismatch, match=r"2 missing \(fc\.bias\)"):
-        encoders.load(f"{small_model}.fc", tmp_path / "headless.safetensors", device="cpu")
-    encoders.load(f"{small_model}.layer4", tmp_path / "headless.safetensors", device="cpu")
+        registry.load(f"{small_model}.fc", tmp_path / "headless.safetensors", device="cpu")
+    registry.load(f"{small_model}.layer4", tmp_path / "headless.safetensors", device="cpu")
 
 
 def test_what_holds_the_classifier_keeps_it(tmp_path: Path) -> None:
     file = save_weights(tmp_path / "w.safetensors", "test_efficientnet")
     nested = save_weights(tmp_path / "nested.safetensors", "test_byobnet")
-    assert encoders.load("test_efficientnet.classifier", file, device="cpu").dimensions == 1000
-    assert encoders.load("test_byobnet.head", nested, device="cpu").dimensions == 1000
-    assert encoders.load("test_byobnet.head.fc", nested, device="cpu").dimensions == 1000
+    assert registry.load("test_efficientnet.classifier", file, device="cpu").dimensions == 1000
+    assert registry.load("test_byobnet.head", nested, device="cpu").dimensions == 1000
+    assert registry.load("test_byobnet.head.fc", nested, device="cpu").dimensions == 1000
 
 
 class Pair(nn.Module):
@@ -273,7 +273,7 @@ def test_what_is_averaged_is_said(vgg: Any) -> None:
 
 def test_a_file_may_hold_the_head_that_inception_is_trained_with(tmp_path: Path) -> None:
     file = save_weights(tmp_path / "w.safetensors", "test_resnet.r160_in1k")
-    plain = encoders.load("test_resnet.r160_in1k", file, device="cpu")
+    plain = registry.load("test_resnet.r160_in1k", file, device="cpu")
     tensors = safetensors.torch.load_file(file) | {"AuxLogits.fc.bias": torch.ones(3)}
     safetensors.torch.save_file(tensors, file)
-    assert encoders.load("test_resnet.r160_in1k", file, device="cpu").identity == plain.identity
+    assert registry.load("test_resnet.r160_in1k", file, device="cpu").identity == plain.identity

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.metadata import KEY_COLUMNS, read_records
+from vecsearch.ingest.metadata import KEY_COLUMNS, read_records
 
 
 def keys_and_metadata(file: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import PixelEncoder, picture
 
-from vecsearch import images, pipeline
-from vecsearch.encoders import LazyEncoder
+from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import EncoderError
-from vecsearch.images import Source, Unreadable
-from vecsearch.pipeline import PORTION, Encoded, Pipeline
+from vecsearch.imaging import decode
+from vecsearch.imaging.decode import Source
+from vecsearch.imaging.scan import Unreadable
+from vecsearch.ingest import pipeline
+from vecsearch.ingest.pipeline import PORTION, Encoded, Pipeline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -169,21 +171,21 @@ def test_few_pixels_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     lock = threading.Lock()
     now = 0
     most: list[int] = []
-    decode = images.decode
+    plain = decode.decode
 
     def counted(content: bytes, *arguments: object, **options: object) -> object:
         nonlocal now
-        pixels = images.count_pixels(content)
+        pixels = decode.count_pixels(content)
         with lock:
             now += pixels
             most.append(now)
         try:
-            return decode(content, *arguments, **options)  # type: ignore[arg-type]  # passed on
+            return plain(content, *arguments, **options)  # type: ignore[arg-type]  # passed on
         finally:
             with lock:
                 now -= pixels
 
-    monkeypatch.setattr(images, "decode", counted)
+    monkeypatch.setattr(decode, "decode", counted)
     files = []
     for number in range(24):
         # One alone is more than may be decoded at once, and decoded all the same.

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import chi2
 
-from vecsearch import evaluate, ranking
-from vecsearch.queries.labels import Image
-from vecsearch.sampling import Sample
+from vecsearch.analysis import evaluate, ranking
+from vecsearch.analysis.labels import Image
+from vecsearch.analysis.sampling import Sample
 
 RANKINGS = st.lists(st.booleans(), min_size=1, max_size=40)
 

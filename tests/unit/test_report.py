@@ -13,9 +13,9 @@ import pytest
 from support import hit, picture
 
 from vecsearch.errors import InvalidInput
-from vecsearch.queries.nearest import Hit
 from vecsearch.render import report, saving
-from vecsearch.search import Answer
+from vecsearch.search.nearest import Hit
+from vecsearch.search.query import Answer
 
 SCRIPT = '"><script>alert(1)</script>'
 

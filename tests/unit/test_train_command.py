@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from vecsearch.cli.apps import app
-from vecsearch.encoders import training
-from vecsearch.terminal import TrainingProgress
+from vecsearch.cli.progress import TrainingProgress
+from vecsearch.encoders.autoencoder import training
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 import torch
 from support import picture
 
-from vecsearch import encoders
 from vecsearch.config import Settings
-from vecsearch.encoders import training
-from vecsearch.encoders.autoencoder import to_input
-from vecsearch.encoders.checkpoint import checkpoint_file
-from vecsearch.encoders.training import Options, Training, choose_image_size
+from vecsearch.encoders import registry
+from vecsearch.encoders.autoencoder import training
+from vecsearch.encoders.autoencoder.checkpoint import checkpoint_file
+from vecsearch.encoders.autoencoder.model import to_input
+from vecsearch.encoders.autoencoder.training import Options, Training, choose_image_size
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 
@@ -61,8 +61,8 @@ def test_the_same_seed_and_pictures_give_the_same_file(trained: Path, tmp_path: 
 
 def test_another_seed_gives_another_encoder(trained: Path, tmp_path: Path) -> None:
     list(train(tmp_path / "other.safetensors", seed=1))
-    other = encoders.load(str(tmp_path / "other.safetensors"), None, device="cpu")
-    assert other.identity != encoders.load(str(trained), None, device="cpu").identity
+    other = registry.load(str(tmp_path / "other.safetensors"), None, device="cpu")
+    assert other.identity != registry.load(str(trained), None, device="cpu").identity
 
 
 def test_training_lowers_the_loss_and_reports_each_epoch_and_batch(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_pictures_decide_the_image_size_unless_it_is_given(tmp_path: Path) -
     for name, image_size in {"own": None, "given": 32}.items():
         file = tmp_path / f"{name}.safetensors"
         list(train(file, epochs=1, sides=[60] * PICTURES, image_size=image_size))
-        encoder = encoders.load(str(file), None, device="cpu")
+        encoder = registry.load(str(file), None, device="cpu")
         chosen[name] = encoder.identity.preprocessing["input_size"]
     assert chosen == {"own": [3, 64, 64], "given": [3, 32, 32]}
 
@@ -331,7 +331,7 @@ def test_the_library_trains_on_a_folder_and_tells_what_it_left_out(
     )
     assert [epoch.epoch for epoch in results] == [1]
     assert left_out == [str(photos / "broken.png")]
-    encoder = encoders.load(str(output), None, device="cpu")
+    encoder = registry.load(str(output), None, device="cpu")
     assert encoder.dimensions == 16
     # The pictures are 64 by 48.
     assert encoder.identity.preprocessing["input_size"] == [3, 64, 64]

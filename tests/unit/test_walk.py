@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.images import JUNK_FOLDERS, File, Unreadable, Walk
+from vecsearch.imaging.scan import JUNK_FOLDERS, File, Unreadable, Walk
 
 
 def touch(folder: Path, *names: str) -> Path:

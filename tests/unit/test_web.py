@@ -13,8 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
 from support import picture
 
-from vecsearch import images
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
+from vecsearch.imaging import decode
 from vecsearch.web.guard import COOKIE, HEADERS, Guard, names_this_machine, ours
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.parameters import PageQuestion, QueryForm
@@ -208,7 +208,7 @@ def test_uploads_are_found_by_their_hash_and_by_nothing_else(tmp_path: Path) -> 
     content = png(tmp_path / "files", 1)
     kept = uploads.keep(content)
     assert uploads.find(kept.sha256).content == content
-    assert images.decode(uploads.thumbnail(kept.sha256), "it", max_pixels=10**6)
+    assert decode.decode(uploads.thumbnail(kept.sha256), "it", max_pixels=10**6)
     assert folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "secret").write_text("secret")
     for name in ("../secret", "0" * 64, "", f"{kept.sha256}.thumbnail", f"{kept.sha256}\n"):

@@ -7,16 +7,14 @@ import signal
 
 # Importing a module of commands hangs them on the tree, in the order that --help shows.
 # ruff: isort: off
-from vecsearch.cli import (
-    ingesting,
-    asking,
-    serving,
-    tidying,
-    transferring,
-    evaluating,
-    indexing,
-    db,
-)
+from vecsearch.cli import ingesting
+from vecsearch.cli import asking
+from vecsearch.cli import serving
+from vecsearch.cli import tidying
+from vecsearch.cli import transferring
+from vecsearch.cli import evaluating
+from vecsearch.cli import indexing
+from vecsearch.cli import db
 from vecsearch.cli.apps import app
 # ruff: isort: on
 

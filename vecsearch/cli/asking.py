@@ -25,7 +25,7 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format
 
 if TYPE_CHECKING:
-    from vecsearch.search import Answer
+    from vecsearch.search.query import Answer
 
 
 @command(app, "query", encodes=True)
@@ -149,7 +149,7 @@ def query(
         return
     for note in _notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)):
         say(note)
-    from vecsearch.queries.nearest import Hit
+    from vecsearch.search.nearest import Hit
 
     write_rows(
         answer.hits,
@@ -258,7 +258,7 @@ def errors(
 
 
 def _no_index(dimensions: int) -> str:
-    from vecsearch.schema import MAX_INDEXED_DIMENSIONS
+    from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS
 
     if dimensions > MAX_INDEXED_DIMENSIONS:
         return (

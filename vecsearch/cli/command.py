@@ -47,7 +47,7 @@ Weights = Annotated[
 
 
 class IndexMethodName(StrEnum):
-    """As `vecsearch.indexing.Method`, which would load what --help does not need."""
+    """As `vecsearch.search.indexes.build.Method`, which would load what --help does not need."""
 
     hnsw = "hnsw"
     compact = "compact"
@@ -198,7 +198,7 @@ def open_library(
     settings: Settings, *, keep_running: bool = False, session: Mapping[str, str] | None = None
 ) -> "Library":
     """Open the settings' database, and import what works on it while its server starts."""
-    from vecsearch import server
+    from vecsearch.postgres.embedded import server
 
     with ExitStack() as resources:
         url = settings.database_url or resources.enter_context(

@@ -9,11 +9,7 @@ from typing import Annotated
 import typer
 
 from vecsearch.cli.apps import db_app
-from vecsearch.cli.command import (
-    command,
-    open_library,
-    say,
-)
+from vecsearch.cli.command import command, open_library, say
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
 
@@ -46,7 +42,7 @@ def db_url(
             "Unset VECSEARCH_DATABASE_URL, or make a role there that has USAGE ON SCHEMA vecsearch "
             "and SELECT ON ALL TABLES IN SCHEMA vecsearch; docs/sql.md has the statements.",
         )
-        from vecsearch import reader
+        from vecsearch.postgres.embedded import reader
 
         reader.require_port(settings.data_dir)
         with open_library(settings, keep_running=True) as library:
@@ -79,7 +75,7 @@ def db_start(
     if port is not None and no_port:
         raise typer.BadParameter("Give --port or --no-port, not both.")
     _require_embedded(settings)
-    from vecsearch import access, reader, server
+    from vecsearch.postgres.embedded import access, reader, server
 
     if port is not None or no_port:
         server.set_port(settings.data_dir, port)
@@ -94,7 +90,7 @@ def db_start(
 def db_stop(settings: Settings) -> None:
     """Stop the embedded Postgres."""
     _require_embedded(settings)
-    from vecsearch import server
+    from vecsearch.postgres.embedded import server
 
     if server.stop(settings.data_dir):
         say("Stopped.")
@@ -110,7 +106,7 @@ def db_shell(
     ] = None,
 ) -> None:
     """Open psql on the database."""
-    from vecsearch import server
+    from vecsearch.postgres.embedded import server
 
     # The embedded server's own psql knows its version; another server's client is on the PATH.
     own = None if settings.database_url is None else shutil.which("psql")
@@ -127,7 +123,7 @@ def db_shell(
 @command(db_app, "upgrade")
 def db_upgrade(settings: Settings) -> None:
     """Create the tables, or bring them up to date with this version."""
-    from vecsearch import schema
+    from vecsearch.postgres import schema
 
     with open_library(settings) as library:
         library.upgrade()

@@ -21,9 +21,9 @@ from vecsearch.render.rows import Format, require_object_format
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from vecsearch.compare import Comparison
-    from vecsearch.evaluate import Evaluation
-    from vecsearch.sampling import Labelling
+    from vecsearch.analysis.compare import Comparison
+    from vecsearch.analysis.evaluate import Evaluation
+    from vecsearch.analysis.sampling import Labelling
 
 # Queries that --plot shows.
 EXAMPLES = 6
@@ -71,7 +71,7 @@ def eval_(
     the share of the k nearest with the query's own label. The index is compared with the exact
     answer.
     """
-    from vecsearch.terminal import steps_progress
+    from vecsearch.cli.progress import steps_progress
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
@@ -122,8 +122,8 @@ def compare(
     Both are asked the same questions about the images that both hold: precision and mAP from
     labels, how many neighbours they agree on, the time of a query and the size of a row.
     """
+    from vecsearch.cli.progress import steps_progress
     from vecsearch.render import saving
-    from vecsearch.terminal import steps_progress
 
     require_object_format(format_)
     if plot is not None:
@@ -174,7 +174,7 @@ def _shown(result: "Comparison", collection: str) -> list["UUID"]:
 
 
 def _labelling(label: str, label_regex: str | None) -> "Labelling":
-    from vecsearch.sampling import Labelling
+    from vecsearch.analysis.sampling import Labelling
 
     if label_regex is not None and label != "folder":
         raise typer.BadParameter("Give --label or --label-regex, not both.")
@@ -211,7 +211,7 @@ def _print_evaluation(result: "Evaluation") -> None:
 
 
 def _choice(result: "Evaluation") -> str:
-    from vecsearch.evaluate import GOOD_RECALL
+    from vecsearch.analysis.evaluate import GOOD_RECALL
 
     (chosen,) = (score for score in result.index if score.breadth == result.choice)
     found = f"{chosen.recall:.2%} of the exact {result.k} nearest in {chosen.p50_ms:.1f} ms"

@@ -72,7 +72,7 @@ def create(
     Cut off, it leaves the old one in use. Repeat --method compact when `eval` says that images have
     changed since it was fitted.
     """
-    from vecsearch.terminal import steps_progress
+    from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library, steps_progress() as progress:
         notes = library.create_index(
@@ -157,7 +157,7 @@ def tune(
 
     Stored images are asked with, exactly and through the index, ever more broadly.
     """
-    from vecsearch.terminal import steps_progress
+    from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library, steps_progress() as progress:
         tuned = library.tune_index(

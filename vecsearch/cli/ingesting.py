@@ -26,11 +26,11 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format
 
 if TYPE_CHECKING:
-    from vecsearch.encoders.training import Training
+    from vecsearch.encoders.autoencoder.training import Training
 
 
 class Precision(StrEnum):
-    """Of an encoder's numbers; see `vecsearch.encoders`."""
+    """Of an encoder's numbers; see `vecsearch.encoders.base`."""
 
     FP32 = "fp32"
     INT8 = "int8"
@@ -81,8 +81,8 @@ def ingest(
     Run it again at any time; it carries on where it was interrupted, and opens only files whose
     size or time has changed.
     """
+    from vecsearch.cli.progress import ingest_progress
     from vecsearch.render.rows import require_object_format
-    from vecsearch.terminal import ingest_progress
 
     require_object_format(format_)
     with open_library(settings) as library, ingest_progress() as progress:
@@ -166,10 +166,10 @@ def train_autoencoder(
     A fifth of the images is held out, and the epoch that draws those best is kept. Interrupt it
     at any time; the same command with --resume goes on after the last epoch that was finished.
     """
+    from vecsearch.cli.progress import training_progress
     from vecsearch.library import Library
     from vecsearch.render import saving
     from vecsearch.render.rows import require_object_format
-    from vecsearch.terminal import training_progress
 
     require_object_format(format_)
     if plot is not None:
@@ -237,8 +237,8 @@ def demo(
     format_: OutputFormat = None,
 ) -> None:
     """Draw some pictures, ingest them, query a few, show the result: works with no network."""
+    from vecsearch.cli.progress import ingest_progress
     from vecsearch.demo import run
-    from vecsearch.terminal import ingest_progress
 
     with open_library(settings) as library, ingest_progress() as progress:
         result = run(library, output, weights=weights, say=say, on_progress=progress)

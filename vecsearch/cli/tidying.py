@@ -19,7 +19,7 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format
 
 if TYPE_CHECKING:
-    from vecsearch.duplicates import Duplicates
+    from vecsearch.analysis.duplicates import Duplicates
 
 COLUMNS = ("group id path distance width height file_size modified_at taken_at could_go").split()
 RULES = "oldest, newest, largest or path"

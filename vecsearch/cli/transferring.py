@@ -50,8 +50,8 @@ def import_(
     """
     from dataclasses import asdict
 
-    from vecsearch.terminal import steps_progress
-    from vecsearch.transfer import UNKNOWN_MODEL
+    from vecsearch.cli.progress import steps_progress
+    from vecsearch.ingest.transfer import UNKNOWN_MODEL
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
@@ -92,8 +92,8 @@ def export(
 
     NPZ and Parquet hold every column and what the encoder was; CSV holds paths and numbers alone.
     """
-    from vecsearch.exchange import carries_columns
-    from vecsearch.terminal import steps_progress
+    from vecsearch.cli.progress import steps_progress
+    from vecsearch.ingest.formats.base import carries_columns
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:

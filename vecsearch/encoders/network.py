@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vecsearch.encoders import Identity, Weights
+from vecsearch.encoders.base import Identity, Weights
 from vecsearch.encoders.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Network(nn.Module):
 
 
 class TorchEncoder:
-    """A network on a device of torch's. See `vecsearch.encoders.Encoder`.
+    """A network on a device of torch's. See `vecsearch.encoders.base.Encoder`.
 
     Attributes:
         network: of which `embed` gives the output.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vecsearch import images, thumbnails
 from vecsearch.files import written_whole
+from vecsearch.imaging import scan, thumbnails
 from vecsearch.render.rows import human_bytes
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image as Picture
 
-    from vecsearch.search import Answer
+    from vecsearch.search.query import Answer
 
 # About 15 MB of thumbnails, which a browser still opens with ease.
 MOST_HITS = 1000
@@ -65,7 +65,7 @@ def html_report(
     environment.filters |= {"bytes": human_bytes, "words": _words}
     return environment.get_template("report.html.jinja").render(
         query=query_picture,
-        query_path=None if isinstance(query, bytes) else images.shown(str(query)),
+        query_path=None if isinstance(query, bytes) else scan.shown(str(query)),
         hits=[
             (hit, Path(hit.path).name, picture)
             for hit, picture in zip(hits, hit_pictures, strict=True)
@@ -91,15 +91,15 @@ def _words(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _drawn(picture: "Picture | images.Unreadable") -> bytes | images.Unreadable:
-    return picture if isinstance(picture, images.Unreadable) else thumbnails.make(picture)
+def _drawn(picture: "Picture | scan.Unreadable") -> bytes | scan.Unreadable:
+    return picture if isinstance(picture, scan.Unreadable) else thumbnails.make(picture)
 
 
-def _shown(thumbnail: bytes | images.Unreadable) -> dict[str, Any]:
+def _shown(thumbnail: bytes | scan.Unreadable) -> dict[str, Any]:
     """Return a thumbnail as the template shows it: a data URI and its size, or a reason."""
     import PIL.Image
 
-    if isinstance(thumbnail, images.Unreadable):
+    if isinstance(thumbnail, scan.Unreadable):
         return {"reason": thumbnail.reason}
     with PIL.Image.open(io.BytesIO(thumbnail)) as picture:
         width, height = picture.size

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vecsearch import thumbnails
-from vecsearch.images import Unreadable
+from vecsearch.imaging import thumbnails
+from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
-from vecsearch.thumbnails import fit
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-    from vecsearch.compare import Example
-    from vecsearch.encoders.training import Epoch
-    from vecsearch.queries.nearest import Hit
+    from vecsearch.analysis.compare import Example
+    from vecsearch.encoders.autoencoder.training import Epoch
+    from vecsearch.search.nearest import Hit
 
 # All in pixels.
 TILE = 320

@@ -10,13 +10,15 @@ from fastapi import APIRouter, Depends, Form, Header, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from vecsearch import __version__, thumbnails
+from vecsearch import __version__
 from vecsearch.errors import ImageNotFound, InvalidInput
-from vecsearch.queries import catalog, gallery
-from vecsearch.queries import thumbnails as stored_thumbnails
-from vecsearch.queries.catalog import CollectionStatus
-from vecsearch.queries.gallery import Label, StoredImage
-from vecsearch.queries.nearest import Hit
+from vecsearch.imaging import thumbnails
+from vecsearch.postgres import catalog
+from vecsearch.postgres import thumbnails as stored_thumbnails
+from vecsearch.postgres.catalog import CollectionStatus
+from vecsearch.search import gallery
+from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.search.nearest import Hit
 from vecsearch.web.metrics import MEDIA_TYPE
 from vecsearch.web.originals import MEDIA_TYPES, open_original
 from vecsearch.web.parameters import CollectionName, QueryForm

@@ -6,7 +6,7 @@ import stat
 from typing import IO
 
 from vecsearch.errors import ImageNotFound
-from vecsearch.queries.gallery import StoredImage
+from vecsearch.search.gallery import StoredImage
 
 # Pillow's names of formats, as HTTP calls them.
 MEDIA_TYPES = {

@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from vecsearch import search, thumbnails
-from vecsearch.embedder import Picture
 from vecsearch.errors import ImageNotFound, InvalidInput
-from vecsearch.queries import catalog, gallery
-from vecsearch.queries.gallery import StoredImage
-from vecsearch.queries.nearest import DISTANCES
+from vecsearch.imaging import thumbnails
+from vecsearch.postgres import catalog
+from vecsearch.search import gallery, query
+from vecsearch.search.embedder import Picture
+from vecsearch.search.gallery import StoredImage
+from vecsearch.search.nearest import DISTANCES
 from vecsearch.web.guard import admitted, ours, same
 from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, Sha256
 from vecsearch.web.site import DEFAULT_K, Served, Site
@@ -216,11 +217,11 @@ def _named(connection: sa.Connection, table: sa.Table, name: str) -> UUID:
     """Return the id of a stored image that is named as people do: a path is a whole one."""
     name = name.strip()
     try:
-        return search.stored_id(connection, table, UUID(name))
+        return query.stored_id(connection, table, UUID(name))
     except ValueError:
         if not name.startswith("/"):
             raise ImageNotFound(
                 f"{name!r} is neither an id nor a whole path. "
                 "Click an image: its id is in the address."
             ) from None
-    return search.named_id(connection, table, name)
+    return query.named_id(connection, table, name)

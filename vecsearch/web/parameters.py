@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from vecsearch.queries.filters import Filters
+from vecsearch.search.filters import Filters
 
 MAXIMUM_K = 1_000
 Metric = Literal["cosine", "l2", "l1", "ip", "chi2"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from vecsearch.errors import InvalidInput
-from vecsearch.queries import gallery
-from vecsearch.search import Answer
+from vecsearch.search import gallery
+from vecsearch.search.query import Answer
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import Question
 from vecsearch.web.uploads import Uploads

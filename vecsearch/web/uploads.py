@@ -8,9 +8,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from vecsearch import images, thumbnails
-from vecsearch.embedder import DECODING, Picture
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
+from vecsearch.imaging import decode, scan, thumbnails
+from vecsearch.search.embedder import DECODING, Picture
 
 _THUMBNAIL = ".thumbnail"
 # Another server may be writing it, unless it is older than this.
@@ -75,8 +75,8 @@ class Uploads:
 
     def _thumbnail(self, content: bytes) -> bytes:
         with DECODING:
-            image = images.decode(content, "The picture", max_pixels=self._max_pixels)
-            if isinstance(image, images.Unreadable):
+            image = decode.decode(content, "The picture", max_pixels=self._max_pixels)
+            if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(
                     f"This cannot be searched for. {image.reason} Choose another picture."
                 )

@@ -1,0 +1,1 @@
+"""What is learnt from a collection: evaluation, comparison, tuning, near-duplicates."""

@@ -1,0 +1,255 @@
+"""Near-duplicates: from pairs of near images to groups, and which of a group could go."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch.analysis import pairs
+from vecsearch.analysis.pairs import NOISE, CutOff, Member, Pair
+from vecsearch.errors import InvalidInput
+from vecsearch.postgres import catalog
+from vecsearch.search.query import named_id
+
+# A suggested cut-off is half of what parts an image from its tenth neighbour; less where ordinary
+# images would lie that near: at most so large a share of images may have such a neighbour.
+RANK = 10
+MAXIMUM_RATIO = 0.5
+CHANCE = 0.02
+# A tenth neighbour is itself a duplicate in a large group, whose images lie within this share of
+# the usual cut-off.
+FLOOR_RATIO = 0.1
+SAMPLE = 1_000
+
+
+class Rule(StrEnum):
+    """Which image of a group comes first."""
+
+    oldest = "oldest"
+    newest = "newest"
+    largest = "largest"
+    path = "path"
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """An image of a group of near-duplicates.
+
+    Attributes:
+        group: from 1.
+        distance: cosine distance to the group's first image.
+        could_go: whether the rule keeps another; None without a rule.
+
+    """
+
+    group: int
+    id: UUID
+    path: str
+    distance: float
+    width: int | None
+    height: int | None
+    file_size: int | None
+    modified_at: datetime | None
+    taken_at: datetime | None
+    could_go: bool | None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups of near-duplicates.
+
+    Attributes:
+        images: group by group, each in order.
+        cut_off: what was near.
+        typical: the cut-off of an ordinary image, a cosine distance.
+        split: whether there are so many near images that one group may show as several.
+
+    """
+
+    images: list[Duplicate]
+    cut_off: CutOff
+    typical: float
+    split: bool
+
+
+def find(
+    connection: sa.Connection,
+    collection: catalog.Collection,
+    *,
+    max_distance: float | None = None,
+    order: Rule | str | None = None,
+    keep: Rule | str | None = None,
+    exact: bool = False,
+) -> Duplicates:
+    """Group the images that pairs within a cut-off join; nothing is deleted.
+
+    Args:
+        connection: in a transaction.
+        collection: which one.
+        max_distance: the largest cosine distance of a pair; None suggests a cut-off.
+        order: which of a group comes first; None is `keep`, or oldest.
+        keep: which of a group stays; the others could go.
+        exact: compare every image with every other.
+
+    Raises:
+        InvalidInput: an option cannot be served.
+
+    """
+    if max_distance is not None and not 0 <= max_distance < math.inf:
+        raise InvalidInput("--max-distance is not a distance. Give a number from 0 up.")
+    kept = None if keep is None else _ORDERS[_rule(keep)]
+    ordered = _ORDERS[_rule(order or keep or Rule.oldest)]
+    table = collection.table
+    if max_distance is None:
+        distances = pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact)
+        cut_off, typical = suggest(distances)
+    else:
+        # No cosine distance is larger; and the square of a tiny one is no number to Postgres.
+        floor = min(max_distance, 2.0) if max_distance > NOISE**2 else 0.0
+        cut_off, typical = CutOff(floor), max_distance
+    near, crowded = pairs.near_pairs(connection, collection, cut_off, exact=exact)
+    groups = group(near, pairs.not_duplicates(connection, table))
+    found = {
+        member.id: member
+        for member in pairs.members(connection, table, [id_ for ids in groups for id_ in ids])
+    }
+    sorted_groups = sorted(
+        (sorted((found[id_] for id_ in ids), key=ordered) for ids in groups),
+        key=lambda members: members[0].path,
+    )
+    rows = [
+        (number, members[0].id, member, None if kept is None else member != min(members, key=kept))
+        for number, members in enumerate(sorted_groups, start=1)
+        for member in members
+    ]
+    distances_to_first = pairs.distances_to(
+        connection, table, [row[1] for row in rows], [row[2].id for row in rows]
+    )
+    return Duplicates(
+        [
+            Duplicate(
+                group=number,
+                distance=0.0 if first == member.id else distance,
+                could_go=could_go,
+                **vars(member),
+            )
+            for (number, first, member, could_go), distance in zip(
+                rows, distances_to_first, strict=True
+            )
+        ],
+        cut_off,
+        typical,
+        split=sum(not crowded.isdisjoint(ids) for ids in groups) > 1,
+    )
+
+
+def suggest(distances: Iterable[list[float]]) -> tuple[CutOff, float]:
+    """Suggest a cut-off from how far the neighbours of some images are, each nearest first.
+
+    Near-duplicates are nearer than the neighbourhood that they share. How much nearer an ordinary
+    neighbour may come by chance depends on the number of dimensions that the images fill: among m
+    neighbours within distance s, an expected m (r / s)^(d / 2) lie within r, cosine distance being
+    half the square of a length. d is estimated from the tenth and the fifth neighbour, as by
+    Levina and Bickel (Maximum Likelihood Estimation of Intrinsic Dimension, 2004).
+
+    Returns:
+        The cut-off, and what it is for an ordinary image, a cosine distance.
+
+    """
+    neighbours = [item for item in distances if item]
+    if not neighbours:
+        return CutOff(NOISE), NOISE
+    rank = min(RANK, statistics.median_low(len(item) for item in neighbours))
+    half = max(rank // 2, 1)
+    far = [(item[rank - 1], item[half - 1]) for item in neighbours if len(item) >= rank]
+    usual = statistics.median(at_rank for at_rank, _ in far)
+    apart = [math.log(at_rank / at_half) for at_rank, at_half in far if at_half > NOISE]
+    ratio = MAXIMUM_RATIO
+    spread = statistics.median(apart) if apart else 0.0
+    if spread > 0:
+        dimensions = 2 * sum(1 / number for number in range(half, rank)) / spread
+        ratio = min(ratio, (CHANCE / (rank - 1)) ** (2 / dimensions))
+    typical = max(ratio * usual, NOISE)
+    return CutOff(max(FLOOR_RATIO * typical, NOISE), ratio, rank), typical
+
+
+def group(near: Iterable[Pair], apart: Iterable[tuple[UUID, UUID]] = ()) -> list[set[UUID]]:
+    """Join pairs, nearest first, to groups of at least two; pairs `apart` never share one."""
+    groups: dict[UUID, set[UUID]] = {}
+    enemies: dict[UUID, set[UUID]] = {}
+    for image, other in apart:
+        enemies.setdefault(image, set()).add(other)
+        enemies.setdefault(other, set()).add(image)
+    for pair in sorted(near, key=lambda pair: pair.distance):
+        small, large = sorted(
+            (groups.setdefault(id_, {id_}) for id_ in (pair.image, pair.other)), key=len
+        )
+        if small is large or any(not large.isdisjoint(enemies.get(id_, ())) for id_ in small):
+            continue
+        large |= small
+        groups.update(dict.fromkeys(small, large))
+    return [ids for ids in {id(ids): ids for ids in groups.values()}.values() if len(ids) > 1]
+
+
+def remember_not(
+    connection: sa.Connection, collection: catalog.Collection, one: UUID | str, other: UUID | str
+) -> bool:
+    """Remember that two images, named by id or path, are no near-duplicates.
+
+    Returns:
+        Whether that is new.
+
+    Raises:
+        ImageNotFound: the collection lacks one.
+        InvalidInput: they are one and the same.
+
+    """
+    ids = [named_id(connection, collection.table, name) for name in (one, other)]
+    if ids[0] == ids[1]:
+        raise InvalidInput(f"{one} and {other} are one image. Name two.")
+    return pairs.remember_not(connection, collection.table, ids[0], ids[1])
+
+
+def _taken(member: Member) -> float | None:
+    """Return when the picture was taken, in seconds, or else when its file was last modified."""
+    when = member.taken_at or member.modified_at
+    if when is None:
+        return None
+    # A camera's time has no zone.
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _by_time(sign: int) -> Callable[[Member], tuple[Any, ...]]:
+    def key(member: Member) -> tuple[Any, ...]:
+        taken = _taken(member)
+        return (taken is None, sign * (taken or 0.0), member.path)
+
+    return key
+
+
+def _by_size(member: Member) -> tuple[Any, ...]:
+    area = (member.width or 0) * (member.height or 0)
+    return (-area, -(member.file_size or 0), member.path)
+
+
+_ORDERS: dict[Rule, Callable[[Member], tuple[Any, ...]]] = {
+    Rule.oldest: _by_time(1),
+    Rule.newest: _by_time(-1),
+    Rule.largest: _by_size,
+    Rule.path: lambda member: (member.path,),
+}
+
+
+def _rule(name: Rule | str) -> Rule:
+    try:
+        return Rule(name)
+    except ValueError as error:
+        raise InvalidInput(
+            f"There is no rule {str(name)!r}. Use one of: {', '.join(Rule)}."
+        ) from error

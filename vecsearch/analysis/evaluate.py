@@ -1,0 +1,267 @@
+"""How good a collection's answers are: against labels, and the index against the exact answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from vecsearch.analysis import labels, ranking, sampling, tuning
+from vecsearch.analysis.sampling import FOLDERS, Labelling, OnProgress, Sample
+from vecsearch.analysis.tuning import Drift, IndexScore
+from vecsearch.postgres.catalog import Collection
+from vecsearch.search import nearest
+from vecsearch.search.query import require_k, require_metric
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from numpy.typing import NDArray
+
+    from vecsearch.search.nearest import Hit
+
+# The index is asked this many times for each breadth.
+INDEX_QUERIES = 100
+EF_SEARCH = (40, 100, 200, 400, 1_000)
+CANDIDATES = (100, 200, 400, 1_000, 2_000)
+GOOD_RECALL = 0.99
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well the images of one label find each other.
+
+    Attributes:
+        label: what they share.
+        images: how many there are.
+        queries: how many of them were asked with.
+        precision: mean share of the k nearest that have the label.
+        map: mean average precision; None if no query has anything to find.
+
+    """
+
+    label: str
+    images: int
+    queries: int
+    precision: float
+    map: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation came to.
+
+    Attributes:
+        images: with a label; the others are neither asked with nor counted.
+        unlabelled: how many those are.
+        queries: images asked with, each left out of its own answer.
+        precision: see `ClassScore`; over all queries.
+        map: likewise.
+        classes: by label.
+        index: for each breadth; empty if no index serves the metric.
+        index_used: whether the planner takes the index for a query, at this size.
+        breadth_name: what `IndexScore.breadth` is.
+        choice: the least breadth with a recall of 0.99, else the one with the best.
+        drift: how well compact vectors fit the images; None: there are none.
+
+    """
+
+    collection: str
+    model: str
+    metric: str
+    k: int
+    images: int
+    unlabelled: int
+    queries: int
+    precision: float
+    map: float | None
+    classes: list[ClassScore]
+    index: list[IndexScore]
+    index_used: bool
+    breadth_name: str
+    choice: int | None
+    drift: Drift | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it under the names that JSON has."""
+        precision = f"precision@{self.k}"
+        scores = [
+            {
+                "label": score.label,
+                "images": score.images,
+                "queries": score.queries,
+                precision: score.precision,
+                "map": score.map,
+            }
+            for score in self.classes
+        ]
+        index = [
+            {
+                self.breadth_name: score.breadth,
+                f"recall@{self.k}": score.recall,
+                "p50_ms": score.p50_ms,
+                "p95_ms": score.p95_ms,
+            }
+            for score in self.index
+        ]
+        return {
+            "collection": self.collection,
+            "model": self.model,
+            "metric": self.metric,
+            "k": self.k,
+            "images": self.images,
+            "unlabelled": self.unlabelled,
+            "queries": self.queries,
+            precision: self.precision,
+            "map": self.map,
+            "classes": scores,
+            "index": index or None,
+            "index_used": self.index_used,
+            "choice": None if self.choice is None else {self.breadth_name: self.choice},
+            "variance_kept": None
+            if self.drift is None
+            else {
+                "fitted": self.drift.fitted,
+                "now": self.drift.now,
+                "since": self.drift.since,
+            },
+        }
+
+
+def evaluate(
+    connection: sa.Connection,
+    collection: Collection,
+    *,
+    k: int = 10,
+    metric: str | None = None,
+    labelling: Labelling = FOLDERS,
+    seed: int = 0,
+    on_progress: OnProgress = sampling.quiet,
+) -> Evaluation:
+    """Score a collection's answers.
+
+    Args:
+        connection: in a transaction.
+        collection: which one.
+        k: length of an answer.
+        metric: what ranks it; None is the collection's default.
+        labelling: what is relevant.
+        seed: of the choice of queries, where there are too many images to ask with each.
+        on_progress: called with what is being done, how far it is, and of how much.
+
+    Raises:
+        InvalidInput: the collection or its labels cannot be scored.
+
+    """
+    require_k(k)
+    metric = require_metric(metric or collection.default_metric, collection)
+    images = labels.read_images(connection, collection.table, labelling.key)
+    found = labelling.read(images)
+    sampling.require_labels(found, collection.name)
+    positions = sampling.choose_queries(
+        found, sampling.query_limit(collection, len(images), metric), seed
+    )
+    sample = sampling.measure(
+        connection, collection, images, found, positions, metric=metric, on_progress=on_progress
+    )
+    classes, precision, average = score(sample, k)
+    scores: list[IndexScore] = []
+    name = tuning.breadth_name(collection, metric)
+    if tuning.is_served(connection, collection, metric):
+        breadths = [
+            each for each in (CANDIDATES if name == "candidates" else EF_SEARCH) if each >= k
+        ]
+        # Beyond them all, what a query would take.
+        beyond = nearest.CANDIDATES_PER_ROW * k
+        beyond = beyond if name == "candidates" else nearest.MAXIMUM_EF_SEARCH
+        breadths = breadths or [beyond]
+        scores = _score_index(connection, collection, sample, k, metric, breadths, on_progress)
+    return Evaluation(
+        collection=collection.name,
+        model=collection.identity.name,
+        metric=metric,
+        k=k,
+        images=sum(label is not None for label in found),
+        unlabelled=sum(label is None for label in found),
+        queries=len(sample.positions),
+        precision=precision,
+        map=average,
+        classes=classes,
+        index=scores,
+        index_used=tuning.uses_index(
+            connection, collection, sample.images[sample.positions[0]].id, k, metric
+        ),
+        breadth_name=name,
+        choice=_choice(scores),
+        drift=tuning.drift(connection, collection),
+    )
+
+
+def score(sample: Sample, k: int) -> tuple[list[ClassScore], float, float | None]:
+    """Return the score of each class, and precision at k and mean average precision overall."""
+    names = np.array([label if label is not None else "" for label in sample.labels])
+    by_label: dict[str, list[tuple[float, float | None]]] = {}
+    for position, order in zip(sample.positions, sample.rankings(), strict=True):
+        relevant = names[order] == names[position]
+        scores = ranking.precision_at(relevant, k), ranking.average_precision(relevant)
+        by_label.setdefault(str(names[position]), []).append(scores)
+    counts = {label: sample.labels.count(label) for label in by_label}
+    classes = [
+        ClassScore(label, counts[label], len(scores), *_means(scores))
+        for label, scores in sorted(by_label.items())
+    ]
+    return classes, *_means([pair for scores in by_label.values() for pair in scores])
+
+
+def _choice(scores: Sequence[IndexScore]) -> int | None:
+    good = [score for score in scores if score.recall >= GOOD_RECALL]
+    best = sorted(scores, key=lambda score: -score.recall)
+    return next((score.breadth for score in [*good, *best]), None)
+
+
+def _means(scores: list[tuple[float, float | None]]) -> tuple[float, float | None]:
+    averages = [average for _, average in scores if average is not None]
+    return (
+        float(np.mean([precision for precision, _ in scores])),
+        float(np.mean(averages)) if averages else None,
+    )
+
+
+def _score_index(
+    connection: sa.Connection,
+    collection: Collection,
+    sample: Sample,
+    k: int,
+    metric: str,
+    breadths: Sequence[int],
+    on_progress: OnProgress,
+) -> list[IndexScore]:
+    some = np.linspace(0, len(sample.positions) - 1, min(INDEX_QUERIES, len(sample.positions)))
+    queries = some.astype(int)
+    position_of: dict[UUID, int] = {image.id: place for place, image in enumerate(sample.images)}
+    rows = [sample.distances[query] for query in queries]
+    exact = [
+        np.sort(np.delete(row, sample.positions[query]))[:k]
+        for row, query in zip(rows, queries, strict=True)
+    ]
+
+    def found(query: int, hits: "list[Hit]") -> "NDArray[np.float64]":
+        return np.asarray(rows[query][[position_of[hit.id] for hit in hits]])
+
+    scores = []
+    for number, breadth in enumerate(breadths):
+        scores.append(
+            tuning.score(
+                connection,
+                collection,
+                [sample.images[sample.positions[query]].id for query in queries],
+                exact,
+                found,
+                k=k,
+                metric=metric,
+                breadth=breadth,
+            )
+        )
+        on_progress("Asking the index", number + 1, len(breadths))
+    return scores

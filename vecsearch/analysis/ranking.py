@@ -1,0 +1,75 @@
+"""How good a ranking is: precision, average precision, recall, overlap; numpy, no database."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+# Metrics that are no matrix product, and so take a pass over the numbers for each pair.
+ELEMENTWISE = frozenset({"l1", "chi2"})
+
+
+def distances(queries: "NDArray[Any]", rows: "NDArray[Any]", metric: str) -> "Floats":
+    """Return distances, shape (q, n), of embeddings (q, d) to embeddings (n, d).
+
+    The same as the SQL of `vecsearch.search.query.nearest.DISTANCES`, in double precision.
+    """
+    one, other = queries.astype(np.float64), rows.astype(np.float64)
+    match metric:
+        case "cosine":
+            lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
+            return np.asarray(1.0 - one @ other.T / lengths)
+        case "ip":
+            return np.asarray(-(one @ other.T))
+        case "l2":
+            squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+            return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
+        case "l1":
+            return np.stack([np.abs(query - other).sum(axis=1) for query in one])
+        case _:
+            return np.stack(
+                [((query - other) ** 2 / (query + other + 1e-10)).sum(axis=1) / 2 for query in one]
+            )
+
+
+def nearest_first(distances: "Floats", own: int) -> "NDArray[np.int64]":
+    """Return the positions of a row of distances, nearest first, without the query's own."""
+    order = np.argsort(distances, kind="stable")
+    return np.asarray(order[order != own])
+
+
+def precision_at(relevant: "NDArray[np.bool_]", k: int) -> float:
+    """Return the share of the first k of a ranking that is relevant.
+
+    Of a ranking shorter than k, all of it counts: nothing more could have been shown.
+    """
+    return float(relevant[:k].mean())
+
+
+def average_precision(relevant: "NDArray[np.bool_]") -> float | None:
+    """Return the mean of the precisions at each relevant place of a whole ranking.
+
+    None if nothing is relevant. Manning, Raghavan and Schütze, Introduction to Information
+    Retrieval (2008), section 8.4.
+    """
+    places = np.flatnonzero(relevant)
+    if not len(places):
+        return None
+    return float((np.arange(1, len(places) + 1) / (places + 1)).mean())
+
+
+def recall(found: "Floats", exact: "Floats") -> float:
+    """Return the share of the exact nearest that was found, by distance, so that ties count.
+
+    Args:
+        found: exact distances of the k rows that were found.
+        exact: the k least distances there are, ascending.
+
+    """
+    # Half precision and the order of summing leave that much between equal distances.
+    limit = exact[-1] + 1e-6 * max(abs(exact[-1]), 1e-3)
+    return float(min((found <= limit).sum(), len(exact)) / len(exact))

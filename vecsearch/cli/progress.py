@@ -1,0 +1,121 @@
+"""Progress on stderr: bars on a terminal, silence in a pipe."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.autoencoder.training import Epoch
+    from vecsearch.ingest import run
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        yield progress
+
+
+class IngestProgress:
+    """Called with each `vecsearch.ingest.run.Progress`; keeps the last one's notes."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("Looking", total=None)
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, progress: "run.Progress") -> None:
+        """Move the bar."""
+        self._bar.update(
+            self._task, description=progress.step, completed=progress.done, total=progress.total
+        )
+        self.notes = progress.notes
+
+
+class StepsProgress:
+    """Called with what is being done, how far it is, and of how much, if that is known."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("Opening", total=None)
+
+    def __call__(self, step: str, done: int, total: int | None) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, description=step, completed=done, total=total)
+
+
+class TrainingProgress:
+    """Moves a bar through the pictures of each epoch."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("Reading", total=None)
+        self._epoch = 0
+        self._pictures: int | None = None
+        self._done = 0
+
+    def batch(self, epoch: int, pictures: int) -> None:
+        """Move the bar by one batch."""
+        if epoch != self._epoch:
+            self._epoch, self._done = epoch, 0
+            self._bar.reset(self._task, description=f"Epoch {epoch}", total=self._pictures)
+        self._done += pictures
+        self._bar.advance(self._task, pictures)
+
+    def epoch(self, epoch: "Epoch") -> None:
+        """Note the end of an epoch, and print its losses on a terminal."""
+        # Those from before an interruption come without batches.
+        self._pictures = self._done or None
+        if self._bar.console.is_terminal:
+            self._bar.console.print(
+                f"epoch {epoch.epoch}  training {epoch.training_loss:.5f}"
+                f"  validation {epoch.validation_loss:.5f}{'  best' if epoch.best else ''}"
+            )
+
+
+@contextmanager
+def ingest_progress() -> Iterator[IngestProgress]:
+    """Show how far an ingest has come."""
+    with _bar() as bar:
+        yield IngestProgress(bar)
+
+
+@contextmanager
+def steps_progress() -> Iterator[StepsProgress]:
+    """Show how far a work of several steps has come."""
+    with _bar() as bar:
+        yield StepsProgress(bar)
+
+
+@contextmanager
+def training_progress() -> Iterator[TrainingProgress]:
+    """Show how far a training has come."""
+    with _bar() as bar:
+        yield TrainingProgress(bar)

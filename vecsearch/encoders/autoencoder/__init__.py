@@ -1,0 +1,1 @@
+"""The encoder family autoencoder: trained on the user's own images."""

@@ -1,0 +1,62 @@
+"""From folders of pictures to an encoder of one's own; no database."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vecsearch.config import Settings
+from vecsearch.errors import InvalidInput
+from vecsearch.files import require_writable
+from vecsearch.imaging import decode, scan
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+    from vecsearch.encoders.autoencoder.training import Training
+
+
+def train_autoencoder(
+    paths: Iterable[str | Path],
+    output: Path,
+    *,
+    settings: Settings | None = None,
+    on_unreadable: Callable[[scan.Unreadable], None] = lambda _: None,
+    **options: Any,
+) -> "Training":
+    """Train an encoder on the images under `paths` and write it to `output`.
+
+    Iterate the result to do so; see `vecsearch.encoders.autoencoder.training.Training`.
+
+    Args:
+        paths: folders and files.
+        output: a `.safetensors` file, usable as `--model`.
+        settings: for the device and the cap on pixels; None reads the environment.
+        on_unreadable: called with each file that is left out.
+        options: fields of `vecsearch.encoders.autoencoder.training.Options`: latent, epochs, …
+
+    Raises:
+        InvalidInput: the output cannot be written there, or an option makes no sense.
+
+    """
+    settings = settings or Settings.load()
+    if output.suffix != ".safetensors":
+        raise InvalidInput(f"{output} does not end in .safetensors. Give it that suffix.")
+    require_writable(output)
+    walk = scan.Walk(paths)
+    files = list(walk)
+    for item in walk.unreadable:
+        on_unreadable(item)
+
+    def pictures() -> "Iterator[Picture]":
+        for file in files:
+            image = decode.load(file.path, max_pixels=settings.max_pixels)
+            if isinstance(image, scan.Unreadable):
+                on_unreadable(image)
+            else:
+                yield image.pixels
+
+    from vecsearch.encoders.autoencoder import training
+
+    sides = (side for file in files if (side := decode.longer_side(file.path)) is not None)
+    chosen = training.Options(device=settings.device, **options)
+    return training.Training(pictures(), sides, output, chosen)

@@ -1,0 +1,173 @@
+"""Which engine runs an encoder: torch, or OpenVINO from an export that is kept."""
+
+import ctypes
+import importlib.metadata
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from vecsearch.config import Runtime
+from vecsearch.encoders.base import Encoder, Identity, Weights
+from vecsearch.encoders.openvino.cache import Cache, Exported, Refused
+from vecsearch.encoders.openvino.engine import EngineEncoder, available
+from vecsearch.errors import EncoderError, InvalidInput, WeightsUnavailable
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.network import TorchEncoder
+
+logger = logging.getLogger(__name__)
+
+_DRIVERS = ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libamdhip64.so")
+
+
+def kept(identity: Identity, weights: Weights, runtime: Runtime) -> EngineEncoder | None:
+    """Return an encoder from its export, if it is to be run so and there is one; needs no torch."""
+    if not _on_engine(runtime):
+        return None
+    found = _cache(runtime).find(identity)
+    if found is None or isinstance(found, Refused):
+        return None
+    return EngineEncoder(identity, weights, found)
+
+
+def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
+    """Return a loaded encoder as it runs fastest.
+
+    Raises:
+        EncoderError: the engine that the user insists on cannot run it.
+
+    """
+    if encoder.device.type != "cpu" or not _on_engine(runtime):
+        return encoder
+    found = _cache(runtime).find(encoder.identity)
+    insist = runtime.engine == "openvino"
+    if found is None:
+        from vecsearch.encoders.openvino.export import Exporting
+
+        return Exporting(encoder, _cache(runtime), insist=insist)
+    if isinstance(found, Refused):
+        go_on_with_torch(encoder.identity, found.reason, insist=insist)
+        return encoder
+    return EngineEncoder(encoder.identity, encoder.weights, found)
+
+
+def exported(identity: Identity, runtime: Runtime) -> Exported:
+    """Return an export that is kept.
+
+    Raises:
+        EncoderError: there is none.
+
+    """
+    found = _cache(runtime).find(identity)
+    if isinstance(found, Exported):
+        return found
+    raise EncoderError(
+        f"{identity.name} has no export to OpenVINO that could be quantised. Leave --precision out."
+    )
+
+
+def require_engine(runtime: Runtime) -> Runtime:
+    """Return the runtime that quantised encoders need: OpenVINO on the CPU.
+
+    Raises:
+        InvalidInput: that is not to be had, or another is asked for.
+
+    """
+    if runtime.engine == "torch":
+        raise InvalidInput("int8 runs on OpenVINO alone. Leave --engine torch out.")
+    chosen = replace(runtime, engine="openvino")
+    _on_engine(chosen)
+    return chosen
+
+
+def quantized(
+    identity: Identity,
+    weights: Weights,
+    runtime: Runtime,
+    find: Callable[[str], Exported | None],
+) -> EngineEncoder:
+    """Return a quantised encoder, from the cache or else by `find`, which is given its precision.
+
+    Raises:
+        WeightsUnavailable: it is in neither.
+        InvalidInput: it cannot run here.
+
+    """
+    runtime = require_engine(runtime)
+    cache = _cache(runtime)
+    found = cache.find(identity)
+    if not isinstance(found, Exported):
+        found = find(identity.precision)
+        if found is None:
+            raise WeightsUnavailable(
+                f"The quantised model {identity.precision} is not in this database, so no picture "
+                "can be embedded. Ingest into a new --collection."
+            )
+        # A cache that cannot be written costs a longer way the next time, and nothing else.
+        with suppress(OSError):
+            cache.add(identity, found)
+    return EngineEncoder(identity, weights, found)
+
+
+def go_on_with_torch(identity: Identity, reason: str, *, insist: bool) -> None:
+    """Tell the user that an export is not used.
+
+    Args:
+        identity: of the encoder.
+        reason: what is said of the export.
+        insist: the user has named the engine.
+
+    Raises:
+        EncoderError: the user insists.
+
+    """
+    if insist:
+        raise EncoderError(
+            f"The export of {identity.name} to OpenVINO {reason}. Leave --engine out."
+        )
+    # With no logging set up, Python prints it to stderr as it is.
+    logger.warning("The export of %s to OpenVINO %s. torch embeds, slower.", identity.name, reason)
+
+
+def _on_engine(runtime: Runtime) -> bool:
+    """Tell whether OpenVINO is to run encoders.
+
+    Raises:
+        InvalidInput: it is asked for where it is not, or on another device.
+
+    """
+    if runtime.engine == "openvino":
+        if not available():
+            raise InvalidInput(
+                "OpenVINO is not installed: there is no wheel of it for this system, or it was "
+                "removed. Leave --engine out, and torch is used."
+            )
+        if runtime.device not in {"auto", "cpu"}:
+            raise InvalidInput(
+                f"OpenVINO runs encoders on the CPU, not on {runtime.device}. "
+                "Leave --engine or --device out."
+            )
+        return True
+    on_cpu = runtime.device == "cpu" or (runtime.device == "auto" and not _has_driver())
+    return runtime.engine == "auto" and on_cpu and available()
+
+
+@cache
+def _has_driver() -> bool:
+    """Tell whether there may be a device that torch knows better, without importing torch."""
+    for name in _DRIVERS:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _cache(runtime: Runtime) -> Cache:
+    major = importlib.metadata.version("openvino").partition(".")[0]
+    return Cache(runtime.cache_dir, f"openvino {major}")

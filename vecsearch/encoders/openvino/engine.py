@@ -1,0 +1,119 @@
+"""Running an exported encoder on OpenVINO, which needs neither torch nor timm nor weights."""
+
+import importlib
+import importlib.util
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecsearch.encoders.base import Identity, Weights
+from vecsearch.encoders.openvino.cache import Exported
+from vecsearch.encoders.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+# A stream a core is fastest; beyond these many, they share cores and memory stays bounded.
+MOST_STREAMS = 8
+# ResNet50's speed is the same from 1 to 16; this bounds what a stream holds.
+LARGEST_PART = 8
+_CONVERTER = "openvino.tools.ovc"
+# Of the process; see `first_alone`.
+_begun, _beginning = threading.Event(), threading.Lock()
+
+
+def available() -> bool:
+    """Tell whether OpenVINO is installed, without importing it."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def openvino() -> Any:
+    """Import OpenVINO's runtime, with no telemetry and without its converter."""
+    if "openvino" not in sys.modules:
+        # It reports each import and each conversion to its maker, unless this cannot be imported.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None forbids it
+        sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # likewise; it takes half a second
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if sys.modules.get(_CONVERTER, ...) is None:
+            del sys.modules[_CONVERTER]
+
+
+def streams() -> int:
+    """Return how many pictures, or small batches of them, are best embedded at once here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, MOST_STREAMS)
+
+
+class EngineEncoder:
+    """An exported encoder. See `vecsearch.encoders.base.Encoder`.
+
+    Args:
+        identity: of the encoder that was exported.
+        weights: where its weights are, or were; they are not read.
+        exported: what to run.
+
+    """
+
+    def __init__(self, identity: Identity, weights: Weights, exported: Exported) -> None:
+        self.identity = identity
+        self.weights = weights
+        self.dimensions = exported.dimensions
+        self.layer_shape = exported.layer_shape
+        self.concurrency = streams()
+        self._preprocessing = Preprocessing.of(identity.preprocessing)
+        core = openvino().Core()
+        model = core.read_model(exported.model, exported.tensors)
+        # Left to itself it would choose bfloat16 where the processor has it.
+        compiled = core.compile_model(
+            model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.concurrency}
+        )
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.concurrency):
+            self._idle.put(compiled.create_infer_request())
+        self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="engine")
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
+        """Resize and crop as the model's weights were trained."""
+        return self._preprocessing.prepare(pixels)
+
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions); a batch is shared out among the streams."""
+        parts = min(len(batch), max(self.concurrency, -(-len(batch) // LARGEST_PART)))
+        return np.concatenate(list(self._pool.map(self._infer, np.array_split(batch, parts))))
+
+    def _infer(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        request = self._idle.get()
+        try:
+            with first_alone():
+                # A copy: the output is the request's, which the next picture overwrites.
+                features: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True)[
+                    0
+                ].copy()
+        finally:
+            self._idle.put(request)
+        return features
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the process' first inference end before a second begins.
+
+    The bindings make their statics in it, and two threads that do so wait for each other: one holds
+    the interpreter's lock and wants the static's guard, the other the other way round.
+    """
+    if _begun.is_set():
+        yield
+        return
+    with _beginning:
+        yield
+    _begun.set()

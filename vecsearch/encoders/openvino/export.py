@@ -1,0 +1,169 @@
+"""From torch to OpenVINO: the export, and the check that it embeds as torch does."""
+
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Cache, Exported
+from vecsearch.encoders.openvino.choice import go_on_with_torch
+from vecsearch.encoders.openvino.engine import EngineEncoder, openvino, streams
+from vecsearch.errors import EncoderError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+    from vecsearch.encoders.network import Network, TorchEncoder
+
+# What an exported encoder's embeddings must have in common with torch's.
+LEAST_COSINE = 0.99999
+PICTURES = 8
+
+
+def export(network: "Network", height: int, width: int, folder: Path) -> None:
+    """Write a network's graph and tensors into a folder.
+
+    Raises:
+        OSError, RuntimeError: they cannot be written.
+        Exception: torch's or OpenVINO's own, if the network is beyond them.
+
+    """
+    runtime = openvino()
+    from openvino.tools.ovc import convert_model
+
+    pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the tools, about each other
+        # Not torch.export: OpenVINO cannot convert what that makes of a vision transformer, and it
+        # takes thrice as long.
+        traced = torch.jit.trace(network, pixels, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
+        model = convert_model(traced, example_input=pixels)
+    model.reshape([-1, height, width, 3])
+    runtime.save_model(model, folder / MODEL, compress_to_fp16=False)
+
+
+def least_cosine(one: "NDArray[np.float32]", other: "NDArray[np.float32]") -> float:
+    """Return the least cosine between embeddings of the same pictures, shape (n, dimensions)."""
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    same = (first == second).all(axis=1)  # zeros, too
+    cosines = np.where(same, 1.0, (first * second).sum(axis=1) / np.where(norms, norms, 1.0))
+    return float(cosines.min())
+
+
+def telling(batch: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+    """Return eight of a batch's pictures; if it has fewer, mirrored and turned ones among them."""
+    turned = [batch, batch[:, :, ::-1], batch[:, ::-1], batch[:, ::-1, ::-1]]
+    negatives = [255 - pictures for pictures in turned]
+    return np.ascontiguousarray(np.concatenate([*turned, *negatives])[:PICTURES])
+
+
+class Exporting:
+    """A torch encoder that becomes an exported one with the first pictures that it embeds.
+
+    They are embedded by both, and compared; if the export is not as good, torch goes on, and the
+    user is told. See `vecsearch.encoders.base.Encoder`.
+
+    Args:
+        encoder: on the CPU.
+        cache: where exports are kept.
+        insist: raise an error rather than let torch go on.
+
+    """
+
+    def __init__(self, encoder: "TorchEncoder", cache: Cache, *, insist: bool) -> None:
+        self.identity = encoder.identity
+        self.weights = encoder.weights
+        self.dimensions = encoder.dimensions
+        self.layer_shape = encoder.layer_shape
+        self.concurrency = streams()
+        self._preprocessing = encoder.preprocessing
+        self._torch: TorchEncoder | None = encoder
+        self._engine: EngineEncoder | None = None
+        self._cache = cache
+        self._insist = insist
+        self._deciding = threading.Lock()
+        self._decided = False
+        self._error: EncoderError | None = None
+
+    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
+        """Resize and crop as the model's weights were trained."""
+        return self._preprocessing.prepare(pixels)
+
+    def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions)."""
+        with self._deciding:
+            if self._error is not None:
+                raise self._error
+            if not self._decided:
+                try:
+                    self._decide(batch)
+                except EncoderError as error:
+                    self._error = error  # those that waited do not each try again
+                    raise
+                self._decided = True
+        chosen = self._engine or self._torch
+        assert chosen is not None  # noqa: S101 - for the type checker
+        return chosen.embed(batch)
+
+    def _decide(self, batch: "NDArray[np.uint8]") -> None:
+        encoder = self._torch
+        assert encoder is not None  # noqa: S101 - for the type checker
+        try:
+            with self._cache.partial() as folder:
+                facts: dict[str, Any] = {
+                    "dimensions": self.dimensions,
+                    "layer_shape": self.layer_shape,
+                }
+                try:
+                    engine, cosine = self._exported(encoder, folder, batch)
+                    refused = _refusal(cosine)
+                except (OSError, MemoryError):
+                    raise  # of this machine at this time: no reason to refuse it for good
+                except Exception as error:  # noqa: BLE001 - the tools', of every kind
+                    cosine, refused = None, f"cannot be made ({_first_line(error)})"
+                if refused is not None:
+                    for file in folder.iterdir():
+                        file.unlink()
+                facts |= {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
+                self._cache.keep(self.identity, folder, facts)
+        except OSError as error:
+            refused = (
+                f"cannot be kept in {self._cache.folder} ({error.strerror or error}); "
+                "set VECSEARCH_CACHE_DIR to a folder that can be written"
+            )
+        if refused is None:
+            self._engine, self._torch = engine, None
+        else:
+            self.concurrency = encoder.concurrency
+            go_on_with_torch(self.identity, refused, insist=self._insist)
+
+    def _exported(
+        self, encoder: "TorchEncoder", folder: Path, batch: "NDArray[np.uint8]"
+    ) -> tuple[EngineEncoder, float]:
+        """Return the export, as it was written, and its least cosine to torch."""
+        size = encoder.preprocessing
+        export(encoder.network, size.height, size.width, folder)
+        written = Exported(
+            (folder / MODEL).read_bytes(),
+            (folder / TENSORS).read_bytes(),
+            self.dimensions,
+            self.layer_shape,
+        )
+        engine = EngineEncoder(self.identity, self.weights, written)
+        pictures = telling(batch)
+        return engine, least_cosine(engine.embed(pictures), encoder.embed(pictures))
+
+
+def _refusal(cosine: float) -> str | None:
+    if cosine >= LEAST_COSINE:
+        return None
+    return f"agrees with torch to a cosine of {cosine:.6f} alone, where {LEAST_COSINE} is needed"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

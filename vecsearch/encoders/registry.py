@@ -1,0 +1,218 @@
+"""Which encoder a name, a file or a collection means."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecsearch.config import Runtime
+from vecsearch.encoders.base import (
+    ALIASES,
+    AUTOENCODER,
+    FP32,
+    LATENT,
+    PRECISIONS,
+    Encoder,
+    Identity,
+    LazyEncoder,
+    Weights,
+)
+from vecsearch.errors import (
+    EncoderMismatch,
+    InvalidInput,
+    WeightsMismatch,
+    WeightsUnavailable,
+)
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.network import TorchEncoder
+    from vecsearch.encoders.openvino.cache import Exported
+
+
+def quickest(model: str, weights: str | Path | None, runtime: Runtime) -> Encoder:
+    """Load an encoder, to run as fast as it can; see `load`."""
+    from vecsearch.encoders.openvino import choice
+
+    return choice.quickest(load(model, weights, device=runtime.device), runtime)
+
+
+def load(model: str, weights: str | Path | None, *, device: str) -> "TorchEncoder":
+    """Load an encoder as it is, run by torch.
+
+    Args:
+        model: a timm model's name, perhaps with a tag and a layer, or the path of an
+            autoencoder's file.
+        weights: a safetensors file or a PyTorch state dict; None downloads them from the hub.
+        device: "auto", "cpu", "cuda", …
+
+    Raises:
+        UnknownModel, WeightsUnavailable, WeightsMismatch: see `vecsearch.errors`.
+        EncoderError: the layer's output cannot be made a vector.
+
+    """
+    if is_file_name(model):
+        if weights is not None:
+            raise InvalidInput(
+                f"{model} holds its own weights. Leave --weights out, or name a timm model."
+            )
+        from vecsearch.encoders.autoencoder.model import AutoencoderEncoder
+
+        return AutoencoderEncoder.load(model, device=device)
+    from vecsearch.encoders.timm.model import TimmEncoder
+
+    return TimmEncoder.load(model, weights, device=device)
+
+
+def for_collection(
+    name: str,
+    stored: Identity,
+    stored_weights: Weights,
+    *,
+    model: str | None,
+    weights: str | Path | None,
+    runtime: Runtime,
+    quantized: Callable[[str], "Exported | None"] = lambda _: None,
+) -> Encoder:
+    """Return the encoder of an existing collection, loaded only when it is used.
+
+    What can be checked without torch is checked now: a model or a weights file that is named and
+    is not the collection's own is loaded at once, to be compared with it.
+
+    Args:
+        name: the collection's.
+        stored: what made its embeddings.
+        stored_weights: where the weights were.
+        model: what the user says it is.
+        weights: where the user says they are.
+        runtime: how encoders run.
+        quantized: finds a quantised encoder by its precision where collections are kept.
+
+    Raises:
+        EncoderMismatch: `model` or `weights` are another encoder's.
+        WeightsMismatch: the weights file changed since the collection was made.
+        WeightsUnavailable: the weights file is gone.
+
+    """
+    if stored.weights_sha256 is None:
+        return LazyEncoder(lambda: _not_known(name))
+    if model is not None and is_file_name(model):
+        if weights is not None:
+            load(model, weights, device=runtime.device)
+        model, weights = AUTOENCODER, model
+    if model is not None and model not in _names(stored):
+        _require_same_model(name, model, stored)
+    now = stored_weights
+    if weights is not None and Path(weights).is_file():
+        now = Weights.of_file(weights)
+    # What another file holds is known by loading it.
+    is_own = weights is None or (
+        now is not stored_weights and now.file_sha256 == stored_weights.file_sha256
+    )
+
+    source = stored_weights.source if weights is None else str(weights)
+
+    def opened() -> Encoder:
+        from vecsearch.encoders.openvino import choice
+
+        if not is_own:
+            _load_same(name, stored, source, runtime.device, is_recorded=False)
+        if stored.precision != FP32:
+            return choice.quantized(stored, now, runtime, quantized)
+        return choice.kept(stored, now, runtime) or choice.quickest(
+            _load_same(name, stored, source, runtime.device, is_recorded=weights is None), runtime
+        )
+
+    lazy = LazyEncoder(opened)
+    if not is_own:
+        _ = lazy.identity
+    return lazy
+
+
+def _load_same(
+    name: str, stored: Identity, source: str | None, device: str, *, is_recorded: bool
+) -> "TorchEncoder":
+    """Load a collection's encoder from `source`, and compare it with the one that is stored."""
+    is_recorded = is_recorded and source is not None
+    if is_recorded and not Path(str(source)).is_file():
+        raise WeightsUnavailable(
+            f"The weights of collection {name!r} were read from {source}, which is gone. "
+            f"Name the file's new place with {_flag(stored)} FILE."
+        )
+    encoder = (
+        load(source, None, device=device)
+        if stored.model == AUTOENCODER and source is not None
+        else load(f"{stored.model}.{stored.layer}", source, device=device)
+    )
+    if replace(encoder.identity, precision=stored.precision) == stored:
+        return encoder
+    if is_recorded:
+        raise WeightsMismatch(
+            f"The weights file {source} has changed since collection {name!r} was made. "
+            f"Name the original with {_flag(stored)} FILE, or ingest into a new "
+            "--collection."
+        )
+    raise EncoderMismatch(_mismatch(name, encoder.identity, stored))
+
+
+def _not_known(name: str) -> Encoder:
+    raise WeightsUnavailable(
+        f"Collection {name!r} was imported, and which weights made its embeddings is not known, "
+        "so a picture that is not in it cannot be embedded. Import the file into a new "
+        "--collection with --model and --weights."
+    )
+
+
+def require_precision(precision: str | None) -> None:
+    """Refuse what is no precision.
+
+    Raises:
+        InvalidInput: it is none of `PRECISIONS`.
+
+    """
+    if precision not in {None, *PRECISIONS}:
+        raise InvalidInput(
+            f"There is no precision {precision!r}. Use one of: {', '.join(PRECISIONS)}."
+        )
+
+
+def is_file_name(model: str) -> bool:
+    """Tell by its looks whether a --model value names a file rather than a timm model."""
+    return model.endswith(".safetensors") or model.startswith(("/", "./", "../", "~"))
+
+
+def _flag(stored: Identity) -> str:
+    return "--model" if stored.model == AUTOENCODER else "--weights"
+
+
+def _names(stored: Identity) -> set[str]:
+    """Return the names of a model and its layer that can be told without timm."""
+    aliases = (alias for alias, model in ALIASES.items() if model == stored.model)
+    return {replace(stored, model=model).name for model in (stored.model, *aliases)}
+
+
+def _require_same_model(name: str, model: str, stored: Identity) -> None:
+    given = replace(stored, model=model, layer=LATENT)
+    if model != AUTOENCODER:
+        from vecsearch.encoders.timm.names import parse
+
+        full_model, layer = parse(model)
+        given = replace(stored, model=full_model, layer=layer)
+    if given != stored:
+        raise EncoderMismatch(
+            f"Collection {name!r} was made by {stored.name}, and vectors of {given.name} cannot "
+            "be compared with it. Leave --model out, or use a collection of its own: "
+            "--collection NAME"
+        )
+
+
+def _mismatch(name: str, given: Identity, stored: Identity) -> str:
+    differing = [
+        field.replace("_sha256", "")
+        for field in ("model", "layer", "weights_sha256", "preprocessing", "precision")
+        if getattr(given, field) != getattr(stored, field)
+    ]
+    return (
+        f"Collection {name!r} was made by {stored.name} with other {' and '.join(differing)}, "
+        "so the vectors cannot be compared. Use its own weights, or a collection of its own: "
+        "--collection NAME"
+    )

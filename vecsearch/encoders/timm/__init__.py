@@ -1,0 +1,1 @@
+"""The encoder family timm: any model of timm, any layer of one."""

@@ -1,0 +1,1 @@
+"""Image files: found, read, decoded, drawn small. No database, no encoder."""

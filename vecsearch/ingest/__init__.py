@@ -1,0 +1,1 @@
+"""From files to rows: classified, embedded, written; and embeddings in and out."""

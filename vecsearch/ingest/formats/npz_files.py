@@ -1,0 +1,158 @@
+"""NPZ: the arrays `paths` and `embeddings`, one row a picture.
+
+Our own exports have two members more, which numpy leaves alone: `collection.json`, and
+`rows.ndjson` with a line of every other column for each row.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from vecsearch.errors import InvalidInput
+from vecsearch.ingest.formats.base import COLUMNS, Block, Contents, Source, block_rows, check
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COLLECTION = "collection.json"
+ROWS = "rows.ndjson"
+_ADVICE = "Give what numpy.savez(FILE, paths=…, embeddings=…) writes."
+ROWS_OF_NUMBERS = 2
+_TIMES = ("modified_at", "taken_at", "ingested_at")
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Contents]:
+    """See `vecsearch.ingest.formats.open_file`."""
+    with ExitStack() as resources:
+        with _translated(file):
+            archive = resources.enter_context(zipfile.ZipFile(file))
+            names = set(archive.namelist())
+            paths, embeddings = (
+                _Rows(file, name, resources.enter_context(archive.open(f"{name}.npy")))
+                for name in ("paths", "embeddings")
+            )
+            if paths.dtype.kind not in "US" or len(paths.shape) != 1:
+                raise InvalidInput(f"{file}: 'paths' is not a list of texts. {_ADVICE}")
+            if embeddings.dtype.kind not in "fiu" or len(embeddings.shape) != ROWS_OF_NUMBERS:
+                raise InvalidInput(f"{file}: 'embeddings' is not rows of numbers. {_ADVICE}")
+            if len(paths) != len(embeddings):
+                raise InvalidInput(
+                    f"{file} has {len(paths):,} paths and {len(embeddings):,} embeddings. "
+                    "Give as many of one as of the other."
+                )
+            collection = json.loads(archive.read(COLLECTION)) if COLLECTION in names else None
+            others = resources.enter_context(archive.open(ROWS)) if ROWS in names else None
+        blocks = _blocks(file, paths, embeddings, others)
+        yield Contents("row", collection, len(paths), blocks)
+
+
+def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
+    """See `vecsearch.ingest.formats.write_file`; one pass over the rows for each member."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr(COLLECTION, json.dumps(source.collection))
+        with archive.open("paths.npy", "w", force_zip64=True) as out:
+            dtype = np.dtype(f"<U{max(source.longest_path, 1)}")
+            _write_header(out, dtype, (source.rows,))
+            for block in source.blocks(embeddings=False, columns=False):
+                out.write(np.array(block.paths, dtype=dtype).tobytes())
+        with archive.open("embeddings.npy", "w", force_zip64=True) as out:
+            _write_header(out, np.dtype("<f2"), (source.rows, source.dimensions))
+            done = 0
+            for block in source.blocks(embeddings=True, columns=False):
+                out.write(block.embeddings.astype("<f2").tobytes())
+                done += len(block.paths)
+                on_rows(done)
+        with archive.open(ROWS, "w", force_zip64=True) as out:
+            for block in source.blocks(embeddings=False, columns=True):
+                for row in zip(*(block.columns[name] for name in COLUMNS), strict=True):
+                    text = json.dumps(dict(zip(COLUMNS, row, strict=True)), default=str)
+                    out.write(text.encode() + b"\n")
+
+
+def _write_header(out: IO[bytes], dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> None:
+    header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(out, header)
+
+
+class _Rows:
+    """An array of an open archive, read a few rows at a time."""
+
+    def __init__(self, file: Path, name: str, member: IO[bytes]) -> None:
+        version = npy.read_magic(member)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        self.shape, is_fortran, self.dtype = read(member)
+        if self.dtype.hasobject:
+            raise InvalidInput(
+                f"{file}: {name!r} holds pickled objects, which can run any program when they "
+                f"are read. Save plain texts and numbers, dtype 'U' and float32."
+            )
+        if is_fortran and len(self.shape) > 1:
+            raise InvalidInput(
+                f"{file}: {name!r} is stored by column. Save numpy.ascontiguousarray of it."
+            )
+        self._member = member
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def read(self, rows: int) -> "NDArray[Any]":
+        """Return the next rows.
+
+        Raises:
+            ValueError: the file ends before they do.
+
+        """
+        shape = (rows, *self.shape[1:])
+        size = int(np.prod(shape)) * self.dtype.itemsize
+        content = self._member.read(size)
+        if len(content) < size:
+            raise ValueError("it ends in the middle of an array")
+        return np.frombuffer(content, self.dtype).reshape(shape)
+
+
+def _blocks(
+    file: Path, paths: _Rows, embeddings: _Rows, others: IO[bytes] | None
+) -> Iterator[Block]:
+    size = block_rows(embeddings.shape[1])
+    with _translated(file):
+        for start in range(0, len(paths), size):
+            rows = min(size, len(paths) - start)
+            names = paths.read(rows)
+            if names.dtype.kind == "S":
+                names = np.char.decode(names, "utf-8")
+            with np.errstate(over="ignore"):
+                vectors = embeddings.read(rows).astype(np.float32)
+            numbers = list(range(start + 1, start + rows + 1))
+            columns = {} if others is None else _columns(others, rows)
+            yield check(file, "row", Block(numbers, names.tolist(), vectors, columns))
+
+
+@contextmanager
+def _translated(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise InvalidInput(f"{file}: {error.args[0]}. {_ADVICE}") from error
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InvalidInput(f"{file} cannot be read as NPZ: {error}. {_ADVICE}") from error
+
+
+def _columns(lines: IO[bytes], rows: int) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for _ in range(rows):
+        row = json.loads(lines.readline())
+        for name in COLUMNS:
+            value = row[name]
+            if name in _TIMES and value is not None:
+                value = datetime.fromisoformat(value)
+            columns[name].append(value)
+    return columns

@@ -1,0 +1,147 @@
+"""Parquet: a column of paths and a column of lists of numbers; of our exports every other, too."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vecsearch.errors import InvalidInput
+from vecsearch.ingest.formats.base import (
+    BLOCK_SIZE,
+    COLUMNS,
+    PATH_COLUMNS,
+    Block,
+    Contents,
+    Source,
+    check,
+    ragged,
+)
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise InvalidInput(
+        "Parquet needs the extra 'parquet', which is not installed. "
+        "Run: pip install 'vecsearch[parquet]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+METADATA_KEY = b"vecsearch"
+READ_BYTES = 2**20
+_JSON = ("exif", "metadata")
+_ADVICE = "Give a column path of texts and a column embedding of lists of numbers."
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Contents]:
+    """See `vecsearch.ingest.formats.open_file`."""
+    with ExitStack() as resources:
+        with _translated(file):
+            # Otherwise what was read ahead, a whole row group at least, stays in memory.
+            parquet = resources.enter_context(
+                pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False)
+            )
+            schema = parquet.schema_arrow
+            path = next((name for name in PATH_COLUMNS if name in schema.names), None)
+            lists = [column.name for column in schema if _is_list(column.type)]
+            if path is None or len(lists) != 1:
+                raise InvalidInput(f"{file} has the columns {', '.join(schema.names)}. {_ADVICE}")
+            text = (schema.metadata or {}).get(METADATA_KEY)
+            collection = None if text is None else json.loads(text)
+        names = COLUMNS if collection is not None else []
+        blocks = _blocks(file, parquet, path, lists[0], names)
+        yield Contents("row", collection, parquet.metadata.num_rows, blocks)
+
+
+def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
+    """See `vecsearch.ingest.formats.write_file`; embeddings as float32, which all readers know."""
+    times = {
+        "modified_at": pa.timestamp("us", tz="UTC"),
+        "taken_at": pa.timestamp("us"),
+        "ingested_at": pa.timestamp("us", tz="UTC"),
+    }
+    types = {
+        **dict.fromkeys(COLUMNS, pa.string()),
+        **times,
+        **dict.fromkeys(("width", "height"), pa.int32()),
+        "file_size": pa.int64(),
+        **dict.fromkeys(("latitude", "longitude"), pa.float64()),
+    }
+    arrow_schema = pa.schema(
+        [("path", pa.string()), *types.items(), ("embedding", pa.list_(pa.float32()))],
+        metadata={METADATA_KEY: json.dumps(source.collection)},
+    )
+    done = 0
+    with pq.ParquetWriter(file, arrow_schema, compression="zstd") as writer:
+        for block in source.blocks(embeddings=True, columns=True):
+            values = {
+                name: [json.dumps(value) for value in column] if name in _JSON else column
+                for name, column in block.columns.items()
+            }
+            numbers = pa.array(block.embeddings.astype(np.float32).reshape(-1))
+            offsets = np.arange(len(block.paths) + 1, dtype=np.int32) * source.dimensions
+            embedding = pa.ListArray.from_arrays(pa.array(offsets), numbers)
+            columns = [pa.array(values[name], types[name]) for name in types]
+            rows = [pa.array(block.paths, pa.string()), *columns, embedding]
+            writer.write_batch(pa.record_batch(rows, schema=arrow_schema))
+            done += len(block.paths)
+            on_rows(done)
+
+
+def _is_list(type_: "pa.DataType") -> bool:
+    is_list = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    is_number = pa.types.is_floating, pa.types.is_integer
+    return any(holds(type_) for holds in is_list) and any(
+        holds(type_.value_type) for holds in is_number
+    )
+
+
+def _blocks(
+    file: Path, parquet: "pq.ParquetFile", path: str, embedding: str, names: list[str]
+) -> Iterator[Block]:
+    done = 0
+    dimensions: int | None = None
+    with _translated(file):
+        for batch in parquet.iter_batches(BLOCK_SIZE, columns=[path, embedding, *names]):
+            numbers = list(range(done + 1, done + batch.num_rows + 1))
+            vectors = _vectors(file, batch.column(embedding), numbers, dimensions)
+            dimensions = vectors.shape[1]
+            columns = {name: batch.column(name).to_pylist() for name in names}
+            for name in _JSON:
+                if name in columns:
+                    columns[name] = [json.loads(text) for text in columns[name]]
+            paths = [text or "" for text in batch.column(path).to_pylist()]
+            yield check(file, "row", Block(numbers, paths, vectors, columns))
+            done += batch.num_rows
+
+
+def _vectors(
+    file: Path, column: "pa.Array", numbers: list[int], dimensions: int | None
+) -> "NDArray[np.float32]":
+    """Return lists of numbers as an array of shape (n, dimensions)."""
+    widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    expected = dimensions or int(widths[0])
+    if (widths != expected).any():
+        row = int((widths != expected).argmax())
+        raise ragged(file, "row", numbers[row], int(widths[row]), expected)
+    flat = column.flatten()
+    # A missing number becomes NaN, which is refused like one.
+    values = flat.to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        return np.asarray(values.reshape(len(widths), expected), dtype=np.float32)
+
+
+@contextmanager
+def _translated(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InvalidInput(f"{file} cannot be read as Parquet: {reason}. {_ADVICE}") from error

@@ -1,0 +1,180 @@
+"""From a URL to connections, and from driver errors to ours: the one place for both."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from vecsearch.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseUnavailable,
+    ExtensionMissing,
+    InvalidInput,
+    VecsearchError,
+)
+from vecsearch.postgres import schema
+
+CONNECT_TIMEOUT_S = 10
+# Connections that are kept for threads that ask at once.
+POOL_SIZE = 16
+EXTENSION_HELP = (
+    "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
+    "or use the embedded database by leaving the URL out."
+)
+
+
+def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine:
+    """Return an Engine for any Postgres URL; nothing is connected yet.
+
+    Args:
+        url: in which form SQLAlchemy or libpq take it.
+        session: settings of Postgres for every connection.
+
+    Raises:
+        InvalidInput: the URL is not a Postgres URL.
+
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise InvalidInput(
+            "The database URL is not a Postgres URL. "
+            "Give one like postgresql://user:password@host:5432/database."
+        )
+    parsed = parsed.set(drivername="postgresql+psycopg")
+    if "connect_timeout" not in parsed.query:
+        parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+    engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=POOL_SIZE)
+
+    def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
+        for name, value in (session or {}).items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+        _set_path(connection)
+
+    sa.event.listen(engine, "connect", set_up)
+    return engine
+
+
+def _set_path(connection: psycopg.Connection[Any]) -> None:
+    """Put our schema, and whichever one pgvector was installed in, on the session's path."""
+    connection.execute(
+        "SELECT set_config('search_path', concat_ws(', ', %s::text,"
+        " nullif(current_setting('search_path'), ''),"
+        " (SELECT quote_ident(n.nspname) FROM pg_extension AS e"
+        "  JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector')), false)",
+        [schema.SCHEMA],
+    )
+    connection.commit()
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a read-only transaction on one snapshot, rolled back at the end."""
+    with translated(), engine.connect() as connection:
+        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield connection
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a transaction that is committed at the end."""
+    with translated(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def session(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection whose transactions the caller begins and commits."""
+    with translated(), engine.connect() as connection:
+        yield connection
+
+
+def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
+    """Return psycopg's own connection, in the same transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
+    return driver
+
+
+@contextmanager
+def translated(statement: str | None = None) -> Iterator[None]:
+    """Turn SQLAlchemy's and psycopg's errors into ours.
+
+    Args:
+        statement: the text that was sent, so that an error's position can be pointed at.
+
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        raise _ours(error.orig, statement) from error
+    except psycopg.Error as error:
+        raise _ours(error, statement) from error
+    except sa.exc.TimeoutError as error:
+        raise DatabaseBusy(
+            "Too many questions are being answered at once. Ask again in a moment."
+        ) from error
+
+
+def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
+    if not isinstance(error, psycopg.Error):
+        return DatabaseError(f"The database failed: {error}.")
+    message = (error.diag.message_primary or str(error)).strip()
+    state = error.sqlstate or ""
+    lost = isinstance(error, psycopg.OperationalError) and not state
+    if lost or state.startswith(("08", "28", "3D", "53300", "57P")):
+        reason = re.sub(r"\s+", " ", message).rstrip(".")
+        return DatabaseUnavailable(
+            f"Cannot use the database: {reason}. "
+            "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
+        )
+    return _well_known(error, message) or DatabaseError(_in_full(error, message, statement))
+
+
+def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
+    """Return an error of which more can be said than Postgres says."""
+    if error.sqlstate in {"0A000", "58P01"} and '"vector"' in message:
+        return ExtensionMissing(f"The server lacks pgvector: {message}. {EXTENSION_HELP}")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and '"vector"' in message:
+        return ExtensionMissing(
+            f"This role may not install pgvector: {message}. "
+            "Ask an administrator to run CREATE EXTENSION vector."
+        )
+    if isinstance(error, psycopg.errors.DiskFull):
+        return DatabaseError(
+            f"The database's disk is full: {message}. Free some space and run this again; "
+            "what was committed is kept."
+        )
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return DatabaseBusy(
+            f"The database gave up: {message}. Ask for less, or ask where nothing limits the time: "
+            "on the command line."
+        )
+    return None
+
+
+def _in_full(error: psycopg.Error, message: str, statement: str | None) -> str:
+    detail = [message]
+    if statement is not None and error.diag.statement_position:
+        detail.append(_pointed_at(statement, int(error.diag.statement_position)))
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        detail.append("To change data: vecsearch sql --write 'STATEMENT'")
+    if error.diag.message_hint:
+        detail.append(f"Hint: {error.diag.message_hint}")
+    return "\n".join(detail)
+
+
+def _pointed_at(statement: str, position: int) -> str:
+    """Return the line of `statement` that holds the 1-based `position`, a caret under it."""
+    before = statement[: position - 1]
+    column = len(before) - (before.rfind("\n") + 1)
+    line = statement.split("\n")[before.count("\n")]
+    # A vector's literal is longer than any terminal.
+    start = max(0, column - 60)
+    return f"  {line[start : column + 60]}\n  {' ' * (column - start)}^"

@@ -1,0 +1,45 @@
+"""The reader: a role that may select from every collection, and change nothing."""
+
+import sqlalchemy as sa
+from psycopg import sql
+
+from vecsearch.postgres import catalog, schema
+from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.embedded.access import READER
+
+# Of the role's every session: the tables are found by name, and nothing is written.
+SETTINGS = {
+    "search_path": "vecsearch, public",
+    "default_transaction_read_only": "on",
+}
+
+
+def create(connection: sa.Connection, password: str) -> None:
+    """Create the role, or bring it up to date; collections that are made later are its, too.
+
+    The password travels, and may be logged, only as the verifier that Postgres stores (RFC 5802).
+    """
+    driver = driver_connection(connection)
+    verifier = driver.pgconn.encrypt_password(
+        password.encode(), READER.encode(), b"scram-sha-256"
+    ).decode()
+    role, namespace = sql.Identifier(READER), sql.Identifier(schema.SCHEMA)
+    # A collection is made before this or after it: both see that the reader may read it.
+    driver.execute("SELECT pg_advisory_xact_lock(%s)", [catalog.CREATE_LOCK_KEY])
+    known = driver.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone()
+    driver.execute(
+        sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
+            sql.SQL("CREATE" if known is None else "ALTER"), role, sql.Literal(verifier)
+        )
+    )
+    for name, value in SETTINGS.items():
+        driver.execute(
+            sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(name), sql.SQL(value))
+        )
+    for statement in (
+        "CREATE SCHEMA IF NOT EXISTS {schema}",
+        "GRANT USAGE ON SCHEMA {schema} TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}",
+    ):
+        driver.execute(sql.SQL(statement).format(schema=namespace, role=role))

@@ -1,0 +1,152 @@
+"""Bringing a database up to date, and refusing one that is not."""
+
+import threading
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+
+from vecsearch.errors import (
+    DatabaseError,
+    ExtensionMissing,
+    SchemaMissing,
+    SchemaNewer,
+    SchemaOutdated,
+)
+from vecsearch.postgres import schema
+from vecsearch.postgres.database import EXTENSION_HELP, driver_connection
+
+# Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
+RECOMMENDED_PGVECTOR = (0, 8, 4)
+_REVISION_AND_PGVECTOR = sa.text(
+    f"SELECT (SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE}),"
+    " (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
+)
+# Alembic's context is one for the process, so its threads take turns.
+_alembic = threading.Lock()
+
+
+def upgrade(connection: sa.Connection) -> None:
+    """Apply every migration that is missing, in one transaction under a lock.
+
+    Raises:
+        ExtensionMissing: pgvector is absent, too old, or may not be installed by this role.
+        SchemaNewer: a newer vecsearch has been here.
+
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    require_server(connection)
+    if _revision(connection) is not None:
+        _refuse_newer(connection)
+    config = Config()
+    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    with _alembic:
+        command.upgrade(config, "head")
+    # A vector extension that an administrator installed may be older than we can use.
+    _check_pgvector(pgvector_version(connection))
+
+
+def require_current(connection: sa.Connection) -> None:
+    """Check, in one round trip, that server, extension and tables fit this version of vecsearch.
+
+    Raises:
+        SchemaMissing, SchemaOutdated, SchemaNewer, ExtensionMissing, DatabaseError: they do not.
+
+    """
+    require_server(connection)
+    try:
+        revision, pgvector = connection.execute(_REVISION_AND_PGVECTOR).one()
+    except sa.exc.ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.UndefinedTable):
+            raise
+        raise SchemaMissing(
+            "This database has no vecsearch tables yet. Start with: vecsearch ingest FOLDER"
+        ) from error
+    if revision == schema.REVISION:
+        _check_pgvector(pgvector)
+        return
+    _refuse_newer(connection)
+    raise SchemaOutdated(
+        f"The tables are at revision {revision}, and this vecsearch needs {schema.REVISION}. "
+        "Run: vecsearch db upgrade"
+    )
+
+
+def require_server(connection: sa.Connection) -> None:
+    """Check the server's version.
+
+    Raises:
+        DatabaseError: it is older than PostgreSQL 16.
+
+    """
+    major = driver_connection(connection).info.server_version // 10_000
+    if major < schema.MINIMUM_POSTGRES:
+        raise DatabaseError(
+            f"The server is PostgreSQL {major}, and vecsearch needs {schema.MINIMUM_POSTGRES} "
+            "or newer. Upgrade it, or use the embedded database by leaving the URL out."
+        )
+
+
+def pgvector_version(connection: sa.Connection) -> str | None:
+    """Return the version of pgvector installed in this database, such as "0.8.5"."""
+    version: str | None = connection.scalar(
+        sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    )
+    return version
+
+
+def pgvector_advice(version: str | None) -> str | None:
+    """Say what an administrator should know of this version; None if it is good."""
+    if version is None or tuple(map(int, version.split("."))) >= RECOMMENDED_PGVECTOR:
+        return None
+    return (
+        f"pgvector {version} has faults in index builds and vacuum that "
+        f"{'.'.join(map(str, RECOMMENDED_PGVECTOR))} mends; upgrade it."
+    )
+
+
+def migrations_dir() -> Path:
+    """Return the folder of the migrations: inside the wheel, or beside us in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def collection_names(connection: sa.Connection) -> list[str]:
+    """Return the name of every collection's table, for migrations that change them all."""
+    statement = sa.text(f"SELECT name FROM {schema.SCHEMA}.collections ORDER BY name")
+    return list(connection.scalars(statement))
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    table = f"{schema.SCHEMA}.{schema.VERSION_TABLE}"
+    if connection.scalar(sa.text("SELECT to_regclass(:table)"), {"table": table}) is None:
+        return None
+    revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {table}"))
+    return revision
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
+    from alembic.script import ScriptDirectory
+
+    revision = _revision(connection)
+    known = {script.revision for script in ScriptDirectory(str(migrations_dir())).walk_revisions()}
+    if revision not in known:
+        raise SchemaNewer(
+            f"The tables are at revision {revision}, made by a newer vecsearch than this one. "
+            "Run: pip install --upgrade vecsearch"
+        )
+
+
+def _check_pgvector(version: str | None) -> None:
+    if version is None:
+        raise ExtensionMissing(f"This database lacks the extension pgvector. {EXTENSION_HELP}")
+    if tuple(int(part) for part in version.split(".")[:2]) < schema.MINIMUM_PGVECTOR:
+        needed = ".".join(map(str, schema.MINIMUM_PGVECTOR))
+        raise ExtensionMissing(
+            f"The database has pgvector {version}, and vecsearch needs {needed} or newer. "
+            "Upgrade it on the server, then run: ALTER EXTENSION vector UPDATE"
+        )

@@ -1,0 +1,22 @@
+"""Quantised encoders, which are kept with the collections that they embed for."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from vecsearch.encoders.openvino.cache import Exported
+from vecsearch.postgres import schema
+
+
+def find(connection: sa.Connection, precision: str) -> Exported | None:
+    """Return the quantised encoder that a collection's precision names, or None."""
+    models = schema.quantized_models
+    row = connection.execute(sa.select(models).where(models.c.precision == precision)).first()
+    if row is None:
+        return None
+    return Exported(row.model, row.tensors, row.dimensions, tuple(row.layer_shape))
+
+
+def store(connection: sa.Connection, precision: str, exported: Exported) -> None:
+    """Keep a quantised encoder under its precision; it may be there."""
+    values = {**vars(exported), "layer_shape": list(exported.layer_shape), "precision": precision}
+    connection.execute(insert(schema.quantized_models).values(values).on_conflict_do_nothing())

@@ -1,0 +1,350 @@
+"""The tables, as SQLAlchemy knows them: a public interface that analysts read.
+
+`migrations/` builds the shared tables; a collection's own table is built from `collection_table`
+when the collection is made, and every later migration applies to it, too.
+"""
+
+import re
+from functools import lru_cache
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
+
+from vecsearch.errors import InvalidInput
+from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS
+
+SCHEMA = "vecsearch"
+VERSION_TABLE = "alembic_version"
+# The newest migration; spelled here so that a search need not import alembic to compare.
+REVISION = "0010"
+
+MINIMUM_POSTGRES = 16
+MINIMUM_PGVECTOR = (0, 8)
+WITHOUT_FILE = "NULL: imported without its file"
+
+metadata = sa.MetaData(schema=SCHEMA)
+
+collections = sa.Table(
+    "collections",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="Name of the collection and of its table"),
+    sa.Column("model", sa.Text, nullable=False, comment="timm model with its tag, or autoencoder"),
+    sa.Column("layer", sa.Text, nullable=False, comment="Layer whose output is the embedding"),
+    sa.Column(
+        "weights_sha256",
+        sa.Text,
+        comment="SHA-256 of the loaded tensors, whatever file format they came in; "
+        "NULL: imported vectors whose weights are not known",
+    ),
+    sa.Column(
+        "preprocessing",
+        JSONB,
+        nullable=False,
+        comment="How a picture becomes the encoder's input: size, crop, interpolation, mean, std",
+    ),
+    sa.Column(
+        "weights_source",
+        sa.Text,
+        comment="File the weights were read from; NULL: the model hub",
+    ),
+    sa.Column("weights_file_sha256", sa.Text, comment="SHA-256 of that file when it was read"),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
+    sa.Column(
+        "default_metric",
+        sa.Text,
+        nullable=False,
+        server_default="cosine",
+        comment="Metric of a query that names none: cosine, l2, l1, ip or chi2",
+    ),
+    sa.Column(
+        "created_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When the collection was made",
+    ),
+    sa.Column(
+        "index_method",
+        sa.Text,
+        nullable=False,
+        server_default="hnsw",
+        comment="Index that is wanted: hnsw, compact or none",
+    ),
+    sa.Column(
+        "index_options",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment="What the index is built with: m, ef_construction, dims; missing: the default",
+    ),
+    sa.Column(
+        "projection",
+        sa.Integer,
+        comment="Version of the projection whose table NAME_compact_VERSION searches use; "
+        "NULL: none",
+    ),
+    sa.Column(
+        "breadths",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment="By metric, how broadly the index is searched, as `index tune` found it: "
+        "hnsw.ef_search, or the number of candidates where those are re-ranked",
+    ),
+    sa.Column(
+        "precision",
+        sa.Text,
+        nullable=False,
+        server_default="fp32",
+        comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
+    ),
+    comment="One row per collection: a table of images made by one encoder",
+)
+
+quantized_models = sa.Table(
+    "quantized_models",
+    metadata,
+    sa.Column(
+        "precision",
+        sa.Text,
+        primary_key=True,
+        comment="int8- and how the SHA-256 of model and tensors begins, in hex",
+    ),
+    sa.Column("model", sa.LargeBinary, nullable=False, comment="OpenVINO's graph, XML"),
+    sa.Column("tensors", sa.LargeBinary, nullable=False, comment="Its weights"),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
+    sa.Column(
+        "layer_shape",
+        postgresql.ARRAY(sa.Integer),
+        nullable=False,
+        comment="The layer's output for one picture, before it is averaged",
+    ),
+    sa.Column(
+        "made_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it was calibrated",
+    ),
+    comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
+)
+
+ingest_errors = sa.Table(
+    "ingest_errors",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was meant for"),
+    sa.Column("path", sa.Text, primary_key=True, comment="File or folder that could not be read"),
+    sa.Column("error", sa.Text, nullable=False, comment="Why"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it was last tried",
+    ),
+    comment="Files that could not be ingested, until they can be or are gone",
+)
+
+not_duplicates = sa.Table(
+    "not_duplicates",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection of both images"),
+    sa.Column("image", sa.Uuid, primary_key=True, comment="Id of the one, the smaller id"),
+    sa.Column("other", sa.Uuid, primary_key=True, comment="Id of the other"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When that was said",
+    ),
+    sa.CheckConstraint("image < other", name="not_duplicates_ordered"),
+    comment="Pairs of images that are no near-duplicates, however near they are",
+)
+
+thumbnails = sa.Table(
+    "thumbnails",
+    metadata,
+    sa.Column(
+        "sha256",
+        sa.Text,
+        primary_key=True,
+        comment="SHA-256 of the file that it was made of, in hex, as in the collections",
+    ),
+    sa.Column("width", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
+    sa.Column("height", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
+    sa.Column(
+        "image",
+        sa.LargeBinary,
+        nullable=False,
+        comment="JPEG, or WebP as it once was, at most 320 x 320 pixels, upright",
+    ),
+    comment="One small picture per file content, whichever collections hold it",
+)
+
+projections = sa.Table(
+    "projections",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was fitted to"),
+    sa.Column(
+        "version",
+        sa.Integer,
+        sa.Identity(),
+        primary_key=True,
+        comment="Higher for later ones, whichever their collection; its table is "
+        "NAME_compact_VERSION",
+    ),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in a compact vector"),
+    sa.Column(
+        "mean",
+        sa.LargeBinary,
+        nullable=False,
+        comment="Of the sample's normalised embeddings: little-endian float32, one for each "
+        "number of an embedding",
+    ),
+    sa.Column(
+        "components",
+        sa.LargeBinary,
+        nullable=False,
+        comment="Principal components of the sample: little-endian float32, row by row, one "
+        "row for each number of a compact vector",
+    ),
+    sa.Column("sample", sa.Integer, nullable=False, comment="Images it was fitted to"),
+    sa.Column(
+        "variance_kept",
+        sa.Double,
+        nullable=False,
+        comment="Share of the sample's variance that compact vectors keep, from 0 to 1",
+    ),
+    sa.Column(
+        "fitted_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+        comment="When it was fitted",
+    ),
+    comment="Principal components by which embeddings are made compact; of a collection at "
+    "most one that is in use and one that is being built",
+)
+
+RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
+# Of what stands beside a collection's table; see `vecsearch.postgres.analysts`.
+VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
+# Postgres keeps tables, views and indexes in one namespace.
+TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
+# Of the tables of compact vectors: NAME_compact_VERSION.
+COMPACT = "_compact_"
+
+
+def require_collection_name(name: str) -> str:
+    """Return `name` if it can name a collection.
+
+    Raises:
+        InvalidInput: it is reserved, or not a plain lower-case SQL identifier.
+
+    """
+    taken = name in RESERVED_NAMES or name.endswith(TAKEN_SUFFIXES)
+    taken = taken or re.search(rf"{COMPACT}\d+$", name) is not None
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or taken:
+        raise InvalidInput(
+            f"{name!r} cannot name a collection. Use a lower-case letter, then up to 39 letters, "
+            f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken, and so are "
+            f"names that end in {' or '.join(TAKEN_SUFFIXES)} or {COMPACT}NUMBER."
+        )
+    return name
+
+
+@lru_cache(maxsize=256)
+def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.Table:
+    """Return the table of the collection `name`, with its indexes; HNSW only if `indexed`.
+
+    It is one object for all who ask, or SQLAlchemy would compile each statement anew. Embeddings
+    of more than 4,000 dimensions get no HNSW index: pgvector has none for them.
+    """
+    table = sa.Table(
+        require_collection_name(name),
+        sa.MetaData(schema=SCHEMA),
+        sa.Column("id", sa.Uuid, primary_key=True, comment="UUIDv5 of the file's path"),
+        sa.Column("path", sa.Text, nullable=False, comment="Absolute path of the file"),
+        # What only the file can tell is unknown of an embedding that was imported without it.
+        sa.Column("sha256", sa.Text, comment=f"SHA-256 of the file, in hex; {WITHOUT_FILE}"),
+        sa.Column("width", sa.Integer, comment=f"Pixels, after EXIF orientation; {WITHOUT_FILE}"),
+        sa.Column("height", sa.Integer, comment=f"Pixels, after EXIF orientation; {WITHOUT_FILE}"),
+        sa.Column("format", sa.Text, comment=f"JPEG, PNG, WEBP, …; {WITHOUT_FILE}"),
+        sa.Column("file_size", sa.BigInteger, comment=f"Bytes; {WITHOUT_FILE}"),
+        sa.Column(
+            "modified_at",
+            sa.DateTime(timezone=True),
+            comment=f"When the file was last modified; {WITHOUT_FILE}",
+        ),
+        sa.Column("taken_at", sa.DateTime, comment="Camera's local time, from EXIF"),
+        sa.Column("latitude", sa.Double, comment="Degrees north, from EXIF"),
+        sa.Column("longitude", sa.Double, comment="Degrees east, from EXIF"),
+        sa.Column("label", sa.Text, nullable=False, comment="Name of the folder the file is in"),
+        sa.Column("exif", JSONB, nullable=False, server_default="{}", comment="EXIF tags by name"),
+        sa.Column(
+            "metadata", JSONB, nullable=False, server_default="{}", comment="The user's own data"
+        ),
+        sa.Column(
+            "ingested_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            server_default=sa.func.now(),
+            comment="When this row was last written by an ingest",
+        ),
+        sa.Column(
+            "embedding",
+            HALFVEC(dimensions),
+            nullable=False,
+            comment="The encoder's raw output, not normalised",
+        ),
+        comment="Images of one collection, one row per file",
+    )
+    sa.Index(f"{name}_sha256", table.c.sha256)
+    if indexed and dimensions <= MAX_INDEXED_DIMENSIONS:
+        sa.Index(
+            hnsw_index(name),
+            table.c.embedding,
+            postgresql_using="hnsw",
+            postgresql_ops={"embedding": "halfvec_cosine_ops"},
+        )
+    return table
+
+
+@lru_cache(maxsize=256)
+def compact_table(name: str, version: int, dimensions: int) -> sa.Table:
+    """Return the table of the compact vectors of the collection `name` by one projection.
+
+    It has no foreign key: to drop one takes a lock that keeps readers of the collection out. What
+    it holds of rows that are gone is joined away.
+    """
+    return sa.Table(
+        f"{require_collection_name(name)}{COMPACT}{version}",
+        sa.MetaData(schema=SCHEMA),
+        sa.Column("id", sa.Uuid, primary_key=True, comment=f"Id of the image in {name}"),
+        sa.Column(
+            "compact",
+            HALFVEC(dimensions),
+            nullable=False,
+            comment="The normalised embedding's place along the principal components",
+        ),
+        comment=f"Compact vectors of {name}, by which searches choose candidates",
+    )
+
+
+def sql_name(table: sa.Table | str) -> str:
+    """Return a table's qualified name, or a bare name, quoted where SQL's own words need it."""
+    preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # untyped there
+    return preparer.quote(table) if isinstance(table, str) else preparer.format_table(table)
+
+
+def embedding_bytes(dimensions: int) -> int:
+    """Return the size of one stored embedding: pgvector's header and two bytes a number."""
+    return 8 + 2 * dimensions
+
+
+def hnsw_index(collection: str) -> str:
+    """Return the name of the collection's HNSW index."""
+    return f"{collection}_embedding_hnsw"

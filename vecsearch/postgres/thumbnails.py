@@ -1,0 +1,93 @@
+"""Thumbnails: one a content, shared by all the rows, of whatever collection, that hold it.
+
+Whoever stores rows says so first by `hold`: what nobody points at is deleted only between such
+transactions, never beside one whose rows cannot be seen yet.
+"""
+
+import uuid
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from vecsearch.imaging.thumbnails import Thumbnail
+from vecsearch.postgres import schema
+from vecsearch.postgres.rows import copy_rows
+
+
+def find(
+    connection: sa.Connection, table: sa.Table, ids: Iterable[uuid.UUID]
+) -> dict[uuid.UUID, bytes]:
+    """Return the thumbnails of rows by id; a row that has none, and what is no row, is left out."""
+    rows = connection.execute(
+        sa.text(
+            f"SELECT stored.id, thumbnails.image FROM {schema.sql_name(table)} AS stored"
+            " JOIN vecsearch.thumbnails USING (sha256) WHERE stored.id = ANY(:ids)"
+        ),
+        {"ids": list(ids)},
+    )
+    return {row.id: row.image for row in rows}
+
+
+def get(
+    connection: sa.Connection, table: sa.Table, image_id: uuid.UUID
+) -> tuple[str, bytes] | None:
+    """Return a row's SHA-256 and thumbnail; None if there is no such row, or it has none."""
+    row = connection.execute(
+        sa.text(
+            f"SELECT sha256, thumbnails.image FROM {schema.sql_name(table)} AS stored"
+            " JOIN vecsearch.thumbnails USING (sha256) WHERE stored.id = :id"
+        ),
+        {"id": image_id},
+    ).first()
+    return None if row is None else (row.sha256, row.image)
+
+
+def missing(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
+    """Return those of the SHA-256 for which there is no thumbnail."""
+    return set(
+        connection.scalars(
+            sa.text(
+                "SELECT wanted FROM unnest(CAST(:hashes AS text[])) AS wanted"
+                " WHERE NOT EXISTS (SELECT FROM vecsearch.thumbnails WHERE sha256 = wanted)"
+            ),
+            {"hashes": list(hashes)},
+        )
+    )
+
+
+def hold(connection: sa.Connection) -> None:
+    """Let no thumbnail be deleted until the transaction ends; call it before storing rows."""
+    connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN ROW EXCLUSIVE MODE"))
+
+
+def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
+    """Add thumbnails; of a content that has one it stays. Once a transaction."""
+    connection.execute(
+        sa.text(
+            "CREATE TEMP TABLE made (sha256 text, width int, height int, image bytea)"
+            " ON COMMIT DROP"
+        )
+    )
+    values = ((row.sha256, row.width, row.height, row.image) for row in rows)
+    copy_rows(connection, "made", "text int4 int4 bytea", values)
+    # In one order everywhere: runs that store the same contents would else wait for each other.
+    connection.execute(
+        sa.text(
+            "INSERT INTO vecsearch.thumbnails (sha256, width, height, image)"
+            " SELECT sha256, width, height, image FROM made ORDER BY sha256"
+            " ON CONFLICT (sha256) DO NOTHING"
+        )
+    )
+
+
+def delete_orphans(connection: sa.Connection) -> None:
+    """Delete the thumbnails whose content no collection holds; in a transaction of its own."""
+    # It waits for every `hold`, and the next statement sees all that those have stored.
+    connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE"))
+    names = connection.scalars(sa.select(schema.collections.c.name)).all()
+    unheld = " AND ".join(
+        f"NOT EXISTS (SELECT FROM vecsearch.{schema.sql_name(name)} AS stored"
+        " WHERE stored.sha256 = thumbnails.sha256)"
+        for name in names
+    )
+    connection.execute(sa.text(f"DELETE FROM vecsearch.thumbnails WHERE {unheld or 'true'}"))

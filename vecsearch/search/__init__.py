@@ -1,0 +1,1 @@
+"""From a question to hits: one SQL statement, and the indexes that serve it."""

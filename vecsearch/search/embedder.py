@@ -1,0 +1,262 @@
+"""A query picture becomes an embedding, for one caller or for many at once.
+
+Pictures are decoded a few at a time, so that memory stays bounded; they are embedded together with
+whatever else waits, as the encoder is fastest; and embeddings are remembered, so that asking about
+one picture again, with another filter say, costs no encoder.
+"""
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecsearch.config import Runtime
+from vecsearch.encoders import registry
+from vecsearch.encoders.base import Encoder, unusable
+from vecsearch.errors import EncoderError, ImageUnreadable, InvalidInput
+from vecsearch.imaging import decode, scan
+from vecsearch.postgres.catalog import Collection
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+    from vecsearch.encoders.openvino.cache import Exported
+
+_T = TypeVar("_T")
+
+# What a processor's cache holds: ResNet50 takes 47 ms of CPU a picture by 8, 58 by 16, 65 by 32.
+BATCH_SIZE = 8
+# Eight megabytes of ResNet50's.
+REMEMBERED = 1_000
+
+# Decoded, a picture is a hundred times its file: so few at a time, in the whole process.
+DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+OnBatch = Callable[[int, float], None]
+FindQuantized = Callable[[str], "Exported | None"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to search by: a file's bytes, and its absolute path if it has one."""
+
+    content: bytes
+    path: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hex."""
+        return decode.bytes_sha256(self.content)
+
+    @classmethod
+    def read(cls, source: Path | bytes) -> "Picture":
+        """Read a file, or take its bytes.
+
+        Raises:
+            InvalidInput: the file cannot be read.
+
+        """
+        if isinstance(source, bytes):
+            return cls(source)
+        path = source.absolute()
+        try:
+            return cls(path.read_bytes(), scan.storable(str(path)))
+        except FileNotFoundError as error:
+            raise InvalidInput(f"{path} does not exist. Check the path.") from error
+        except OSError as error:
+            raise InvalidInput(
+                f"{path} cannot be read: {error.strerror}. Name an image file."
+            ) from error
+
+
+class Embedder:
+    """Embeds query pictures with one encoder; its methods may be called from any thread.
+
+    Args:
+        load: gives the encoder, which is called for one batch at a time; called when there is
+            something to embed, and again if it failed.
+        max_pixels: pictures with more are refused before they are decoded.
+        on_batch: told the size of each batch, and the seconds that it took.
+
+    """
+
+    def __init__(
+        self, load: Callable[[], Encoder], *, max_pixels: int, on_batch: OnBatch = lambda *_: None
+    ) -> None:
+        self._load = load
+        self._encoder: Encoder | None = None
+        self._max_pixels = max_pixels
+        self._on_batch = on_batch
+        self._waiting: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._loading = threading.Lock()
+        self._failure: tuple[float, EncoderError] | None = None
+        self._lock = threading.Lock()
+
+    def warm(self) -> Encoder:
+        """Return the encoder, loaded; without this, the first picture waits for it.
+
+        Raises:
+            EncoderError: it cannot be loaded.
+
+        """
+        asked = perf_counter()
+        with self._loading:
+            if self._encoder is None:
+                if self._failure is not None and self._failure[0] > asked:
+                    raise self._failure[1]  # it failed while this caller waited
+                try:
+                    encoder = self._load()
+                    _ = encoder.identity
+                except EncoderError as error:
+                    self._failure = (perf_counter(), error)
+                    raise
+                self._encoder = encoder
+            return self._encoder
+
+    def embed(self, picture: Picture) -> NDArray[np.float32]:
+        """Return the picture's embedding, shape (dimensions,).
+
+        Raises:
+            ImageUnreadable: it cannot be decoded, or its embedding cannot be compared.
+            EncoderError: the encoder cannot be loaded.
+
+        """
+        with self._lock:
+            known = self._remembered.get(picture.sha256)
+            if known is not None:
+                self._remembered.move_to_end(picture.sha256)
+                return known
+        name = picture.path or "The picture"
+        if self._encoder is None:
+            # What is no picture need not wait for an encoder.
+            self._decode(picture, name, lambda _: None)
+        encoder = self.warm()
+        inputs = self._decode(picture, name, encoder.prepare)
+        mine: Future[NDArray[np.float32]] = Future()
+        self._waiting.append((inputs, mine))
+        self._worker.submit(self._embed_waiting, encoder)
+        embedding = mine.result()
+        reason = unusable(embedding)
+        if reason is not None:
+            raise ImageUnreadable(f"{name} cannot be searched for. {reason}")
+        with self._lock:
+            self._remembered[picture.sha256] = embedding
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return embedding
+
+    def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
+        """Return what is made of the pixels, which go no further."""
+        with DECODING:
+            image = decode.decode(picture.content, name, max_pixels=self._max_pixels)
+            if isinstance(image, scan.Unreadable):
+                raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
+            return use(image.pixels)
+
+    def _embed_waiting(self, encoder: Encoder) -> None:
+        """Embed what waits, as one batch; nothing may be left by the time one's turn comes."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_SIZE))]
+        if not batch:
+            return
+        started = perf_counter()
+        try:
+            embeddings = encoder.embed(np.stack([inputs for inputs, _ in batch]))
+            answers = list(zip(batch, embeddings, strict=True))
+            self._on_batch(len(batch), perf_counter() - started)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for (_, future), embedding in answers:
+            future.set_result(embedding)
+
+
+class Embedders:
+    """The embedders of collections, each with the collection's own encoder, loaded once and kept.
+
+    Args:
+        runtime: how encoders run.
+        max_pixels: see `Embedder`.
+        quantized: see `vecsearch.encoders.registry.for_collection`.
+
+    Attributes:
+        on_batch: see `Embedder`.
+
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        max_pixels: int,
+        quantized: FindQuantized = lambda _: None,
+    ) -> None:
+        self.on_batch: OnBatch = lambda *_: None
+        self._runtime = runtime
+        self._quantized = quantized
+        self._max_pixels = max_pixels
+        self._kept: dict[str, tuple[Collection, Embedder]] = {}
+        self._lock = threading.Lock()
+
+    def of(
+        self, collection: Collection, model: str | None = None, weights: str | Path | None = None
+    ) -> Embedder:
+        """Return a collection's embedder.
+
+        Args:
+            collection: whose encoder.
+            model: what the user says it is; None takes the collection's word.
+            weights: where they are now; None: where they were.
+
+        Raises:
+            EncoderError: `model` or `weights` are another encoder's.
+
+        """
+        if (model, weights) != (None, None):
+            encoder = collection_encoder(collection, model, weights, self._runtime, self._quantized)
+            return Embedder(lambda: encoder, max_pixels=self._max_pixels)
+        with self._lock:
+            known, embedder = self._kept.get(collection.name, (None, None))
+            # Another collection may have come under this name.
+            if embedder is None or known is None or not known.has_encoder_of(collection):
+                embedder = Embedder(
+                    lambda: collection_encoder(
+                        collection, None, None, self._runtime, self._quantized
+                    ),
+                    max_pixels=self._max_pixels,
+                    on_batch=self._tell,
+                )
+                self._kept[collection.name] = (collection, embedder)
+            return embedder
+
+    def _tell(self, size: int, seconds: float) -> None:
+        self.on_batch(size, seconds)
+
+
+def collection_encoder(
+    collection: Collection,
+    model: str | None,
+    weights: str | Path | None,
+    runtime: Runtime,
+    quantized: FindQuantized = lambda _: None,
+) -> Encoder:
+    """Return a collection's encoder, loaded when it is used; see `vecsearch.encoders.base`."""
+    return registry.for_collection(
+        collection.name,
+        collection.identity,
+        collection.weights,
+        model=model,
+        weights=weights,
+        runtime=runtime,
+        quantized=quantized,
+    )

@@ -1,0 +1,87 @@
+"""Looking around in a collection: its images one by one, a page at a time, and their labels."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch.search.filters import Filters
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A row without its embedding; None is what only a file could tell, where there was none.
+
+    Attributes:
+        sha256: of the file's bytes, in hex.
+        width, height: in pixels, upright.
+        modified_at, taken_at: the latter is the camera's local time, naive.
+        latitude, longitude: degrees north and east.
+        exif, metadata: JSON.
+
+    """
+
+    id: UUID
+    path: str
+    sha256: str | None
+    label: str
+    width: int | None
+    height: int | None
+    format: str | None
+    file_size: int | None
+    modified_at: datetime | None
+    taken_at: datetime | None
+    latitude: float | None
+    longitude: float | None
+    exif: dict[str, Any]
+    metadata: dict[str, Any]
+    ingested_at: datetime
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label, and how many images have it."""
+
+    label: str
+    images: int
+
+
+def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> StoredImage | None:
+    """Return the image with this id, if there is one."""
+    row = connection.execute(_images(table).where(table.c.id == image_id)).first()
+    return None if row is None else StoredImage(*row)
+
+
+def browse(
+    connection: sa.Connection, table: sa.Table, filters: Filters, after: UUID | None, limit: int
+) -> list[StoredImage]:
+    """Return a page of images in order of their ids, which are hashes: a mixed one."""
+    statement = _images(table).where(*filters.conditions(table.c))
+    statement = statement.order_by(table.c.id).limit(limit)
+    if after is not None:
+        statement = statement.where(table.c.id > after)
+    return [StoredImage(*row) for row in connection.execute(statement)]
+
+
+def list_labels(connection: sa.Connection, table: sa.Table, limit: int) -> list[Label]:
+    """Return the commonest labels, commonest first. Reads every row."""
+    count = sa.func.count()
+    rows = connection.execute(
+        sa.select(table.c.label, count)
+        .group_by(table.c.label)
+        .order_by(count.desc(), table.c.label)
+        .limit(limit)
+    )
+    return [Label(*row) for row in rows]
+
+
+def has_label(connection: sa.Connection, table: sa.Table, label: str) -> bool:
+    """Tell whether any image has this label."""
+    found = sa.select(sa.literal(1)).where(table.c.label == label).limit(1)
+    return connection.scalar(found) is not None
+
+
+def _images(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(*(table.c[field.name] for field in fields(StoredImage)))

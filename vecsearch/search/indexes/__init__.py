@@ -1,0 +1,1 @@
+"""Index methods: a class each, and the build that they share."""

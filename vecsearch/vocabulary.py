@@ -1,0 +1,113 @@
+"""Names that every door uses, each declared once; standard library only."""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Metric(StrEnum):
+    """How the distance between two embeddings is measured; smaller is closer.
+
+    A new member needs two implementations, which tests require: its SQL here (and a migration, if
+    it is not an operator of pgvector's), and its numpy in `vecsearch.analysis.ranking`.
+
+    Attributes:
+        meaning: what the distance is, in words.
+        sql: the distance of two SQL expressions, `{0}` and `{1}`, both of type halfvec.
+        needs_non_negative: whether it is undefined for embeddings with negative numbers.
+        is_reranked: whether it is too slow for every row of a large table, so that, unless an
+            exact answer is asked for, it orders candidates that cosine chose.
+
+    """
+
+    meaning: str
+    sql: str
+    needs_non_negative: bool
+    is_reranked: bool
+
+    def __new__(
+        cls,
+        value: str,
+        meaning: str,
+        sql: str,
+        needs_non_negative: bool = False,  # noqa: FBT001, FBT002 - enum members are positional
+        is_reranked: bool = False,  # noqa: FBT001, FBT002 - likewise
+    ) -> Self:
+        """Make a member whose value is its name alone."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.sql = sql
+        member.needs_non_negative = needs_non_negative
+        member.is_reranked = is_reranked
+        return member
+
+    cosine = "cosine", "cosine distance", "{0} <=> {1}"
+    l2 = "l2", "Euclidean distance", "{0} <-> {1}"
+    l1 = "l1", "Manhattan distance", "{0} <+> {1}"
+    ip = "ip", "negative inner product", "{0} <#> {1}"
+    chi2 = "chi2", "chi-squared distance", "vecsearch.chi2_distance({0}, {1})", True, True
+
+
+class IndexMethod(StrEnum):
+    """What serves searches; `vecsearch.search.indexes` has a class for each.
+
+    Attributes:
+        help: one clause for people who choose.
+
+    """
+
+    help: str
+
+    def __new__(cls, value: str, text: str) -> Self:
+        """Make a member whose value is its name alone."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.help = text
+        return member
+
+    hnsw = "hnsw", "indexes the embeddings"
+    compact = (
+        "compact",
+        "indexes principal components, a tenth of the size, and re-ranks by the embeddings",
+    )
+    none = "none", "compares every image"
+
+
+class Precision(StrEnum):
+    """What an encoder computes in; its identity names the quantised network beside `int8`."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
+class KeepRule(StrEnum):
+    """Which image of a group of near-duplicates comes first."""
+
+    oldest = "oldest"
+    newest = "newest"
+    largest = "largest"
+    path = "path"
+
+
+class Engine(StrEnum):
+    """What runs encoders: auto is OpenVINO on a CPU, torch elsewhere."""
+
+    auto = "auto"
+    openvino = "openvino"
+    torch = "torch"
+
+
+def choices(names: type[StrEnum]) -> str:
+    """Return the names as a sentence ends with them: "a, b or c"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else str(last)
+
+
+# pgvector's limits: what halfvec stores, and what HNSW indexes of it.
+MAX_DIMENSIONS = 16_000
+MAX_INDEXED_DIMENSIONS = 4_000
+# The largest finite number in half precision.
+MAX_HALF = 65_504.0
+
+DEFAULT_COLLECTION = "images"
+DEFAULT_K = 10
