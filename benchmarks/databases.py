@@ -28,6 +28,7 @@ from vectors import CHUNK, Array, Nearest, Vectors
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
+from vecsearch.postgres import catalog
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import query
 
@@ -73,7 +74,7 @@ class Ours(Contestant):
     def by_id(self, row: int) -> None:
         """Ask by a stored image."""
         image = image_id(f"/made/{row:09}.png")
-        self._library.query(id=image, collection=self.method, k=product.K)
+        self._library.collection(self.method).query(id=image, k=product.K)
 
     def close(self) -> None:
         for statement in self._statements:
@@ -85,7 +86,7 @@ class Ours(Contestant):
 
     def _answer(self, vector: Array, _: int | None) -> Sequence[int]:
         asked = query.Query(image=b"", k=product.K)
-        with self._library.reading(self.method) as (connection, stored):
+        with catalog.reading(self._library.engine, self.method) as (connection, stored):
             found = query.answer(connection, stored, vector, asked)
         return [product.row_number(hit.path) for hit in found]
 

@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         data_dir = options.data_dir or Path(temporary) / "data"
         with Library.open(Settings.load(data_dir=data_dir)) as library:
-            library.ingest(options.images, weights=options.weights)
+            library.collection().ingest(options.images, weights=options.weights)
             print(f"Of the originals alone, {len(together(library))} pairs.")
             print("seed  " + "  ".join(f"{kind:>16}" for kind in KINDS) + "   found  other pairs")
             for seed in range(options.seeds):
@@ -65,11 +65,11 @@ def measure(library: Library, options: argparse.Namespace, folder: Path, seed: i
         file = folder / f"{number}.jpg"
         variant(source, kind, chance, file)
         pairs[frozenset((str(source), str(file)))] = kind
-    library.ingest(folder)
+    library.collection().ingest(folder)
     joined = together(library)
     for file in folder.iterdir():
         file.unlink()
-    library.ingest(folder, prune=True)
+    library.collection().ingest(folder, prune=True)
     counts = [
         f"{sum(pair in joined for pair in pairs if pairs[pair] == kind):9} of"
         f" {sum(found == kind for found in pairs.values()):3}"
@@ -82,7 +82,7 @@ def measure(library: Library, options: argparse.Namespace, folder: Path, seed: i
 def together(library: Library) -> set[frozenset[str]]:
     """Return the pairs of paths that share a group."""
     groups: dict[int, list[str]] = {}
-    for image in library.duplicates().images:
+    for image in library.collection().duplicates().images:
         groups.setdefault(image.group, []).append(image.path)
     return {frozenset(pair) for paths in groups.values() for pair in combinations(paths, 2)}
 

@@ -150,7 +150,7 @@ def whole(
         run = Ingest(connection, collection, scan.Walk([folder]), encoder, Options())
         for _ in run:
             pass
-    library.ensure_index(collection, on_progress=quiet)
+    library.collection(collection).ensure_index(on_progress=quiet)
     measured = Measured.since(started, cpu, run.summary.added)
     if run.summary.added != sum(1 for _ in folder.iterdir()):
         raise SystemExit(f"Not every file was new: {run.summary}")

@@ -20,6 +20,7 @@ from pgvector.psycopg import register_vector
 from vectors import Array
 
 from vecsearch.library import Library
+from vecsearch.postgres import catalog
 from vecsearch.search import nearest, query
 from vecsearch.search.indexes import compact
 
@@ -51,7 +52,7 @@ def load(library: Library, collection: str, vectors: Iterable[Array], rows: int)
             np.savez(file, paths=np.array(names), embeddings=embeddings)
             del embeddings
             started = perf_counter()
-            library.import_file(file, collection=collection, root="/made", index="none")
+            library.collection(collection).import_file(file, root="/made", index="none")
             seconds += perf_counter() - started
             done += len(names)
     return seconds
@@ -61,11 +62,11 @@ def build(library: Library, collection: str, method: str) -> dict[str, float]:
     """Create an index, and return the seconds that all of it took, and those of its last step."""
     started = perf_counter()
     begun: dict[str, float] = {}
-    library.create_index(
-        method,
-        collection=collection,
-        on_progress=lambda step, *_: begun.setdefault(step, perf_counter()) and None,
-    )
+
+    def note(step: str, _done: int, _total: int | None) -> None:
+        begun.setdefault(step, perf_counter())
+
+    library.collection(collection).create_index(method, on_progress=note)
     ended = perf_counter()
     return {"build_s": ended - started, "graph_s": ended - begun["Indexing"]}
 
@@ -78,7 +79,7 @@ def tune(library: Library, collection: str, recall: float) -> dict[str, float]:
     command = [sys.executable, "-m", "vecsearch", "index", "tune", *options]
     subprocess.run(command, check=True, stdout=sys.stderr)
     seconds = perf_counter() - started
-    with library.reading(collection) as (_, stored):
+    with catalog.reading(library.engine, collection) as (_, stored):
         chosen = stored.breadths.get("cosine", {"breadth": 0})
     return {"tune_s": seconds, "tuned": chosen["breadth"]}
 
@@ -98,7 +99,7 @@ def megabytes(library: Library, collection: str) -> dict[str, float]:
             WHERE c.relnamespace = 'vecsearch'::regnamespace
             AND coalesce(t.relname, c.relname) ~ :tables) AS relations"""
     names = {"compact": f"^{collection}_compact_", "tables": f"^{collection}(_compact_[0-9]+)?$"}
-    with library.reading(collection) as (connection, _):
+    with catalog.reading(library.engine, collection) as (connection, _):
         row = connection.execute(sa.text(statement), names).one()
     return {name: float(value or 0) for name, value in row._mapping.items()}  # noqa: SLF001 - the public name of it
 
@@ -142,7 +143,7 @@ class Statement:
         return [row_number(row[1]) for row in rows]
 
     def _prepare(self, vector: Array, breadth: int | None) -> None:
-        with self._library.reading(self._collection) as (connection, stored):
+        with catalog.reading(self._library.engine, self._collection) as (connection, stored):
             planned = query.plan(connection, stored, vector, query.Query(image=b"", k=K))
             if planned.compact is not None:
                 self._projection = compact.read_projection(connection, planned.compact)

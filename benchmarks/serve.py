@@ -30,6 +30,7 @@ import sqlalchemy as sa
 
 from vecsearch.config import Runtime, Settings
 from vecsearch.library import Library
+from vecsearch.postgres import catalog
 
 K = 30
 REQUESTS = 300
@@ -53,7 +54,7 @@ def main() -> None:
 
 def _measure(library: Library, arguments: argparse.Namespace) -> None:
     name = arguments.collection
-    with library.reading(name) as (connection, stored):
+    with catalog.reading(library.engine, name) as (connection, stored):
         table = stored.table.c
         rows = connection.execute(sa.select(table.id, table.path).order_by(table.id)).all()
     pictures = [Path(row.path).read_bytes() for row in rows]
@@ -184,7 +185,7 @@ def _form(fields: dict[str, str], picture: bytes | None = None) -> bytes:
 
 def _bare(library: Library, collection: str, picture: str) -> float:
     """Return the encoder's best throughput, in a process of its own: pictures a second."""
-    with library.reading(collection) as (_, stored):
+    with catalog.reading(library.engine, collection) as (_, stored):
         pass
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(_embed, (stored, picture, library.settings.runtime))

@@ -85,7 +85,7 @@ def run(
     existing = {row.name: row for row in library.collections()}.get(COLLECTION)
     if existing is not None:
         say(f"Using collection {COLLECTION!r} again, made by {existing.model}")
-        library.ingest([pictures], collection=COLLECTION, on_progress=on_progress)
+        library.collection(COLLECTION).ingest([pictures], on_progress=on_progress)
     else:
         _ingest_first_time(library, folder, weights, say, on_progress)
     # An earlier demo may have drawn the same pictures elsewhere.
@@ -95,8 +95,8 @@ def run(
     sheet = None
     for family in FAMILIES:
         query = pictures / family / "00.png"
-        answer = library.query(
-            query, collection=COLLECTION, k=NEIGHBOURS, exclude_self=True, where=only_these
+        answer = library.collection(COLLECTION).query(
+            query, k=NEIGHBOURS, exclude_self=True, where=only_these
         )
         same = sum(hit.label == family for hit in answer)
         queries.append(DemoQuery(f"{family}/00.png", family, same, len(answer.hits)))
@@ -131,7 +131,7 @@ def _ingest_first_time(
 ) -> None:
     pictures = folder / "pictures"
     try:
-        library.ingest([pictures], collection=COLLECTION, weights=weights, on_progress=on_progress)
+        library.collection(COLLECTION).ingest([pictures], weights=weights, on_progress=on_progress)
     except WeightsUnavailable as error:
         if weights is not None:
             raise
@@ -153,7 +153,7 @@ def _ingest_first_time(
         ):
             if epoch.epoch % 10 == 0:
                 say(f"  epoch {epoch.epoch} of {EPOCHS}: loss {epoch.validation_loss:.4f}")
-        library.ingest([pictures], collection=COLLECTION, model=str(model), on_progress=on_progress)
+        library.collection(COLLECTION).ingest([pictures], model=str(model), on_progress=on_progress)
 
 
 def draw_pictures(folder: Path) -> None:

@@ -1,7 +1,10 @@
-"""Names that every door uses, each declared once; standard library only."""
+"""Names that every door uses, each declared once. Imports nothing that takes time."""
 
+import re
 from enum import StrEnum
-from typing import Self
+from typing import Self, TypeVar
+
+from vecsearch.errors import InvalidInput
 
 
 class Metric(StrEnum):
@@ -95,6 +98,23 @@ class Engine(StrEnum):
     auto = "auto"
     openvino = "openvino"
     torch = "torch"
+
+
+Named = TypeVar("Named", bound=StrEnum)
+
+
+def parse(kind: type[Named], name: str) -> Named:
+    """Return the member of this name.
+
+    Raises:
+        InvalidInput: there is none.
+
+    """
+    try:
+        return kind(name)
+    except ValueError:
+        noun = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()
+        raise InvalidInput(f"Unknown {noun} {str(name)!r}. Use {choices(kind)}.") from None
 
 
 def choices(names: type[StrEnum]) -> str:

@@ -77,7 +77,7 @@ def compact_corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) ->
             vectors = clustered(3_100, 64, seed=1)[:3_000]
             vectors[-12:] = vectors[-1]
             made = make_corpus(library, "images", vectors)
-            library.create_index("compact", dims=32)
+            library.collection().create_index("compact", dims=32)
             yield made
 
 

@@ -61,7 +61,7 @@ def test_a_picture_of_the_collection_is_found_by_its_bytes(
 def test_a_new_picture_is_embedded(
     library: Library, photos: Path, small_model: str, weights: Path
 ) -> None:
-    library.ingest(photos, model=small_model, weights=weights)
+    library.collection().ingest(photos, model=small_model, weights=weights)
     api = client(library)
     file = photos / "cats" / "01.png"
     answer = ask(api, image=file.read_bytes() + b"!", k=3)

@@ -21,7 +21,7 @@ from support import (
 
 from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import database
+from vecsearch.postgres import catalog, database
 from vecsearch.search import nearest
 from vecsearch.search.indexes import build, compact, ddl, projection
 
@@ -59,7 +59,7 @@ def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: st
 
 
 def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) -> None:
-    with compact_corpus.library.reading() as (connection, collection):
+    with catalog.reading(compact_corpus.library.engine, "images") as (connection, collection):
         from vecsearch.search.query import Query, plan
 
         query = clustered(3_100, 64, seed=1)[3_050].astype(np.float32)
@@ -126,7 +126,7 @@ def test_the_function_serves_any_condition_and_is_never_short(compact_corpus: Co
 def test_duplicates_are_found_by_either_index(corpus: Corpus, compact_corpus: Corpus) -> None:
     def groups(of: Corpus) -> list[set[str]]:
         found: dict[int, set[str]] = {}
-        for image in of.library.duplicates(max_distance=0.02).images:
+        for image in of.library.collection().duplicates(max_distance=0.02).images:
             found.setdefault(image.group, set()).add(image.path)
         return list(found.values())
 
@@ -137,11 +137,11 @@ def test_duplicates_are_found_by_either_index(corpus: Corpus, compact_corpus: Co
 def test_embeddings_beyond_hnsw_are_served(library: Library) -> None:
     corpus = make_corpus(library, "wide", clustered(1_200, 4_096, seed=3))
     with pytest.raises(InvalidInput, match="--method compact"):
-        library.create_index("hnsw", collection="wide")
-    library.create_index("compact", collection="wide")
+        library.collection("wide").create_index("hnsw")
+    library.collection("wide").create_index("compact")
     with database.writing(library.engine) as connection:
         connection.execute(sa.text("SET enable_seqscan = off"))
-    with library.reading("wide") as (connection, collection):
+    with catalog.reading(library.engine, "wide") as (connection, collection):
         connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
         search = nearest.Search(
             collection.table, corpus.ids[5], "cosine", 10, compact=collection.compact
@@ -169,28 +169,32 @@ def test_a_method_replaces_another_and_leaves_nothing_behind(library: Library) -
                 )
             )
             found = {"".join(c for c in name if not c.isdigit()) for name in names}
-        return library.index_status().index, found, [one.version for one in versions(library)]
+        return (
+            library.collection().index_status().index,
+            found,
+            [one.version for one in versions(library)],
+        )
 
     sides = {"images_compact_", "images_compact__pkey", "images_compact__hnsw"}
     function = "SELECT pg_get_functiondef('images_nearest'::regproc)"
     plain = scalar(library, function)
     assert state() == ("hnsw", {"images_embedding_hnsw"}, [])
-    library.create_index("compact", dims=8)
+    library.collection().create_index("compact", dims=8)
     first = state()
     assert first[:2] == ("compact", sides)
     assert "UNION ALL" in scalar(library, function)
-    library.create_index("compact", dims=12, m=8, ef_construction=40)
+    library.collection().create_index("compact", dims=12, m=8, ef_construction=40)
     second = state()
     assert second[:2] == ("compact", sides)
     assert second[2][0] > first[2][0]
-    status = library.index_status()
+    status = library.collection().index_status()
     assert (status.dims, status.m, status.ef_construction) == (12, 8, 40)
     assert (status.images, status.indexed) == (300, 300)
-    library.create_index("hnsw", m=10)
+    library.collection().create_index("hnsw", m=10)
     assert state() == ("hnsw", {"images_embedding_hnsw"}, [])
     assert scalar(library, function) == plain
-    assert library.index_status().m == 10
-    library.create_index("none")
+    assert library.collection().index_status().m == 10
+    library.collection().create_index("none")
     assert state() == ("none", set(), [])
     assert [hit.id for hit in library.query(id=corpus.ids[0], k=1)] == [corpus.ids[0]]
 
@@ -201,7 +205,7 @@ def test_ingests_go_on_while_the_index_is_built_anew(library: Library, tmp_path:
         (tmp_path / "a").mkdir(exist_ok=True)
         picture(seed, (16, 16)).save(tmp_path / "a" / f"{seed:03}.png")
     ingest(library.engine, [tmp_path], PixelEncoder())
-    library.create_index("compact", dims=8)
+    library.collection().create_index("compact", dims=8)
     before = versions(library)[0].version
     failures: list[BaseException] = []
     stop = threading.Event()
@@ -226,7 +230,7 @@ def test_ingests_go_on_while_the_index_is_built_anew(library: Library, tmp_path:
     writer.start()
     try:
         for _ in range(3):
-            library.create_index("compact", dims=8)
+            library.collection().create_index("compact", dims=8)
     finally:
         stop.set()
         writer.join()
@@ -241,7 +245,7 @@ def test_a_collection_that_was_removed_by_hand_leaves_nothing_to_its_successor(
     library: Library,
 ) -> None:
     make_corpus(library, "images", clustered(30, 32, seed=0))
-    library.create_index("compact", dims=8)
+    library.collection().create_index("compact", dims=8)
     (left,) = versions(library)
     with database.writing(library.engine) as connection:
         connection.execute(sa.text("DELETE FROM vecsearch.collections WHERE name = 'images'"))
@@ -259,27 +263,27 @@ def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
     monkeypatch.setattr(build, "DROP_TIMEOUT_S", 0.1)
     monkeypatch.setattr(build, "READERS_TIMEOUT_S", 0.0)
     corpus = make_corpus(library, "images", clustered(300, 32, seed=0))
-    library.create_index("compact", dims=8)
+    library.collection().create_index("compact", dims=8)
     with psycopg.connect(library.url) as connection:
         # An analyst's session, left open.
         nearest_of = f"SELECT id FROM vecsearch.images_nearest('{corpus.ids[3]}') LIMIT 3"
         assert len(connection.execute(nearest_of.encode()).fetchall()) == 3
-        (note,) = library.create_index("compact", dims=8)
+        (note,) = library.collection().create_index("compact", dims=8)
         assert "still reading" in note
         assert len(versions(library)) == 2
-    assert library.create_index("compact", dims=8) == []
+    assert library.collection().create_index("compact", dims=8) == []
     assert len(versions(library)) == 1
 
 
 @once
 def test_an_index_of_compact_vectors_that_was_lost_is_built_again(library: Library) -> None:
     make_corpus(library, "images", clustered(1_000, 32, seed=0))
-    library.create_index("compact", dims=8)
+    library.collection().create_index("compact", dims=8)
     (made,) = versions(library)
     with database.writing(library.engine) as connection:
         connection.execute(sa.text(f"DROP INDEX vecsearch.{made.index}"))
-    library.ensure_index("images")
-    assert library.index_status().index == "compact"
+    library.collection("images").ensure_index()
+    assert library.collection().index_status().index == "compact"
 
 
 @once
@@ -287,7 +291,7 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make_corpus(library, "images", clustered(300, 32, seed=0))
-    library.create_index("compact", dims=8)
+    library.collection().create_index("compact", dims=8)
     (used,) = versions(library)
 
     def fails(*_: Any) -> None:
@@ -297,16 +301,16 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
         with monkeypatch.context() as patched:
             patched.setattr(compact if step == "fill" else ddl, step, fails)
             with pytest.raises(DatabaseError, match="went away"):
-                library.create_index("compact", dims=8)
+                library.collection().create_index("compact", dims=8)
         assert library.query(id=corpus.ids[3]).candidates == 100
-        assert library.index_status().version == used.version
+        assert library.collection().index_status().version == used.version
         assert len(versions(library)) == 2
     with monkeypatch.context() as patched:
         patched.setattr(ddl, "rename", fails)
         with pytest.raises(DatabaseError, match="went away"):
-            library.create_index("hnsw")
-    assert library.index_status().index == "compact"
-    library.create_index("compact", dims=8)
+            library.collection().create_index("hnsw")
+    assert library.collection().index_status().index == "compact"
+    library.collection().create_index("compact", dims=8)
     (now,) = versions(library)
     assert now.version > used.version
     check_vectors(library.engine, now)
@@ -322,7 +326,7 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
     ):
         assert ddl.claim(connection, "images")
         with pytest.raises(DatabaseBusy, match="Another command"):
-            library.create_index("compact")
+            library.collection().create_index("compact")
 
 
 @once
@@ -344,18 +348,18 @@ def test_options_out_of_bounds_are_refused(
 ) -> None:
     make_corpus(library, "images", clustered(5, 8, seed=0))
     with pytest.raises(InvalidInput, match=words):
-        library.create_index(method, **options)
-    assert library.index_status().index == "hnsw"
+        library.collection().create_index(method, **options)
+    assert library.collection().index_status().index == "hnsw"
 
 
 @once
 def test_so_few_images_have_few_components(library: Library) -> None:
     make_corpus(library, "few", clustered(5, 8, seed=0))
-    (note,) = library.create_index("compact", collection="few")
+    (note,) = library.collection("few").create_index("compact")
     assert note.startswith("5 images have 4 principal components")
     make_corpus(library, "one", clustered(1, 8, seed=0))
     with pytest.raises(InvalidInput, match="takes two"):
-        library.create_index("compact", collection="one")
+        library.collection("one").create_index("compact")
 
 
 @once
@@ -365,11 +369,11 @@ def test_an_import_builds_the_index_that_is_wanted(library: Library, tmp_path: P
     np.savez(tmp_path / "all.npz", paths=paths, embeddings=vectors)
     np.savez(tmp_path / "more.npz", paths=paths[:30], embeddings=vectors[30:60])
     for method in build.Method:
-        library.import_file(tmp_path / "all.npz", collection=f"{method}_wanted", index=method)
-        assert library.index_status(f"{method}_wanted").index == method
+        library.collection(f"{method}_wanted").import_file(tmp_path / "all.npz", index=method)
+        assert library.collection(f"{method}_wanted").index_status().index == method
     with pytest.raises(InvalidInput, match="index create --method none"):
-        library.import_file(tmp_path / "all.npz", collection="compact_wanted", index="none")
-    library.import_file(tmp_path / "more.npz", collection="compact_wanted")
+        library.collection("compact_wanted").import_file(tmp_path / "all.npz", index="none")
+    library.collection("compact_wanted").import_file(tmp_path / "more.npz")
     (version,) = versions(library, "compact_wanted")
     check_vectors(library.engine, version)
 
@@ -377,23 +381,23 @@ def test_an_import_builds_the_index_that_is_wanted(library: Library, tmp_path: P
 @once
 def test_tuning_takes_the_least_breadth_that_finds_enough(library: Library) -> None:
     make_corpus(library, "images", clustered(1_500, 64, seed=2))
-    library.create_index("compact", dims=4)
-    tuned = library.tune_index(recall=0.9)
+    library.collection().create_index("compact", dims=4)
+    tuned = library.collection().tune_index(recall=0.9)
     assert tuned.choice is not None
     assert tuned.choice == tuned.scores[-1]
     assert all(score.recall < 0.9 <= tuned.choice.recall for score in tuned.scores[:-1])
     image = scalar(library, "SELECT id FROM images LIMIT 1")
     assert library.query(id=image).candidates == tuned.choice.breadth
     assert library.query(id=image, k=20).candidates == 100  # what was tuned for 10 is too few
-    assert library.index_status().breadths["cosine"]["breadth"] == tuned.choice.breadth
-    library.create_index("compact", dims=1)
-    assert library.index_status().breadths == {}
+    assert library.collection().index_status().breadths["cosine"]["breadth"] == tuned.choice.breadth
+    library.collection().create_index("compact", dims=1)
+    assert library.collection().index_status().breadths == {}
     with pytest.raises(InvalidInput, match="--recall"):
-        library.tune_index(recall=1.5)
-    library.create_index("hnsw")
-    assert library.tune_index().breadth_name == "ef_search"
+        library.collection().tune_index(recall=1.5)
+    library.collection().create_index("hnsw")
+    assert library.collection().tune_index().breadth_name == "ef_search"
     with pytest.raises(InvalidInput, match="serves l2"):
-        library.tune_index(metric="l2")
+        library.collection().tune_index(metric="l2")
 
 
 @once
@@ -402,8 +406,8 @@ def test_images_of_another_kind_are_told_as_drift(library: Library) -> None:
     random = np.random.default_rng(0)
     vectors[:, 32:] = 0.001
     make_corpus(library, "images", vectors)
-    library.create_index("compact", dims=32)
-    fresh = library.evaluate().drift
+    library.collection().create_index("compact", dims=32)
+    fresh = library.collection().evaluate().drift
     assert fresh is not None
     assert not fresh.is_stale
     assert fresh.since is None
@@ -417,14 +421,14 @@ def test_images_of_another_kind_are_told_as_drift(library: Library) -> None:
                 ),
                 {"path": f"/n/{number}", "vector": str(vector.tolist())},
             )
-    drifted = library.evaluate().drift
+    drifted = library.collection().evaluate().drift
     assert drifted is not None
     assert drifted.is_stale
     assert drifted.since_images == 100
     assert drifted.since is not None
     assert drifted.since < drifted.now < drifted.fitted
-    library.create_index("compact", dims=32)
-    again = library.evaluate().drift
+    library.collection().create_index("compact", dims=32)
+    again = library.collection().evaluate().drift
     assert again is not None
     assert not again.is_stale
 
@@ -432,7 +436,7 @@ def test_images_of_another_kind_are_told_as_drift(library: Library) -> None:
 @once
 def test_an_image_that_was_written_past_us_is_found_all_the_same(library: Library) -> None:
     corpus = make_corpus(library, "images", clustered(400, 16, seed=0))
-    library.create_index("compact", dims=4)
+    library.collection().create_index("compact", dims=4)
     with database.writing(library.engine) as connection:
         connection.execute(
             sa.text(f"DELETE FROM {versions(library)[0].table} WHERE id = :id"),
@@ -442,7 +446,7 @@ def test_an_image_that_was_written_past_us_is_found_all_the_same(library: Librar
         answer = library.query(id=corpus.ids[9], exclude_self=exclude_self)
         exact = library.query(id=corpus.ids[9], exclude_self=exclude_self, exact=True)
         assert [hit.id for hit in answer] == [hit.id for hit in exact]
-    assert library.index_status().indexed == 399
+    assert library.collection().index_status().indexed == 399
 
 
 @once
@@ -450,7 +454,7 @@ def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = make_corpus(library, "images", clustered(300, 16, seed=0))
-    library.create_index("compact", dims=4)
+    library.collection().create_index("compact", dims=4)
     ready, opened = threading.Event(), threading.Event()
     use = ddl.use
 
@@ -460,13 +464,15 @@ def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(
         use(*arguments)
 
     monkeypatch.setattr(ddl, "use", waits)
-    built = threading.Thread(target=library.create_index, args=("compact",), kwargs={"dims": 6})
+    built = threading.Thread(
+        target=library.collection().create_index, args=("compact",), kwargs={"dims": 6}
+    )
     built.start()
     assert ready.wait(60)
-    with library.reading() as (connection, collection):
+    with catalog.reading(library.engine, "images") as (connection, collection):
         opened.set()
         # The new version is in use; the old one waits for us.
-        while library.index_status().dims == 4:
+        while library.collection().index_status().dims == 4:
             assert built.is_alive()
         search = nearest.Search(
             collection.table, corpus.ids[0], "cosine", 10, compact=collection.compact

@@ -164,7 +164,7 @@ def test_a_server_without_pgvector_says_how_to_get_it(tmp_path: Path) -> None:
         listening(without_pgvector(Path(folder))) as url,
         Library.open(Settings.load(database_url=url)) as library,
     ):
-        for refused in (library.upgrade, lambda: library.ingest([picture])):
+        for refused in (library.upgrade, lambda: library.collection().ingest([picture])):
             with pytest.raises(ExtensionMissing, match="https://github"):
                 refused()
         assert library.collections() == []

@@ -50,11 +50,11 @@ def test_planted_copies_are_found_at_the_suggested_cut_off_and_next_to_nothing_e
     library: Library,
 ) -> None:
     corpus = planted(library)
-    found = groups(library.duplicates())
+    found = groups(library.collection().duplicates())
     copies = {frozenset({corpus.ids[n], corpus.ids[550 + n]}) for n in range(50)}
     assert len(copies & found) >= 49
     assert len(found - copies) <= 3
-    assert groups(library.duplicates(exact=True)) == found
+    assert groups(library.collection().duplicates(exact=True)) == found
 
 
 @pytest.mark.parametrize("max_distance", [0.0005, 0.01, 0.02])
@@ -69,7 +69,7 @@ def test_within_a_cut_off_of_ones_own_groups_are_what_all_pairs_within_it_join(
     expected = {
         frozenset(corpus.ids[n] for n in np.flatnonzero(parents == parent)) for parent in parents
     }
-    found = library.duplicates(max_distance=max_distance)
+    found = library.collection().duplicates(max_distance=max_distance)
     assert groups(found) == {ids for ids in expected if len(ids) > 1}
     rows = {image.id: corpus.vectors[corpus.ids.index(image.id)] for image in found.images}
     first: dict[int, UUID] = {}
@@ -82,8 +82,8 @@ def test_within_a_cut_off_of_ones_own_groups_are_what_all_pairs_within_it_join(
 @pytest.mark.parametrize(("max_distance", "same_as"), [(1e308, 2.0), (1e-320, 0.0), (3.0, 2.0)])
 def test_a_cut_off_may_be_any_number(library: Library, max_distance: float, same_as: float) -> None:
     planted(library)
-    found = library.duplicates(max_distance=max_distance)
-    assert groups(found) == groups(library.duplicates(max_distance=same_as))
+    found = library.collection().duplicates(max_distance=max_distance)
+    assert groups(found) == groups(library.collection().duplicates(max_distance=same_as))
 
 
 def test_hundreds_of_copies_are_one_group_whatever_their_bytes(library: Library) -> None:
@@ -91,7 +91,7 @@ def test_hundreds_of_copies_are_one_group_whatever_their_bytes(library: Library)
     vectors[200:] = vectors[200]
     corpus = make_corpus(library, "images", vectors)
     for options in ({}, {"exact": True}, {"max_distance": 0.0}, {"max_distance": 0.001}):
-        found = library.duplicates(**options)
+        found = library.collection().duplicates(**options)
         assert frozenset(corpus.ids[200:]) in groups(found)
         assert not found.split
 
@@ -101,7 +101,7 @@ def test_files_of_equal_content_are_one_group_where_the_index_misses_them(
 ) -> None:
     corpus = make_corpus(library, "images", clustered(60, 64, seed=5))
     write(library, "UPDATE images SET sha256 = 'same' WHERE width >= 20")
-    assert frozenset(corpus.ids[20:]) in groups(library.duplicates())
+    assert frozenset(corpus.ids[20:]) in groups(library.collection().duplicates())
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -116,11 +116,11 @@ def test_two_bunches_too_large_to_see_past_are_one_group_or_said_to_be_split(
     corpus = make_corpus(library, "images", np.vstack([*bunches, vectors[1:]]))
     assert max(corpus.distances(corpus.vectors[0])[:40]) < 1e-4
     assert 3e-4 < min(corpus.distances(corpus.vectors[0])[40:80]) < 2e-3
-    found = library.duplicates(max_distance=0.003, exact=exact)
+    found = library.collection().duplicates(max_distance=0.003, exact=exact)
     assert frozenset(corpus.ids[:80]) in groups(found)
     assert not found.split
     monkeypatch.setattr(pairs, "MORE_NEIGHBOURS", 30)
-    found = library.duplicates(max_distance=0.003, exact=exact)
+    found = library.collection().duplicates(max_distance=0.003, exact=exact)
     assert frozenset(corpus.ids[:40]) in groups(found)
     assert found.split
 
@@ -142,7 +142,7 @@ def test_an_image_that_no_path_in_the_index_leads_to_is_found_all_the_same(
         id=corpus.ids[0],
     )
     write(library, f"{ready}::regclass", ready=True)
-    assert frozenset({lost, corpus.ids[0]}) in groups(library.duplicates(**options))
+    assert frozenset({lost, corpus.ids[0]}) in groups(library.collection().duplicates(**options))
 
 
 @once
@@ -152,10 +152,12 @@ def test_a_collection_without_an_index_and_tiny_ones_are_compared_in_full(
     vectors = clustered(30, 4_001, seed=7)
     vectors[-1] = nudged(vectors[:1], 0.01)[0]
     wide = make_corpus(library, "wide", vectors)
-    assert groups(library.duplicates("wide")) == {frozenset({wide.ids[0], wide.ids[-1]})}
+    assert groups(library.collection("wide").duplicates()) == {
+        frozenset({wide.ids[0], wide.ids[-1]})
+    }
     for rows in (0, 1, 2, 3):
         make_corpus(library, f"tiny_{rows}", clustered(rows, 8, seed=8))
-        assert library.duplicates(f"tiny_{rows}").images == []
+        assert library.collection(f"tiny_{rows}").duplicates().images == []
 
 
 @once
@@ -171,35 +173,40 @@ def test_rules_order_a_group_and_say_what_could_go(library: Library) -> None:
             id=image_id, width=width, height=height, taken_at=taken_at,
         )  # fmt: skip
 
-    def order(**options: str) -> list[int]:
-        return [corpus.ids.index(image.id) for image in library.duplicates(**options).images]
+    def order(order: str | None = None, keep: str | None = None) -> list[int]:
+        return [
+            corpus.ids.index(image.id)
+            for image in library.collection().duplicates(order=order, keep=keep).images
+        ]
 
     # The first was last modified in 2026.
     assert order() == order(order="oldest") == [3, 1, 2, 0]
     assert order(keep="newest") == [0, 2, 1, 3]
     assert order(order="largest") == [1, 2, 0, 3]
-    paths = [image.path for image in library.duplicates(keep="path").images]
+    paths = [image.path for image in library.collection().duplicates(keep="path").images]
     assert paths == sorted(paths)
-    found = library.duplicates(order="oldest", keep="largest").images
+    found = library.collection().duplicates(order="oldest", keep="largest").images
     assert [image.could_go for image in found] == [True, False, True, True]
-    assert {image.could_go for image in library.duplicates().images} == {None}
+    assert {image.could_go for image in library.collection().duplicates().images} == {None}
     for options in ({"keep": "best"}, {"order": "best"}, {"max_distance": float("nan")}):
         with pytest.raises(InvalidInput):
-            library.duplicates(**options)
+            library.collection().duplicates(**options)
 
 
 def test_two_that_are_no_duplicates_are_remembered_by_id_or_path(library: Library) -> None:
     corpus = planted(library)
-    path = library.image_path(corpus.ids[550])
-    before = groups(library.duplicates())
-    assert library.not_duplicates(str(corpus.ids[0]), path)
-    assert not library.not_duplicates(corpus.ids[550], corpus.ids[0])
-    assert before - groups(library.duplicates()) == {frozenset({corpus.ids[0], corpus.ids[550]})}
+    path = library.collection().image(corpus.ids[550]).path
+    before = groups(library.collection().duplicates())
+    assert library.collection().not_duplicates(str(corpus.ids[0]), path)
+    assert not library.collection().not_duplicates(corpus.ids[550], corpus.ids[0])
+    assert before - groups(library.collection().duplicates()) == {
+        frozenset({corpus.ids[0], corpus.ids[550]})
+    }
     planted(library, "another")
-    assert groups(library.duplicates("another")) == before
+    assert groups(library.collection("another").duplicates()) == before
     for one, other in ((path, path), (path, "/nowhere.png"), (str(UUID(int=1)), path)):
         with pytest.raises(InvalidInput):
-            library.not_duplicates(one, other)
+            library.collection().not_duplicates(one, other)
 
 
 @once

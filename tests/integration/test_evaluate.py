@@ -29,7 +29,7 @@ def two_classes(library: Library) -> Corpus:
 
 @once
 def test_scores_are_those_counted_by_hand(two_classes: Corpus) -> None:
-    result = two_classes.library.evaluate(k=5)
+    result = two_classes.library.collection().evaluate(k=5)
     assert (result.images, result.queries, result.unlabelled) == (12, 12, 0)
     left, right = result.classes
     # Of the seven on the left, one is among the five of the right, whose five nearest they are.
@@ -48,14 +48,14 @@ def test_scores_are_those_counted_by_hand(two_classes: Corpus) -> None:
 def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> None:
     library = two_classes.library
     relabel(library, "images", "metadata = jsonb_build_object('side', label) WHERE width < 10")
-    result = library.evaluate(k=3, labelling=Labelling("metadata:side"))
+    result = library.collection().evaluate(k=3, labelling=Labelling("metadata:side"))
     assert (result.images, result.unlabelled) == (10, 2)
     assert [score.label for score in result.classes] == ["Left", "right"]
     relabel(library, "images", "metadata = '[1]' WHERE width = 3")  # SQL may put any JSON there
-    assert library.evaluate(k=3, labelling=Labelling("metadata:side")).unlabelled == 3
+    assert library.collection().evaluate(k=3, labelling=Labelling("metadata:side")).unlabelled == 3
     numbers = {"path": "'/x/' || CASE WHEN width < 7 THEN 'CAT' ELSE 'dog' END || width || '.png'"}
     relabel(library, "images", f"path = {numbers['path']}")
-    named = library.evaluate(k=3, labelling=Labelling(regex="^([a-z]+)"))
+    named = library.collection().evaluate(k=3, labelling=Labelling(regex="^([a-z]+)"))
     assert [(score.label, score.images) for score in named.classes] == [("cat", 7), ("dog", 5)]
 
 
@@ -75,26 +75,26 @@ def test_labels_that_are_none_are_refused(
     two_classes: Corpus, labelling: Labelling, message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        two_classes.library.evaluate(labelling=labelling)
+        two_classes.library.collection().evaluate(labelling=labelling)
 
 
 @once
 def test_what_cannot_be_scored_is_refused(library: Library) -> None:
     with pytest.raises(CollectionNotFound):
-        library.evaluate("nothing")
+        library.collection("nothing").evaluate()
     make_corpus(library, "images", clustered(20, 8, seed=1) - 1.0)
     for k in (0, -1):
         with pytest.raises(InvalidInput, match="Ask for at least 1"):
-            library.evaluate(k=k)
+            library.collection().evaluate(k=k)
     with pytest.raises(InvalidInput, match="some numbers are negative"):
-        library.evaluate(metric="chi2")
+        library.collection().evaluate(metric="chi2")
     with pytest.raises(InvalidInput, match="Use one of: cosine, l2, l1, ip, chi2"):
-        library.evaluate(metric="hamming")
+        library.collection().evaluate(metric="hamming")
 
 
 @pytest.mark.parametrize("metric", ["cosine", "chi2"])
 def test_the_index_is_compared_with_the_exact_answer(corpus: Corpus, metric: str) -> None:
-    result = corpus.library.evaluate(metric=metric)
+    result = corpus.library.collection().evaluate(metric=metric)
     assert result.queries == 1_000
     breadths = [score.breadth for score in result.index]
     assert breadths == sorted(breadths)
@@ -109,7 +109,11 @@ def test_the_index_is_compared_with_the_exact_answer(corpus: Corpus, metric: str
 
 
 def test_a_breadth_below_k_is_not_tried(corpus: Corpus) -> None:
-    assert [score.breadth for score in corpus.library.evaluate(k=150).index] == [200, 400, 1_000]
+    assert [score.breadth for score in corpus.library.collection().evaluate(k=150).index] == [
+        200,
+        400,
+        1_000,
+    ]
 
 
 @once
@@ -118,21 +122,23 @@ def test_a_k_beyond_every_breadth_is_tried_as_a_query_would_be(
     library: Library, metric: str, breadth: int
 ) -> None:
     make_corpus(library, "images", clustered(40, 8, seed=0))
-    (score,) = library.evaluate(k=2_500, metric=metric).index
+    (score,) = library.collection().evaluate(k=2_500, metric=metric).index
     assert (score.breadth, score.recall) == (breadth, 1.0)
 
 
 @once
 def test_without_an_index_there_is_no_choice(library: Library) -> None:
     make_corpus(library, "wide", clustered(30, 4_001, seed=0))
-    result = library.evaluate("wide")
+    result = library.collection("wide").evaluate()
     assert (result.index, result.choice, result.index_used) == ([], None, False)
     assert result.as_dict()["index"] is None
 
 
 @once
 def test_a_sample_of_queries_is_the_same_for_the_same_seed(corpus: Corpus) -> None:
-    one, same, other = (corpus.library.evaluate(seed=seed).precision for seed in (0, 0, 1))
+    one, same, other = (
+        corpus.library.collection().evaluate(seed=seed).precision for seed in (0, 0, 1)
+    )
     assert one == same
     assert one != other
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ingested(library: Library, photos: Path, small_model: str, weights: Path) -> Library:
-    summary = library.ingest([photos], model=small_model, weights=weights)
+    summary = library.collection().ingest([photos], model=small_model, weights=weights)
     assert counts(summary) == {"added": 12}
     return library
 
@@ -60,20 +60,20 @@ def never_loaded() -> LazyEncoder:
 
 
 def test_a_second_run_changes_nothing(ingested: Library, photos: Path) -> None:
-    assert counts(ingested.ingest([photos])) == {"unchanged": 12}
+    assert counts(ingested.collection().ingest([photos])) == {"unchanged": 12}
 
 
 def test_a_renamed_folder_moves_its_rows(ingested: Library, photos: Path) -> None:
     renamed = photos.rename(photos.with_name("pictures"))
-    assert counts(ingested.ingest([renamed])) == {"moved": 12}
-    assert counts(ingested.ingest([renamed])) == {"unchanged": 12}
+    assert counts(ingested.collection().ingest([renamed])) == {"moved": 12}
+    assert counts(ingested.collection().ingest([renamed])) == {"unchanged": 12}
 
 
 def test_changed_deleted_and_copied(ingested: Library, photos: Path) -> None:
     picture(99).save(photos / "dogs" / "00.png")
     (photos / "dogs" / "02.png").unlink()
     shutil.copy(photos / "cats" / "01.png", photos / "cats" / "copy.png")
-    summary = ingested.ingest([photos], prune=True)
+    summary = ingested.collection().ingest([photos], prune=True)
     assert counts(summary) == {"updated": 1, "pruned": 1, "copied": 1, "unchanged": 10}
 
 
@@ -211,9 +211,11 @@ def test_a_collection_may_have_any_name_that_is_allowed(
         prune=True,
     )
     assert counts(summary) == {"moved": 1, "unchanged": 12}
-    hits = library.query(
-        photos / "moved.png", collection=collection, where="metadata->>'animal' = 'cat'"
-    ).hits
+    hits = (
+        library.collection(collection)
+        .query(photos / "moved.png", where="metadata->>'animal' = 'cat'")
+        .hits
+    )
     assert [hit.path for hit in hits] == [str(photos / "moved.png")]
 
 
@@ -281,5 +283,5 @@ def test_a_server_that_goes_away_in_the_middle_is_one_sentence_and_keeps_what_is
 
 def test_a_path_that_does_not_exist_stops_before_anything_is_written(library: Library) -> None:
     with pytest.raises(InvalidInput, match="does not exist"):
-        library.ingest(["/no/such/folder"])
+        library.collection().ingest(["/no/such/folder"])
     assert library.collections() == []

@@ -151,7 +151,7 @@ def test_runs_that_meet_the_same_broken_files_do_not_block_each_other(
             lambda: ingest(library.engine, files[::-1], PixelEncoder()),  # noqa: B023 - used in this turn
         )
         assert all(isinstance(outcome, Summary) for outcome in outcomes)
-        assert len(library.errors()) == 12
+        assert len(library.collection().errors()) == 12
 
 
 def test_two_runs_set_up_an_empty_database_together(
@@ -162,10 +162,10 @@ def test_two_runs_set_up_an_empty_database_together(
     def run() -> Summary:
         with Library.open(Settings.load(database_url=empty_database_url)) as library:
             barrier.wait(60)
-            return library.ingest([photos], model=small_model, weights=weights)
+            return library.collection().ingest([photos], model=small_model, weights=weights)
 
     outcomes = together(run, run)
     assert all(isinstance(outcome, Summary) for outcome in outcomes)
     with Library.open(Settings.load(database_url=empty_database_url)) as library:
         assert [status.images for status in library.collections()] == [12]
-        assert counts(library.ingest([photos])) == {"unchanged": 12}
+        assert counts(library.collection().ingest([photos])) == {"unchanged": 12}

@@ -32,7 +32,7 @@ def ingested(library: Library, photos: Path) -> Library:
 
 
 def reasons(library: Library) -> dict[str, str]:
-    return {Path(error.path).name: error.error for error in library.errors()}
+    return {Path(error.path).name: error.error for error in library.collection().errors()}
 
 
 def paths(library: Library) -> set[str]:
@@ -73,12 +73,12 @@ def test_an_error_is_forgotten_once_its_file_is_mended_or_gone(
     (photos / "dangling.png").unlink()
     # Errors in other folders are not this run's business.
     assert ingest(ingested.engine, [photos / "cats"], PixelEncoder()).failed == 0
-    assert len(ingested.errors()) == 3
+    assert len(ingested.collection().errors()) == 3
     assert counts(ingest(ingested.engine, [photos], PixelEncoder())) == {
         "added": 1,
         "unchanged": 12,
     }
-    assert ingested.errors() == []
+    assert ingested.collection().errors() == []
 
 
 def test_an_error_is_forgotten_when_the_file_is_what_it_was(
@@ -90,7 +90,7 @@ def test_an_error_is_forgotten_when_the_file_is_what_it_was(
     assert ingest(ingested.engine, [photos], PixelEncoder()).failed == 1
     aside.rename(file)
     assert counts(ingest(ingested.engine, [photos], PixelEncoder())) == {"unchanged": 12}
-    assert ingested.errors() == []
+    assert ingested.collection().errors() == []
 
 
 def test_every_copy_of_an_unreadable_file_is_recorded(library: Library, photos: Path) -> None:
@@ -98,10 +98,10 @@ def test_every_copy_of_an_unreadable_file_is_recorded(library: Library, photos: 
         (photos / f"{number}.png").write_text("not a picture")
     encoder = PixelEncoder()
     assert counts(ingest(library.engine, [photos], encoder)) == {"added": 12, "failed": 10}
-    assert len(library.errors()) == 10
+    assert len(library.collection().errors()) == 10
     (photos / "0.png").unlink()
     assert counts(ingest(library.engine, [photos], encoder)) == {"unchanged": 12, "failed": 9}
-    assert len(library.errors()) == 9
+    assert len(library.collection().errors()) == 9
 
 
 def test_only_unreadable_files_make_no_collection_and_load_no_encoder(
@@ -114,7 +114,7 @@ def test_only_unreadable_files_make_no_collection_and_load_no_encoder(
         (tmp_path / f"{number}.png").write_text(f"{number} is no picture")
     assert counts(ingest(library.engine, [tmp_path], LazyEncoder(load))) == {"failed": 10}
     assert library.collections() == []
-    assert len(library.errors()) == 10
+    assert len(library.collection().errors()) == 10
 
 
 def test_a_good_copy_of_what_a_broken_file_used_to_be_is_stored(
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_listed_is_recorded_and_not_pruned(
     (locked / "locked").chmod(0o755)
     summary = ingest(library.engine, [locked], PixelEncoder(), prune=True)
     assert counts(summary) == {"unchanged": 4}
-    assert library.errors() == []
+    assert library.collection().errors() == []
 
 
 def test_a_copy_of_a_file_that_cannot_be_looked_at_is_no_move(
@@ -207,7 +207,7 @@ def test_a_name_that_is_not_unicode_is_recorded(library: Library, photos: Path) 
             file.write(b"anything")
     summary = ingest(library.engine, [photos], PixelEncoder(), prune=True)
     assert counts(summary) == {"added": 12, "failed": 2}
-    assert {error.error for error in library.errors()} == {
+    assert {error.error for error in library.collection().errors()} == {
         "Its name is not valid UTF-8; rename it."
     }
 
@@ -216,7 +216,7 @@ def test_a_root_whose_name_is_not_unicode_is_refused(library: Library, photos: P
     root = os.fsencode(photos) + b"/caf\xe9"
     os.makedirs(root)  # noqa: PTH103 - bytes
     with pytest.raises(InvalidInput, match="not valid UTF-8"):
-        library.ingest([os.fsdecode(root)])
+        library.collection().ingest([os.fsdecode(root)])
 
 
 def test_a_folder_that_cannot_be_listed_may_have_any_name(library: Library, locked: Path) -> None:
@@ -264,9 +264,9 @@ def test_an_embedding_that_cannot_be_found_again_is_a_failure_of_its_file_alone(
 
     summary = ingest(library.engine, [photos], Spoilt(spoil))
     assert counts(summary) == {"added": 8, "failed": 4}
-    assert [error.error for error in library.errors()] == [reason] * 4
+    assert [error.error for error in library.collection().errors()] == [reason] * 4
     assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"added": 4, "unchanged": 8}
-    assert library.errors() == []
+    assert library.collection().errors() == []
 
 
 def test_the_largest_and_the_smallest_half_precision_numbers_are_stored(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from support import PixelEncoder, ingest
 
 from vecsearch.errors import EncoderError, InvalidInput
+from vecsearch.ingest import choose
 from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -27,7 +28,7 @@ def test_a_new_collection_gets_the_index_it_is_told(
     library: Library, photos: Path, small_model: str, weights: Path, method: str | None
 ) -> None:
     steps: list[Progress] = []
-    library.ingest(
+    library.collection().ingest(
         photos / "cats",
         model=small_model,
         weights=weights,
@@ -37,11 +38,11 @@ def test_a_new_collection_gets_the_index_it_is_told(
     assert index_of(library) == (method or "hnsw")
     # What a user is told at the end is told with the last progress.
     assert steps[-1].summary.added == 6
-    assert library.ingest(photos, index=method).added == 6
+    assert library.collection().ingest(photos, index=method).added == 6
     assert index_of(library) == (method or "hnsw")
     other = "none" if method != "none" else "hnsw"
     with pytest.raises(InvalidInput, match="vecsearch index create"):
-        library.ingest(photos, index=other)
+        library.collection().ingest(photos, index=other)
 
 
 def test_rows_of_a_first_run_that_was_cut_off_are_indexed_by_the_next(
@@ -61,6 +62,6 @@ def test_rows_of_a_first_run_that_was_cut_off_are_indexed_by_the_next(
         assert connection.scalar(sa.text("SELECT count(*) FROM images")) == 6
     assert index_of(library) == "none"
     ingest(library.engine, [photos], PixelEncoder())
-    monkeypatch.setattr(library, "_ingest_encoder", lambda *_, **__: PixelEncoder())
-    assert library.ingest([photos]).unchanged == 12
+    monkeypatch.setattr(choose, "encoder", lambda *_, **__: (PixelEncoder(), []))
+    assert library.collection().ingest([photos]).unchanged == 12
     assert index_of(library) == "hnsw"

@@ -19,10 +19,12 @@ def test_a_new_collection_of_a_layer_says_its_shape_once_and_remembers_the_layer
 ) -> None:
     steps: list[Progress] = []
     model = "test_resnet.layer2"
-    library.ingest([photos / "cats"], model=model, weights=weights, on_progress=steps.append)
+    library.collection().ingest(
+        [photos / "cats"], model=model, weights=weights, on_progress=steps.append
+    )
     assert [note for step in steps for note in step.notes] == [NOTE]
     steps.clear()
-    library.ingest([photos], on_progress=steps.append)
+    library.collection().ingest([photos], on_progress=steps.append)
     assert steps[-1].summary.added == 6
     assert steps[-1].notes == ()
     [collection] = library.collections()

@@ -142,5 +142,5 @@ def test_a_line_that_cannot_be_used_stops_the_run_before_anything_is_written(
 
 def test_a_metadata_file_that_is_not_there_stops_the_run(library: Library, photos: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
-        library.ingest([photos], metadata=photos / "none.csv")
+        library.collection().ingest([photos], metadata=photos / "none.csv")
     assert library.collections() == []

@@ -170,7 +170,9 @@ def test_a_dry_run_on_a_database_without_tables_makes_none(
     before = everything(empty_database_url)
     (photos / "broken.png").symlink_to("nowhere")
     with Library.open(Settings.load(database_url=empty_database_url)) as library:
-        summary = library.ingest([photos], dry_run=True, prune=True, model="no such model")
+        summary = library.collection().ingest(
+            [photos], dry_run=True, prune=True, model="no such model"
+        )
         assert counts(summary) == {"added": 12, "failed": 1}
         assert library.collections() == []
     assert everything(empty_database_url) == before

@@ -130,16 +130,16 @@ def test_older_tables_are_refused_and_upgraded_with_their_rows(
     corpus = old_corpus(empty, "images", 50)
     for refused in (
         lambda: empty.query(id=corpus.ids[0]),
-        lambda: empty.ingest([photos]),
-        lambda: empty.ingest([photos], dry_run=True),
+        lambda: empty.collection().ingest([photos]),
+        lambda: empty.collection().ingest([photos], dry_run=True),
         empty.collections,
-        empty.errors,
+        empty.collection().errors,
     ):
         with pytest.raises(SchemaOutdated, match="vecsearch db upgrade"):
             refused()
     empty.upgrade()
     assert len(empty.query(id=corpus.ids[0], k=60).hits) == 50
-    assert empty.errors() == []
+    assert empty.collection().errors() == []
 
 
 def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards(
@@ -185,7 +185,7 @@ def test_newer_tables_are_refused_by_everything(library: Library, photos: Path) 
     write(library, "UPDATE vecsearch.alembic_version SET version_num = '9999'")
     for refused in (
         lambda: library.query(photos / "cats" / "01.png"),
-        lambda: library.ingest([photos]),
+        lambda: library.collection().ingest([photos]),
         library.collections,
         library.upgrade,
     ):
@@ -305,7 +305,7 @@ def test_a_role_that_may_create_nothing_is_told(
     empty: Library, server_url: str, photos: Path
 ) -> None:
     with as_role(empty, server_url) as nobody:
-        for refused in (nobody.upgrade, lambda: nobody.ingest([photos])):
+        for refused in (nobody.upgrade, lambda: nobody.collection().ingest([photos])):
             with pytest.raises(DatabaseError, match="permission denied for database") as caught:
                 refused()
             assert not isinstance(caught.value, ExtensionMissing)

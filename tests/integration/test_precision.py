@@ -13,6 +13,7 @@ from vecsearch.config import Settings
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
 from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
+from vecsearch.postgres import catalog
 
 pytestmark = once
 
@@ -30,11 +31,11 @@ def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
     library: Library, many: Path, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
     steps: list[Progress] = []
-    library.ingest(
+    library.collection().ingest(
         [many], model=small_model, weights=weights, precision="int8", on_progress=steps.append
     )
     assert any("of the 10 nearest of fp32 are found, by the 24" in n for n in steps[-1].notes)
-    with library.reading() as (_, stored):
+    with catalog.reading(library.engine, "images") as (_, stored):
         precision = stored.identity.precision
         assert precision.startswith("int8-")
     weights_are_not_needed = replace(library.settings, cache_dir=tmp_path / "another machine's")
@@ -42,20 +43,23 @@ def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
     picture(99, (200, 180)).save(new)
     with Library.open(weights_are_not_needed) as other:
         assert len(other.query(new, k=5).hits) == 5
-        other.ingest([new])
+        other.collection().ingest([new])
         with pytest.raises(EncoderMismatch, match=precision):
-            other.ingest([new], precision="fp32")
-    with library.reading() as (_, stored):
+            other.collection().ingest([new], precision="fp32")
+    with catalog.reading(library.engine, "images") as (_, stored):
         assert stored.identity.precision == precision
 
 
 def test_an_export_carries_the_precision(
     library: Library, many: Path, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
-    library.ingest([many], model=small_model, weights=weights, precision="int8")
-    library.export_file(tmp_path / "all.npz")
-    library.import_file(tmp_path / "all.npz", collection="again")
-    with library.reading() as (_, first), library.reading("again") as (_, again):
+    library.collection().ingest([many], model=small_model, weights=weights, precision="int8")
+    library.collection().export_file(tmp_path / "all.npz")
+    library.collection("again").import_file(tmp_path / "all.npz")
+    with (
+        catalog.reading(library.engine, "images") as (_, first),
+        catalog.reading(library.engine, "again") as (_, again),
+    ):
         assert again.identity == first.identity
     with library.sql("DELETE FROM vecsearch.quantized_models", write=True):
         pass
@@ -63,24 +67,24 @@ def test_an_export_carries_the_precision(
     picture(99).save(new)
     elsewhere = replace(library.settings, cache_dir=tmp_path / "empty")
     with Library.open(elsewhere) as other, pytest.raises(WeightsUnavailable, match="int8-"):
-        other.query(new, collection="again")
+        other.collection("again").query(new)
 
 
 def test_what_int8_cannot_do_is_said(
     library: Library, photos: Path, small_model: str, weights: Path
 ) -> None:
     with pytest.raises(InvalidInput, match="12 pictures are too few"):
-        library.ingest([photos], model=small_model, weights=weights, precision="int8")
+        library.collection().ingest([photos], model=small_model, weights=weights, precision="int8")
     assert library.collections() == []
-    library.ingest([photos], model=small_model, weights=weights)
+    library.collection().ingest([photos], model=small_model, weights=weights)
     with pytest.raises(EncoderMismatch, match="made in fp32"):
-        library.ingest([photos], precision="int8")
+        library.collection().ingest([photos], precision="int8")
 
 
 def test_a_query_loads_no_more_than_it_needs(
     library: Library, photos: Path, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
-    library.ingest([photos], model=small_model, weights=weights)
+    library.collection().ingest([photos], model=small_model, weights=weights)
     new = tmp_path / "new.png"
     picture(99).save(new)
     stored = loaded_by_query(library.settings, next(photos.rglob("*.png")))

@@ -196,12 +196,12 @@ def test_what_cannot_be_asked_is_refused_in_words(
 
 def test_a_collection_that_is_not_there_is_refused_with_those_that_are(corpus: Corpus) -> None:
     with pytest.raises(CollectionNotFound, match="There are: images"):
-        corpus.library.query(id=corpus.ids[0], collection="pictures")
+        corpus.library.collection("pictures").query(id=corpus.ids[0])
 
 
 def test_a_collection_too_wide_for_an_index_is_searched_without_one(library: Library) -> None:
     corpus = make_corpus(library, "wide", clustered(60, 4_096, seed=4))
-    answer = library.query(id=corpus.ids[9], k=60, collection="wide")
+    answer = library.collection("wide").query(id=corpus.ids[9], k=60)
     assert not answer.uses_index
     distances = np.sort(corpus.distances(corpus.vectors[9]))
     assert np.allclose([hit.distance for hit in answer], distances, atol=1e-5)

@@ -70,7 +70,7 @@ def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path
     picture(2, (100, 1_000)).save(files[1])
     ingest(library.engine, [folder], PixelEncoder())
     ids = [image_id(str(file)) for file in files]
-    found = library.thumbnails([*ids, image_id("/not/there.png")])
+    found = library.collection().thumbnails([*ids, image_id("/not/there.png")])
     sizes = []
     for id_ in ids:
         image = decode.decode(found[id_], "a thumbnail", max_pixels=10**6)
@@ -104,8 +104,8 @@ def test_copies_collections_and_moves_share_one(library: Library, photos: Path) 
     assert counts(ingest(library.engine, [renamed], never_loaded())) == {"moved": 17}
     assert kept(library) == before
     ids = [image_id(str(file)) for file in renamed.rglob("*.png")]
-    assert len(library.thumbnails(ids)) == 17
-    assert library.thumbnails(ids, collection="others") == {}
+    assert len(library.collection().thumbnails(ids)) == 17
+    assert library.collection("others").thumbnails(ids) == {}
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -161,7 +161,7 @@ def test_where_none_can_be_made_the_row_stays_and_a_note_says_so(
     summary = ingest(ingested.engine, [photos], never_loaded(), max_pixels=10, progress=progress)
     assert counts(summary) == {"unchanged": 12}
     assert any("12 stored images still have no thumbnail" in note for note in progress[-1].notes)
-    assert ingested.errors() == []
+    assert ingested.collection().errors() == []
     ingest(ingested.engine, [photos], never_loaded())
     assert len(kept(ingested)) == 12
 
@@ -221,10 +221,10 @@ def test_an_import_makes_them_of_the_pictures_at_hand(
     file = tmp_path / "imported.csv"
     cat, dog = photos / "cats" / "01.png", photos / "dogs" / "00.png"
     file.write_text(f"path,e0,e1\n{cat},1,2\n{dog},1,3\n/not/there.png,2,2\n")
-    library.import_file(file)
+    library.collection().import_file(file)
     assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
     picture(99).save(cat)
-    library.import_file(file)
+    library.collection().import_file(file)
     assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
 
 
@@ -232,9 +232,9 @@ def test_an_import_that_tells_contents_without_pictures_leaves_them_to_an_ingest
     ingested: Library, photos: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "export.npz"
-    ingested.export_file(file)
+    ingested.collection().export_file(file)
     write(ingested, "DELETE FROM vecsearch.thumbnails")
-    ingested.import_file(file, collection="imported")
+    ingested.collection("imported").import_file(file)
     assert kept(ingested) == set()
     summary = ingest(ingested.engine, [photos], never_loaded(), collection="imported")
     assert counts(summary) == {"unchanged": 12}

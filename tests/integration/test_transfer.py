@@ -52,8 +52,8 @@ def test_an_export_that_is_imported_is_the_same_collection(
     ingested: Library, tmp_path: Path, format_: str
 ) -> None:
     file = tmp_path / f"e.{format_}"
-    assert ingested.export_file(file) == 12
-    done = ingested.import_file(file, collection="back")
+    assert ingested.collection().export_file(file) == 12
+    done = ingested.collection("back").import_file(file)
     assert (done.added, done.updated, done.with_file) == (12, 0, 12)
     assert rows_of(ingested, "back") == rows_of(ingested, "images")
     register = "to_jsonb(c) - 'name' - 'created_at'"
@@ -62,7 +62,7 @@ def test_an_export_that_is_imported_is_the_same_collection(
         for name in ("images", "back")
     )
     assert one == other
-    again = ingested.import_file(file, collection="back")
+    again = ingested.collection("back").import_file(file)
     assert (again.added, again.updated) == (0, 12)
     assert rows_of(ingested, "back") == rows_of(ingested, "images")
 
@@ -70,8 +70,8 @@ def test_an_export_that_is_imported_is_the_same_collection(
 def test_a_csv_brings_paths_and_numbers_back_and_the_files_tell_the_rest(
     ingested: Library, tmp_path: Path
 ) -> None:
-    assert ingested.export_file(tmp_path / "e.csv") == 12
-    done = ingested.import_file(tmp_path / "e.csv", collection="back", model="pixels")
+    assert ingested.collection().export_file(tmp_path / "e.csv") == 12
+    done = ingested.collection("back").import_file(tmp_path / "e.csv", model="pixels")
     assert done.with_file == 12
     columns = (
         "id, path, sha256, width, height, format, file_size, modified_at, label, embedding::text"
@@ -87,8 +87,8 @@ def test_an_empty_collection_travels_like_any_other(
     with database.writing(ingested.engine) as connection:
         connection.execute(sa.text("DELETE FROM images"))
     file = tmp_path / f"e.{format_}"
-    assert ingested.export_file(file) == 0
-    assert ingested.import_file(file, collection="back").added == 0
+    assert ingested.collection().export_file(file) == 0
+    assert ingested.collection("back").import_file(file).added == 0
     assert [status.dimensions for status in ingested.collections()] == [48, 48]
 
 
@@ -97,13 +97,13 @@ def test_an_imported_collection_is_indexed_and_searched_like_any_other(
     corpus: Corpus, library: Library, tmp_path: Path, format_: str
 ) -> None:
     file = tmp_path / f"e.{format_}"
-    corpus.library.export_file(file)
-    library.import_file(file, collection="back")
+    corpus.library.collection().export_file(file)
+    library.collection("back").import_file(file)
     (status,) = library.collections()
     assert (status.images, status.index) == (len(corpus), "hnsw")
     query = corpus.ids[17]
     expected = corpus.library.query(id=query, k=20, exact=True)
-    found = library.query(id=query, k=20, exact=True, collection="back")
+    found = library.collection("back").query(id=query, k=20, exact=True)
     assert [(hit.path, hit.distance) for hit in found] == [
         (hit.path, hit.distance) for hit in expected
     ]
@@ -121,7 +121,7 @@ def test_pictures_at_hand_are_found_by_their_content_and_others_are_rows_all_the
         ["cats/one.png", "gone/two.png", "broken.jpg", "/elsewhere/three.png"],
         clustered(4, 8, seed=0),
     )
-    done = library.import_file(file, model="features of ours")
+    done = library.collection().import_file(file, model="features of ours")
     assert (done.added, done.with_file) == (4, 1)
     answer = library.query(tmp_path / "cats/one.png")
     assert next(hit.distance for hit in answer) == 0
@@ -143,14 +143,14 @@ def test_an_import_goes_into_a_collection_of_any_name(
     library: Library, tmp_path: Path, collection: str
 ) -> None:
     file = write_npz(tmp_path / "e.npz", ["a.png", "b.png"], [[1.0], [2.0]])
-    assert library.import_file(file, collection=collection).added == 2
-    assert library.import_file(file, collection=collection).updated == 2
+    assert library.collection(collection).import_file(file).added == 2
+    assert library.collection(collection).import_file(file).updated == 2
 
 
 @once
 def test_paths_begin_where_root_says(library: Library, tmp_path: Path) -> None:
     file = write_npz(tmp_path / "e.npz", ["a/../b.png"], [[1.0]])
-    library.import_file(file, root=tmp_path / "root")
+    library.collection().import_file(file, root=tmp_path / "root")
     assert scalar(library, "SELECT path FROM images") == f"{tmp_path}/root/b.png"
 
 
@@ -158,18 +158,17 @@ def test_paths_begin_where_root_says(library: Library, tmp_path: Path) -> None:
 def test_with_its_weights_an_import_can_be_asked_about_new_pictures(
     library: Library, tmp_path: Path, small_model: str, weights: Path, photos: Path
 ) -> None:
-    library.ingest([photos / "cats"], collection="ours", model=small_model, weights=weights)
-    library.export_file(tmp_path / "e.csv", collection="ours")
-    library.import_file(tmp_path / "e.csv", collection="theirs", model=small_model, weights=weights)
+    library.collection("ours").ingest([photos / "cats"], model=small_model, weights=weights)
+    library.collection("ours").export_file(tmp_path / "e.csv")
+    library.collection("theirs").import_file(tmp_path / "e.csv", model=small_model, weights=weights)
     for name in ("ours", "theirs"):
-        hits = library.query(photos / "dogs/00.png", collection=name, k=6).hits
+        hits = library.collection(name).query(photos / "dogs/00.png", k=6).hits
         assert len(hits) == 6
-    library.ingest([photos / "dogs"], collection="theirs")
+    library.collection("theirs").ingest([photos / "dogs"])
     assert scalar(library, "SELECT count(*) FROM theirs") == 12
     with pytest.raises(EncoderMismatch, match=r"e\.csv has 96 numbers a picture, and .* makes"):
-        library.import_file(
+        library.collection("fc").import_file(
             tmp_path / "e.csv",
-            collection="fc",
             model="test_vit.r160_in1k",
             weights=_vit_weights(tmp_path),
         )
@@ -179,14 +178,14 @@ def test_with_its_weights_an_import_can_be_asked_about_new_pictures(
 def test_an_export_of_unknown_weights_learns_them_from_whoever_imports_it(
     library: Library, tmp_path: Path, small_model: str, weights: Path, photos: Path
 ) -> None:
-    library.ingest([photos / "cats"], collection="ours", model=small_model, weights=weights)
-    library.export_file(tmp_path / "e.csv", collection="ours")
-    library.import_file(tmp_path / "e.csv", collection="unknown")
-    library.export_file(tmp_path / "e.npz", collection="unknown")
-    library.import_file(tmp_path / "e.npz", collection="named", model="theirs")
+    library.collection("ours").ingest([photos / "cats"], model=small_model, weights=weights)
+    library.collection("ours").export_file(tmp_path / "e.csv")
+    library.collection("unknown").import_file(tmp_path / "e.csv")
+    library.collection("unknown").export_file(tmp_path / "e.npz")
+    library.collection("named").import_file(tmp_path / "e.npz", model="theirs")
     assert scalar(library, "SELECT model FROM collections WHERE name = 'named'") == "theirs"
-    library.import_file(tmp_path / "e.npz", collection="known", model=small_model, weights=weights)
-    assert library.query(photos / "dogs/00.png", collection="known").hits
+    library.collection("known").import_file(tmp_path / "e.npz", model=small_model, weights=weights)
+    assert library.collection("known").query(photos / "dogs/00.png").hits
 
 
 def _vit_weights(folder: Path) -> Path:
@@ -200,16 +199,16 @@ def test_other_embeddings_do_not_get_into_a_collection(ingested: Library, tmp_pa
     before = rows_of(ingested, "images")
     foreign = write_npz(tmp_path / "foreign.npz", ["a.png"], np.ones((1, 48)))
     with pytest.raises(EncoderMismatch, match="made by unknown, and those of collection 'images'"):
-        ingested.import_file(foreign)
+        ingested.collection().import_file(foreign)
     with pytest.raises(EncoderMismatch, match=r"made by pixels, .* other weights"):
-        ingested.import_file(foreign, model="pixels")
+        ingested.collection().import_file(foreign, model="pixels")
     narrow = write_npz(tmp_path / "narrow.npz", ["a.png"], np.ones((1, 47)))
     with pytest.raises(EncoderMismatch, match="47 numbers a picture, and collection 'images'"):
-        ingested.import_file(narrow)
+        ingested.collection().import_file(narrow)
     assert rows_of(ingested, "images") == before
-    ingested.import_file(foreign, collection="new", model="theirs")
+    ingested.collection("new").import_file(foreign, model="theirs")
     more = write_npz(tmp_path / "more.npz", ["b.png"], np.ones((1, 48)))
-    ingested.import_file(more, collection="new", model="theirs")
+    ingested.collection("new").import_file(more, model="theirs")
     assert scalar(ingested, "SELECT count(*) FROM new") == 2
 
 
@@ -217,10 +216,10 @@ def test_other_embeddings_do_not_get_into_a_collection(ingested: Library, tmp_pa
 def test_a_row_that_was_there_keeps_what_the_file_does_not_tell(
     ingested: Library, tmp_path: Path, photos: Path
 ) -> None:
-    ingested.export_file(tmp_path / "e.npz")
+    ingested.collection().export_file(tmp_path / "e.npz")
     with np.load(tmp_path / "e.npz") as arrays:
         paths, vectors = arrays["paths"], arrays["embeddings"]
-    ingested.import_file(tmp_path / "e.npz", collection="back")
+    ingested.collection("back").import_file(tmp_path / "e.npz")
     with database.writing(ingested.engine) as connection:
         connection.execute(sa.text("UPDATE collections SET weights_sha256 = NULL"))
         connection.execute(
@@ -232,7 +231,7 @@ def test_a_row_that_was_there_keeps_what_the_file_does_not_tell(
     for path in photos.rglob("*.png"):
         path.unlink()
     np.savez(tmp_path / "plain.npz", paths=paths, embeddings=vectors + 1)
-    done = ingested.import_file(tmp_path / "plain.npz", collection="back", model="theirs")
+    done = ingested.collection("back").import_file(tmp_path / "plain.npz", model="theirs")
     assert (done.added, done.updated, done.with_file) == (0, 12, 0)
     assert rows_of(ingested, "back", "path, metadata, exif, sha256, taken_at") == before
     assert rows_of(ingested, "back", "path, embedding::text") != rows_of(
@@ -256,11 +255,11 @@ def test_of_a_bad_file_nothing_is_imported(
     library: Library, tmp_path: Path, lines: str, message: str, collection: str
 ) -> None:
     (tmp_path / "good.csv").write_text("g.png,1,2\n")
-    library.import_file(tmp_path / "good.csv")
+    library.collection().import_file(tmp_path / "good.csv")
     before = rows_of(library, "images")
     (tmp_path / "bad.csv").write_text(lines)
     with pytest.raises(InvalidInput, match=message):
-        library.import_file(tmp_path / "bad.csv", collection=collection)
+        library.collection(collection).import_file(tmp_path / "bad.csv")
     assert rows_of(library, "images") == before
     assert [status.name for status in library.collections()] == ["images"]
 
@@ -273,7 +272,7 @@ def test_a_fault_late_in_a_long_file_undoes_the_rows_before_it(
     vectors[3_400, 2] = np.inf
     file = write_npz(tmp_path / "e.npz", [f"{number}.png" for number in range(3_500)], vectors)
     with pytest.raises(InvalidInput, match="row 3401: number 3 is not a finite number"):
-        library.import_file(file)
+        library.collection().import_file(file)
     assert library.collections() == []
 
 
@@ -284,7 +283,7 @@ def test_an_export_that_was_tampered_with_is_refused(
 ) -> None:
     import zipfile
 
-    ingested.export_file(tmp_path / "e.npz")
+    ingested.collection().export_file(tmp_path / "e.npz")
     with (
         zipfile.ZipFile(tmp_path / "e.npz") as old,
         zipfile.ZipFile(tmp_path / "f.npz", "w") as new,
@@ -293,7 +292,7 @@ def test_an_export_that_was_tampered_with_is_refused(
             content = old.read(name)
             new.writestr(name, json.dumps(told) if name == "collection.json" else content)
     with pytest.raises(InvalidInput, match="does not say of its encoder"):
-        ingested.import_file(tmp_path / "f.npz", collection="new")
+        ingested.collection("new").import_file(tmp_path / "f.npz")
 
 
 @once
@@ -304,4 +303,4 @@ def test_a_database_that_is_empty_is_set_up_by_an_import(
 
     file = write_npz(tmp_path / "e.npz", ["a.png"], [[1.0]])
     with Library.open(Settings.load(database_url=empty_database_url)) as library:
-        assert library.import_file(file).added == 1
+        assert library.collection().import_file(file).added == 1

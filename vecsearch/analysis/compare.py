@@ -12,7 +12,7 @@ from vecsearch.analysis import evaluate, labels, sampling
 from vecsearch.analysis.sampling import FOLDERS, Labelling, OnProgress, Sample
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import nearest
 from vecsearch.search.nearest import Hit, Search
@@ -92,7 +92,7 @@ class Comparison:
 
 def compare(
     connection: sa.Connection,
-    collections: Sequence[Collection],
+    collections: Sequence[StoredCollection],
     *,
     k: int = 10,
     metric: str | None = None,
@@ -159,7 +159,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Party:
-    collection: Collection
+    collection: StoredCollection
     metric: str
     images: list[labels.Image]
 

@@ -80,7 +80,7 @@ class Duplicates:
 
 def find(
     connection: sa.Connection,
-    collection: catalog.Collection,
+    collection: catalog.StoredCollection,
     *,
     max_distance: float | None = None,
     order: Rule | str | None = None,
@@ -198,7 +198,10 @@ def group(near: Iterable[Pair], apart: Iterable[tuple[UUID, UUID]] = ()) -> list
 
 
 def remember_not(
-    connection: sa.Connection, collection: catalog.Collection, one: UUID | str, other: UUID | str
+    connection: sa.Connection,
+    collection: catalog.StoredCollection,
+    one: UUID | str,
+    other: UUID | str,
 ) -> bool:
     """Remember that two images, named by id or path, are no near-duplicates.
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from vecsearch.analysis import labels, ranking, sampling, tuning
 from vecsearch.analysis.sampling import FOLDERS, Labelling, OnProgress, Sample
 from vecsearch.analysis.tuning import Drift, IndexScore
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import nearest
 from vecsearch.search.query import require_k, require_metric
 
@@ -131,7 +131,7 @@ class Evaluation:
 
 def evaluate(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     *,
     k: int = 10,
     metric: str | None = None,
@@ -230,7 +230,7 @@ def _means(scores: list[tuple[float, float | None]]) -> tuple[float, float | Non
 
 def _score_index(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     sample: Sample,
     k: int,
     metric: str,

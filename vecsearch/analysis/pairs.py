@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import nearest
 
 # So many of an image's nearest are looked at, itself left out; and so many more, of other
@@ -59,7 +59,7 @@ class Member:
 
 
 def neighbour_distances(
-    connection: sa.Connection, collection: Collection, images: int, *, exact: bool = False
+    connection: sa.Connection, collection: StoredCollection, images: int, *, exact: bool = False
 ) -> list[list[float]]:
     """Return how far the neighbours of some images are, each image's nearest first.
 
@@ -85,7 +85,7 @@ def neighbour_distances(
 
 
 def near_pairs(
-    connection: sa.Connection, collection: Collection, cut_off: CutOff, *, exact: bool = False
+    connection: sa.Connection, collection: StoredCollection, cut_off: CutOff, *, exact: bool = False
 ) -> tuple[list[Pair], set[UUID]]:
     """Return pairs within the cut-off, nearest first: enough to join all that such pairs join.
 
@@ -194,7 +194,7 @@ def remember_not(connection: sa.Connection, table: sa.Table, one: UUID, other: U
 
 def _more_neighbours(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     crowded: set[UUID],
     floor: float,
     *,
@@ -220,7 +220,7 @@ def _more_neighbours(
 
 
 def _lost_neighbours(
-    connection: sa.Connection, collection: Collection, lost: set[UUID], cut_off: CutOff
+    connection: sa.Connection, collection: StoredCollection, lost: set[UUID], cut_off: CutOff
 ) -> list[Any]:
     """Return pairs within the reach of images that no path in the index leads to."""
     if not lost:
@@ -245,7 +245,7 @@ def _lost_neighbours(
     return found
 
 
-def _neighbours(collection: Collection, where: str = "true", *, exact: bool) -> str:
+def _neighbours(collection: StoredCollection, where: str = "true", *, exact: bool) -> str:
     """Return the join of each image `i` with its nearest, `n`.
 
     The index serves only the bare ORDER BY. It compares numbers that were normalised and rounded;

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from vecsearch.analysis import labels, ranking
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import staging
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import nearest
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def require_labels(found: Sequence[str | None], where: str) -> None:
         )
 
 
-def query_limit(collection: Collection, images: int, metric: str) -> int:
+def query_limit(collection: StoredCollection, images: int, metric: str) -> int:
     """Return how many of a collection's images can be asked with in bounded time and memory."""
     limit = min(MAXIMUM_QUERIES, MAXIMUM_DISTANCES // images)
     if metric in ranking.ELEMENTWISE:
@@ -142,7 +142,7 @@ def choose_queries(found: Sequence[str | None], limit: int, seed: int) -> "NDArr
 
 def measure(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     images: list[labels.Image],
     found: list[str | None],
     positions: "NDArray[np.int64]",

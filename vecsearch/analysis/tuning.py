@@ -12,7 +12,7 @@ from vecsearch.analysis import ranking, sampling
 from vecsearch.analysis.sampling import OnProgress
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import nearest
 from vecsearch.search.indexes import compact
 from vecsearch.search.nearest import Hit, Search
@@ -95,13 +95,13 @@ class Drift:
         return self.fitted - min(self.now, 1.0 if self.since is None else self.since) > STALE
 
 
-def breadth_name(collection: Collection, metric: str) -> str:
+def breadth_name(collection: StoredCollection, metric: str) -> str:
     """Return what an index is searched more broadly by."""
     reranks = collection.compact is not None or metric in nearest.RERANKED
     return "candidates" if reranks else "ef_search"
 
 
-def is_served(connection: sa.Connection, collection: Collection, metric: str) -> bool:
+def is_served(connection: sa.Connection, collection: StoredCollection, metric: str) -> bool:
     """Tell whether an index serves the metric, itself or by candidates."""
     served = {"cosine"} | nearest.RERANKED
     return (collection.compact is not None or metric in served) and nearest.has_index(
@@ -110,7 +110,7 @@ def is_served(connection: sa.Connection, collection: Collection, metric: str) ->
 
 
 def uses_index(
-    connection: sa.Connection, collection: Collection, query: UUID, k: int, metric: str
+    connection: sa.Connection, collection: StoredCollection, query: UUID, k: int, metric: str
 ) -> bool:
     """Tell whether the planner takes the index for a query, at this size."""
     search = Search(collection.table, query, metric, k, compact=collection.compact)
@@ -119,7 +119,7 @@ def uses_index(
 
 def score(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     queries: Sequence[UUID],
     exact: Sequence["NDArray[np.float64]"],
     found: Callable[[int, list[Hit]], "NDArray[np.float64]"],
@@ -162,7 +162,7 @@ def score(
 
 def tune(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     *,
     recall: float = 0.99,
     k: int = 10,
@@ -238,7 +238,7 @@ def tune(
     )
 
 
-def drift(connection: sa.Connection, collection: Collection) -> Drift | None:
+def drift(connection: sa.Connection, collection: StoredCollection) -> Drift | None:
     """Measure how well a projection fits the images there are; None: there is none."""
     if collection.compact is None:
         return None

@@ -104,9 +104,9 @@ def query(
     if image is not None:
         source = sys.stdin.buffer.read() if image == "-" else Path(image)
     with open_library(settings) as library:
-        answer = library.query(
+        asked_of = library.collection(collection)
+        answer = asked_of.query(
             source,
-            collection=collection,
             model=model,
             weights=weights,
             k=k,
@@ -123,11 +123,11 @@ def query(
             from vecsearch.render.report import MOST_HITS
 
             ids = [hit.id for hit in answer.hits[:MOST_HITS]]
-            stored = library.thumbnails(ids, collection=collection)
+            stored = asked_of.thumbnails(ids)
             if id_ is not None:
-                shown = Path(library.image_path(id_, collection=collection))
+                shown = Path(asked_of.image(id_).path)
                 asked = UUID(id_)
-                query_thumbnail = library.thumbnails([asked], collection=collection).get(asked)
+                query_thumbnail = asked_of.thumbnails([asked]).get(asked)
     # Before the rows, so that `| head` cannot end it.
     if shown is not None:
         _picture(
@@ -251,7 +251,7 @@ def errors(
 ) -> None:
     """List the files that could not be ingested, and why."""
     with open_library(settings) as library:
-        rows = library.errors(collection=collection)
+        rows = library.collection(collection).errors()
     if not rows:
         say(f"Every file of collection {collection!r} could be read.")
     write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])

@@ -75,8 +75,7 @@ def eval_(
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
-        result = library.evaluate(
-            collection,
+        result = library.collection(collection).evaluate(
             k=k,
             metric=metric,
             labelling=_labelling(label, label_regex),
@@ -140,7 +139,7 @@ def compare(
             on_progress=progress,
         )
         stored = {
-            name: library.thumbnails(_shown(result, name), collection=name)
+            name: library.collection(name).thumbnails(_shown(result, name))
             for name in (one, other)
             if plot is not None
         }

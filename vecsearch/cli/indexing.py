@@ -75,9 +75,8 @@ def create(
     from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library, steps_progress() as progress:
-        notes = library.create_index(
+        notes = library.collection(collection).create_index(
             method,
-            collection=collection,
             dims=dims,
             m=m,
             ef_construction=ef_construction,
@@ -93,7 +92,7 @@ def create(
 def drop(settings: Settings, collection: Collection = "images") -> None:
     """Drop the index: every search then compares all images, and is exact."""
     with open_library(settings) as library:
-        library.create_index(IndexMethodName.none, collection=collection)
+        library.collection(collection).create_index(IndexMethodName.none)
 
 
 @command(index_app, "status")
@@ -105,7 +104,7 @@ def status(
 
     require_object_format(format_)
     with open_library(settings) as library:
-        found = library.index_status(collection)
+        found = library.collection(collection).index_status()
     if chosen_format(format_) is not Format.table:
         write_object(asdict(found), format_)
         return
@@ -160,8 +159,8 @@ def tune(
     from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library, steps_progress() as progress:
-        tuned = library.tune_index(
-            collection, recall=recall, k=k, metric=metric, on_progress=progress
+        tuned = library.collection(collection).tune_index(
+            recall=recall, k=k, metric=metric, on_progress=progress
         )
     write_rows(
         [(score.breadth, score.recall, score.p50_ms, score.p95_ms) for score in tuned.scores],

@@ -86,9 +86,8 @@ def ingest(
 
     require_object_format(format_)
     with open_library(settings) as library, ingest_progress() as progress:
-        summary = library.ingest(
+        summary = library.collection(collection).ingest(
             _expand_stdin(paths),
-            collection=collection,
             model=model,
             weights=weights,
             precision=precision,

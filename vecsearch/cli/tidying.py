@@ -70,12 +70,12 @@ def duplicates(
     """
     if not_ is not None:
         with open_library(settings) as library:
-            is_new = library.not_duplicates(*not_, collection=collection)
+            is_new = library.collection(collection).not_duplicates(*not_)
         say(f"{'Remembered' if is_new else 'Known already'}: these two are no duplicates.")
         return
     with open_library(settings) as library:
-        found = library.duplicates(
-            collection, max_distance=max_distance, order=order, keep=keep, exact=exact
+        found = library.collection(collection).duplicates(
+            max_distance=max_distance, order=order, keep=keep, exact=exact
         )
     for note in _notes(found, suggested=max_distance is None):
         say(note)

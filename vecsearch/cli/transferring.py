@@ -55,9 +55,8 @@ def import_(
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
-        done = library.import_file(
+        done = library.collection(collection).import_file(
             file,
-            collection=collection,
             model=model,
             weights=weights,
             root=root,
@@ -97,7 +96,7 @@ def export(
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
-        rows = library.export_file(file, collection=collection, on_progress=progress)
+        rows = library.collection(collection).export_file(file, on_progress=progress)
     if chosen_format(format_) is Format.table:
         typer.echo(f"{rows:,} exported")
     else:

@@ -123,7 +123,7 @@ class Ingest:
         self._walk = walk
         self._encoder = encoder
         self._options = options
-        self._collection: catalog.Collection | None = None
+        self._collection: catalog.StoredCollection | None = None
         self._table: sa.Table | None = None
         self._in_flight: list[Batch] = []
         self._claimed: set[UUID] = set()
@@ -160,7 +160,7 @@ class Ingest:
         yield Progress(total, total, self.summary, tuple(self._conclude()))
 
     @property
-    def collection(self) -> catalog.Collection | None:
+    def collection(self) -> catalog.StoredCollection | None:
         """The collection, if there is one yet."""
         return self._collection
 
@@ -180,7 +180,7 @@ class Ingest:
         self.summary.failed = len(self._walk.unreadable)
         return pending
 
-    def _find_collection(self) -> catalog.Collection | None:
+    def _find_collection(self) -> catalog.StoredCollection | None:
         exists = self._connection.scalar(
             sa.select(sa.func.to_regclass(schema.collections.fullname))
         )

@@ -20,7 +20,7 @@ from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import COLUMNS, Block, Contents
 from vecsearch.ingest.staging import Imported
 from vecsearch.postgres import catalog, thumbnails
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 
 # Of imported embeddings, when nobody says what made them.
@@ -198,7 +198,7 @@ def import_file(
 
 
 def export_file(
-    connection: sa.Connection, collection: Collection, file: Path, *, on_progress: OnProgress
+    connection: sa.Connection, collection: StoredCollection, file: Path, *, on_progress: OnProgress
 ) -> int:
     """Write the collection to a file, as the transaction sees it; return the number of rows.
 
@@ -268,7 +268,7 @@ class _Rows:
 class _Source:
     """See `vecsearch.ingest.formats.Source`."""
 
-    def __init__(self, connection: sa.Connection, collection: Collection) -> None:
+    def __init__(self, connection: sa.Connection, collection: StoredCollection) -> None:
         self._connection = connection
         self._table = collection.table
         self.rows, self.longest_path = staging.measure(connection, self._table)
@@ -295,7 +295,7 @@ def _require_dimensions(file: Path, found: int, expected: int | None, made_by: s
         )
 
 
-def _require_same(file: Path, stored: Collection, origin: Origin, dimensions: int) -> None:
+def _require_same(file: Path, stored: StoredCollection, origin: Origin, dimensions: int) -> None:
     _require_dimensions(file, dimensions, stored.dimensions, f"collection {stored.name!r}")
     if origin.identity != stored.identity:
         raise EncoderMismatch(

@@ -1,6 +1,7 @@
 """The register of collections, what they hold, what could not be read, and ad hoc SQL."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, DatabaseError, InvalidInput
-from vecsearch.postgres import analysts, schema
+from vecsearch.postgres import analysts, migrate, schema
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search.indexes.compact import Compact
 from vecsearch.search.indexes.compact import drop as drop_compact
@@ -23,7 +24,7 @@ CREATE_LOCK_KEY = 0x766564
 
 
 @dataclass(frozen=True)
-class Collection:
+class StoredCollection:
     """A collection as the register has it.
 
     Attributes:
@@ -45,7 +46,7 @@ class Collection:
     compact: Compact | None = None
     breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def has_encoder_of(self, other: "Collection") -> bool:
+    def has_encoder_of(self, other: "StoredCollection") -> bool:
         """Tell whether both are one collection, so that one encoder serves them."""
         return (self.identity, self.weights, self.created_at) == (
             other.identity,
@@ -119,7 +120,20 @@ class IngestError:
     at: datetime
 
 
-def find_collection(connection: sa.Connection, name: str) -> Collection | None:
+@contextmanager
+def reading(engine: sa.Engine, name: str) -> "Iterator[tuple[sa.Connection, StoredCollection]]":
+    """Yield a connection in a read-only transaction, and a collection of its snapshot.
+
+    Raises:
+        CollectionNotFound: there is none of this name.
+        SchemaError: the tables are of another version.
+
+    """
+    with migrate.reading_current(engine) as connection:
+        yield connection, get_collection(connection, name)
+
+
+def find_collection(connection: sa.Connection, name: str) -> StoredCollection | None:
     """Return the collection called `name`, or None."""
     register, projections = schema.collections, schema.projections
     in_use = (projections.c.collection == register.c.name) & (
@@ -135,7 +149,7 @@ def find_collection(connection: sa.Connection, name: str) -> Collection | None:
     compact = None
     if row.compact is not None:
         compact = Compact(row.name, row.projection, row.compact, row.fitted_at)
-    return Collection(
+    return StoredCollection(
         name=row.name,
         identity=Identity(
             row.model, row.layer, row.weights_sha256, row.preprocessing, row.precision
@@ -151,7 +165,7 @@ def find_collection(connection: sa.Connection, name: str) -> Collection | None:
     )
 
 
-def get_collection(connection: sa.Connection, name: str) -> Collection:
+def get_collection(connection: sa.Connection, name: str) -> StoredCollection:
     """Return the collection called `name`.
 
     Raises:
@@ -180,7 +194,7 @@ def create_collection(
     default_metric: str = "cosine",
     indexed: bool = True,
     index_method: str = "hnsw",
-) -> Collection:
+) -> StoredCollection:
     """Register a collection and make its table and all beside it, unless another has just now.
 
     Args:
@@ -233,7 +247,7 @@ def create_collection(
     return get_collection(connection, name)
 
 
-def require_index_method(collection: Collection, method: str | None) -> None:
+def require_index_method(collection: StoredCollection, method: str | None) -> None:
     """Refuse to be told of another index than the one that a collection has been given.
 
     Raises:
@@ -242,7 +256,7 @@ def require_index_method(collection: Collection, method: str | None) -> None:
     """
     if method is not None and method != collection.index_method:
         raise InvalidInput(
-            f"Collection {collection.name!r} is there, and its index is {collection.index_method}. "
+            f"Collection {collection.name!r} has the index {collection.index_method}. "
             f"To change it: vecsearch index create --method {method} --collection "
             f"{collection.name}"
         )
@@ -284,7 +298,7 @@ def list_status(connection: sa.Connection) -> list[CollectionStatus]:
     return [status(connection, get_collection(connection, name)) for name in names]
 
 
-def status(connection: sa.Connection, collection: Collection) -> CollectionStatus:
+def status(connection: sa.Connection, collection: StoredCollection) -> CollectionStatus:
     """Return a collection's size and the state of its index. Counts every row."""
     table = collection.table
     compact = collection.compact
@@ -327,13 +341,13 @@ def status(connection: sa.Connection, collection: Collection) -> CollectionStatu
     )
 
 
-def _weights(collection: Collection) -> str:
+def _weights(collection: StoredCollection) -> str:
     if collection.identity.weights_sha256 is None:
         return "not known"
     return collection.weights.source or "model hub"
 
 
-def bytes_per_image(connection: sa.Connection, collection: Collection) -> int:
+def bytes_per_image(connection: sa.Connection, collection: StoredCollection) -> int:
     """Return what a row takes up: its columns, its embedding and its place in every index."""
     table = schema.sql_name(collection.table)
     compact = None if collection.compact is None else schema.sql_name(collection.compact.table)

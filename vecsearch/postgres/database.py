@@ -61,6 +61,11 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     return engine
 
 
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    return sa.make_url(url).render_as_string(hide_password=True)
+
+
 def _set_path(connection: psycopg.Connection[Any]) -> None:
     """Put our schema, and whichever one pgvector was installed in, on the session's path."""
     connection.execute(

@@ -1,6 +1,8 @@
 """Bringing a database up to date, and refusing one that is not."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -14,7 +16,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.postgres import schema
-from vecsearch.postgres.database import EXTENSION_HELP, driver_connection
+from vecsearch.postgres.database import EXTENSION_HELP, driver_connection, reading, writing
 
 # Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
@@ -24,6 +26,31 @@ _REVISION_AND_PGVECTOR = sa.text(
 )
 # Alembic's context is one for the process, so its threads take turns.
 _alembic = threading.Lock()
+
+
+def run(engine: sa.Engine) -> None:
+    """Apply every migration that is missing; see `upgrade`."""
+    with writing(engine) as connection:
+        upgrade(connection)
+    # Connections that were open before pgvector was installed do not have it on their path.
+    engine.dispose()
+
+
+@contextmanager
+def reading_current(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a read-only transaction on tables of this version."""
+    with reading(engine) as connection:
+        require_current(connection)
+        yield connection
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Set up a database that has no tables; refuse one whose tables are of another version."""
+    try:
+        with reading(engine) as connection:
+            require_current(connection)
+    except SchemaMissing:
+        run(engine)
 
 
 def upgrade(connection: sa.Connection) -> None:

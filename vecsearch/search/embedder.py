@@ -24,7 +24,7 @@ from vecsearch.encoders import registry
 from vecsearch.encoders.base import Encoder, unusable
 from vecsearch.errors import EncoderError, ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -58,7 +58,7 @@ class Picture:
         return decode.bytes_sha256(self.content)
 
     @classmethod
-    def read(cls, source: Path | bytes) -> "Picture":
+    def read(cls, source: str | Path | bytes) -> "Picture":
         """Read a file, or take its bytes.
 
         Raises:
@@ -67,7 +67,7 @@ class Picture:
         """
         if isinstance(source, bytes):
             return cls(source)
-        path = source.absolute()
+        path = Path(source).absolute()
         try:
             return cls(path.read_bytes(), scan.storable(str(path)))
         except FileNotFoundError as error:
@@ -205,11 +205,14 @@ class Embedders:
         self._runtime = runtime
         self._quantized = quantized
         self._max_pixels = max_pixels
-        self._kept: dict[str, tuple[Collection, Embedder]] = {}
+        self._kept: dict[str, tuple[StoredCollection, Embedder]] = {}
         self._lock = threading.Lock()
 
     def of(
-        self, collection: Collection, model: str | None = None, weights: str | Path | None = None
+        self,
+        collection: StoredCollection,
+        model: str | None = None,
+        weights: str | Path | None = None,
     ) -> Embedder:
         """Return a collection's embedder.
 
@@ -244,7 +247,7 @@ class Embedders:
 
 
 def collection_encoder(
-    collection: Collection,
+    collection: StoredCollection,
     model: str | None,
     weights: str | Path | None,
     runtime: Runtime,

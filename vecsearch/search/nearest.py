@@ -22,7 +22,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from vecsearch.postgres import schema
-from vecsearch.postgres.catalog import Collection, sql_text
+from vecsearch.postgres.catalog import StoredCollection, sql_text
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.indexes.compact import Compact
@@ -408,7 +408,7 @@ def _execute(connection: sa.Connection, search: Search, prefix: bytes = b"") -> 
             return cursor.execute(prefix + text, parameters, prepare=True).fetchall()
 
 
-def has_index(connection: sa.Connection, collection: Collection) -> bool:
+def has_index(connection: sa.Connection, collection: StoredCollection) -> bool:
     """Tell whether the collection has an HNSW index that is ready."""
     compact = collection.compact
     index = schema.hnsw_index(collection.name) if compact is None else compact.index

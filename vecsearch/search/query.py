@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from uuid import UUID
@@ -28,7 +28,8 @@ class Query:
     """What a user asks for; exactly one of `image` and `id`.
 
     Attributes:
-        image: a file, or a file's bytes.
+        image: a file, or a file's bytes; its stored vector is used if its content is in the
+            collection.
         id: a stored image's id.
         k: at most this many; None is 10, or no limit when there is a cut-off.
         metric: None is the collection's default.
@@ -38,10 +39,13 @@ class Query:
         max_distance: leave out what is farther.
         exact: compare with every row.
         exclude_self: leave out the query image's own row.
+        model: what the user says the collection's encoder is; None takes the collection's word.
+        weights: where its weights are now; None: where they were.
 
     """
 
-    image: Path | bytes | None = None
+    image: str | Path | bytes | None = None
+    _: KW_ONLY
     id: UUID | str | None = None
     k: int | None = None
     metric: str | None = None
@@ -51,6 +55,8 @@ class Query:
     max_distance: float | None = None
     exact: bool = False
     exclude_self: bool = False
+    model: str | None = None
+    weights: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Answer:
         return iter(self.hits)
 
 
-def check(connection: sa.Connection, collection: catalog.Collection, query: Query) -> None:
+def check(connection: sa.Connection, collection: catalog.StoredCollection, query: Query) -> None:
     """Check what needs no picture, before one is embedded.
 
     Raises:
@@ -116,7 +122,7 @@ def find_target(
 
 def answer(
     connection: sa.Connection,
-    collection: catalog.Collection,
+    collection: catalog.StoredCollection,
     target: UUID | NDArray[np.float32],
     query: Query,
 ) -> Answer:
@@ -133,7 +139,7 @@ def answer(
 
 def plan(
     connection: sa.Connection,
-    collection: catalog.Collection,
+    collection: catalog.StoredCollection,
     target: UUID | NDArray[np.float32],
     query: Query,
 ) -> Search:
@@ -175,7 +181,7 @@ def plan(
     return search
 
 
-def _tuned(collection: catalog.Collection, search: Search) -> int | None:
+def _tuned(collection: catalog.StoredCollection, search: Search) -> int | None:
     """Return the breadth that `index tune` found, if it is enough for this k."""
     tuned = collection.breadths.get(search.metric)
     if tuned is None or search.k is None or search.k > tuned["k"]:
@@ -194,7 +200,7 @@ def require_k(k: int) -> None:
         raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
 
 
-def require_metric(metric: str, collection: catalog.Collection) -> str:
+def require_metric(metric: str, collection: catalog.StoredCollection) -> str:
     """Return the metric if there is one of this name.
 
     Raises:

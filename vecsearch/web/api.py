@@ -124,14 +124,14 @@ def collections(site: Served) -> list[CollectionStatus]:
 @router.get("/collections/{collection}", responses=_problems(404))
 def one_collection(site: Served, collection: CollectionName) -> CollectionStatus:
     """Return one collection."""
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         return catalog.status(connection, stored)
 
 
 @router.get("/collections/{collection}/labels", responses=_problems(404))
 def labels(site: Served, collection: CollectionName) -> list[Label]:
     """Return the commonest labels, a thousand at most."""
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         return gallery.list_labels(connection, stored.table, LABELS)
 
 
@@ -161,7 +161,7 @@ def thumbnail(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return an image's thumbnail, which stays when the file goes."""
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         found = stored_thumbnails.get(connection, stored.table, id)
     if found is None:
         name = _find_image(site, collection, id).path
@@ -208,7 +208,7 @@ def _find_image(site: Site, collection: str, image_id: UUID) -> StoredImage:
         ImageNotFound: nothing has this id.
 
     """
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         found = gallery.find_image(connection, stored.table, image_id)
     if found is None:
         raise ImageNotFound(

@@ -108,7 +108,7 @@ def upload(
     collection = site.choose(question.collection)
     site.require_label(collection, question.label)
     picture = Picture(b"" if isinstance(image, str) else image.file.read())
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
     if known is None:
         site.uploads.keep(picture.content)
@@ -139,8 +139,8 @@ def duplicates(
     if not names:
         return render(request, "empty.html.jinja", collection=None)
     collection = site.choose(question.collection)
-    found = site.library.duplicates(
-        collection, max_distance=question.max_distance, keep=question.keep
+    found = site.library.collection(collection).duplicates(
+        max_distance=question.max_distance, keep=question.keep
     )
     groups = [list(group) for _, group in groupby(found.images, key=lambda row: row.group)]
     page = question.page or 1
@@ -176,7 +176,7 @@ def enter(
 
 
 def _browse(site: Site, question: PageQuestion, collection: str) -> dict[str, Any]:
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         found = gallery.browse(
             connection, stored.table, question.filters(), question.after, BROWSED + 1
         )
@@ -198,7 +198,7 @@ def _asked(site: Site, question: PageQuestion, collection: str) -> Asked:
 
     """
     picture = None
-    with site.library.reading(collection) as (connection, stored):
+    with catalog.reading(site.library.engine, collection) as (connection, stored):
         # Of both, the id is what was typed beside a picture that had been uploaded.
         if question.id is None and question.image is not None:
             picture = site.uploads.find(question.image)

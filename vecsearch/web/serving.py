@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vecsearch.errors import InvalidInput, VecsearchError
+from vecsearch.postgres import catalog
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -78,7 +79,7 @@ def warm(library: "Library", collection: str, say: Callable[[str], None]) -> Non
 
     def load() -> None:
         try:
-            with library.reading(collection) as (_, stored):
+            with catalog.reading(library.engine, collection) as (_, stored):
                 pass
             library.embedders.of(stored).warm()
         except VecsearchError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from vecsearch.errors import InvalidInput
+from vecsearch.postgres import catalog
 from vecsearch.search import gallery
 from vecsearch.search.query import Answer
 from vecsearch.web.metrics import Metrics
@@ -61,9 +62,8 @@ class Site:
 
         """
         picture = {"image": target} if isinstance(target, bytes) else {"id": target}
-        answer = self.library.query(
+        answer = self.library.collection(collection).query(
             **picture,
-            collection=collection,
             k=question.k or DEFAULT_K,
             filters=question.filters(),
             **question.model_dump(
@@ -84,7 +84,7 @@ class Site:
         """
         if label is None:
             return
-        with self.library.reading(collection) as (connection, stored):
+        with catalog.reading(self.library.engine, collection) as (connection, stored):
             if not gallery.has_label(connection, stored.table, label):
                 raise InvalidInput(
                     f"Collection {collection!r} has no image with the label {label!r}. "

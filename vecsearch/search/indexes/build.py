@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
 from vecsearch.postgres import catalog, schema
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import analyze, lock_collection
 from vecsearch.search.indexes import compact, ddl, projection
@@ -205,7 +205,9 @@ class IndexStatus:
     breadths: dict[str, dict[str, Any]]
 
 
-def status(connection: sa.Connection, collection: Collection, resources: Resources) -> IndexStatus:
+def status(
+    connection: sa.Connection, collection: StoredCollection, resources: Resources
+) -> IndexStatus:
     """Return what there is of a collection's index, and what building it anew would take."""
     made = collection.compact
     rows = catalog.count(connection, collection.table)
@@ -304,7 +306,7 @@ def _check_options(method: Method, options: dict[str, int]) -> None:
         options.setdefault("ef_construction", 2 * m)
 
 
-def _is_missing(connection: sa.Connection, collection: Collection) -> bool:
+def _is_missing(connection: sa.Connection, collection: StoredCollection) -> bool:
     match Method(collection.index_method):
         case Method.none:
             return False
@@ -321,7 +323,9 @@ def _is_missing(connection: sa.Connection, collection: Collection) -> bool:
 
 
 @contextmanager
-def _builder(engine: sa.Engine, name: str) -> Iterator[tuple[sa.Connection, Collection | None]]:
+def _builder(
+    engine: sa.Engine, name: str
+) -> Iterator[tuple[sa.Connection, StoredCollection | None]]:
     """Yield a connection that commits each statement, and the collection if it alone builds it."""
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
@@ -341,7 +345,7 @@ class _Build:
     def __init__(
         self,
         connection: sa.Connection,
-        collection: Collection,
+        collection: StoredCollection,
         resources: Resources,
         on_progress: OnProgress,
     ) -> None:

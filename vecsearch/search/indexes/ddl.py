@@ -7,7 +7,7 @@ import psycopg
 import sqlalchemy as sa
 
 from vecsearch.postgres import analysts, schema
-from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes.compact import Compact
 
 # Any fixed number, beside the hash of a collection's name: one command at a time builds.
@@ -107,7 +107,7 @@ def rename(connection: sa.Connection, name: str, to: str) -> None:
 
 def use(
     connection: sa.Connection,
-    collection: Collection,
+    collection: StoredCollection,
     method: str,
     options: dict[str, int],
     compact: Compact | None,
@@ -130,7 +130,7 @@ def use(
 
 
 def set_breadth(
-    connection: sa.Connection, collection: Collection, metric: str, tuned: dict[str, Any]
+    connection: sa.Connection, collection: StoredCollection, metric: str, tuned: dict[str, Any]
 ) -> None:
     """Remember how broadly the index is to be searched for a metric, unless it is another now."""
     columns = schema.collections.c

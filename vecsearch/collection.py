@@ -1,0 +1,477 @@
+"""One collection: every verb, typed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from uuid import UUID
+
+from vecsearch.analysis import duplicates, tuning
+from vecsearch.analysis.duplicates import Duplicates
+from vecsearch.analysis.sampling import FOLDERS, Labelling
+from vecsearch.imaging import scan
+from vecsearch.ingest import choose, formats, transfer
+from vecsearch.ingest.run import Ingest, Options, Progress, Summary
+from vecsearch.postgres import catalog, database, migrate, quantized, schema, thumbnails
+from vecsearch.postgres.catalog import CollectionStatus, IngestError, StoredCollection
+from vecsearch.search import gallery
+from vecsearch.search import query as searching
+from vecsearch.search.embedder import Embedders, Picture
+from vecsearch.search.filters import NO_FILTERS, Filters
+from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.search.indexes import build, ddl
+from vecsearch.search.query import Answer, Query
+from vecsearch.vocabulary import DEFAULT_K, Metric, parse
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import sqlalchemy as sa
+
+    from vecsearch.analysis.evaluate import Evaluation
+    from vecsearch.config import Settings
+    from vecsearch.encoders.openvino.cache import Exported
+
+P = ParamSpec("P")
+Self_ = TypeVar("Self_")
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+# Called with what is being done, how far it is, and of how much, if that is known.
+OnProgress = Callable[[str, int, int | None], None]
+
+
+def quiet(_step: str, _done: int, _total: int | None) -> None:
+    """Show no progress."""
+
+
+def taking(
+    make: Callable[P, Q],
+) -> Callable[[Callable[[Self_, Q], R]], Callable[Concatenate[Self_, P], R]]:
+    """Let a method that takes a value be called with the arguments that make the value."""
+
+    def decorate(method: Callable[[Self_, Q], R]) -> Callable[Concatenate[Self_, P], R]:
+        def call(self: Self_, /, *arguments: P.args, **options: P.kwargs) -> R:
+            return method(self, make(*arguments, **options))
+
+        call.__doc__, call.__name__ = method.__doc__, method.__name__
+        return call
+
+    return decorate
+
+
+class Store:
+    """What collections share: an open database, and encoders that stay loaded."""
+
+    def __init__(self, settings: "Settings", url: str, session: Mapping[str, str] | None) -> None:
+        self.settings = settings
+        self.url = url
+        self.engine = database.open_engine(url, session)
+        self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
+
+    def find_quantized(self, precision: str) -> "Exported | None":
+        """Return the quantised encoder that a collection's precision names."""
+        with migrate.reading_current(self.engine) as connection:
+            return quantized.find(connection, precision)
+
+
+class Collection:
+    """A collection of a library. Nothing is looked up before a verb needs it.
+
+    Every verb raises `CollectionNotFound` where there is no such collection, and `SchemaError`
+    where the tables are of another version of vecsearch; see `vecsearch.errors`.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self._store = store
+
+    def ingest(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        precision: str | None = None,
+        metadata: Path | None = None,
+        prune: bool = False,
+        dry_run: bool = False,
+        index: str | None = None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Summary:
+        """Embed the images under `paths` that are new, and note what moved, changed or went.
+
+        The collection is made if it does not exist.
+
+        Args:
+            paths: folders and files.
+            model: a timm model or an autoencoder's file; None: the collection's own, or ResNet50.
+            weights: a file; None: where the collection's came from, or the model hub.
+            precision: int8 calibrates a new collection's encoder on its own pictures; None: the
+                collection's own, or fp32.
+            metadata: CSV or JSON lines, keyed by path or file name.
+            prune: delete rows under `paths` whose files are gone.
+            dry_run: only say what would be done.
+            index: of a new collection: hnsw, compact or none; None: hnsw.
+            on_progress: called after each batch, and while the index of a new collection is built.
+
+        Raises:
+            VecsearchError: what stopped the run; what was committed stays.
+
+        """
+        store = self._store
+        schema.require_collection_name(self.name)
+        walk = scan.Walk([paths] if isinstance(paths, str | Path) else paths)
+        if not dry_run:
+            migrate.prepare(store.engine)
+        encoder, notes = choose.encoder(
+            store.engine,
+            self.name,
+            walk,
+            store.settings,
+            model=model,
+            weights=weights,
+            precision=precision,
+            find_quantized=store.find_quantized,
+            remember=not dry_run,
+        )
+        options = Options(
+            prune=prune,
+            dry_run=dry_run,
+            metadata_file=metadata,
+            max_pixels=store.settings.max_pixels,
+            index_method=index,
+        )
+        with database.session(store.engine) as connection:
+            run = Ingest(connection, self.name, walk, encoder, options)
+            for last in run:
+                # What there is to tell is told at the very end, once.
+                on_progress(replace(last, notes=()))
+        notes = [*last.notes, *notes]
+        if run.collection is not None and not dry_run:
+
+            def indexing_progress(step: str, done: int, total: int | None) -> None:
+                on_progress(replace(last, step=step, done=done, total=total or done, notes=()))
+
+            notes += self.ensure_index(on_progress=indexing_progress)
+        if notes:
+            on_progress(replace(last, notes=tuple(notes)))
+        return run.summary
+
+    def import_file(
+        self,
+        file: str | Path,
+        *,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        root: str | Path | None = None,
+        index: str | None = None,
+        on_progress: OnProgress = quiet,
+    ) -> transfer.Imports:
+        """Store embeddings from a CSV, NPZ or Parquet file: all of them, or none.
+
+        The collection is made if it does not exist.
+
+        Args:
+            file: paths with their numbers, or an export of ours.
+            model: what made the numbers, if the file does not say; any name will do.
+            weights: the model's file, which lets new pictures be searched for; without it only
+                pictures of the collection can be.
+            root: where the file's relative paths begin; None: the file's own folder.
+            index: of a new collection: hnsw, compact or none; None: hnsw.
+            on_progress: called after each block of rows.
+
+        Raises:
+            InvalidInput: the file, or a line of it, cannot be stored.
+            EncoderError: the collection's embeddings were made by another encoder.
+
+        """
+        store = self._store
+        schema.require_collection_name(self.name)
+        path = Path(file).absolute()
+        with formats.open_file(path) as contents:
+            migrate.prepare(store.engine)
+            origin = transfer.find_origin(
+                path, contents, self.name, model, weights, runtime=store.settings.runtime
+            )
+            with database.session(store.engine) as connection:
+                done = transfer.import_file(
+                    connection,
+                    self.name,
+                    path,
+                    contents,
+                    origin,
+                    root=path.parent if root is None else Path(root).absolute(),
+                    max_pixels=store.settings.max_pixels,
+                    index_method=index,
+                    on_progress=on_progress,
+                )
+            self.ensure_index(on_progress=on_progress)
+            return done
+
+    def export_file(self, file: str | Path, *, on_progress: OnProgress = quiet) -> int:
+        """Write the collection to a file, whole or not at all, and return the number of rows.
+
+        Args:
+            file: its suffix is the format: `.npz` and `.parquet` hold every column and the
+                encoder's identity, `.csv` paths and numbers alone. An existing one is replaced.
+            on_progress: called after each block of rows.
+
+        Raises:
+            InvalidInput: the file cannot be written, or its suffix names no format.
+
+        """
+        path = Path(file).absolute()
+        formats.require_file(path)
+        with self._reading() as (connection, stored):
+            return transfer.export_file(connection, stored, path, on_progress=on_progress)
+
+    def ask(self, query: Query) -> Answer:
+        """Return the images nearest to what a query asks for; an image or an id.
+
+        Raises:
+            VecsearchError: the query cannot be answered.
+
+        """
+        picture = None if query.image is None else Picture.read(query.image)
+        with self._reading() as (connection, stored):
+            searching.check(connection, stored, query)
+            embedder = self._store.embedders.of(stored, query.model, query.weights)
+            target = searching.find_target(connection, stored.table, query, picture)
+            if target is not None:
+                return searching.answer(connection, stored, target, query)
+        assert picture is not None  # noqa: S101 - an id that nothing has is refused
+        # No connection waits for an encoder.
+        embedding = embedder.embed(picture)
+        with self._reading() as (connection, stored):
+            return searching.answer(connection, stored, embedding, query)
+
+    @taking(Query)
+    def query(self, query: Query) -> Answer:
+        """Return the images nearest to a picture; takes what `Query` takes, see `ask`."""
+        return self.ask(query)
+
+    def create_index(
+        self,
+        method: str,
+        *,
+        dims: int | None = None,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        memory: int | None = None,
+        workers: int | None = None,
+        on_progress: OnProgress = quiet,
+    ) -> list[str]:
+        """Build an index while searches go on, and return notes for a user.
+
+        Args:
+            method: hnsw, compact or none.
+            dims: numbers in a compact vector; None: 128.
+            m: links of a node; None: 16.
+            ef_construction: nodes in view while one is linked; None: 64.
+            memory: bytes that the build may take; None: what it needs, within bounds.
+            workers: parallel workers beside the first process; None: as there are cores.
+            on_progress: called now and then.
+
+        Raises:
+            VecsearchError: it cannot be built; what served before goes on.
+
+        """
+        with migrate.reading_current(self._store.engine):
+            pass
+        return build.create(
+            self._store.engine,
+            self.name,
+            parse(build.Method, method),
+            dims=dims,
+            m=m,
+            ef_construction=ef_construction,
+            resources=self._resources(memory, workers),
+            on_progress=on_progress,
+        )
+
+    def ensure_index(self, *, on_progress: OnProgress = quiet) -> list[str]:
+        """Build the index that the collection wants, if it is missing; return notes for a user."""
+        resources = self._resources(None, None)
+        return build.ensure(
+            self._store.engine, self.name, resources=resources, on_progress=on_progress
+        )
+
+    def index_status(self) -> build.IndexStatus:
+        """Return the state of the index, and what building it would take."""
+        with self._reading() as (connection, stored):
+            return build.status(connection, stored, self._resources(None, None))
+
+    def tune_index(
+        self,
+        *,
+        recall: float = 0.99,
+        k: int = DEFAULT_K,
+        metric: str | None = None,
+        on_progress: OnProgress = quiet,
+    ) -> tuning.Tuning:
+        """Find the fastest setting of the index that reaches a recall, and save it.
+
+        Args:
+            recall: share of the exact k nearest to find, on average.
+            k: length of an answer.
+            metric: None: the collection's default.
+            on_progress: called now and then.
+
+        Raises:
+            InvalidInput: an option makes no sense, or no index serves the metric.
+
+        """
+        with self._reading() as (connection, stored):
+            tuned = tuning.tune(
+                connection, stored, recall=recall, k=k, metric=metric, on_progress=on_progress
+            )
+        choice = tuned.choice
+        if choice is not None:
+            found = {"breadth": choice.breadth, "k": tuned.k, "recall": choice.recall}
+            with database.writing(self._store.engine) as connection:
+                ddl.set_breadth(connection, stored, tuned.metric, found)
+        return tuned
+
+    def evaluate(
+        self,
+        *,
+        k: int = DEFAULT_K,
+        metric: str | None = None,
+        labelling: Labelling = FOLDERS,
+        seed: int = 0,
+        on_progress: OnProgress = quiet,
+    ) -> "Evaluation":
+        """Score answers against labels, and the index against the exact answer.
+
+        Args:
+            k: length of an answer.
+            metric: None: the collection's default.
+            labelling: what is relevant.
+            seed: chooses the queries where there are too many images to ask with each.
+            on_progress: called now and then.
+
+        Raises:
+            InvalidInput: the collection or its labels cannot be scored.
+
+        """
+        from vecsearch.analysis import evaluate
+
+        with self._reading() as (connection, stored):
+            return evaluate.evaluate(
+                connection,
+                stored,
+                k=k,
+                metric=metric,
+                labelling=labelling,
+                seed=seed,
+                on_progress=on_progress,
+            )
+
+    def duplicates(
+        self,
+        *,
+        max_distance: float | None = None,
+        order: str | None = None,
+        keep: str | None = None,
+        exact: bool = False,
+    ) -> Duplicates:
+        """Group near-duplicates; see `vecsearch.analysis.duplicates.find`."""
+        with self._reading() as (connection, stored):
+            return duplicates.find(
+                connection, stored, max_distance=max_distance, order=order, keep=keep, exact=exact
+            )
+
+    def not_duplicates(self, one: UUID | str, other: UUID | str) -> bool:
+        """Remember that two images are not near-duplicates; tell whether that is new."""
+        with database.writing(self._store.engine) as connection:
+            migrate.require_current(connection)
+            stored = catalog.get_collection(connection, self.name)
+            return duplicates.remember_not(connection, stored, one, other)
+
+    def image(self, image: UUID | str) -> StoredImage:
+        """Return a stored image, named by its id or its path.
+
+        Raises:
+            ImageNotFound: there is none.
+
+        """
+        with self._reading() as (connection, stored):
+            image_id = searching.named_id(connection, stored.table, image)
+            found = gallery.find_image(connection, stored.table, image_id)
+        assert found is not None  # noqa: S101 - of the same snapshot
+        return found
+
+    def image_of(self, picture: Picture) -> StoredImage | None:
+        """Return the stored image with a picture's content; None: there is none."""
+        with self._reading() as (connection, stored):
+            table = stored.table
+            found = catalog.image_by_sha256(connection, table, picture.sha256, picture.path)
+            return None if found is None else gallery.find_image(connection, table, found)
+
+    def browse(
+        self, filters: Filters = NO_FILTERS, *, after: UUID | None = None, limit: int
+    ) -> list[StoredImage]:
+        """Return a page of images in order of their ids, which are hashes: a mixed one.
+
+        Args:
+            filters: which images.
+            after: the last id of the page before; None: the first page.
+            limit: how many at most.
+
+        """
+        with self._reading() as (connection, stored):
+            return gallery.browse(connection, stored.table, filters, after, limit)
+
+    def labels(self, limit: int) -> list[Label]:
+        """Return the commonest labels, commonest first. Reads every row."""
+        with self._reading() as (connection, stored):
+            return gallery.list_labels(connection, stored.table, limit)
+
+    def has_label(self, label: str) -> bool:
+        """Tell whether any image has this label."""
+        with self._reading() as (connection, stored):
+            return gallery.has_label(connection, stored.table, label)
+
+    def thumbnail(self, image_id: UUID) -> tuple[str, bytes] | None:
+        """Return an image's SHA-256 and thumbnail; None: no such image, or it has none."""
+        with self._reading() as (connection, stored):
+            return thumbnails.get(connection, stored.table, image_id)
+
+    def thumbnails(self, ids: Iterable[UUID]) -> dict[UUID, bytes]:
+        """Return the thumbnails of stored images by id; those without one are left out."""
+        with self._reading() as (connection, stored):
+            return thumbnails.find(connection, stored.table, ids)
+
+    def status(self) -> CollectionStatus:
+        """Return the size of the collection and the state of its index. Counts every row."""
+        with self._reading() as (connection, stored):
+            return catalog.status(connection, stored)
+
+    def errors(self) -> list[IngestError]:
+        """Return the files that could not be ingested, and why."""
+        with migrate.reading_current(self._store.engine) as connection:
+            return catalog.list_errors(connection, self.name)
+
+    def default_metric(self) -> Metric:
+        """Return the metric of a query that names none."""
+        with self._reading() as (_, stored):
+            return parse(Metric, stored.default_metric)
+
+    def warm(self) -> None:
+        """Load the encoder; without this the first new picture waits for it.
+
+        Raises:
+            EncoderError: it cannot be loaded.
+
+        """
+        with self._reading() as (_, stored):
+            pass
+        self._store.embedders.of(stored).warm()
+
+    def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
+        return catalog.reading(self._store.engine, self.name)
+
+    def _resources(self, memory: int | None, workers: int | None) -> build.Resources:
+        is_embedded = self._store.settings.database_url is None
+        return build.Resources(memory, workers, embedded=is_embedded)
