@@ -30,7 +30,7 @@ from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
 from vecsearch.postgres.rows import image_id
-from vecsearch.search import query
+from vecsearch.search import execute, query
 
 RECALL = 0.999
 ROUNDS = 5
@@ -87,8 +87,10 @@ class Ours(Contestant):
     def _answer(self, vector: Array, _: int | None) -> Sequence[int]:
         asked = query.Query(image=b"", k=product.K)
         with catalog.reading(self._library.engine, self.method) as (connection, stored):
-            found = query.answer(connection, stored, vector, asked)
-        return [product.row_number(hit.path) for hit in found]
+            hits, _search = execute.nearest(
+                connection, execute.plan(connection, stored, vector, asked)
+            )
+        return [product.row_number(hit.path) for hit in hits]
 
 
 class Direct(Ours):

@@ -21,8 +21,8 @@ from vectors import Array
 
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
-from vecsearch.search import nearest, query
-from vecsearch.search.indexes import compact
+from vecsearch.search import execute, query
+from vecsearch.search.indexes import vectors
 
 if TYPE_CHECKING:
     from vecsearch.search.indexes.projection import Projection
@@ -136,23 +136,27 @@ class Statement:
         """Return the rows nearest to a vector, at a breadth, or at the library's own."""
         if breadth != self._asked:
             self._prepare(vector, breadth)
-        vectors = [HalfVector(vector)]
-        if self._projection is not None:
-            vectors.append(HalfVector(self._projection.project(vector[np.newaxis])[0]))
-        rows = self._cursor.execute(self._text, vectors, prepare=True).fetchall()
+        compared = [HalfVector(each) for each in self._compared(vector)]
+        rows = self._cursor.execute(self._text, compared, prepare=True).fetchall()
         return [row_number(row[1]) for row in rows]
+
+    def _compared(self, vector: Array) -> list[Array]:
+        if self._projection is None:
+            return [vector]
+        return [vector, self._projection.project(vector[np.newaxis])[0]]
 
     def _prepare(self, vector: Array, breadth: int | None) -> None:
         with catalog.reading(self._library.engine, self._collection) as (connection, stored):
-            planned = query.plan(connection, stored, vector, query.Query(image=b"", k=K))
-            if planned.compact is not None:
-                self._projection = compact.read_projection(connection, planned.compact)
+            asked = query.Query(image=b"", k=K)
+            planned = execute.plan(connection, stored, vector, asked)
+            if stored.compact is not None:
+                self._projection = vectors.read_projection(connection, stored.compact)
         if breadth is not None:
-            planned = replace(planned, breadth=breadth)
-        for name, value in nearest.session_settings(planned).items():
+            planned = replace(planned, chosen=breadth)
+        for name, value in planned.settings().items():
             self._driver.execute("SELECT set_config(%s, %s, false)", [name, value])
-        self._text = planned.sent[0]
-        self._asked, self.breadth = breadth, planned.candidates or planned.breadth
+        self._text = planned.sent.encode()
+        self._asked, self.breadth = breadth, planned.candidates or planned.chosen
 
 
 def row_number(path: str) -> int:

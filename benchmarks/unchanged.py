@@ -27,8 +27,9 @@ from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import writes
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library
-from vecsearch.postgres import catalog, database, thumbnails
+from vecsearch.postgres import database, thumbnails
 from vecsearch.postgres.rows import analyze
+from vecsearch.search import collections
 
 COLLECTION = "images"
 A_FOLDER = 1000
@@ -104,7 +105,7 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
     identity = Identity("benchmark", "pooled", "0" * 64, {})
     with database.session(library.engine) as connection:
         with connection.begin():
-            collection = catalog.create_collection(
+            collection = collections.create(
                 connection,
                 COLLECTION,
                 identity,

@@ -22,10 +22,11 @@ from vecsearch.encoders.base import Encoder, Identity, Weights
 from vecsearch.imaging import scan
 from vecsearch.ingest.run import Ingest, Options, Progress, Summary
 from vecsearch.library import Library
-from vecsearch.postgres import catalog, database
+from vecsearch.postgres import catalog, database, schema
 from vecsearch.postgres.rows import image_id
-from vecsearch.search.indexes import compact
-from vecsearch.search.nearest import Hit
+from vecsearch.search import collections
+from vecsearch.search.indexes import vectors as compact_vectors
+from vecsearch.search.query import Hit
 
 if TYPE_CHECKING:
     import torch
@@ -214,7 +215,7 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
     """Store vectors as images: the one at position 7 has width 7, and so on."""
     identity = Identity("seeded", "pooled", "0" * 64, {})
     with database.writing(library.engine) as connection:
-        catalog.create_collection(connection, name, identity, Weights(None, None), vectors.shape[1])
+        collections.create(connection, name, identity, Weights(None, None), vectors.shape[1])
         paths = [
             f"/corpus/{position * 7919 % len(vectors):05}.png" for position in range(len(vectors))
         ]
@@ -234,15 +235,18 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
                 copy.write_row(
                     (row_id, path, *fixed, f"c{position % 20}", metadata, str(vector.tolist()))
                 )
+        for index in schema.collection_table(name, vectors.shape[1]).indexes:
+            if index.name == schema.hnsw_index(name):
+                index.create(connection)
         connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
     return Corpus(library, name, ids, vectors)
 
 
-def check_vectors(engine: sa.Engine, version: compact.Compact, *, whole: bool = True) -> None:
+def check_vectors(engine: sa.Engine, version: catalog.Compact, *, whole: bool = True) -> None:
     """Check that every image, or none but images, has the projection of its own embedding."""
     with database.reading(engine) as connection:
         table = catalog.get_collection(connection, version.collection).table
-        fitted = compact.read_projection(connection, version)
+        fitted = compact_vectors.read_projection(connection, version)
         real = sa.ARRAY(sa.REAL)
         stored = connection.execute(sa.select(table.c.id, sa.cast(table.c.embedding, real))).all()
         made = connection.execute(

@@ -13,15 +13,18 @@ from vecsearch.imaging import scan
 from vecsearch.ingest import choose, formats, transfer
 from vecsearch.ingest.run import Ingest, Options, Progress, Summary
 from vecsearch.postgres import catalog, database, migrate, quantized, schema, thumbnails
-from vecsearch.postgres.catalog import CollectionStatus, IngestError, StoredCollection
-from vecsearch.search import gallery
-from vecsearch.search import query as searching
+from vecsearch.postgres.catalog import IngestError, StoredCollection
+from vecsearch.search import execute, gallery
 from vecsearch.search.embedder import Embedders, Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.indexes import build, ddl
+from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.indexes.resources import Resources
+from vecsearch.search.lookup import image_by_sha256, named_id
 from vecsearch.search.query import Answer, Query
-from vecsearch.vocabulary import DEFAULT_K, Metric, parse
+from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
+from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, parse
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -36,13 +39,6 @@ P = ParamSpec("P")
 Self_ = TypeVar("Self_")
 Q = TypeVar("Q")
 R = TypeVar("R")
-
-# Called with what is being done, how far it is, and of how much, if that is known.
-OnProgress = Callable[[str, int, int | None], None]
-
-
-def quiet(_step: str, _done: int, _total: int | None) -> None:
-    """Show no progress."""
 
 
 def taking(
@@ -233,18 +229,7 @@ class Collection:
             VecsearchError: the query cannot be answered.
 
         """
-        picture = None if query.image is None else Picture.read(query.image)
-        with self._reading() as (connection, stored):
-            searching.check(connection, stored, query)
-            embedder = self._store.embedders.of(stored, query.model, query.weights)
-            target = searching.find_target(connection, stored.table, query, picture)
-            if target is not None:
-                return searching.answer(connection, stored, target, query)
-        assert picture is not None  # noqa: S101 - an id that nothing has is refused
-        # No connection waits for an encoder.
-        embedding = embedder.embed(picture)
-        with self._reading() as (connection, stored):
-            return searching.answer(connection, stored, embedding, query)
+        return execute.ask(self._store.engine, self.name, query, self._store.embedders)
 
     @taking(Query)
     def query(self, query: Query) -> Answer:
@@ -255,23 +240,19 @@ class Collection:
         self,
         method: str,
         *,
-        dims: int | None = None,
-        m: int | None = None,
-        ef_construction: int | None = None,
         memory: int | None = None,
         workers: int | None = None,
         on_progress: OnProgress = quiet,
+        **options: int | None,
     ) -> list[str]:
         """Build an index while searches go on, and return notes for a user.
 
         Args:
             method: hnsw, compact or none.
-            dims: numbers in a compact vector; None: 128.
-            m: links of a node; None: 16.
-            ef_construction: nodes in view while one is linked; None: 64.
             memory: bytes that the build may take; None: what it needs, within bounds.
             workers: parallel workers beside the first process; None: as there are cores.
             on_progress: called now and then.
+            options: of `vecsearch.vocabulary.build_options`; None: the default.
 
         Raises:
             VecsearchError: it cannot be built; what served before goes on.
@@ -282,10 +263,8 @@ class Collection:
         return build.create(
             self._store.engine,
             self.name,
-            parse(build.Method, method),
-            dims=dims,
-            m=m,
-            ef_construction=ef_construction,
+            parse(IndexMethod, method),
+            {name: value for name, value in options.items() if value is not None},
             resources=self._resources(memory, workers),
             on_progress=on_progress,
         )
@@ -297,10 +276,10 @@ class Collection:
             self._store.engine, self.name, resources=resources, on_progress=on_progress
         )
 
-    def index_status(self) -> build.IndexStatus:
+    def index_status(self) -> IndexStatus:
         """Return the state of the index, and what building it would take."""
         with self._reading() as (connection, stored):
-            return build.status(connection, stored, self._resources(None, None))
+            return index_status(connection, stored, self._resources(None, None))
 
     def tune_index(
         self,
@@ -397,7 +376,7 @@ class Collection:
 
         """
         with self._reading() as (connection, stored):
-            image_id = searching.named_id(connection, stored.table, image)
+            image_id = named_id(connection, stored.table, image)
             found = gallery.find_image(connection, stored.table, image_id)
         assert found is not None  # noqa: S101 - of the same snapshot
         return found
@@ -406,7 +385,7 @@ class Collection:
         """Return the stored image with a picture's content; None: there is none."""
         with self._reading() as (connection, stored):
             table = stored.table
-            found = catalog.image_by_sha256(connection, table, picture.sha256, picture.path)
+            found = image_by_sha256(connection, table, picture.sha256, picture.path)
             return None if found is None else gallery.find_image(connection, table, found)
 
     def browse(
@@ -446,7 +425,7 @@ class Collection:
     def status(self) -> CollectionStatus:
         """Return the size of the collection and the state of its index. Counts every row."""
         with self._reading() as (connection, stored):
-            return catalog.status(connection, stored)
+            return collection_status(connection, stored)
 
     def errors(self) -> list[IngestError]:
         """Return the files that could not be ingested, and why."""
@@ -456,7 +435,7 @@ class Collection:
     def default_metric(self) -> Metric:
         """Return the metric of a query that names none."""
         with self._reading() as (_, stored):
-            return parse(Metric, stored.default_metric)
+            return stored.default_metric
 
     def warm(self) -> None:
         """Load the encoder; without this the first new picture waits for it.
@@ -472,6 +451,6 @@ class Collection:
     def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
         return catalog.reading(self._store.engine, self.name)
 
-    def _resources(self, memory: int | None, workers: int | None) -> build.Resources:
+    def _resources(self, memory: int | None, workers: int | None) -> Resources:
         is_embedded = self._store.settings.database_url is None
-        return build.Resources(memory, workers, embedded=is_embedded)
+        return Resources(memory, workers, embedded=is_embedded)

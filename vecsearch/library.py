@@ -14,14 +14,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from vecsearch.analysis.sampling import FOLDERS, Labelling
-from vecsearch.collection import Collection, OnProgress, Store, quiet, taking
+from vecsearch.collection import Collection, Store, taking
 from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing
-from vecsearch.postgres import catalog, database, migrate
-from vecsearch.postgres.catalog import CollectionStatus, Status
+from vecsearch.postgres import adhoc, catalog, database, migrate
 from vecsearch.postgres.embedded import server
+from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query
+from vecsearch.search.status import CollectionStatus, Status, list_status
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Library:
         """Return every collection, by name; none if the database has no tables yet."""
         try:
             with migrate.reading_current(self.engine) as connection:
-                return catalog.list_status(connection)
+                return list_status(connection)
         except SchemaMissing:
             return []
 
@@ -219,4 +220,4 @@ class Library:
         """
         opened = database.writing if write else database.reading
         with opened(self.engine) as connection:
-            yield catalog.run_sql(connection, statement)
+            yield adhoc.run(connection, statement)

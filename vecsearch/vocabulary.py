@@ -1,6 +1,7 @@
 """Names that every door uses, each declared once. Imports nothing that takes time."""
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self, TypeVar
 
@@ -51,27 +52,67 @@ class Metric(StrEnum):
     chi2 = "chi2", "chi-squared distance", "vecsearch.chi2_distance({0}, {1})", True, True
 
 
+@dataclass(frozen=True)
+class BuildOption:
+    """A number that an index is built with: `--name` on the command line, `name` in the register.
+
+    Attributes:
+        least, most: what it may be.
+        default: what it is unless it is given.
+        help: one clause for people who choose.
+
+    """
+
+    name: str
+    least: int
+    most: int
+    default: int
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+# pgvector's limits: what halfvec stores, and what HNSW indexes of it.
+MAX_DIMENSIONS = 16_000
+MAX_INDEXED_DIMENSIONS = 4_000
+
+M = BuildOption("m", 2, 100, 16, "Links of each image in the graph")
+EF_CONSTRUCTION = BuildOption(
+    "ef_construction", 4, 1_000, 64, "Images in view while one is linked, at least twice --m"
+)
+DIMS = BuildOption("dims", 1, MAX_INDEXED_DIMENSIONS, 128, "Dimensions of a compact vector")
+
+
 class IndexMethod(StrEnum):
     """What serves searches; `vecsearch.search.indexes` has a class for each.
 
     Attributes:
         help: one clause for people who choose.
+        options: what it can be built with.
 
     """
 
     help: str
+    options: tuple[BuildOption, ...]
 
-    def __new__(cls, value: str, text: str) -> Self:
+    def __new__(cls, value: str, text: str, *options: BuildOption) -> Self:
         """Make a member whose value is its name alone."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.help = text
+        member.options = options
         return member
 
-    hnsw = "hnsw", "indexes the embeddings"
+    hnsw = "hnsw", "indexes the embeddings", M, EF_CONSTRUCTION
     compact = (
         "compact",
         "indexes principal components, a tenth of the size, and re-ranks by the embeddings",
+        DIMS,
+        M,
+        EF_CONSTRUCTION,
     )
     none = "none", "compares every image"
 
@@ -117,15 +158,17 @@ def parse(kind: type[Named], name: str) -> Named:
         raise InvalidInput(f"Unknown {noun} {str(name)!r}. Use {choices(kind)}.") from None
 
 
+def build_options() -> tuple[BuildOption, ...]:
+    """Return what indexes can be built with, each option once."""
+    return tuple(dict.fromkeys(option for method in IndexMethod for option in method.options))
+
+
 def choices(names: type[StrEnum]) -> str:
     """Return the names as a sentence ends with them: "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else str(last)
 
 
-# pgvector's limits: what halfvec stores, and what HNSW indexes of it.
-MAX_DIMENSIONS = 16_000
-MAX_INDEXED_DIMENSIONS = 4_000
 # The largest finite number in half precision.
 MAX_HALF = 65_504.0
 

@@ -22,8 +22,12 @@ from support import (
 from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
-from vecsearch.search import nearest
-from vecsearch.search.indexes import build, compact, ddl, projection
+from vecsearch.search import execute
+from vecsearch.search.indexes import build, ddl, projection
+from vecsearch.search.indexes import vectors as compact_vectors
+from vecsearch.search.query import Query
+from vecsearch.search.statement import Search
+from vecsearch.vocabulary import IndexMethod, Metric
 
 
 def scalar(library: Library, statement: str) -> Any:
@@ -31,12 +35,12 @@ def scalar(library: Library, statement: str) -> Any:
         return connection.scalar(sa.text(statement))
 
 
-def versions(library: Library, name: str = "images") -> list[compact.Compact]:
+def versions(library: Library, name: str = "images") -> list[catalog.Compact]:
     with database.reading(library.engine) as connection:
-        return compact.versions(connection, name)
+        return catalog.compact_versions(connection, name)
 
 
-@pytest.mark.parametrize("metric", nearest.DISTANCES)
+@pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("k", [10, 1_000])
 def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: str, k: int) -> None:
     library = compact_corpus.library
@@ -60,13 +64,11 @@ def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: st
 
 def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) -> None:
     with catalog.reading(compact_corpus.library.engine, "images") as (connection, collection):
-        from vecsearch.search.query import Query, plan
-
         query = clustered(3_100, 64, seed=1)[3_050].astype(np.float32)
-        search = plan(connection, collection, query, Query(id=""))
-        hits, ran = nearest.nearest(connection, search)
-        shown = nearest.script(ran)
-        assert nearest.explain(connection, ran)[1]
+        search = execute.plan(connection, collection, query, Query(id=""))
+        hits, ran = execute.nearest(connection, search)
+        shown = ran.script()
+        assert execute.explain(connection, ran)[1]
     distances = np.sort(compact_corpus.distances(query.astype(np.float64)))[:10]
     assert np.allclose([hit.distance for hit in hits], distances, atol=1e-5)
     # What is shown runs in any client, and finds the same.
@@ -143,11 +145,9 @@ def test_embeddings_beyond_hnsw_are_served(library: Library) -> None:
         connection.execute(sa.text("SET enable_seqscan = off"))
     with catalog.reading(library.engine, "wide") as (connection, collection):
         connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
-        search = nearest.Search(
-            collection.table, corpus.ids[5], "cosine", 10, compact=collection.compact
-        )
-        hits, seconds = nearest.timed(connection, search)
-        assert nearest.explain(connection, search)[1]
+        search = Search(collection, corpus.ids[5], Query())
+        hits, seconds = execute.timed(connection, search)
+        assert execute.explain(connection, search)[1]
     assert seconds > 0
     distances = np.sort(corpus.distances(corpus.vectors[5]))[:10]
     assert np.allclose([hit.distance for hit in hits], distances, atol=1e-5)
@@ -269,7 +269,7 @@ def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
         nearest_of = f"SELECT id FROM vecsearch.images_nearest('{corpus.ids[3]}') LIMIT 3"
         assert len(connection.execute(nearest_of.encode()).fetchall()) == 3
         (note,) = library.collection().create_index("compact", dims=8)
-        assert "still reading" in note
+        assert "still reads" in note
         assert len(versions(library)) == 2
     assert library.collection().create_index("compact", dims=8) == []
     assert len(versions(library)) == 1
@@ -299,7 +299,7 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
 
     for step in ("fill", "build", "use"):
         with monkeypatch.context() as patched:
-            patched.setattr(compact if step == "fill" else ddl, step, fails)
+            patched.setattr(compact_vectors if step == "fill" else ddl, step, fails)
             with pytest.raises(DatabaseError, match="went away"):
                 library.collection().create_index("compact", dims=8)
         assert library.query(id=corpus.ids[3]).candidates == 100
@@ -335,8 +335,8 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
     [
         ("compact", {"dims": 0}, "--dims is 0"),
         ("compact", {"dims": 4_001}, "--dims is 4001"),
-        ("hnsw", {"dims": 64}, "--dims means nothing"),
-        ("none", {"m": 16}, "--m means nothing"),
+        ("hnsw", {"dims": 64}, "takes no --dims"),
+        ("none", {"m": 16}, "takes no --m"),
         ("hnsw", {"m": 1}, "--m is 1"),
         ("hnsw", {"m": 101}, "--m is 101"),
         ("hnsw", {"ef_construction": 3}, "--ef-construction is 3"),
@@ -356,7 +356,7 @@ def test_options_out_of_bounds_are_refused(
 def test_so_few_images_have_few_components(library: Library) -> None:
     make_corpus(library, "few", clustered(5, 8, seed=0))
     (note,) = library.collection("few").create_index("compact")
-    assert note.startswith("5 images have 4 principal components")
+    assert note.startswith("5 images have at most 4 principal")
     make_corpus(library, "one", clustered(1, 8, seed=0))
     with pytest.raises(InvalidInput, match="takes two"):
         library.collection("one").create_index("compact")
@@ -368,7 +368,7 @@ def test_an_import_builds_the_index_that_is_wanted(library: Library, tmp_path: P
     paths = np.array([f"/p/{number}.png" for number in range(len(vectors))])
     np.savez(tmp_path / "all.npz", paths=paths, embeddings=vectors)
     np.savez(tmp_path / "more.npz", paths=paths[:30], embeddings=vectors[30:60])
-    for method in build.Method:
+    for method in IndexMethod:
         library.collection(f"{method}_wanted").import_file(tmp_path / "all.npz", index=method)
         assert library.collection(f"{method}_wanted").index_status().index == method
     with pytest.raises(InvalidInput, match="index create --method none"):
@@ -474,10 +474,8 @@ def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(
         # The new version is in use; the old one waits for us.
         while library.collection().index_status().dims == 4:
             assert built.is_alive()
-        search = nearest.Search(
-            collection.table, corpus.ids[0], "cosine", 10, compact=collection.compact
-        )
-        assert len(nearest.timed(connection, search)[0]) == 10
+        search = Search(collection, corpus.ids[0], Query())
+        assert len(execute.timed(connection, search)[0]) == 10
         assert len(versions(library)) == 2
     built.join()
     assert len(versions(library)) == 1

@@ -20,7 +20,7 @@ from vecsearch.ingest.run import Progress, Summary
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database, schema, thumbnails
 from vecsearch.postgres.rows import image_id, lock_collection
-from vecsearch.search.indexes import compact
+from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.projection import Projection
 
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)]
@@ -135,7 +135,7 @@ class Run:
         self.collection = f"law_{next(_numbers)}"
         self.known: dict[str, Any] = {}
         self.embeddings: dict[str, Any] = {}
-        self.compact: list[compact.Compact] = []
+        self.compact: list[catalog.Compact] = []
 
     def exists(self) -> bool:
         with database.reading(self.engine) as connection:
@@ -217,10 +217,10 @@ class Run:
             fitted = Projection(np.full(48, 0.1, np.float32), axes, sample=2, variance_kept=1.0)
             with database.writing(self.engine) as connection:
                 lock_collection(connection, self.collection)
-                self.compact = [compact.register(connection, self.collection, fitted)]
+                self.compact = [vectors.register(connection, self.collection, fitted)]
                 table = catalog.get_collection(connection, self.collection).table
-                compact.fill(connection, schema.sql_name(table), self.compact[0], None)
-                self.compact.append(compact.register(connection, self.collection, fitted))
+                vectors.fill(connection, schema.sql_name(table), self.compact[0], None)
+                self.compact.append(vectors.register(connection, self.collection, fitted))
         used, built = self.compact
         check_vectors(self.engine, used)
         check_vectors(self.engine, built, whole=False)

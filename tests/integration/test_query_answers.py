@@ -13,8 +13,9 @@ from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
-from vecsearch.search import nearest
-from vecsearch.search.nearest import Search
+from vecsearch.search import execute
+from vecsearch.search.query import Query
+from vecsearch.search.statement import Search
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip", "chi2"])
@@ -132,9 +133,10 @@ def test_the_sql_of_an_answer_gives_the_same_rows_anywhere(
 def test_the_sql_of_a_picture_that_is_not_stored_has_its_vector(corpus: Corpus) -> None:
     query = corpus.vectors[5].astype(np.float32) * 1.25
     with database.reading(corpus.library.engine) as connection:
-        table = catalog.get_collection(connection, "images").table
-        hits, search = nearest.nearest(connection, Search(table, query, "l2", 25))
-        text = nearest.script(search)
+        collection = catalog.get_collection(connection, "images")
+        search = Search(collection, query, Query(metric="l2", k=25))
+        hits, search = execute.nearest(connection, search)
+        text = search.script()
     with psycopg.connect(
         corpus.library.engine.url.set(drivername="postgresql").render_as_string(
             hide_password=False
@@ -156,11 +158,12 @@ def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> Non
         ]
 
     with database.reading(corpus.library.engine) as connection:
-        table = catalog.get_collection(connection, "images").table
+        collection = catalog.get_collection(connection, "images")
         pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
         for exact, k in ((False, 1_000), (True, 10), (False, 10), (False, None)):
-            search = Search(table, corpus.ids[0], "cosine", k, exact=exact)
-            nearest.nearest(connection, search)
+            cut_off = 2.0 if k is None else None
+            asked = Query(k=k, exact=exact, max_distance=cut_off)
+            execute.nearest(connection, Search(collection, corpus.ids[0], asked))
             assert changed(connection) == []
     for options in ({"k": 1_000}, {"exact": True}, {"max_distance": 0.2}):
         corpus.library.query(id=corpus.ids[0], **options)
@@ -172,17 +175,17 @@ def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "euclid"}, "Use one of: cosine, l2, l1, ip"),
+        ({"metric": "euclid"}, "Use cosine, l2, l1, ip or chi2"),
         ({"k": 0}, "at least 1"),
         ({"k": -1}, "at least 1"),
         ({"id": "cat"}, "is not an id"),
         ({"id": UUID(int=1)}, "has no image"),
-        ({"max_distance": float("nan")}, "not a finite number"),
-        ({"max_distance": float("inf")}, "not a finite number"),
-        ({"min_similarity": 0.5, "max_distance": 0.5}, "Give one of them"),
+        ({"max_distance": float("nan")}, "is not finite"),
+        ({"max_distance": float("inf")}, "is not finite"),
+        ({"min_similarity": 0.5, "max_distance": 0.5}, "not both"),
         ({"min_similarity": 0.5, "metric": "l2"}, "Use --max-distance"),
-        ({"min_similarity": 1.5}, "between -1 and 1"),
-        ({"min_similarity": float("nan")}, "between -1 and 1"),
+        ({"min_similarity": 1.5}, "from -1 to 1"),
+        ({"min_similarity": float("nan")}, "from -1 to 1"),
         ({"id": None}, "Say what to search for"),
         ({"image": b"anything"}, "Say what to search for"),
     ],

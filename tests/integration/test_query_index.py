@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from support import Corpus, clustered
 
 from vecsearch.postgres import catalog, database
-from vecsearch.search import nearest
-from vecsearch.search.nearest import Hit
-from vecsearch.search.query import Query, plan
+from vecsearch.search import execute
+from vecsearch.search.query import Hit, Query
 
 FILTERS = {
     "true": 3_000,
@@ -37,8 +36,8 @@ def search(corpus: Corpus, query: NDArray[np.float64], **options: Any) -> list[H
         collection = catalog.get_collection(connection, corpus.name)
         defaults: dict[str, Any] = {"id": "", "k": 10}
         asked = Query(**defaults | options)
-        found = plan(connection, collection, query.astype(np.float32), asked)
-        return nearest.nearest(connection, found)[0]
+        found = execute.plan(connection, collection, query.astype(np.float32), asked)
+        return execute.nearest(connection, found)[0]
 
 
 def expected(

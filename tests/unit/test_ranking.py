@@ -12,6 +12,7 @@ from support import chi2
 from vecsearch.analysis import evaluate, ranking
 from vecsearch.analysis.labels import Image
 from vecsearch.analysis.sampling import Sample
+from vecsearch.vocabulary import Metric
 
 RANKINGS = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -73,8 +74,8 @@ def test_to_swap_a_relevant_one_forward_never_lowers_the_average(
     assert after > before
 
 
-@pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip", "chi2"])
-def test_distances_are_what_each_pair_has_alone(metric: str) -> None:
+@pytest.mark.parametrize("metric", Metric)
+def test_distances_are_what_each_pair_has_alone(metric: Metric) -> None:
     random = np.random.default_rng(3)
     queries, rows = random.random((4, 9)), random.random((7, 9))
     by_hand = {
@@ -90,7 +91,7 @@ def test_distances_are_what_each_pair_has_alone(metric: str) -> None:
 
 def test_equal_vectors_have_no_negative_square() -> None:
     rows = np.random.default_rng(0).random((20, 500))
-    distances = ranking.distances(rows, rows, "l2")
+    distances = ranking.distances(rows, rows, Metric.l2)
     assert np.isfinite(distances).all()
     assert np.diag(distances).max() < 1e-5
 

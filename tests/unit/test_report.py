@@ -2,10 +2,11 @@
 
 import base64
 import io
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import PIL.Image
@@ -14,8 +15,8 @@ from support import hit, picture
 
 from vecsearch.errors import InvalidInput
 from vecsearch.render import report, saving
-from vecsearch.search.nearest import Hit
-from vecsearch.search.query import Answer
+from vecsearch.search.query import Answer, Hit
+from vecsearch.vocabulary import Metric, parse
 
 SCRIPT = '"><script>alert(1)</script>'
 
@@ -49,18 +50,11 @@ class Page(HTMLParser):
 
 
 def page(query: Path | bytes, hits: list[Hit], metric: str = "cosine", **found: Any) -> Page:
-    answer = Answer(
-        hits,
-        "SELECT 1 < 2;",
-        "Limit  ->  Seq Scan",
-        uses_index=False,
-        metric=metric,
-        candidates=None,
-        seconds=0.0,
-    )
-    return Page(
-        report.html_report(query, replace(answer, **found), collection="cats", max_pixels=1_000_000)
-    )
+    told = {"sql": "SELECT 1 < 2;", "plan": "Limit  ->  Seq Scan", "uses_index": False}
+    statement = SimpleNamespace(**{name: found.pop(name, value) for name, value in told.items()})
+    plain: dict[str, Any] = {"metric": parse(Metric, metric), "candidates": None, "seconds": 0.0}
+    answer = Answer(hits, statement=statement, **plain | found)
+    return Page(report.html_report(query, answer, collection="cats", max_pixels=1_000_000))
 
 
 @pytest.fixture

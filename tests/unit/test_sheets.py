@@ -28,7 +28,7 @@ from vecsearch.render.sheets import (
     contact_sheet,
     training_sheet,
 )
-from vecsearch.search.nearest import Hit
+from vecsearch.search.query import Hit
 
 MAX_PIXELS = 1_000_000
 ACROSS, DOWN = TILE + GAP, TILE + CAPTION + GAP

@@ -9,14 +9,16 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch.analysis import evaluate, labels, sampling
-from vecsearch.analysis.sampling import FOLDERS, Labelling, OnProgress, Sample
+from vecsearch.analysis.sampling import FOLDERS, Labelling, Sample
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import catalog
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import image_id
-from vecsearch.search import nearest
-from vecsearch.search.nearest import Hit, Search
-from vecsearch.search.query import require_k, require_metric
+from vecsearch.search import execute
+from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.query import Hit, Query, require_k
+from vecsearch.search.statement import Search
+from vecsearch.search.status import bytes_per_image
+from vecsearch.vocabulary import Metric
 
 TIMED_QUERIES = 50
 
@@ -35,7 +37,7 @@ class Side:
     collection: str
     model: str
     dimensions: int
-    metric: str
+    metric: Metric
     precision: float
     map: float | None
     p50_ms: float
@@ -99,7 +101,7 @@ def compare(
     labelling: Labelling = FOLDERS,
     seed: int = 0,
     examples: int = 0,
-    on_progress: OnProgress = sampling.quiet,
+    on_progress: OnProgress = quiet,
 ) -> Comparison:
     """Ask two collections the same questions.
 
@@ -121,7 +123,7 @@ def compare(
     parties = [
         _Party(
             each,
-            require_metric(metric or each.default_metric, each),
+            Query(metric=metric).ranked_by(each.default_metric),
             labels.read_images(connection, each.table, labelling.key),
         )
         for each in collections
@@ -160,7 +162,7 @@ def compare(
 @dataclass(frozen=True)
 class _Party:
     collection: StoredCollection
-    metric: str
+    metric: Metric
     images: list[labels.Image]
 
 
@@ -214,15 +216,9 @@ def _side(
     few = min(TIMED_QUERIES, len(sample.positions))
     timed = sample.positions[np.linspace(0, len(sample.positions) - 1, few).astype(int)]
     seconds = [
-        nearest.timed(
+        execute.timed(
             connection,
-            Search(
-                collection.table,
-                sample.images[place].id,
-                party.metric,
-                k,
-                compact=collection.compact,
-            ),
+            Search(collection, sample.images[place].id, Query(k=k, metric=party.metric)),
         )[1]
         for place in timed
     ]
@@ -234,7 +230,7 @@ def _side(
         precision=precision,
         map=average,
         p50_ms=1_000 * float(np.median(seconds)),
-        bytes_per_image=catalog.bytes_per_image(connection, collection),
+        bytes_per_image=bytes_per_image(connection, collection),
     )
 
 
@@ -247,16 +243,9 @@ def _example(
 ) -> Example:
     query = image_id(path)
     answers = {
-        party.collection.name: nearest.nearest(
+        party.collection.name: execute.nearest(
             connection,
-            Search(
-                party.collection.table,
-                query,
-                party.metric,
-                k,
-                exclude=query,
-                compact=party.collection.compact,
-            ),
+            Search(party.collection, query, Query(k=k, metric=party.metric, exclude_self=True)),
         )[0]
         for party in parties
     }

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,8 @@ from vecsearch.analysis import pairs
 from vecsearch.analysis.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog
-from vecsearch.search.query import named_id
+from vecsearch.search.lookup import named_id
+from vecsearch.vocabulary import KeepRule, parse
 
 # A suggested cut-off is half of what parts an image from its tenth neighbour; less where ordinary
 # images would lie that near: at most so large a share of images may have such a neighbour.
@@ -26,15 +26,6 @@ CHANCE = 0.02
 # the usual cut-off.
 FLOOR_RATIO = 0.1
 SAMPLE = 1_000
-
-
-class Rule(StrEnum):
-    """Which image of a group comes first."""
-
-    oldest = "oldest"
-    newest = "newest"
-    largest = "largest"
-    path = "path"
 
 
 @dataclass(frozen=True)
@@ -83,8 +74,8 @@ def find(
     collection: catalog.StoredCollection,
     *,
     max_distance: float | None = None,
-    order: Rule | str | None = None,
-    keep: Rule | str | None = None,
+    order: str | None = None,
+    keep: str | None = None,
     exact: bool = False,
 ) -> Duplicates:
     """Group the images that pairs within a cut-off join; nothing is deleted.
@@ -103,8 +94,8 @@ def find(
     """
     if max_distance is not None and not 0 <= max_distance < math.inf:
         raise InvalidInput("--max-distance is not a distance. Give a number from 0 up.")
-    kept = None if keep is None else _ORDERS[_rule(keep)]
-    ordered = _ORDERS[_rule(order or keep or Rule.oldest)]
+    kept = None if keep is None else _ORDERS[parse(KeepRule, keep)]
+    ordered = _ORDERS[parse(KeepRule, order or keep or KeepRule.oldest)]
     table = collection.table
     if max_distance is None:
         distances = pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact)
@@ -241,18 +232,9 @@ def _by_size(member: Member) -> tuple[Any, ...]:
     return (-area, -(member.file_size or 0), member.path)
 
 
-_ORDERS: dict[Rule, Callable[[Member], tuple[Any, ...]]] = {
-    Rule.oldest: _by_time(1),
-    Rule.newest: _by_time(-1),
-    Rule.largest: _by_size,
-    Rule.path: lambda member: (member.path,),
+_ORDERS: dict[KeepRule, Callable[[Member], tuple[Any, ...]]] = {
+    KeepRule.oldest: _by_time(1),
+    KeepRule.newest: _by_time(-1),
+    KeepRule.largest: _by_size,
+    KeepRule.path: lambda member: (member.path,),
 }
-
-
-def _rule(name: Rule | str) -> Rule:
-    try:
-        return Rule(name)
-    except ValueError as error:
-        raise InvalidInput(
-            f"There is no rule {str(name)!r}. Use one of: {', '.join(Rule)}."
-        ) from error

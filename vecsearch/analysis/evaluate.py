@@ -8,18 +8,21 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch.analysis import labels, ranking, sampling, tuning
-from vecsearch.analysis.sampling import FOLDERS, Labelling, OnProgress, Sample
+from vecsearch.analysis.sampling import FOLDERS, Labelling, Sample
 from vecsearch.analysis.tuning import Drift, IndexScore
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import nearest
-from vecsearch.search.query import require_k, require_metric
+from vecsearch.search.indexes import serving
+from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, MAXIMUM_EF_SEARCH
+from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.query import Query, require_k
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from numpy.typing import NDArray
 
-    from vecsearch.search.nearest import Hit
+    from vecsearch.search.query import Hit
 
 # The index is asked this many times for each breadth.
 INDEX_QUERIES = 100
@@ -69,7 +72,7 @@ class Evaluation:
 
     collection: str
     model: str
-    metric: str
+    metric: Metric
     k: int
     images: int
     unlabelled: int
@@ -137,7 +140,7 @@ def evaluate(
     metric: str | None = None,
     labelling: Labelling = FOLDERS,
     seed: int = 0,
-    on_progress: OnProgress = sampling.quiet,
+    on_progress: OnProgress = quiet,
 ) -> Evaluation:
     """Score a collection's answers.
 
@@ -155,32 +158,32 @@ def evaluate(
 
     """
     require_k(k)
-    metric = require_metric(metric or collection.default_metric, collection)
+    ranked_by = Query(metric=metric).ranked_by(collection.default_metric)
     images = labels.read_images(connection, collection.table, labelling.key)
     found = labelling.read(images)
     sampling.require_labels(found, collection.name)
     positions = sampling.choose_queries(
-        found, sampling.query_limit(collection, len(images), metric), seed
+        found, sampling.query_limit(collection, len(images), ranked_by), seed
     )
     sample = sampling.measure(
-        connection, collection, images, found, positions, metric=metric, on_progress=on_progress
+        connection, collection, images, found, positions, metric=ranked_by, on_progress=on_progress
     )
     classes, precision, average = score(sample, k)
     scores: list[IndexScore] = []
-    name = tuning.breadth_name(collection, metric)
-    if tuning.is_served(connection, collection, metric):
+    name = serving(collection).breadth_name(ranked_by)
+    if tuning.is_served(connection, collection, ranked_by):
         breadths = [
             each for each in (CANDIDATES if name == "candidates" else EF_SEARCH) if each >= k
         ]
         # Beyond them all, what a query would take.
-        beyond = nearest.CANDIDATES_PER_ROW * k
-        beyond = beyond if name == "candidates" else nearest.MAXIMUM_EF_SEARCH
+        beyond = CANDIDATES_PER_ROW * k
+        beyond = beyond if name == "candidates" else MAXIMUM_EF_SEARCH
         breadths = breadths or [beyond]
-        scores = _score_index(connection, collection, sample, k, metric, breadths, on_progress)
+        scores = _score_index(connection, collection, sample, k, ranked_by, breadths, on_progress)
     return Evaluation(
         collection=collection.name,
         model=collection.identity.name,
-        metric=metric,
+        metric=ranked_by,
         k=k,
         images=sum(label is not None for label in found),
         unlabelled=sum(label is None for label in found),
@@ -190,7 +193,7 @@ def evaluate(
         classes=classes,
         index=scores,
         index_used=tuning.uses_index(
-            connection, collection, sample.images[sample.positions[0]].id, k, metric
+            connection, collection, sample.images[sample.positions[0]].id, k, ranked_by
         ),
         breadth_name=name,
         choice=_choice(scores),
@@ -233,7 +236,7 @@ def _score_index(
     collection: StoredCollection,
     sample: Sample,
     k: int,
-    metric: str,
+    metric: Metric,
     breadths: Sequence[int],
     on_progress: OnProgress,
 ) -> list[IndexScore]:

@@ -13,7 +13,10 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import nearest
+from vecsearch.postgres.database import apply_settings, driver_connection
+from vecsearch.search.indexes import serving
+from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH, MINIMUM_EF_SEARCH
+from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS, index_settings
 
 # So many of an image's nearest are looked at, itself left out; and so many more, of other
 # embeddings than its own, where all of those are within the cut-off.
@@ -254,13 +257,8 @@ def _neighbours(collection: StoredCollection, where: str = "true", *, exact: boo
     not find itself, and so is lost.
     """
     source = f"{schema.sql_name(collection.table)} AS o"
-    if collection.compact is not None and not exact:
-        vectors = schema.sql_name(collection.compact.table)
-        place = f"(SELECT q.compact FROM {vectors} AS q WHERE q.id = i.id)"
-        source = f"""
-            (SELECT o.id, o.embedding FROM {vectors} AS c JOIN {source} ON o.id = c.id
-            WHERE {where} ORDER BY c.compact <-> {place} LIMIT 2 * :neighbours) AS o"""
-        where = "true"
+    if not exact:
+        source, where = serving(collection).neighbours(source, where)
     return f"""
         CROSS JOIN LATERAL (
             SELECT o.id, greatest(o.embedding <=> i.embedding, 0) AS distance
@@ -269,12 +267,12 @@ def _neighbours(collection: StoredCollection, where: str = "true", *, exact: boo
 
 
 def _set_up(connection: sa.Connection, neighbours: int, *, exact: bool) -> None:
-    settings = nearest.EXACT_SETTINGS
+    settings = EXACT_SETTINGS
     if not exact:
         # Every image asks, and a planner that guesses the table small would compare all with all.
-        ef_search = max(nearest.MINIMUM_EF_SEARCH, 2 * neighbours)
-        settings = nearest.FORCED_SETTINGS | nearest.index_settings(ef_search)
-    nearest.apply_settings(connection, settings)
+        ef_search = max(MINIMUM_EF_SEARCH, 2 * neighbours)
+        settings = FORCED_SETTINGS | index_settings(min(ef_search, MAXIMUM_EF_SEARCH))
+    apply_settings(driver_connection(connection), settings)
 
 
 def _any(ids: Sequence[UUID]) -> sa.ColumnElement[Any]:

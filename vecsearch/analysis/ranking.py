@@ -1,39 +1,59 @@
 """How good a ranking is: precision, average precision, recall, overlap; numpy, no database."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-# Metrics that are no matrix product, and so take a pass over the numbers for each pair.
-ELEMENTWISE = frozenset({"l1", "chi2"})
 
-
-def distances(queries: "NDArray[Any]", rows: "NDArray[Any]", metric: str) -> "Floats":
+def distances(queries: "NDArray[Any]", rows: "NDArray[Any]", metric: Metric) -> "Floats":
     """Return distances, shape (q, n), of embeddings (q, d) to embeddings (n, d).
 
-    The same as the SQL of `vecsearch.search.query.nearest.DISTANCES`, in double precision.
+    The same as `Metric.sql`, in double precision.
     """
-    one, other = queries.astype(np.float64), rows.astype(np.float64)
-    match metric:
-        case "cosine":
-            lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
-            return np.asarray(1.0 - one @ other.T / lengths)
-        case "ip":
-            return np.asarray(-(one @ other.T))
-        case "l2":
-            squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
-            return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
-        case "l1":
-            return np.stack([np.abs(query - other).sum(axis=1) for query in one])
-        case _:
-            return np.stack(
-                [((query - other) ** 2 / (query + other + 1e-10)).sum(axis=1) / 2 for query in one]
-            )
+    return DISTANCES[metric](queries.astype(np.float64), rows.astype(np.float64))
+
+
+def _cosine(one: "Floats", other: "Floats") -> "Floats":
+    lengths = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
+    return np.asarray(1.0 - one @ other.T / lengths)
+
+
+def _l2(one: "Floats", other: "Floats") -> "Floats":
+    squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
+
+
+def _l1(one: "Floats", other: "Floats") -> "Floats":
+    return np.stack([np.abs(query - other).sum(axis=1) for query in one])
+
+
+def _ip(one: "Floats", other: "Floats") -> "Floats":
+    return np.asarray(-(one @ other.T))
+
+
+def _chi2(one: "Floats", other: "Floats") -> "Floats":
+    return np.stack(
+        [((query - other) ** 2 / (query + other + 1e-10)).sum(axis=1) / 2 for query in one]
+    )
+
+
+DISTANCES: dict[Metric, Callable[["Floats", "Floats"], "Floats"]] = {
+    Metric.cosine: _cosine,
+    Metric.l2: _l2,
+    Metric.l1: _l1,
+    Metric.ip: _ip,
+    Metric.chi2: _chi2,
+}
+# Those that are no matrix product, and so take a pass over the numbers for each pair.
+ELEMENTWISE = frozenset({Metric.l1, Metric.chi2})
 
 
 def nearest_first(distances: "Floats", own: int) -> "NDArray[np.int64]":

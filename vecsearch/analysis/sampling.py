@@ -1,7 +1,7 @@
 """Which images a collection is judged by: their labels, and how far every image is from them."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from vecsearch.analysis import labels, ranking
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import staging
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import nearest
+from vecsearch.search.indexes.build import OnProgress
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,12 +23,6 @@ MAXIMUM_QUERIES = 1_000
 # hundreds of megabytes, and about a minute.
 MAXIMUM_DISTANCES = 50_000_000
 MAXIMUM_DIFFERENCES = 20_000_000_000
-# What is being done, how far it is, and of how much.
-OnProgress = Callable[[str, int, int], None]
-
-
-def quiet(_step: str, _done: int, _total: int) -> None:
-    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ def require_labels(found: Sequence[str | None], where: str) -> None:
         )
 
 
-def query_limit(collection: StoredCollection, images: int, metric: str) -> int:
+def query_limit(collection: StoredCollection, images: int, metric: Metric) -> int:
     """Return how many of a collection's images can be asked with in bounded time and memory."""
     limit = min(MAXIMUM_QUERIES, MAXIMUM_DISTANCES // images)
     if metric in ranking.ELEMENTWISE:
@@ -147,7 +142,7 @@ def measure(
     found: list[str | None],
     positions: "NDArray[np.int64]",
     *,
-    metric: str,
+    metric: Metric,
     on_progress: OnProgress,
 ) -> Sample:
     """Measure how far every image is from those at `positions`.
@@ -161,7 +156,7 @@ def measure(
     distances = np.empty((len(positions), len(images)))
     done = 0
     for block in staging.read_blocks(connection, collection.table, embeddings=True, columns=False):
-        if metric in nearest.RERANKED and min(block.embeddings.min(), queries.min()) < 0:
+        if metric.needs_non_negative and min(block.embeddings.min(), queries.min()) < 0:
             raise InvalidInput(
                 f"Metric {metric!r} is not defined for the embeddings of collection "
                 f"{collection.name!r}: some numbers are negative. Use cosine, l2 or l1."

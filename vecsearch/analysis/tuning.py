@@ -8,15 +8,17 @@ from uuid import UUID
 import numpy as np
 import sqlalchemy as sa
 
-from vecsearch.analysis import ranking, sampling
-from vecsearch.analysis.sampling import OnProgress
+from vecsearch.analysis import ranking
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import catalog
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import nearest
-from vecsearch.search.indexes import compact
-from vecsearch.search.nearest import Hit, Search
-from vecsearch.search.query import require_k, require_metric
+from vecsearch.search import execute
+from vecsearch.search.indexes import serving, vectors
+from vecsearch.search.indexes.base import CANDIDATES_PER_ROW
+from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.lookup import count, sample_ids
+from vecsearch.search.query import Hit, Query, require_k
+from vecsearch.search.statement import Search
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +65,7 @@ class Tuning:
     """
 
     collection: str
-    metric: str
+    metric: Metric
     k: int
     breadth_name: str
     scores: list[IndexScore]
@@ -95,26 +97,18 @@ class Drift:
         return self.fitted - min(self.now, 1.0 if self.since is None else self.since) > STALE
 
 
-def breadth_name(collection: StoredCollection, metric: str) -> str:
-    """Return what an index is searched more broadly by."""
-    reranks = collection.compact is not None or metric in nearest.RERANKED
-    return "candidates" if reranks else "ef_search"
-
-
-def is_served(connection: sa.Connection, collection: StoredCollection, metric: str) -> bool:
+def is_served(connection: sa.Connection, collection: StoredCollection, metric: Metric) -> bool:
     """Tell whether an index serves the metric, itself or by candidates."""
-    served = {"cosine"} | nearest.RERANKED
-    return (collection.compact is not None or metric in served) and nearest.has_index(
-        connection, collection
-    )
+    index = serving(collection)
+    return index.serves(metric) and index.is_ready(connection)
 
 
 def uses_index(
-    connection: sa.Connection, collection: StoredCollection, query: UUID, k: int, metric: str
+    connection: sa.Connection, collection: StoredCollection, query: UUID, k: int, metric: Metric
 ) -> bool:
     """Tell whether the planner takes the index for a query, at this size."""
-    search = Search(collection.table, query, metric, k, compact=collection.compact)
-    return nearest.explain(connection, search)[1]
+    search = Search(collection, query, Query(k=k, metric=metric))
+    return execute.explain(connection, search)[1]
 
 
 def score(
@@ -125,7 +119,7 @@ def score(
     found: Callable[[int, list[Hit]], "NDArray[np.float64]"],
     *,
     k: int,
-    metric: str,
+    metric: Metric,
     breadth: int,
 ) -> IndexScore:
     """Ask the index with stored images.
@@ -143,17 +137,10 @@ def score(
     """
     recalls, times = [], []
     for position, query in enumerate(queries):
-        search = Search(
-            table=collection.table,
-            query=query,
-            metric=metric,
-            k=k,
-            exclude=query,  # which every index finds, so that recall would look better than it is
-            breadth=breadth,
-            forced=True,
-            compact=collection.compact,
-        )
-        hits, seconds = nearest.timed(connection, search)
+        # Every index finds the query itself, so that recall would look better than it is.
+        asked = Query(k=k, metric=metric, exclude_self=True)
+        search = Search(collection, query, asked, chosen=breadth, forced=True)
+        hits, seconds = execute.timed(connection, search)
         recalls.append(ranking.recall(found(position, hits), exact[position]))
         times.append(1_000 * seconds)
     p50, p95 = (float(np.percentile(times, share)) for share in (50, 95))
@@ -167,7 +154,7 @@ def tune(
     recall: float = 0.99,
     k: int = 10,
     metric: str | None = None,
-    on_progress: OnProgress = sampling.quiet,
+    on_progress: OnProgress = quiet,
 ) -> Tuning:
     """Find the least breadth at which the index finds enough of the exact answers.
 
@@ -184,31 +171,31 @@ def tune(
 
     """
     require_k(k)
-    metric = require_metric(metric or collection.default_metric, collection)
+    ranked_by = Query(metric=metric).ranked_by(collection.default_metric)
     if not 0 < recall <= 1:
         raise InvalidInput(f"--recall is {recall}. Give a share above 0, up to 1.")
-    if not is_served(connection, collection, metric):
+    if not is_served(connection, collection, ranked_by):
         raise InvalidInput(
-            f"No index of collection {collection.name!r} serves {metric}, so every search is "
+            f"No index of collection {collection.name!r} serves {ranked_by}, so every search is "
             "exact. One that does: vecsearch index create --method compact --collection "
             f"{collection.name}"
         )
-    rows = catalog.count(connection, collection.table)
+    rows = count(connection, collection.table)
     limit = max(LEAST_QUERIES, min(QUERIES, COMPARED // max(rows, 1)))
-    queries = catalog.sample_ids(connection, collection.table, limit)
+    queries = sample_ids(connection, collection.table, limit)
     if not queries:
         raise InvalidInput(f"Collection {collection.name!r} has no images. Ingest some first.")
     exact = []
     for position, query in enumerate(queries):
-        search = Search(collection.table, query, metric, k, exact=True, exclude=query)
-        hits, _ = nearest.timed(connection, search)
+        asked = Query(k=k, metric=ranked_by, exact=True, exclude_self=True)
+        hits, _ = execute.timed(connection, Search(collection, query, asked))
         exact.append(_distances(hits))
         on_progress("Comparing all images", position + 1, len(queries))
-    name = breadth_name(collection, metric)
+    name = serving(collection).breadth_name(ranked_by)
     ladder = [*BREADTHS, *(MORE_CANDIDATES if name == "candidates" else ())]
     least = {"candidates": k, "ef_search": 1}[name]
     # Beyond them all, what a query would take.
-    breadths = [each for each in ladder if each >= least] or [nearest.CANDIDATES_PER_ROW * k]
+    breadths = [each for each in ladder if each >= least] or [CANDIDATES_PER_ROW * k]
     scores: list[IndexScore] = []
     for number, breadth in enumerate(breadths):
         scores.append(
@@ -219,7 +206,7 @@ def tune(
                 exact,
                 lambda _, hits: _distances(hits),
                 k=k,
-                metric=metric,
+                metric=ranked_by,
                 breadth=breadth,
             )
         )
@@ -228,13 +215,13 @@ def tune(
             break
     return Tuning(
         collection=collection.name,
-        metric=metric,
+        metric=ranked_by,
         k=k,
         breadth_name=name,
         scores=scores,
         queries=len(queries),
         choice=scores[-1] if scores[-1].recall >= recall else None,
-        index_used=uses_index(connection, collection, queries[0], k, metric),
+        index_used=uses_index(connection, collection, queries[0], k, ranked_by),
     )
 
 
@@ -242,10 +229,10 @@ def drift(connection: sa.Connection, collection: StoredCollection) -> Drift | No
     """Measure how well a projection fits the images there are; None: there is none."""
     if collection.compact is None:
         return None
-    projection = compact.read_projection(connection, collection.compact)
+    projection = vectors.read_projection(connection, collection.compact)
     table, fitted_at = collection.table, collection.compact.fitted_at
-    now = compact.sample(connection, table, DRIFT_SAMPLE)
-    since = compact.sample(connection, table, DRIFT_SAMPLE, since=fitted_at)
+    now = vectors.sample(connection, table, DRIFT_SAMPLE)
+    since = vectors.sample(connection, table, DRIFT_SAMPLE, since=fitted_at)
     return Drift(
         fitted=projection.variance_kept,
         now=projection.kept(now) if len(now) > 0 else projection.variance_kept,

@@ -149,7 +149,7 @@ def query(
         return
     for note in _notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)):
         say(note)
-    from vecsearch.search.nearest import Hit
+    from vecsearch.search.query import Hit
 
     write_rows(
         answer.hits,

@@ -25,6 +25,7 @@ from vecsearch.ingest.survey import Content, Pending
 from vecsearch.ingest.writes import Embedded, Known
 from vecsearch.postgres import catalog, schema, thumbnails
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
+from vecsearch.search import collections
 
 # Files a transaction: more would save little of its cost, and a kill loses at most this much.
 BATCH_SIZE = 32
@@ -170,7 +171,7 @@ class Ingest:
             seen = survey.record_seen(self._connection, self._walk)
             self._collection = self._find_collection()
             if self._collection is not None:
-                catalog.require_index_method(self._collection, self._options.index_method)
+                collections.require_index_method(self._collection, self._options.index_method)
             self._table = self._collection.table if self._collection else None
             pending = survey.record_pending(self._connection, self._table)
             if not self._options.dry_run:
@@ -347,14 +348,13 @@ class Ingest:
 
     def _create_collection(self) -> None:
         encoder = self._encoder
-        self._collection = catalog.create_collection(
+        self._collection = collections.create(
             self._connection,
             self._name,
             encoder.identity,
             encoder.weights,
             encoder.dimensions,
-            indexed=False,
-            index_method=self._options.index_method or "hnsw",
+            index_method=self._options.index_method,
         )
         if self._collection.identity != encoder.identity:
             raise EncoderMismatch(

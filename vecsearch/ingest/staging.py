@@ -20,7 +20,7 @@ from vecsearch.ingest.formats.base import BLOCK_SIZE, COLUMNS, Block
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows
-from vecsearch.search.indexes import compact
+from vecsearch.search import indexes
 
 _TYPES = {
     "path": "text",
@@ -135,7 +135,7 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
             f" ORDER BY number ON CONFLICT (id) DO UPDATE SET {', '.join(sets)}"
         )
     ).rowcount
-    compact.follow(connection, table.name, "imported")
+    indexes.follow(connection, table.name, "imported")
     return merged - (known or 0)
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from vecsearch.imaging.scan import File
 from vecsearch.postgres import schema
 from vecsearch.postgres.rows import copy_rows
-from vecsearch.search.indexes import compact
+from vecsearch.search import indexes
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> lis
 def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[uuid.UUID]) -> None:
     """Delete rows by id; see `vecsearch.search.indexes.compact.fill` for the lock."""
     if ids:
-        compact.delete(connection, table.name, ids)
+        indexes.follow_deleted(connection, table.name, ids)
     connection.execute(
         sa.text(f"DELETE FROM {schema.sql_name(table)} WHERE id = ANY(:ids)"), {"ids": list(ids)}
     )

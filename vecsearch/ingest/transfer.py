@@ -22,6 +22,8 @@ from vecsearch.ingest.staging import Imported
 from vecsearch.postgres import catalog, thumbnails
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
+from vecsearch.search import collections
+from vecsearch.vocabulary import Metric, parse
 
 # Of imported embeddings, when nobody says what made them.
 UNKNOWN_MODEL = "unknown"
@@ -42,7 +44,7 @@ class Origin:
     identity: Identity
     weights: Weights
     dimensions: int | None = None
-    default_metric: str = "cosine"
+    default_metric: Metric = Metric.cosine
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ def _told_origin(file: Path, told: dict[str, Any]) -> Origin:
             Identity(**told["identity"]),
             Weights(**told["weights"]),
             int(told["dimensions"]),
-            str(told["default_metric"]),
+            parse(Metric, told["default_metric"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, InvalidInput) as error:
         raise InvalidInput(
             f"{file} does not say of its encoder what a vecsearch export says. Export it again."
         ) from error
@@ -161,7 +163,7 @@ def import_file(
         stored = catalog.find_collection(connection, name)
         if stored is not None:
             _require_same(file, stored, origin, dimensions)
-            catalog.require_index_method(stored, index_method)
+            collections.require_index_method(stored, index_method)
         rows = _Rows(
             contents.blocks if first is None else chain([first], contents.blocks),
             contents.rows,
@@ -178,15 +180,14 @@ def import_file(
                 "Give each picture one row."
             )
         thumbnails.hold(connection)
-        collection = stored or catalog.create_collection(
+        collection = stored or collections.create(
             connection,
             name,
             origin.identity,
             origin.weights,
             dimensions,
             default_metric=origin.default_metric,
-            indexed=False,
-            index_method=index_method or "hnsw",
+            index_method=index_method,
         )
         added = staging.merge(connection, collection.table)
         staging.store_thumbnails(connection)

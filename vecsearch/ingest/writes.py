@@ -23,7 +23,7 @@ from vecsearch.ingest.survey import Content
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
-from vecsearch.search.indexes import compact
+from vecsearch.search import indexes
 
 # What a row tells of its content, and so shares with a row of the same content.
 CONTENT_COLUMNS = "sha256 width height format taken_at latitude longitude exif embedding".split()
@@ -115,7 +115,7 @@ def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Em
             f" ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"
         )
     )
-    compact.follow(connection, table.name, "embedded")
+    indexes.follow(connection, table.name, "embedded")
 
 
 def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known]) -> None:
@@ -179,7 +179,7 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
         raise DatabaseError(
             "Another run has changed the same images meanwhile. Run this again; it carries on."
         )
-    compact.follow_known(connection, table.name)
+    indexes.follow_known(connection, table.name)
     connection.execute(
         sa.text(
             f"DELETE FROM {schema.sql_name(table)} AS stored USING known"

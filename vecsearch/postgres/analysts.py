@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
-from vecsearch.search.indexes.compact import Compact
 
 # The file's own name comes first, what only machines read comes last.
 VIEW = (
@@ -18,21 +17,19 @@ VIEW = (
     " ingested_at"
 ).split()
 NEAREST = "id path label width height taken_at latitude longitude metadata".split()
-# Re-ranked by the function, where compact vectors choose them.
-CANDIDATES = 200
 # A UUID (RFC 9562) as text.
-_ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 
 
 def create(connection: sa.Connection, table: sa.Table) -> None:
-    """Create the view and the functions of a collection's table, all commented."""
+    """Create the view and the comparing function of a collection's table, commented."""
     name = table.name
     source = schema.sql_name(table)
     view, similarity = (
         f"{table.schema}.{name}{suffix}"
         for suffix in (schema.VIEW_SUFFIX, schema.SIMILARITY_SUFFIX)
     )
-    image, other = _embedding_of("image", source), _embedding_of("other", source)
+    image, other = embedding_of("image", source), embedding_of("other", source)
     statements = (
         f"""
         CREATE VIEW {view} AS
@@ -50,47 +47,27 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
     )
     for statement in statements:
         connection.exec_driver_sql(statement)
-    replace_nearest(connection, table, None)
 
 
-def replace_nearest(connection: sa.Connection, table: sa.Table, compact: Compact | None) -> None:
+def replace_nearest(
+    connection: sa.Connection, table: sa.Table, order: tuple[str, str] | None
+) -> None:
     """Create the function that orders a collection by distance, as its index can serve it.
 
-    By compact vectors, the nearest candidates come first, re-ranked, and then all the others in the
-    order of their compact vectors: a LIMIT within the former never looks at the latter, and a WHERE
-    reaches both.
+    Args:
+        connection: in a transaction.
+        table: the collection's.
+        order: SQL of the function's body, and a remark for its comment; None: all rows, which an
+            index of the embeddings serves.
+
     """
     source = schema.sql_name(table)
     nearest = f"{table.schema}.{table.name}{schema.NEAREST_SUFFIX}"
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
     types = ", ".join(f"{column} {table.c[column].type.compile(dialect)}" for column in NEAREST)
-    order = ""
-    if compact is None:
-        image = _embedding_of("image", source)
-        row = _row_of(image)
-        body = f"SELECT {row} FROM {source} AS i WHERE {image} IS NOT NULL ORDER BY distance"
-    else:
-        vectors = schema.sql_name(compact.table)
-        place = _compact_of("image", source, vectors)
-        numbers: int = table.c.embedding.type.dim  # type: ignore[attr-defined]  # of HALFVEC
-        # A copy of its own, or it would be fetched from out of line for every comparison.
-        image = _embedding_of("image", source, f"subvector(t.embedding, 1, {numbers})")
-        row = _row_of(image)
-        # Read by both branches, so that neither runs in parallel and loses its order.
-        body = f"""
-            WITH candidates AS MATERIALIZED (
-                SELECT c.id FROM {vectors} AS c WHERE {place} IS NOT NULL
-                ORDER BY c.compact <-> {place} LIMIT {CANDIDATES})
-            (SELECT {row} FROM candidates JOIN {source} AS i ON i.id = candidates.id
-            ORDER BY distance)
-            UNION ALL
-            (SELECT {row} FROM {vectors} AS c JOIN {source} AS i ON i.id = c.id
-            WHERE {place} IS NOT NULL AND c.id NOT IN (SELECT candidates.id FROM candidates)
-            ORDER BY c.compact <-> {place})"""
-        order = (
-            f". In exact order among the nearest {CANDIDATES}, beyond them nearly so: to be sure, \
-ORDER BY distance"
-        )
+    image = embedding_of("image", source)
+    plain = f"SELECT {row_of(image)} FROM {source} AS i WHERE {image} IS NOT NULL ORDER BY distance"
+    body, remark = order or (plain, "")
     for statement in (
         f"""
         CREATE OR REPLACE FUNCTION {nearest}(image text)
@@ -101,33 +78,24 @@ ORDER BY distance"
         END""",
         f"""
         COMMENT ON FUNCTION {nearest}(text) IS 'Images of {table.name} by cosine distance from \
-one of them, named by its id or its whole path; add WHERE and LIMIT{order}'""",
+one of them, named by its id or its whole path; add WHERE and LIMIT{remark}'""",
     ):
         connection.exec_driver_sql(statement)
 
 
-def _row_of(image: str) -> str:
+def row_of(image: str) -> str:
     """Return SQL for what the function tells of the row `i`; `image` is the query's embedding."""
     columns = ", ".join(f"i.{column}" for column in NEAREST)
     distance = f"i.embedding <=> {image}"
     return f"{columns}, {distance} AS distance, 1 - ({distance}) AS similarity"
 
 
-def _embedding_of(parameter: str, source: str, value: str = "t.embedding") -> str:
+def embedding_of(parameter: str, source: str, value: str = "t.embedding") -> str:
     """Return SQL for the embedding of the image that a parameter names; NULL if there is none.
 
     An id is found in the primary key; a path is compared with every row's.
     """
     return f"""
-        CASE WHEN {parameter} ~ '{_ID}'
+        CASE WHEN {parameter} ~ '{ID}'
         THEN (SELECT {value} FROM {source} AS t WHERE t.id = CAST({parameter} AS uuid))
         ELSE (SELECT {value} FROM {source} AS t WHERE t.path = {parameter} LIMIT 1) END"""
-
-
-def _compact_of(parameter: str, source: str, vectors: str) -> str:
-    """Return SQL for the compact vector of the image that a parameter names; NULL if none."""
-    return f"""
-        CASE WHEN {parameter} ~ '{_ID}'
-        THEN (SELECT t.compact FROM {vectors} AS t WHERE t.id = CAST({parameter} AS uuid))
-        ELSE (SELECT t.compact FROM {source} AS s JOIN {vectors} AS t ON t.id = s.id
-            WHERE s.path = {parameter} LIMIT 1) END"""

@@ -1,6 +1,7 @@
 """From a URL to connections, and from driver errors to ours: the one place for both."""
 
 import re
+import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -50,15 +51,42 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     parsed = parsed.set(drivername="postgresql+psycopg")
     if "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
-    engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=POOL_SIZE)
+    engine = sa.create_engine(parsed, pool_size=POOL_SIZE)
 
     def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
         for name, value in (session or {}).items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         _set_path(connection)
 
+    def check_out(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
+        if not _is_open(connection):
+            raise sa.exc.DisconnectionError
+
     sa.event.listen(engine, "connect", set_up)
+    sa.event.listen(engine, "checkout", check_out)
     return engine
+
+
+def _is_open(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether an idle connection still has a server, without asking it.
+
+    A server that ends says so, and closes; one that is there has nothing to say.
+    """
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str]) -> None:
+    """Put settings in force until the transaction ends."""
+    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+    driver.execute(
+        f"SELECT {calls}".encode(),
+        [part for item in settings.items() for part in item],
+        prepare=True,
+    )
 
 
 def without_password(url: str) -> str:
@@ -80,10 +108,19 @@ def _set_path(connection: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection in a read-only transaction on one snapshot, rolled back at the end."""
-    with translated(), engine.connect() as connection:
-        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+    """Yield a connection in a read-only transaction on one snapshot.
+
+    The transaction begins with the first statement, in the same round trip if that is pipelined.
+    """
+    with translated(), engine.connect() as pooled:
+        connection = pooled.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
         yield connection
+        # Rather than rolled back, after which psycopg forgets what it has prepared.
+        if not connection.invalidated:
+            connection.commit()
+            driver_connection(connection).commit()
 
 
 @contextmanager

@@ -168,10 +168,18 @@ def _refuse_newer(connection: sa.Connection) -> None:
         )
 
 
+def is_usable(version: str | None) -> bool:
+    """Tell whether this version of pgvector, if there is one, is new enough."""
+    return (
+        version is not None
+        and tuple(int(part) for part in version.split(".")[:2]) >= schema.MINIMUM_PGVECTOR
+    )
+
+
 def _check_pgvector(version: str | None) -> None:
     if version is None:
         raise ExtensionMissing(f"This database lacks the extension pgvector. {EXTENSION_HELP}")
-    if tuple(int(part) for part in version.split(".")[:2]) < schema.MINIMUM_PGVECTOR:
+    if not is_usable(version):
         needed = ".".join(map(str, schema.MINIMUM_PGVECTOR))
         raise ExtensionMissing(
             f"The database has pgvector {version}, and vecsearch needs {needed} or newer. "

@@ -1,45 +1,37 @@
-"""From what a user asks for to the statement that answers it."""
+"""What a user asks, and what comes back."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from time import perf_counter
+from typing import Any, Protocol
 from uuid import UUID
 
-import numpy as np
-import sqlalchemy as sa
-from numpy.typing import NDArray
-
-from vecsearch.errors import ImageNotFound, InvalidInput
-from vecsearch.postgres import catalog
-from vecsearch.postgres.rows import image_id
-from vecsearch.search import nearest
-from vecsearch.search.embedder import Picture
+from vecsearch.errors import InvalidInput
 from vecsearch.search.filters import NO_FILTERS, Filters
-from vecsearch.search.indexes import compact
-from vecsearch.search.nearest import Hit, Search
-
-DEFAULT_K = 10
+from vecsearch.vocabulary import DEFAULT_K, Metric, parse
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a user asks for; exactly one of `image` and `id`.
+    """What a user asks for: exactly one of `image` and `id`, and how to rank and cut the answer.
+
+    The command line, the API, the page and `Collection.query` all make one of these.
 
     Attributes:
         image: a file, or a file's bytes; its stored vector is used if its content is in the
             collection.
         id: a stored image's id.
-        k: at most this many; None is 10, or no limit when there is a cut-off.
-        metric: None is the collection's default.
+        k: at most this many; None: 10, or no limit when there is a cut-off.
+        metric: a name of `Metric`; None: the collection's default.
         where: a condition in SQL on the collection's columns, from the user's own hand.
         filters: conditions of typed values, from anybody.
-        min_similarity: cosine only; the same as `max_distance` of 1 less it.
+        min_similarity: cosine only; the same as a `max_distance` of 1 less it.
         max_distance: leave out what is farther.
         exact: compare with every row.
         exclude_self: leave out the query image's own row.
-        model: what the user says the collection's encoder is; None takes the collection's word.
+        model: what the user says the collection's encoder is; None: whatever it is.
         weights: where its weights are now; None: where they were.
 
     """
@@ -58,135 +50,143 @@ class Query:
     model: str | None = None
     weights: str | Path | None = None
 
+    def check(self, default_metric: Metric) -> None:
+        """Check what needs neither a picture nor a database.
+
+        Raises:
+            InvalidInput: an option cannot be served.
+
+        """
+        if (self.image is None) == (self.id is None):
+            raise InvalidInput("Say what to search for: either an image or --id ID.")
+        self.cut_off(default_metric)
+        if self.k is not None:
+            require_k(self.k)
+
+    def ranked_by(self, default_metric: Metric) -> Metric:
+        """Return the metric that orders the answer."""
+        return default_metric if self.metric is None else parse(Metric, self.metric)
+
+    def cut_off(self, default_metric: Metric) -> float | None:
+        """Return the distance beyond which hits are left out.
+
+        Raises:
+            InvalidInput: there are two, or one that makes no sense for the metric.
+
+        """
+        metric = self.ranked_by(default_metric)
+        if self.min_similarity is None:
+            if self.max_distance is not None and not math.isfinite(self.max_distance):
+                raise InvalidInput("--max-distance is not finite. Give a number, or leave it out.")
+            return self.max_distance
+        if self.max_distance is not None:
+            raise InvalidInput("Give --min-similarity or --max-distance, not both.")
+        if metric is not Metric.cosine:
+            raise InvalidInput(
+                f"Similarity is defined for cosine, not for {metric}. Use --max-distance."
+            )
+        if not -1 <= self.min_similarity <= 1:
+            raise InvalidInput("--min-similarity is out of range. Give a number from -1 to 1.")
+        return 1.0 - self.min_similarity
+
+    def limit(self, default_metric: Metric) -> int | None:
+        """Return how many hits to answer with at most; None: every one within the cut-off."""
+        if self.k is None and self.cut_off(default_metric) is None:
+            return DEFAULT_K
+        return self.k
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One row of a result; see `vecsearch.postgres.schema` for its columns.
+
+    Attributes:
+        rank: from 1, nearest first.
+        distance: what SQL ordered by; for `ip` it is the negative inner product.
+        similarity: 1 - cosine distance; None for other metrics.
+
+    """
+
+    rank: int
+    id: UUID
+    path: str
+    distance: float
+    similarity: float | None
+    label: str
+    width: int | None
+    height: int | None
+    format: str | None
+    file_size: int | None
+    modified_at: datetime | None
+    taken_at: datetime | None
+    latitude: float | None
+    longitude: float | None
+    metadata: dict[str, Any]
+
+
+# What a hit has of its row, in the order of its fields.
+HIT_COLUMNS = [
+    name for name in Hit.__dataclass_fields__ if name not in {"rank", "distance", "similarity"}
+]
+
+
+class Statement(Protocol):
+    """How an answer was found."""
+
+    @property
+    def sql(self) -> str:
+        """The statement that ran, with its settings, ready for psql."""
+
+    @property
+    def plan(self) -> str:
+        """Postgres' plan for it."""
+
+    @property
+    def uses_index(self) -> bool:
+        """Whether the HNSW index served it, or every row was compared."""
+
 
 @dataclass(frozen=True)
 class Answer:
     """What a query found, and how; iterating it yields the hits.
 
+    `sql` is written, and Postgres is asked for `plan` and `uses_index`, when they are first read,
+    for which the library must still be open.
+
     Attributes:
         hits: nearest first.
-        sql: the statement that ran, with its settings, ready for psql.
-        plan: Postgres' plan for it.
-        uses_index: whether the HNSW index served it, or every row was compared.
         metric: what the distances are.
         candidates: how many of the nearest, by cosine or by compact vectors, were compared by the
             metric; None: all rows, or the index knows the metric.
         seconds: how long the database took to find them.
+        statement: how they were found.
 
     """
 
     hits: list[Hit]
-    sql: str
-    plan: str
-    uses_index: bool
-    metric: str
+    metric: Metric
     candidates: int | None
     seconds: float
+    statement: Statement = field(repr=False)
+
+    @property
+    def sql(self) -> str:
+        """See `Statement`."""
+        return self.statement.sql
+
+    @property
+    def plan(self) -> str:
+        """See `Statement`."""
+        return self.statement.plan
+
+    @property
+    def uses_index(self) -> bool:
+        """See `Statement`."""
+        return self.statement.uses_index
 
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
         return iter(self.hits)
-
-
-def check(connection: sa.Connection, collection: catalog.StoredCollection, query: Query) -> None:
-    """Check what needs no picture, before one is embedded.
-
-    Raises:
-        InvalidInput: an option cannot be served.
-        DatabaseError: Postgres does not understand `where`.
-
-    """
-    if (query.image is None) == (query.id is None):
-        raise InvalidInput("Say what to search for: either an image or --id ID.")
-    _cut_off(query, require_metric(query.metric or collection.default_metric, collection))
-    if query.k is not None:
-        require_k(query.k)
-    if query.where is not None:
-        nearest.check_where(connection, collection.table, query.where)
-
-
-def find_target(
-    connection: sa.Connection, table: sa.Table, query: Query, picture: Picture | None
-) -> UUID | None:
-    """Return the stored image that is asked for; None if the picture is not in the collection.
-
-    Raises:
-        ImageNotFound: nothing has the id that is asked for.
-
-    """
-    if query.id is not None:
-        return stored_id(connection, table, query.id)
-    assert picture is not None  # noqa: S101 - for the type checker
-    return catalog.image_by_sha256(connection, table, picture.sha256, picture.path)
-
-
-def answer(
-    connection: sa.Connection,
-    collection: catalog.StoredCollection,
-    target: UUID | NDArray[np.float32],
-    query: Query,
-) -> Answer:
-    """Return what `query`, which `check` has passed, finds near `target`."""
-    planned = plan(connection, collection, target, query)
-    started = perf_counter()
-    hits, ran = nearest.nearest(connection, planned)
-    seconds = perf_counter() - started
-    explained, uses_index = nearest.explain(connection, ran)
-    return Answer(
-        hits, nearest.script(ran), explained, uses_index, ran.metric, ran.candidates, seconds
-    )
-
-
-def plan(
-    connection: sa.Connection,
-    collection: catalog.StoredCollection,
-    target: UUID | NDArray[np.float32],
-    query: Query,
-) -> Search:
-    """Return the search that answers `query`, which `check` has passed, with what is near `target`.
-
-    Args:
-        connection: in a transaction.
-        collection: where to search.
-        target: a stored image's id, or an embedding, shape (dimensions,).
-        query: the rest.
-
-    """
-    metric = query.metric or collection.default_metric
-    max_distance = _cut_off(query, metric)
-    search = Search(
-        table=collection.table,
-        query=target,
-        metric=metric,
-        k=DEFAULT_K if query.k is None and max_distance is None else query.k,
-        where=query.where,
-        filters=query.filters,
-        max_distance=max_distance,
-        exclude=target if query.exclude_self and isinstance(target, UUID) else None,
-        exact=query.exact,
-        compact=collection.compact,
-    )
-    search = replace(search, breadth=_tuned(collection, search))
-    if search.compact is not None and not isinstance(target, UUID) and not search.is_exact:
-        projection = compact.read_projection(connection, search.compact)
-        search = replace(search, point=projection.project(target[np.newaxis])[0])
-    # Cosine's candidates are few, and the planner weighs them against all rows that match.
-    if (
-        search.candidates is not None
-        and metric != "cosine"
-        and not nearest.has_more(connection, search, search.candidates)
-    ):
-        # To choose candidates from so few would leave nobody out.
-        return replace(search, exact=True)
-    return search
-
-
-def _tuned(collection: catalog.StoredCollection, search: Search) -> int | None:
-    """Return the breadth that `index tune` found, if it is enough for this k."""
-    tuned = collection.breadths.get(search.metric)
-    if tuned is None or search.k is None or search.k > tuned["k"]:
-        return None
-    return int(tuned["breadth"])
 
 
 def require_k(k: int) -> None:
@@ -198,73 +198,3 @@ def require_k(k: int) -> None:
     """
     if k < 1:
         raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
-
-
-def require_metric(metric: str, collection: catalog.StoredCollection) -> str:
-    """Return the metric if there is one of this name.
-
-    Raises:
-        InvalidInput: there is none.
-
-    """
-    if metric not in nearest.DISTANCES:
-        raise InvalidInput(
-            f"Metric {metric!r} cannot be served by {collection.identity.name} in collection "
-            f"{collection.name!r}. Use one of: {', '.join(nearest.DISTANCES)}."
-        )
-    return metric
-
-
-def _cut_off(query: Query, metric: str) -> float | None:
-    if query.min_similarity is None:
-        if query.max_distance is not None and not math.isfinite(query.max_distance):
-            raise InvalidInput("--max-distance is not a finite number. Give one, or leave it out.")
-        return query.max_distance
-    if query.max_distance is not None:
-        raise InvalidInput("--min-similarity and --max-distance are one cut-off. Give one of them.")
-    if metric != "cosine":
-        raise InvalidInput(
-            f"Similarity is defined for cosine, not for {metric}. Use --max-distance."
-        )
-    if not -1 <= query.min_similarity <= 1:
-        raise InvalidInput("--min-similarity lies between -1 and 1. 0.65 is a common choice.")
-    return 1.0 - query.min_similarity
-
-
-def stored_id(connection: sa.Connection, table: sa.Table, image_id: UUID | str) -> UUID:
-    """Return the id of a stored image.
-
-    Raises:
-        ImageNotFound: it is not an id, or nothing has it.
-
-    """
-    try:
-        parsed = image_id if isinstance(image_id, UUID) else UUID(image_id)
-    except ValueError as error:
-        raise ImageNotFound(
-            f"{image_id!r} is not an id. Ids look like {UUID(int=0)}; every hit shows its own."
-        ) from error
-    if not catalog.has_image(connection, table, parsed):
-        raise ImageNotFound(
-            f"Collection {table.name!r} has no image {parsed}. Every hit shows its id."
-        )
-    return parsed
-
-
-def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
-    """Return the id of a stored image, named by its id or its path.
-
-    Raises:
-        ImageNotFound: nothing is called that.
-
-    """
-    try:
-        return stored_id(connection, table, UUID(str(name)))
-    except ValueError:
-        path = str(Path(str(name)).absolute())
-    found = image_id(path)
-    if not catalog.has_image(connection, table, found):
-        raise ImageNotFound(
-            f"Collection {table.name!r} has no image {path}. Name one by its path or its id."
-        )
-    return found

@@ -15,10 +15,10 @@ from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
 from vecsearch.postgres import catalog
 from vecsearch.postgres import thumbnails as stored_thumbnails
-from vecsearch.postgres.catalog import CollectionStatus
 from vecsearch.search import gallery
 from vecsearch.search.gallery import Label, StoredImage
-from vecsearch.search.nearest import Hit
+from vecsearch.search.query import Hit
+from vecsearch.search.status import CollectionStatus, collection_status
 from vecsearch.web.metrics import MEDIA_TYPE
 from vecsearch.web.originals import MEDIA_TYPES, open_original
 from vecsearch.web.parameters import CollectionName, QueryForm
@@ -125,7 +125,7 @@ def collections(site: Served) -> list[CollectionStatus]:
 def one_collection(site: Served, collection: CollectionName) -> CollectionStatus:
     """Return one collection."""
     with catalog.reading(site.library.engine, collection) as (connection, stored):
-        return catalog.status(connection, stored)
+        return collection_status(connection, stored)
 
 
 @router.get("/collections/{collection}/labels", responses=_problems(404))

@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
 from vecsearch.postgres import catalog
-from vecsearch.search import gallery, query
+from vecsearch.search import gallery, lookup
 from vecsearch.search.embedder import Picture
 from vecsearch.search.gallery import StoredImage
-from vecsearch.search.nearest import DISTANCES
+from vecsearch.vocabulary import Metric
 from vecsearch.web.guard import admitted, ours, same
 from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, Sha256
 from vecsearch.web.site import DEFAULT_K, Served, Site
@@ -59,7 +59,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "question": question,
         "collection": collection,
         "collections": names,
-        "metrics": list(DISTANCES),
+        "metrics": list(Metric),
         "choices_of_k": CHOICES_OF_K,
         "address": Address(question, collection),
         "max_bytes": site.options.max_bytes,
@@ -109,7 +109,7 @@ def upload(
     site.require_label(collection, question.label)
     picture = Picture(b"" if isinstance(image, str) else image.file.read())
     with catalog.reading(site.library.engine, collection) as (connection, stored):
-        known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
+        known = lookup.image_by_sha256(connection, stored.table, picture.sha256)
     if known is None:
         site.uploads.keep(picture.content)
     asked_by = {"image": picture.sha256} if known is None else {"id": known}
@@ -202,7 +202,7 @@ def _asked(site: Site, question: PageQuestion, collection: str) -> Asked:
         # Of both, the id is what was typed beside a picture that had been uploaded.
         if question.id is None and question.image is not None:
             picture = site.uploads.find(question.image)
-            known = catalog.image_by_sha256(connection, stored.table, picture.sha256)
+            known = lookup.image_by_sha256(connection, stored.table, picture.sha256)
         else:
             known = _named(connection, stored.table, question.id or "")
         image = None if known is None else gallery.find_image(connection, stored.table, known)
@@ -217,11 +217,11 @@ def _named(connection: sa.Connection, table: sa.Table, name: str) -> UUID:
     """Return the id of a stored image that is named as people do: a path is a whole one."""
     name = name.strip()
     try:
-        return query.stored_id(connection, table, UUID(name))
+        return lookup.stored_id(connection, table, UUID(name))
     except ValueError:
         if not name.startswith("/"):
             raise ImageNotFound(
                 f"{name!r} is neither an id nor a whole path. "
                 "Click an image: its id is in the address."
             ) from None
-    return query.named_id(connection, table, name)
+    return lookup.named_id(connection, table, name)

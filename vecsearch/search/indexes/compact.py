@@ -1,293 +1,237 @@
-"""Compact vectors: the register of projections, and a table of vectors for each.
+"""HNSW on principal components, whose nearest the whole embeddings re-rank."""
 
-A collection's table stays as it is: a column would be an UPDATE of every row. Beside it stand
-`NAME_compact_VERSION`, one for each of its projections: the one that searches use and, while its
-successor is built, that one. Whoever writes to the collection writes to them all, so that nothing
-is missed; whoever reads knows by the version which projection a table's vectors were made by.
-"""
-
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from vecsearch.postgres import schema
-from vecsearch.postgres.database import driver_connection
-from vecsearch.search.indexes.projection import Projection
+from vecsearch.errors import InvalidInput
+from vecsearch.postgres import analysts, schema
+from vecsearch.postgres.catalog import Compact, StoredCollection
+from vecsearch.postgres.rows import analyze
+from vecsearch.search.indexes import ddl, projection, vectors
+from vecsearch.search.indexes.base import (
+    MAXIMUM_EF_SEARCH,
+    MINIMUM_EF_SEARCH,
+    Facts,
+    Index,
+    Target,
+    distance,
+)
+from vecsearch.search.indexes.none import NoIndex
+from vecsearch.search.lookup import count, has_rows
+from vecsearch.vocabulary import IndexMethod, Metric
 
-# Rows that are read, projected and written at once: 20 MB at 2,048 dimensions.
-CHUNK = 5_000
-_CACHE = "vecsearch.projections"
-# COPY's binary format: a header, rows of fields that each tell their length, a trailer.
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = b"\xff\xff"
+if TYPE_CHECKING:
+    from vecsearch.search.indexes.build import Build
+
+OPERATORS = "halfvec_l2_ops"
+DEFAULT_DIMENSIONS = 128
+SAMPLE = 10_000
+# Below, comparing every image is as fast, and principal components are a matter of chance.
+LEAST_IMAGES = 1_000
+WAITS = (
+    f"The compact index is built from {LEAST_IMAGES:,} images on; until then every search "
+    "compares all images. To build it now: vecsearch index create --method compact"
+)
+# Re-ranked by the analysts' function.
+ANALYSTS_CANDIDATES = 200
 
 
 @dataclass(frozen=True)
-class Compact:
-    """One projection of a collection, and so one table of compact vectors.
+class CompactIndex(Index):
+    """See the module.
 
     Attributes:
-        dimensions: numbers in a compact vector.
+        compact: the projection in use, and so the table of compact vectors.
 
     """
 
-    collection: str
-    version: int
-    dimensions: int
-    fitted_at: datetime
+    method = IndexMethod.compact
+
+    compact: Compact
+
+    @classmethod
+    def of(cls, stored: StoredCollection) -> Any:
+        """Return the index, or none where its compact vectors are still to come."""
+        if stored.compact is None:
+            return NoIndex.of(stored)
+        return cls(stored.name, stored.dimensions, stored.compact)
 
     @property
-    def table(self) -> sa.Table:
-        """The table of the vectors: id, compact."""
-        return schema.compact_table(self.collection, self.version, self.dimensions)
+    def name(self) -> str:
+        """The name of the HNSW index on the compact vectors."""
+        return self.compact.index
 
-    @property
-    def index(self) -> str:
-        """The name of its HNSW index."""
-        return f"{self.table.name}_hnsw"
+    def reranks(self, metric: Metric) -> bool:  # noqa: ARG002 - whichever it is
+        """Return True: compact vectors choose candidates for every metric."""
+        return True
 
+    def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:  # noqa: ARG002
+        """Return as many as there are candidates.
 
-def register(connection: sa.Connection, collection: str, projection: Projection) -> Compact:
-    """Keep a projection and make its table, empty; from now on writers fill it, too.
+        To look at more compact vectors costs less than to re-rank more, and finds as much.
+        """
+        return min(max(MINIMUM_EF_SEARCH, candidates or 0), MAXIMUM_EF_SEARCH)
 
-    The connection is in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
-    """
-    projections = schema.projections
-    row = connection.execute(
-        sa.insert(projections)
-        .values(
-            collection=collection,
-            dimensions=len(projection.components),
-            mean=projection.mean.astype("<f4").tobytes(),
-            components=projection.components.astype("<f4").tobytes(),
-            sample=projection.sample,
-            variance_kept=projection.variance_kept,
+    def choose(
+        self, found: sa.Select[Any], images: sa.FromClause, target: Target, *, by_id: bool
+    ) -> sa.Select[Any]:
+        """Join the compact vectors, nearest first."""
+        stored = self.compact.table
+        aliased = stored.alias("vectors")
+        place = target(stored.c.compact)
+        found = found.join_from(images, aliased, images.c.id == aliased.c.id)
+        if by_id:
+            # A query image without a compact vector would give a NULL sort key; return nothing,
+            # so that the exact search runs.
+            found = found.where(place.is_not(None))
+        return found.order_by(distance(Metric.l2, aliased.c.compact, place))
+
+    def vectors(
+        self, connection: sa.Connection, embedding: NDArray[np.float32], *, candidates: bool
+    ) -> list[NDArray[np.float32]]:
+        """Return the embedding and, if candidates are chosen, its compact vector."""
+        if not candidates:
+            return [embedding]
+        fitted = vectors.read_projection(connection, self.compact)
+        return [embedding, fitted.project(embedding[np.newaxis])[0]]
+
+    def neighbours(self, images: str, where: str) -> tuple[str, str]:
+        """Return twice as many candidates as neighbours are asked for."""
+        source = schema.sql_name(self.compact.table)
+        place = f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
+        candidates = f"""
+            (SELECT o.id, o.embedding FROM {source} AS c JOIN {images} ON o.id = c.id
+            WHERE {where} ORDER BY c.compact <-> {place} LIMIT 2 * :neighbours) AS o"""
+        return candidates, "true"
+
+    def analysts_order(self) -> tuple[str, str]:
+        """Return the nearest candidates, re-ranked, then all others in their compact order.
+
+        A LIMIT within the former never looks at the latter, and a WHERE reaches both.
+        """
+        source, stored = schema.sql_name(self.table), schema.sql_name(self.compact.table)
+        place = f"""
+            CASE WHEN image ~ '{analysts.ID}'
+            THEN (SELECT t.compact FROM {stored} AS t WHERE t.id = CAST(image AS uuid))
+            ELSE (SELECT t.compact FROM {source} AS s JOIN {stored} AS t ON t.id = s.id
+                WHERE s.path = image LIMIT 1) END"""
+        # A copy of its own, or it would be fetched from out of line for every comparison.
+        own = f"subvector(t.embedding, 1, {self.dimensions})"
+        row = analysts.row_of(analysts.embedding_of("image", source, own))
+        # Read by both branches, so that neither runs in parallel and loses its order.
+        body = f"""
+            WITH candidates AS MATERIALIZED (
+                SELECT c.id FROM {stored} AS c WHERE {place} IS NOT NULL
+                ORDER BY c.compact <-> {place} LIMIT {ANALYSTS_CANDIDATES})
+            (SELECT {row} FROM candidates JOIN {source} AS i ON i.id = candidates.id
+            ORDER BY distance)
+            UNION ALL
+            (SELECT {row} FROM {stored} AS c JOIN {source} AS i ON i.id = c.id
+            WHERE {place} IS NOT NULL AND c.id NOT IN (SELECT candidates.id FROM candidates)
+            ORDER BY c.compact <-> {place})"""
+        remark = (
+            f". In exact order among the nearest {ANALYSTS_CANDIDATES}, beyond them nearly so: "
+            "to be sure, ORDER BY distance"
         )
-        .returning(projections.c.version, projections.c.dimensions, projections.c.fitted_at)
-    ).one()
-    compact = Compact(collection, *row)
-    compact.table.create(connection)
-    _grant_alike(connection, compact.table, collection)
-    return compact
+        return body, remark
 
-
-def _grant_alike(connection: sa.Connection, table: sa.Table, collection: str) -> None:
-    """Let those read the table who may read the register or the collection: searches need it."""
-    grantees = connection.scalars(
-        sa.text(
-            "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"
-            " ELSE quote_ident(pg_get_userbyid(grantee)) END"
-            " FROM pg_class, aclexplode(relacl) AS held"
-            " WHERE oid IN ('vecsearch.collections'::regclass, CAST(:collection AS regclass))"
-            " AND privilege_type = 'SELECT' AND grantee <> relowner"
-        ),
-        {"collection": f'{schema.SCHEMA}."{collection}"'},
-    )
-    for grantee in grantees.all():
-        connection.exec_driver_sql(f"GRANT SELECT ON {schema.sql_name(table)} TO {grantee}")
-
-
-def versions(connection: sa.Connection, collection: str) -> list[Compact]:
-    """Return the collection's projections, oldest first."""
-    projections = schema.projections
-    rows = connection.execute(
-        sa.select(projections.c.version, projections.c.dimensions, projections.c.fitted_at)
-        .where(projections.c.collection == collection)
-        .order_by(projections.c.version)
-    )
-    return [Compact(collection, *row) for row in rows]
-
-
-def drop(connection: sa.Connection, compact: Compact) -> None:
-    """Forget a projection and its table; see `register` for the lock."""
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {schema.sql_name(compact.table)}")
-    projections = schema.projections
-    connection.execute(
-        sa.delete(projections).where(
-            projections.c.collection == compact.collection,
-            projections.c.version == compact.version,
+    def facts(self, connection: sa.Connection) -> Facts:
+        """Return how well the projection fitted, and how many vectors there are."""
+        fitted = vectors.read_projection(connection, self.compact)
+        return Facts(
+            indexed=count(connection, self.compact.table),
+            dimensions=self.compact.dimensions,
+            version=self.compact.version,
+            variance_kept=fitted.variance_kept,
+            sample=fitted.sample,
+            fitted_at=self.compact.fitted_at,
+            compact_bytes=ddl.table_bytes(connection, self.compact.table),
         )
-    )
 
+    def bytes_beside(self, connection: sa.Connection) -> int:
+        """Return the bytes of the compact vectors and their indexes."""
+        name = schema.sql_name(self.compact.table)
+        size: int | None = connection.scalar(sa.select(sa.func.pg_total_relation_size(name)))
+        return size or 0
 
-def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
-    """Return a projection; a connection keeps what it has read once, a megabyte or so."""
-    cache: dict[Compact, Projection] = connection.info.setdefault(_CACHE, {})
-    found = cache.get(compact)
-    if found is None:
-        projections = schema.projections
-        row = connection.execute(
-            sa.select(projections).where(
-                projections.c.collection == compact.collection,
-                projections.c.version == compact.version,
+    @classmethod
+    def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:
+        """Tell whether there are images enough and no index, or not a whole one."""
+        if stored.compact is None:
+            return has_rows(connection, stored.table, LEAST_IMAGES)
+        found = ddl.find(connection, stored.compact.index)
+        return found is None or not found.valid
+
+    @classmethod
+    def waiting(cls, stored: StoredCollection) -> str | None:
+        """Say that there are too few images yet."""
+        return WAITS if stored.compact is None else None
+
+    @classmethod
+    def wanted_dimensions(cls, stored: StoredCollection) -> int:
+        """Return the dimensions that were asked for, or the default."""
+        if stored.compact is not None:
+            return stored.compact.dimensions
+        return min(stored.index_options.get("dims", DEFAULT_DIMENSIONS), stored.dimensions)
+
+    @classmethod
+    def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> Compact:
+        """Fit a projection, project every image, and index what comes of it."""
+        connection, stored = build.connection, build.collection
+        if rows < 2:  # noqa: PLR2004 - one image has no components
+            raise InvalidInput(
+                f"Collection {stored.name!r} has {rows} images, and principal components take at "
+                "least 2. Ingest some first."
             )
-        ).one()
-        mean = np.frombuffer(row.mean, "<f4").astype(np.float32)
-        components = np.frombuffer(row.components, "<f4").astype(np.float32)
-        found = Projection(
-            mean, components.reshape(row.dimensions, -1), row.sample, row.variance_kept
-        )
-        for other in [other for other in cache if other.collection == compact.collection]:
-            if other.version < compact.version - 1:
-                del cache[other]
-        cache[compact] = found
-    return found
+        build.on_progress("Fitting", 0, None)
+        sample = vectors.sample(connection, stored.table, SAMPLE)
+        asked = options.get("dims", DEFAULT_DIMENSIONS)
+        fitted = projection.fit(sample, asked)
+        del sample
+        found = len(fitted.components)
+        if found < min(asked, stored.dimensions):
+            build.notes.append(
+                f"{rows:,} images have at most {found} principal components. "
+                "Build it again when there are more."
+            )
+        with build.writing():
+            made = vectors.register(connection, stored.name, fitted)
+        # Twice: a copy that was written while the first pass ran may have had no source.
+        done = 0
+        for _ in range(2):
+            after: UUID | None = None
+            while True:
+                with build.writing():
+                    source = schema.sql_name(stored.table)
+                    added, after = vectors.fill(connection, source, made, after)
+                done += added
+                build.on_progress("Projecting", done, rows)
+                if after is None:
+                    break
+        with build.writing():
+            vectors.delete_orphans(connection, stored.table, made)
+        analyze(connection, made.table)
+        graph = {key: value for key, value in options.items() if key != "dims"}
+        build.graph(made.index, made.table, "compact", OPERATORS, graph, rows, found)
+        return made
 
+    @classmethod
+    def follow(cls, connection: sa.Connection, collection: str, staged: str) -> None:
+        """Project what has been written; see `vectors.follow`."""
+        vectors.follow(connection, collection, staged)
 
-def sample(
-    connection: sa.Connection, table: sa.Table, limit: int, *, since: datetime | None = None
-) -> NDArray[np.float32]:
-    """Return so many embeddings in order of id: ids are hashes, so it is a fair sample.
+    @classmethod
+    def follow_known(cls, connection: sa.Connection, collection: str) -> None:
+        """Copy the compact vectors of the same content; see `vectors.follow_known`."""
+        vectors.follow_known(connection, collection)
 
-    Args:
-        connection: in a transaction.
-        table: the collection's.
-        limit: how many at most.
-        since: only of rows that were written later.
-
-    Returns:
-        Shape (rows, dimensions).
-
-    """
-    source = schema.sql_name(table)
-    where = "" if since is None else f" WHERE ingested_at > '{since.isoformat()}'"
-    query = f"SELECT id, embedding FROM {source}{where} ORDER BY id LIMIT {limit}"
-    return _read(connection, query)[1]
-
-
-def fill(
-    connection: sa.Connection, source: str, compact: Compact, after: uuid.UUID | None
-) -> tuple[int, uuid.UUID | None]:
-    """Add the compact vectors of the next chunk of rows that have none.
-
-    Args:
-        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
-        source: SQL for a table with columns id and embedding.
-        compact: whose table is filled.
-        after: the id behind which the chunk begins; None: the first.
-
-    Returns:
-        How many were added, and the id behind which the next chunk begins; None: there is none.
-
-    """
-    target = schema.sql_name(compact.table)
-    start = uuid.UUID(int=0) if after is None else after
-    # The second bound spares a look at all that was filled before.
-    behind = f"id {'>=' if after is None else '>'} '{start}'"
-    ids, embeddings = _read(
-        connection,
-        f"SELECT id, embedding FROM {source} AS i WHERE {behind} AND NOT EXISTS"
-        f" (SELECT FROM {target} AS c WHERE c.id = i.id AND c.{behind}) ORDER BY id LIMIT {CHUNK}",
-    )
-    if len(ids) > 0:
-        vectors = read_projection(connection, compact).project(embeddings)
-        _write(connection, target, ids, vectors)
-    last = uuid.UUID(bytes=ids[-1].tobytes()) if len(ids) == CHUNK else None
-    return len(ids), last
-
-
-def follow(connection: sa.Connection, collection: str, staged: str) -> None:
-    """Bring every table of compact vectors up to rows that have just been written.
-
-    Args:
-        connection: see `fill`.
-        collection: where the rows were written.
-        staged: a table of this session with their columns id and embedding.
-
-    """
-    for compact in versions(connection, collection):
-        connection.exec_driver_sql(
-            f"DELETE FROM {schema.sql_name(compact.table)} AS c USING {staged} AS s"
-            " WHERE c.id = s.id"
-        )
-        after: uuid.UUID | None = None
-        while True:
-            _, after = fill(connection, staged, compact, after)
-            if after is None:
-                break
-
-
-def follow_known(connection: sa.Connection, collection: str) -> None:
-    """Bring every table up to `known`, before its moved sources go: see `vecsearch.ingest.writes`.
-
-    A source that a table which is being filled still lacks leaves its row to be filled later.
-    """
-    for compact in versions(connection, collection):
-        table = schema.sql_name(compact.table)
-        taken = f"taken_{compact.version}"
-        for statement in (
-            # Beforehand, because rows may take each other's places.
-            f"""
-            CREATE TEMP TABLE {taken} ON COMMIT DROP AS SELECT known.id, source.compact
-            FROM known LEFT JOIN {table} AS source ON source.id = known.source
-            WHERE known.source <> known.id""",
-            f"DELETE FROM {table} AS c USING {taken} WHERE c.id = {taken}.id",
-            f"INSERT INTO {table} SELECT id, compact FROM {taken} WHERE compact IS NOT NULL",
-            f"DELETE FROM {table} AS c USING known WHERE known.moved AND c.id = known.source",
-        ):
-            connection.exec_driver_sql(statement)
-
-
-def delete(connection: sa.Connection, collection: str, ids: Sequence[uuid.UUID]) -> None:
-    """Delete the compact vectors of rows that go."""
-    for compact in versions(connection, collection):
-        table = compact.table
-        connection.execute(
-            sa.delete(table).where(table.c.id == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.Uuid))))
-        )
-
-
-def delete_orphans(connection: sa.Connection, source: sa.Table, compact: Compact) -> None:
-    """Delete compact vectors whose rows are gone."""
-    connection.exec_driver_sql(
-        f"DELETE FROM {schema.sql_name(compact.table)} AS c WHERE NOT EXISTS"
-        f" (SELECT FROM {schema.sql_name(source)} AS i WHERE i.id = c.id)"
-    )
-
-
-def _row(dimensions: int) -> "np.dtype[Any]":
-    """Return the layout of one row, id and halfvec, in COPY's binary format."""
-    return np.dtype(
-        [
-            ("fields", ">i2"),
-            ("id_bytes", ">i4"),
-            ("id", "V16"),
-            ("vector_bytes", ">i4"),
-            ("dimensions", ">i2"),
-            ("unused", ">i2"),
-            ("numbers", ">f2", (dimensions,)),
-        ]
-    )
-
-
-def _read(connection: sa.Connection, query: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return the ids, as bytes, and the embeddings that a query finds, all of one length."""
-    statement = f"COPY ({query}) TO STDOUT (FORMAT BINARY)"
-    with driver_connection(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        data = b"".join(copy)
-    body = memoryview(data)[len(_HEADER) : -len(_TRAILER)]
-    if not body:
-        return np.empty(0, "V16"), np.empty((0, 0), np.float32)
-    # In the first row, behind the id and the vector's length.
-    dimensions = int(np.frombuffer(body, ">i2", 1, offset=26)[0])
-    rows = np.frombuffer(body, _row(dimensions))
-    return rows["id"], rows["numbers"].astype(np.float32)
-
-
-def _write(
-    connection: sa.Connection, target: str, ids: NDArray[Any], vectors: NDArray[np.float32]
-) -> None:
-    dimensions = vectors.shape[1]
-    rows = np.zeros(len(ids), _row(dimensions))
-    rows["fields"], rows["id_bytes"], rows["id"] = 2, 16, ids
-    rows["vector_bytes"], rows["dimensions"] = 4 + 2 * dimensions, dimensions
-    rows["numbers"] = vectors
-    statement = f"COPY {target} (id, compact) FROM STDIN (FORMAT BINARY)"
-    with driver_connection(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.write(_HEADER + rows.tobytes() + _TRAILER)
+    @classmethod
+    def follow_deleted(cls, connection: sa.Connection, collection: str, ids: list[UUID]) -> None:
+        """Delete the compact vectors of rows that go."""
+        vectors.delete(connection, collection, ids)

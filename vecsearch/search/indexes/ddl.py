@@ -6,13 +6,11 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from vecsearch.postgres import analysts, schema
-from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search.indexes.compact import Compact
+from vecsearch.postgres import schema
+from vecsearch.postgres.catalog import Compact, StoredCollection
 
 # Any fixed number, beside the hash of a collection's name: one command at a time builds.
 BUILD_LOCK_KEY = 0x7669
-DIRECT_OPERATORS, COMPACT_OPERATORS = "halfvec_cosine_ops", "halfvec_l2_ops"
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def use(
     options: dict[str, int],
     compact: Compact | None,
 ) -> None:
-    """Let searches and SQL functions use another index from the next statement on.
+    """Let searches use another index from the next statement on.
 
     What was tuned for the last one is forgotten.
     """
@@ -126,7 +124,6 @@ def use(
             breadths={},
         )
     )
-    analysts.replace_nearest(connection, collection.table, compact)
 
 
 def set_breadth(

@@ -1,0 +1,61 @@
+"""HNSW on the embeddings themselves, by cosine."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from vecsearch.errors import InvalidInput
+from vecsearch.postgres import schema
+from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.search.indexes import ddl
+from vecsearch.search.indexes.base import Index
+from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod
+
+if TYPE_CHECKING:
+    from vecsearch.search.indexes.build import Build
+
+OPERATORS = "halfvec_cosine_ops"
+
+
+class HnswIndex(Index):
+    """See the module."""
+
+    method = IndexMethod.hnsw
+
+    @classmethod
+    def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:
+        """Tell whether it is not there, or not whole."""
+        if stored.dimensions > MAX_INDEXED_DIMENSIONS:
+            return False
+        return not cls.of(stored).is_ready(connection)
+
+    @classmethod
+    def require(cls, stored: StoredCollection) -> None:
+        """Check that there are not too many dimensions for HNSW.
+
+        Raises:
+            InvalidInput: there are.
+
+        """
+        if stored.dimensions > MAX_INDEXED_DIMENSIONS:
+            raise InvalidInput(
+                f"{stored.dimensions:,} dimensions; HNSW indexes at most "
+                f"{MAX_INDEXED_DIMENSIONS:,}. Use --method compact."
+            )
+
+    @classmethod
+    def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> None:
+        """Build it under another name, then let it take the old one's."""
+        stored = build.collection
+        direct, following = cls.names(stored.name)
+        build.graph(
+            following, stored.table, "embedding", OPERATORS, options, rows, stored.dimensions
+        )
+        ddl.drop(build.connection, direct)
+        ddl.rename(build.connection, following, direct)
+
+    @classmethod
+    def names(cls, collection: str) -> tuple[str, ...]:
+        """Return the index's name, and the one it has while it is built."""
+        return schema.hnsw_index(collection), f"{collection}_next_hnsw"

@@ -1,0 +1,95 @@
+"""Stored images, found by id, path or content."""
+
+from pathlib import Path
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch.errors import ImageNotFound
+from vecsearch.postgres.rows import image_id
+
+
+def stored_id(connection: sa.Connection, table: sa.Table, image: UUID | str) -> UUID:
+    """Return the id of a stored image.
+
+    Raises:
+        ImageNotFound: it is not an id, or nothing has it.
+
+    """
+    parsed = parse_id(image)
+    if not has_image(connection, table, parsed):
+        raise missing(table.name, parsed)
+    return parsed
+
+
+def parse_id(image: UUID | str) -> UUID:
+    """Return an id.
+
+    Raises:
+        ImageNotFound: it is not one.
+
+    """
+    try:
+        return image if isinstance(image, UUID) else UUID(image)
+    except ValueError as error:
+        raise ImageNotFound(
+            f"{image!r} is not an id. Ids look like {UUID(int=0)}; every hit shows its own."
+        ) from error
+
+
+def missing(collection: str, image: UUID) -> ImageNotFound:
+    """Return the error for an id that nothing has."""
+    return ImageNotFound(f"Collection {collection!r} has no image {image}. Every hit shows its id.")
+
+
+def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
+    """Return the id of a stored image, named by its id or its path.
+
+    Raises:
+        ImageNotFound: nothing is called that.
+
+    """
+    try:
+        return stored_id(connection, table, UUID(str(name)))
+    except ValueError:
+        path = str(Path(str(name)).absolute())
+    found = image_id(path)
+    if not has_image(connection, table, found):
+        raise ImageNotFound(
+            f"Collection {table.name!r} has no image {path}. Name one by its path or its id."
+        )
+    return found
+
+
+def image_by_sha256(
+    connection: sa.Connection, table: sa.Table, sha256: str, path: str | None = None
+) -> UUID | None:
+    """Return the id of a row with this content, at `path` if there is one there."""
+    found: UUID | None = connection.scalar(
+        sa.select(table.c.id)
+        .where(table.c.sha256 == sha256)
+        .order_by((table.c.path == (path or "")).desc(), table.c.path)
+        .limit(1)
+    )
+    return found
+
+
+def has_image(connection: sa.Connection, table: sa.Table, image: UUID) -> bool:
+    """Tell whether there is a row with this id."""
+    return connection.scalar(sa.select(sa.literal(1)).where(table.c.id == image)) is not None
+
+
+def count(connection: sa.Connection, table: sa.Table) -> int:
+    """Return how many rows there are."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def has_rows(connection: sa.Connection, table: sa.Table, rows: int) -> bool:
+    """Tell whether there are so many rows, without counting them all."""
+    found = sa.select(sa.literal(1)).select_from(table).offset(rows - 1).limit(1)
+    return connection.scalar(found) is not None
+
+
+def sample_ids(connection: sa.Connection, table: sa.Table, limit: int) -> list[UUID]:
+    """Return so many ids in their order: they are hashes, so it is a fair sample."""
+    return list(connection.scalars(sa.select(table.c.id).order_by(table.c.id).limit(limit)))
