@@ -35,6 +35,7 @@ class Preparing:
         self.weights = encoder.weights
         self.dimensions = encoder.dimensions
         self.layer_shape = encoder.layer_shape
+        self.input_size = encoder.input_size
         self.prepare = encoder.prepare
 
     def embed(self, batch: "np.typing.NDArray[np.uint8]") -> "np.typing.NDArray[np.float32]":

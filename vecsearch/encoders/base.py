@@ -96,6 +96,10 @@ class Encoder(Protocol):
         """The layer's output for one picture, such as (1024, 14, 14), before it is averaged."""
 
     @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of a prepared picture, in pixels."""
+
+    @property
     def concurrency(self) -> int:
         """How many calls of `embed` at once make it fastest; it is safe to call by as many."""
 
@@ -154,6 +158,11 @@ class LazyEncoder:
     def layer_shape(self) -> tuple[int, ...]:
         """See `Encoder`."""
         return self._loaded().layer_shape
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """See `Encoder`."""
+        return self._loaded().input_size
 
     @property
     def concurrency(self) -> int:

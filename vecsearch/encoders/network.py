@@ -83,6 +83,7 @@ class TorchEncoder:
         self.network = network.eval().to(memory_format=torch.channels_last).to(device)
         self.device = device
         self.preprocessing = Preprocessing.of(identity.preprocessing)
+        self.input_size = self.preprocessing.input_size
         # Two passes at once share the processor, and a tap would hear both.
         self._one_at_a_time = threading.Lock()
         self.dimensions = 0
@@ -101,7 +102,7 @@ class TorchEncoder:
 
     def outputs_for_two(self) -> list[Any]:
         """Return what the layer gives for two pictures, to learn its shape from."""
-        shape = (2, self.preprocessing.height, self.preprocessing.width, 3)
+        shape = (2, *self.input_size, 3)
         with self._running():
             return self.network.outputs(self._on_device(np.zeros(shape, np.uint8)))
 

@@ -80,6 +80,7 @@ class Exporting:
         self.weights = encoder.weights
         self.dimensions = encoder.dimensions
         self.layer_shape = encoder.layer_shape
+        self.input_size = encoder.input_size
         self.concurrency = streams()
         self._preprocessing = encoder.preprocessing
         self._torch: TorchEncoder | None = encoder
@@ -146,8 +147,7 @@ class Exporting:
         self, encoder: "TorchEncoder", folder: Path, batch: "NDArray[np.uint8]"
     ) -> tuple[EngineEncoder, float]:
         """Return the export, as it was written, and its least cosine to torch."""
-        size = encoder.preprocessing
-        export(encoder.network, size.height, size.width, folder)
+        export(encoder.network, *encoder.input_size, folder)
         written = Exported(
             (folder / MODEL).read_bytes(),
             (folder / TENSORS).read_bytes(),
