@@ -4,7 +4,8 @@
 
 In every round, in one process: the forward pass on pictures that are ready, decoding and preparing
 by the threads that an ingest has and with nothing embedded, and a whole ingest of copies of the
-folder's pictures, each with bytes of its own, into a new collection. Without a device it says so.
+folder's pictures, each with bytes of its own, into a new collection. First, the least cosine of
+the device's embeddings to those of the CPU, by torch. Without a device it says so.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from ingest import Watched, bare, conditions, copy_pictures, ready, whole
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import Encoder
+from vecsearch.encoders.openvino.export import least_cosine
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.ingest.pipeline import PORTION, Pipeline
 from vecsearch.library import Library
@@ -35,6 +37,7 @@ class Preparing:
         self.weights = encoder.weights
         self.dimensions = encoder.dimensions
         self.layer_shape = encoder.layer_shape
+        self.input_size = encoder.input_size
         self.prepare = encoder.prepare
 
     def embed(self, batch: "np.typing.NDArray[np.uint8]") -> "np.typing.NDArray[np.float32]":
@@ -65,6 +68,7 @@ def main() -> None:
         pictures = np.stack(list(ready(encoder, paths[: 16 * PORTION])))
         bare(encoder, pictures, len(pictures))
         print(f"{torch.cuda.get_device_name()}, {arguments.files} files, {conditions()}")
+        print(f"least cosine to the CPU: {_agreement(encoder, pictures, arguments):.7f}")
         with Library.open(settings) as library:
             library.upgrade()
             rounds: list[tuple[float, float, float]] = []
@@ -81,6 +85,14 @@ def main() -> None:
                 )
     alone, decoding, rate = (statistics.median(column) for column in zip(*rounds, strict=True))
     print(f"ingest to encoder alone: {rate / alone:.3f}; to decoding alone: {rate / decoding:.3f}")
+
+
+def _agreement(
+    encoder: Encoder, pictures: "np.typing.NDArray[np.uint8]", arguments: argparse.Namespace
+) -> float:
+    """Return the least cosine between the device's embeddings and the CPU's."""
+    on_cpu = registry.load(arguments.model, arguments.weights, device="cpu")
+    return least_cosine(encoder.embed(pictures), on_cpu.embed(pictures))
 
 
 def _decoding(encoder: Encoder, paths: list[Path]) -> float:

@@ -123,6 +123,7 @@ class PixelEncoder:
 
     dimensions = 48
     layer_shape: tuple[int, ...] = (3, 4, 4)
+    input_size = (4, 4)
     concurrency = 1
     identity = Identity("pixels", "pooled", "0" * 64, {"size": 4})
     weights = Weights(None, None)

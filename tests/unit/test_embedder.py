@@ -5,8 +5,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ import PIL.Image
 import pytest
 from support import PixelEncoder, picture
 
+from vecsearch.encoders import once
 from vecsearch.errors import ImageUnreadable, WeightsUnavailable
 from vecsearch.search import embedder
 from vecsearch.search.embedder import BATCH_SIZE, Embedder, Picture
@@ -124,19 +124,20 @@ def test_who_waits_for_an_encoder_that_fails_does_not_try_it_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loads: list[int] = []
-    asked = threading.Semaphore(0)
+    waiting = threading.Semaphore(0)
 
-    def clock() -> float:
-        asked.release()
-        return perf_counter()
+    class Awaited(Future[object]):
+        def result(self, timeout: float | None = None) -> object:
+            waiting.release()
+            return super().result(timeout)
 
     def load() -> PixelEncoder:
         loads.append(1)
-        for _ in range(5):
-            assert asked.acquire(timeout=60)
+        for _ in range(4):
+            assert waiting.acquire(timeout=60)
         raise WeightsUnavailable("gone")
 
-    monkeypatch.setattr(embedder, "perf_counter", clock)
+    monkeypatch.setattr(once, "Future", Awaited)
     mine = Embedder(load, max_pixels=PIXELS)
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(mine.warm) for _ in range(5)]

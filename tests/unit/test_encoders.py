@@ -50,6 +50,7 @@ def test_an_encoder_says_what_it_is(encoder: Encoder, small_model: str, weights:
     assert encoder.identity.preprocessing["input_size"] == [3, 160, 160]
     assert encoder.weights == Weights(str(weights), base.file_sha256(weights))
     assert encoder.dimensions == 96
+    assert encoder.input_size == (160, 160)
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["state dict", "training checkpoint"])
@@ -297,6 +298,7 @@ def test_a_lazy_encoder_loads_when_used_and_once_for_all_threads() -> None:
     assert answers == [48] * threads
     assert lazy.identity == PixelEncoder.identity
     assert lazy.weights == PixelEncoder.weights
+    assert lazy.input_size == PixelEncoder.input_size
     prepared = lazy.prepare(picture(1))
     np.testing.assert_array_equal(prepared, PixelEncoder().prepare(picture(1)))
     np.testing.assert_array_equal(lazy.embed(prepared[None]), prepared.reshape(1, -1))

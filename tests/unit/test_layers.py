@@ -1,7 +1,8 @@
 """Layers of timm models: what becomes of their output."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn.functional import conv2d, relu
 
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import Encoder, Weights, averaging
+from vecsearch.encoders.network import full_precision
 from vecsearch.encoders.timm.model import TimmEncoder
 from vecsearch.errors import EncoderError, WeightsMismatch
 
@@ -277,3 +279,75 @@ def test_a_file_may_hold_the_head_that_inception_is_trained_with(tmp_path: Path)
     tensors = safetensors.torch.load_file(file) | {"AuxLogits.fc.bias": torch.ones(3)}
     safetensors.torch.save_file(tensors, file)
     assert registry.load("test_resnet.r160_in1k", file, device="cpu").identity == plain.identity
+
+
+@pytest.fixture
+def rounding() -> Iterator[None]:
+    """A process that lets CUDA round to TF32 and to bfloat16."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def roundings() -> tuple[bool, bool, bool]:
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return *tf32, torch.is_autocast_enabled("cuda")
+
+
+def test_cuda_computes_in_float32_and_leaves_the_process_as_it_was(
+    rounding: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, bool, bool]] = []
+
+    class Noting(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(roundings())
+            return inputs.mean((2, 3))
+
+    encoder = loaded(Noting(), "pooled")
+    wanted = encoder.embed(pictures(224))
+    assert seen[-1] == (True, True, True)
+    # As on a device, of which there is none here.
+    encoder.device = torch.device("cuda")
+    monkeypatch.setattr(encoder, "_on_device", torch.from_numpy)
+    np.testing.assert_array_equal(encoder.embed(pictures(224)), wanted)
+    assert seen[-1] == (False, False, False)
+    assert roundings() == (True, True, True)
+
+
+def test_the_precision_is_put_back_when_a_network_fails(rounding: None) -> None:
+    def fail() -> None:
+        with full_precision():
+            assert roundings() == (False, False, False)
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert roundings() == (True, True, True)
+
+
+def test_two_encoders_do_not_change_each_other_s_precision(rounding: None) -> None:
+    inside, may_leave = threading.Event(), threading.Event()
+    cudnn = torch.backends.cudnn
+
+    def first() -> None:
+        with full_precision():
+            inside.set()
+            assert may_leave.wait(60)
+
+    def second() -> bool:
+        with full_precision():
+            return cudnn.allow_tf32
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(first)]
+        assert inside.wait(60)
+        found = pool.submit(second)
+        may_leave.set()
+        running[0].result(60)
+        assert not found.result(60)
+    assert cudnn.allow_tf32

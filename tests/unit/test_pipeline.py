@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support import PixelEncoder, picture
 
 from vecsearch.encoders.base import LazyEncoder
-from vecsearch.errors import EncoderError
+from vecsearch.errors import EncoderError, WeightsMismatch
 from vecsearch.imaging import decode
 from vecsearch.imaging.decode import Source
 from vecsearch.imaging.scan import Unreadable
@@ -135,15 +135,37 @@ def test_an_encoder_that_fails_is_raised_and_nothing_waits_for_it(files: list[Pa
         list(embedded(running, read(running, files)))
 
 
-def test_the_encoder_is_loaded_for_a_picture_alone(files: list[Path]) -> None:
+def test_the_encoder_is_loaded_for_a_picture_alone(files: list[Path], tmp_path: Path) -> None:
     def load() -> PixelEncoder:
         raise AssertionError("the encoder was loaded")
 
-    for file in files:
+    # Its header is as it was; what follows is not.
+    files[0].write_bytes(files[0].read_bytes()[:60])
+    for file in files[1:]:
         file.write_text(f"{file} is no picture")
+    files.append(tmp_path / "large.jpg")
+    PIL.Image.new("1", (MAX_PIXELS // 1000 + 1, 1000)).save(files[-1])
     with Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, portions=2) as running:
         results = list(embedded(running, read(running, files)))
     assert all(isinstance(result, Unreadable) for result in results)
+    assert isinstance(results[0], Unreadable)
+    assert "damaged" in results[0].reason
+    assert isinstance(results[-1], Unreadable)
+    assert "pixels" in results[-1].reason
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_what_the_encoder_refuses_is_no_damage_to_the_picture(tmp_path: Path, suffix: str) -> None:
+    def load() -> PixelEncoder:
+        raise WeightsMismatch("These are another model's weights.")
+
+    file = tmp_path / f"good.{suffix}"
+    picture(1).save(file)
+    with (
+        pytest.raises(WeightsMismatch),
+        Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, portions=2) as running,
+    ):
+        list(embedded(running, read(running, [file])))
 
 
 def test_a_large_jpeg_is_prepared_from_fewer_pixels_and_its_facts_stay(tmp_path: Path) -> None:
@@ -175,7 +197,9 @@ def test_few_pixels_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.Monk
 
     def counted(content: bytes, *arguments: object, **options: object) -> object:
         nonlocal now
-        pixels = decode.count_pixels(content)
+        header = decode.read_header(content)
+        assert header is not None
+        pixels = header.pixels
         with lock:
             now += pixels
             most.append(now)

@@ -2,15 +2,12 @@
 
 import hashlib
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vecsearch.errors import (
-    EncoderError,
-)
+from vecsearch.encoders.once import Once
 from vecsearch.vocabulary import MAX_HALF
 
 if TYPE_CHECKING:
@@ -96,6 +93,10 @@ class Encoder(Protocol):
         """The layer's output for one picture, such as (1024, 14, 14), before it is averaged."""
 
     @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of a prepared picture, in pixels."""
+
+    @property
     def concurrency(self) -> int:
         """How many calls of `embed` at once make it fastest; it is safe to call by as many."""
 
@@ -112,28 +113,17 @@ class Encoder(Protocol):
 
 
 class LazyEncoder:
-    """An encoder that is loaded when it is first used, once, by whichever thread comes first.
+    """An encoder that is loaded when it is first used, once for all threads.
 
-    A failure is kept, too: threads that wait for the encoder do not each try again.
+    If it cannot be loaded, every use raises the same `EncoderError`.
     """
 
     def __init__(self, load: Callable[[], Encoder]) -> None:
         self._load = load
-        self._lock = threading.Lock()
-        self._encoder: Encoder | None = None
-        self._error: EncoderError | None = None
+        self._encoder: Once[Encoder] = Once()
 
     def _loaded(self) -> Encoder:
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if self._encoder is None:
-                try:
-                    self._encoder = self._load()
-                except EncoderError as error:
-                    self._error = error
-                    raise
-            return self._encoder
+        return self._encoder.get(self._load)
 
     @property
     def identity(self) -> Identity:
@@ -154,6 +144,11 @@ class LazyEncoder:
     def layer_shape(self) -> tuple[int, ...]:
         """See `Encoder`."""
         return self._loaded().layer_shape
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """See `Encoder`."""
+        return self._loaded().input_size
 
     @property
     def concurrency(self) -> int:

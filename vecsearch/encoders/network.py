@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 
+# Whether CUDA may round to TF32 is a setting of the process.
+_ONE_PRECISION = threading.Lock()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in float32 on CUDA, as an encoder's identity says, with no TF32 and no float16.
+
+    cuDNN rounds the inputs of convolutions to TF32 unless it is told not to, and the vectors would
+    then differ from those of a CPU.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with _ONE_PRECISION, torch.autocast("cuda", enabled=False):
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
 class Network(nn.Module):
     """Normalisation, a model or a layer of it, and the average of that layer's output.
 
@@ -83,6 +104,7 @@ class TorchEncoder:
         self.network = network.eval().to(memory_format=torch.channels_last).to(device)
         self.device = device
         self.preprocessing = Preprocessing.of(identity.preprocessing)
+        self.input_size = self.preprocessing.input_size
         # Two passes at once share the processor, and a tap would hear both.
         self._one_at_a_time = threading.Lock()
         self.dimensions = 0
@@ -101,16 +123,14 @@ class TorchEncoder:
 
     def outputs_for_two(self) -> list[Any]:
         """Return what the layer gives for two pictures, to learn its shape from."""
-        shape = (2, self.preprocessing.height, self.preprocessing.width, 3)
+        shape = (2, *self.input_size, 3)
         with self._running():
             return self.network.outputs(self._on_device(np.zeros(shape, np.uint8)))
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        half = (
-            torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
-        )
-        with self._one_at_a_time, torch.inference_mode(), half:
+        exact = full_precision() if self.device.type == "cuda" else nullcontext()
+        with self._one_at_a_time, torch.inference_mode(), exact:
             yield
 
     def _on_device(self, batch: "NDArray[np.uint8]") -> torch.Tensor:

@@ -69,6 +69,11 @@ class Preprocessing:
             tuple(stored.get("std", (1.0,) * 3)),
         )
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of a prepared picture, in pixels."""
+        return self.height, self.width
+
     def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
         """Resize and crop a picture of mode RGB; return shape (height, width, 3)."""
         width, height = self._resized(*pixels.size)

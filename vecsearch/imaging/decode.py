@@ -4,13 +4,11 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.errors import VecsearchError
 from vecsearch.imaging import exif
 from vecsearch.imaging.scan import Unreadable, os_reason, sentence
 
@@ -45,6 +43,20 @@ class Facts:
     latitude: float | None = None
     longitude: float | None = None
     exif: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image file before it is decoded.
+
+    Attributes:
+        pixels: width times height.
+        can_shrink: whether the decoder can make a smaller picture at less cost.
+
+    """
+
+    pixels: int
+    can_shrink: bool
 
 
 @dataclass(frozen=True)
@@ -123,16 +135,18 @@ def longer_side(path: str) -> int | None:
         return None
 
 
-def count_pixels(content: bytes) -> int:
-    """Return how many pixels a file has by its header; 0 if it has none."""
+def read_header(content: bytes) -> Header | None:
+    """Return what a file's header says; None if the file has no header of an image."""
     import PIL.Image
 
     _prepare_pillow()
     try:
         with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            return picture.width * picture.height
+            return Header(
+                picture.width * picture.height, can_shrink=(picture.format or "") in DRAFTED
+            )
     except Exception:  # noqa: BLE001 - as in `decode`, which will say why
-        return 0
+        return None
 
 
 def decode(
@@ -141,7 +155,7 @@ def decode(
     *,
     max_pixels: int,
     sha256: str | None = None,
-    least_side: Callable[[], int] | None = None,
+    least_side: int | None = None,
 ) -> Image | Unreadable:
     """Decode a file's bytes: upright, RGB; of an animation or a multi-page file, the first frame.
 
@@ -150,9 +164,9 @@ def decode(
         path: what to call it if it is unreadable.
         max_pixels: refuse larger pictures before decoding them.
         sha256: of the content, if it is known.
-        least_side: tells the pixels that either side must keep, and is asked of a JPEG alone, of
-            which the decoder can make a smaller picture at less cost; None keeps them all. Width
-            and height in the facts are the file's anyway.
+        least_side: pixels that each side keeps at least; the decoder of a JPEG then makes a
+            smaller picture at less cost. None keeps all pixels. The facts always have the width
+            and height of the file.
 
     """
     import PIL.Image
@@ -172,8 +186,7 @@ def decode(
         file_format = picture.format or "unknown"
         size = picture.size
         if least_side is not None and file_format in DRAFTED:
-            side = least_side()
-            picture.draft(None, (side, side))
+            picture.draft(None, (least_side, least_side))
         drafted = picture.size != size
         picture.load()
         # Only now: what TIFF's decoder has turned itself, it no longer says in the header.
@@ -185,8 +198,6 @@ def decode(
         return Unreadable(path, "It is not an image, or of a format that cannot be read.")
     except MemoryError:
         return Unreadable(path, "There is not enough memory to decode it.")
-    except VecsearchError:
-        raise  # of `least_side`, which may load an encoder
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         return Unreadable(path, f"The image is damaged: {sentence(error)}")
     facts = Facts(

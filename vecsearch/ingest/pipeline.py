@@ -7,7 +7,7 @@ prepared wait in portions of which the caller has few under way.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import numpy as np
 
 from vecsearch.encoders.base import Encoder
 from vecsearch.imaging import decode
-from vecsearch.imaging.decode import Facts, Image, Source
+from vecsearch.imaging.decode import Facts, Header, Image, Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import SIDE, Thumbnail
 from vecsearch.search.embedder import BATCH_SIZE
@@ -32,7 +32,7 @@ PORTION = BATCH_SIZE
 KEPT_BYTES = 1 << 20
 # Decoded at once, for each processor: three phones' photos, and not three panoramas.
 PIXELS_AT_ONCE = 36_000_000
-# Shrunk by a decoder, a picture keeps so many times the pixels of a side that are needed.
+# A decoder that shrinks a picture leaves each side this many times the pixels that are needed.
 MARGIN = 2.5
 
 
@@ -143,44 +143,43 @@ class Pipeline:
         return threading.BoundedSemaphore(self._encoder.concurrency)
 
     def _prepare(self, source: Source) -> "_Prepared | Unreadable":
-        with self._decoded(source, self._least_side) as image:
+        with self._decoded(source, for_encoder=True) as image:
             if isinstance(image, Unreadable):
                 return image
             thumbnail = Thumbnail.of(image)
             return _Prepared(image.facts, thumbnail, self._encoder.prepare(image.pixels))
 
     def _draw(self, source: Source) -> Thumbnail | Unreadable:
-        with self._decoded(source, lambda: round(MARGIN * SIDE)) as image:
+        with self._decoded(source, for_encoder=False) as image:
             return image if isinstance(image, Unreadable) else Thumbnail.of(image)
 
-    def _least_side(self) -> int:
-        """Return the pixels that a side must keep for the encoder and the thumbnail."""
-        with self._lock:
-            return self._side
+    def _least_side(self, header: Header | None, *, for_encoder: bool) -> int | None:
+        """Return the pixels that each side keeps for the thumbnail and the encoder.
 
-    @cached_property
-    def _side(self) -> int:
-        import PIL.Image
-
-        # Whatever it crops; a network that reads less than half of a picture there is none.
-        inputs = self._encoder.prepare(PIL.Image.new("RGB", (8, 8)))
-        needed: int = max(*inputs.shape[:2], SIDE)
+        Only a JPEG within the limit needs the number, so only such a file loads a lazy encoder
+        before it is decoded.
+        """
+        if header is None or not header.can_shrink or header.pixels > self._max_pixels:
+            return None
+        # Leaves margin for cropping; no known model crops below half.
+        needed = max(SIDE, *self._encoder.input_size) if for_encoder else SIDE
         return round(MARGIN * needed)
 
     @contextmanager
-    def _decoded(self, source: Source, least: Callable[[], int]) -> Iterator[Image | Unreadable]:
+    def _decoded(self, source: Source, *, for_encoder: bool) -> Iterator[Image | Unreadable]:
         """Yield the picture, which lives no longer; a file that changed is unreadable."""
         content = decode.content(source)
         if isinstance(content, Unreadable):
             yield content
             return
-        with self._room.of(decode.count_pixels(content)):
+        header = decode.read_header(content)
+        with self._room.of(0 if header is None else header.pixels):
             yield decode.decode(
                 content,
                 source.path,
                 max_pixels=self._max_pixels,
                 sha256=source.sha256,
-                least_side=least,
+                least_side=self._least_side(header, for_encoder=for_encoder),
             )
 
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from vecsearch.config import Runtime
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import Encoder, unusable
-from vecsearch.errors import EncoderError, ImageUnreadable, InvalidInput
+from vecsearch.encoders.once import Once
+from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.postgres.catalog import StoredCollection
 
@@ -93,14 +94,12 @@ class Embedder:
         self, load: Callable[[], Encoder], *, max_pixels: int, on_batch: OnBatch = lambda *_: None
     ) -> None:
         self._load = load
-        self._encoder: Encoder | None = None
+        self._encoder: Once[Encoder] = Once(retry=True)
         self._max_pixels = max_pixels
         self._on_batch = on_batch
         self._waiting: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="embed")
         self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._loading = threading.Lock()
-        self._failure: tuple[float, EncoderError] | None = None
         self._lock = threading.Lock()
 
     def warm(self) -> Encoder:
@@ -110,19 +109,7 @@ class Embedder:
             EncoderError: it cannot be loaded.
 
         """
-        asked = perf_counter()
-        with self._loading:
-            if self._encoder is None:
-                if self._failure is not None and self._failure[0] > asked:
-                    raise self._failure[1]  # it failed while this caller waited
-                try:
-                    encoder = self._load()
-                    _ = encoder.identity
-                except EncoderError as error:
-                    self._failure = (perf_counter(), error)
-                    raise
-                self._encoder = encoder
-            return self._encoder
+        return self._encoder.get(self._loaded)
 
     def embed(self, picture: Picture) -> NDArray[np.float32]:
         """Return the picture's embedding, shape (dimensions,).
@@ -138,7 +125,7 @@ class Embedder:
                 self._remembered.move_to_end(picture.sha256)
                 return known
         name = picture.path or "The picture"
-        if self._encoder is None:
+        if not self._encoder.is_made:
             # What is no picture need not wait for an encoder.
             self._decode(picture, name, lambda _: None)
         encoder = self.warm()
@@ -155,6 +142,11 @@ class Embedder:
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return embedding
+
+    def _loaded(self) -> Encoder:
+        encoder = self._load()
+        _ = encoder.identity  # loads a lazy one
+        return encoder
 
     def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
         """Return what is made of the pixels, which go no further."""

@@ -3,7 +3,6 @@
 import ctypes
 import importlib.metadata
 import logging
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DRIVERS = ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libamdhip64.so")
+_DRIVERS = ("libcuda.so.1", "libamdhip64.so")
 
 
 def kept(identity: Identity, weights: Weights, runtime: Runtime) -> EngineEncoder | None:

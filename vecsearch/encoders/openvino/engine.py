@@ -71,6 +71,7 @@ class EngineEncoder:
         self.layer_shape = exported.layer_shape
         self.concurrency = streams()
         self._preprocessing = Preprocessing.of(identity.preprocessing)
+        self.input_size = self._preprocessing.input_size
         core = openvino().Core()
         model = core.read_model(exported.model, exported.tensors)
         # Left to itself it would choose bfloat16 where the processor has it.

@@ -1,6 +1,5 @@
 """From torch to OpenVINO: the export, and the check that it embeds as torch does."""
 
-import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vecsearch.encoders.once import Once
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Cache, Exported
 from vecsearch.encoders.openvino.choice import go_on_with_torch
 from vecsearch.encoders.openvino.engine import EngineEncoder, openvino, streams
-from vecsearch.errors import EncoderError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
+    from vecsearch.encoders.base import Encoder
     from vecsearch.encoders.network import Network, TorchEncoder
 
 # What an exported encoder's embeddings must have in common with torch's.
@@ -80,15 +80,13 @@ class Exporting:
         self.weights = encoder.weights
         self.dimensions = encoder.dimensions
         self.layer_shape = encoder.layer_shape
+        self.input_size = encoder.input_size
         self.concurrency = streams()
         self._preprocessing = encoder.preprocessing
         self._torch: TorchEncoder | None = encoder
-        self._engine: EngineEncoder | None = None
         self._cache = cache
         self._insist = insist
-        self._deciding = threading.Lock()
-        self._decided = False
-        self._error: EncoderError | None = None
+        self._chosen: Once[Encoder] = Once()
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
         """Resize and crop as the model's weights were trained."""
@@ -96,21 +94,10 @@ class Exporting:
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions)."""
-        with self._deciding:
-            if self._error is not None:
-                raise self._error
-            if not self._decided:
-                try:
-                    self._decide(batch)
-                except EncoderError as error:
-                    self._error = error  # those that waited do not each try again
-                    raise
-                self._decided = True
-        chosen = self._engine or self._torch
-        assert chosen is not None  # noqa: S101 - for the type checker
-        return chosen.embed(batch)
+        return self._chosen.get(lambda: self._choose(batch)).embed(batch)
 
-    def _decide(self, batch: "NDArray[np.uint8]") -> None:
+    def _choose(self, batch: "NDArray[np.uint8]") -> "Encoder":
+        """Return the export if it can be made, agrees with torch and can be kept; else torch."""
         encoder = self._torch
         assert encoder is not None  # noqa: S101 - for the type checker
         try:
@@ -137,17 +124,17 @@ class Exporting:
                 "set VECSEARCH_CACHE_DIR to a folder that can be written"
             )
         if refused is None:
-            self._engine, self._torch = engine, None
-        else:
-            self.concurrency = encoder.concurrency
-            go_on_with_torch(self.identity, refused, insist=self._insist)
+            self._torch = None  # frees its memory
+            return engine
+        self.concurrency = encoder.concurrency
+        go_on_with_torch(self.identity, refused, insist=self._insist)
+        return encoder
 
     def _exported(
         self, encoder: "TorchEncoder", folder: Path, batch: "NDArray[np.uint8]"
     ) -> tuple[EngineEncoder, float]:
         """Return the export, as it was written, and its least cosine to torch."""
-        size = encoder.preprocessing
-        export(encoder.network, size.height, size.width, folder)
+        export(encoder.network, *encoder.input_size, folder)
         written = Exported(
             (folder / MODEL).read_bytes(),
             (folder / TENSORS).read_bytes(),

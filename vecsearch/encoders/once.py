@@ -1,0 +1,64 @@
+"""A value that is made when it is first needed, once, whichever thread comes first."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+from vecsearch.errors import EncoderError
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """Makes a value once for all threads.
+
+    Threads that wait while the value is made get the same value, or the same failure: they do not
+    each try again. After an `EncoderError`, a later call raises the same error, or tries again if
+    `retry` is set. After any other failure, a later call tries again.
+
+    Args:
+        retry: whether a call after an `EncoderError` tries again.
+
+    """
+
+    def __init__(self, *, retry: bool = False) -> None:
+        self._retry = retry
+        self._lock = threading.Lock()
+        self._future: Future[T] | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the value is there, so that `get` returns it at once."""
+        future = self._future
+        return future is not None and future.done() and future.exception() is None
+
+    def get(self, make: Callable[[], T]) -> T:
+        """Return the value; the first call makes it, and calls at the same time wait for that.
+
+        Raises:
+            Exception: whatever `make` raised.
+
+        """
+        with self._lock:
+            future = self._future
+            if future is not None:
+                is_mine = False
+            else:
+                is_mine, future = True, Future()
+                self._future = future
+        if is_mine:
+            self._make(future, make)
+        return future.result()
+
+    def _make(self, future: "Future[T]", make: Callable[[], T]) -> None:
+        try:
+            value = make()
+        except BaseException as error:  # noqa: BLE001 - raised by whoever asks the future
+            # Forgotten first: who sees the failure and calls again must not find it here.
+            if self._retry or not isinstance(error, EncoderError):
+                with self._lock:
+                    self._future = None
+            future.set_exception(error)
+        else:
+            future.set_result(value)
