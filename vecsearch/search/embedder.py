@@ -58,13 +58,22 @@ class Picture:
         return decode.bytes_sha256(self.content)
 
     @classmethod
-    def read(cls, source: str | Path | bytes) -> "Picture":
-        """Read a file, or take its bytes.
+    def hashed(cls, content: bytes, sha256: str) -> "Picture":
+        """Return a picture whose SHA-256 is known."""
+        picture = cls(content)
+        vars(picture)["sha256"] = sha256
+        return picture
+
+    @classmethod
+    def read(cls, source: "str | Path | bytes | Picture") -> "Picture":
+        """Read a file, or take its bytes, or a picture as it is.
 
         Raises:
             InvalidInput: the file cannot be read.
 
         """
+        if isinstance(source, Picture):
+            return source
         if isinstance(source, bytes):
             return cls(source)
         path = Path(source).absolute()

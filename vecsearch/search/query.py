@@ -1,7 +1,7 @@
 """From what a user asks for to the statement that answers it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -28,8 +28,8 @@ class Query:
     """What a user asks for; exactly one of `image` and `id`.
 
     Attributes:
-        image: a file, or a file's bytes; its stored vector is used if its content is in the
-            collection.
+        image: a file, its bytes, or a picture that was read; its stored vector is used if its
+            content is in the collection.
         id: a stored image's id.
         k: at most this many; None is 10, or no limit when there is a cut-off.
         metric: None is the collection's default.
@@ -44,7 +44,7 @@ class Query:
 
     """
 
-    image: str | Path | bytes | None = None
+    image: str | Path | bytes | Picture | None = None
     _: KW_ONLY
     id: UUID | str | None = None
     k: int | None = None
@@ -72,6 +72,8 @@ class Answer:
         candidates: how many of the nearest, by cosine or by compact vectors, were compared by the
             metric; None: all rows, or the index knows the metric.
         seconds: how long the database took to find them.
+        image: the stored image whose vector was used; None: the picture is not in the collection.
+        beyond: with a cut-off and a k, the hits that only the cut-off left out.
 
     """
 
@@ -82,6 +84,8 @@ class Answer:
     metric: str
     candidates: int | None
     seconds: float
+    image: UUID | None = None
+    beyond: Sequence[Hit] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
@@ -128,12 +132,26 @@ def answer(
 ) -> Answer:
     """Return what `query`, which `check` has passed, finds near `target`."""
     planned = plan(connection, collection, target, query)
+    # A cut-off truncates the ordered list of the nearest k.
+    limit = None if planned.k is None else planned.max_distance
     started = perf_counter()
-    hits, ran = nearest.nearest(connection, planned)
+    hits, ran = nearest.nearest(
+        connection, planned if limit is None else replace(planned, max_distance=None)
+    )
     seconds = perf_counter() - started
+    ran = replace(ran, max_distance=planned.max_distance)
+    within = sum(limit is None or hit.distance <= limit for hit in hits)
     explained, uses_index = nearest.explain(connection, ran)
     return Answer(
-        hits, nearest.script(ran), explained, uses_index, ran.metric, ran.candidates, seconds
+        hits[:within],
+        nearest.script(ran),
+        explained,
+        uses_index,
+        ran.metric,
+        ran.candidates,
+        seconds,
+        image=target if isinstance(target, UUID) else None,
+        beyond=hits[within:],
     )
 
 
