@@ -168,7 +168,9 @@ class Embedder:
     def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
         """Return what is made of the pixels, which go no further."""
         with DECODING:
-            image = decode.decode(picture.content, name, max_pixels=self._max_pixels)
+            image = decode.decode(
+                picture.content, name, max_pixels=self._max_pixels, sha256=picture.sha256
+            )
             if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
             return use(image.pixels)
