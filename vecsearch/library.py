@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from vecsearch.search.embedder import Embedders
 
 
+# What programs import from here, for `Library` gives or takes it.
+__all__ = ["Answer", "Collection", "CollectionStatus", "Library", "Query", "Status"]
+
+
 class Library:
     """A database of images. Open it with `Library.open()`, as a context manager."""
 

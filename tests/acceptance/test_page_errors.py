@@ -33,10 +33,10 @@ def test_what_is_no_picture(windows: Windows, tmp_path: Path, name: str, javascr
     page.set_input_files("#picture", file)
     if not javascript:
         page.get_by_role("button", name="Search").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("This cannot be searched for.")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("ot an image, or ")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Choose another picture.")
     page.get_by_role("link", name="Back to the images").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Search cats_only by a picture")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Search cats_only by image")
 
 
 def test_a_file_over_the_limit(windows: Windows, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_file_over_the_limit(windows: Windows, tmp_path: Path) -> None:
     page = windows.open()
     page.set_input_files("#picture", file)
     expect(page.get_by_role("alert")).to_have_text(
-        "That is 20 MB, and 1 MB is the limit here. Choose a smaller picture."
+        "The file has 20 MB; the limit is 1 MB. Choose a smaller picture."
     )
     expect(hits(page)).to_have_count(ALL)
     # A picture of a good size is then taken, and the sentence is gone.
@@ -61,11 +61,11 @@ def test_a_file_over_the_limit(windows: Windows, tmp_path: Path) -> None:
 
 def test_an_empty_collection(windows: Windows) -> None:
     page = windows.open("/?collection=bare")
-    expect(page.get_by_role("heading", level=2)).to_have_text("bare holds no images")
+    expect(page.get_by_role("heading", level=2)).to_have_text("bare has no images")
     expect(page.locator("pre")).to_have_text("vecsearch ingest FOLDER --collection bare")
     drop(page, "new.png", png())
     page.wait_for_url("**image=*")
-    expect(page.locator(".empty")).to_contain_text("bare holds no images")
+    expect(page.locator(".empty")).to_contain_text("bare has no images")
     expect_query_in_view(page)
     page.get_by_role("link", name="Near-duplicates").click()
     expect(page.locator(".summary")).to_contain_text("There are no near-duplicates")
@@ -161,7 +161,9 @@ def test_a_token(
     with serving(settings, *options) as url:
         windows = Windows(browser, url.replace("0.0.0.0", "127.0.0.1"))
         page = windows.open(album.address(metric="l2"), statuses=[401])
-        expect(page.get_by_role("heading", level=1)).to_contain_text("Give the token")
+        expect(page.get_by_role("heading", level=1)).to_have_text(
+            "This server needs a token. Ask whoever started it."
+        )
         expect(page.locator("img")).to_have_count(0)
         field = page.get_by_label("Token")
         expect(field).to_be_focused()

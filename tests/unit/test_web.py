@@ -1,8 +1,10 @@
 """The server's parts that need no database."""
 
+import ast
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,11 +15,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
 from support import picture
 
+from vecsearch import web
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode
+from vecsearch.search.embedder import Picture
+from vecsearch.search.filters import Filters
+from vecsearch.search.query import Query
+from vecsearch.vocabulary import KeepRule, Metric
 from vecsearch.web.guard import COOKIE, HEADERS, Guard, names_this_machine, ours
 from vecsearch.web.metrics import Measured, Metrics
-from vecsearch.web.parameters import PageQuestion, QueryForm
+from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, QueryForm
 from vecsearch.web.uploads import Uploads
 from vecsearch.web.views import slider
 
@@ -164,6 +171,80 @@ def test_what_may_not_be_asked(field: str, bad: list[str]) -> None:
             QueryForm.model_validate({field: value})
 
 
+# Fields of `Query` that the API does not offer, and why.
+NOT_OFFERED = {
+    "where": "is SQL: callers set filters instead",
+    "model": "loads another encoder into the server",
+    "weights": "names a file of the server's machine",
+}
+
+
+def test_the_api_offers_every_field_of_a_query() -> None:
+    given = {
+        "k": 7,
+        "metric": "l1",
+        "min_similarity": 0.5,
+        "max_distance": 2.5,
+        "exact": True,
+        "exclude_self": True,
+        "label": "cat",
+        "date_from": "2024-05-06",
+        "date_to": "2024-05-07",
+        "min_width": 1,
+        "max_width": 2,
+        "min_height": 3,
+        "max_height": 4,
+    }
+    form = QueryForm.model_validate(given)
+    assert form.model_fields_set | {"collection", "image", "id"} == QueryForm.model_fields.keys()
+    made, plain = form.query(UUID(int=7)), Query()
+    assert made.id == UUID(int=7)
+    assert form.query(Picture(b"picture")).image == Picture(b"picture")
+    names = [field.name for field in fields(Query)]
+    unchanged = {name for name in names if getattr(made, name) == getattr(plain, name)}
+    assert unchanged == {*NOT_OFFERED, "image"}
+    assert made.metric is Metric.l1
+    for field in fields(Filters):
+        assert str(getattr(made.filters, field.name)) == str(given[field.name])
+
+
+def test_choices_of_the_api_are_the_enumerations() -> None:
+    schema = QueryForm.model_json_schema()["properties"]["metric"]["anyOf"]
+    assert schema == [{"type": "string", "enum": list(Metric)}, {"type": "null"}]
+    for name in Metric:
+        assert PageQuestion.model_validate({"metric": name}).query(UUID(int=1)).metric is name
+    for rule in KeepRule:
+        assert DuplicatesQuestion.model_validate({"keep": rule}).keep is rule
+
+
+WEB = Path(web.__file__).parent
+# What the web code may import of the search room: types.
+SEARCH_TYPES = {
+    "embedder.DECODING",
+    "embedder.Picture",
+    "filters.Filters",
+    "gallery.Label",
+    "gallery.StoredImage",
+    "nearest.Hit",
+    "query.Answer",
+    "query.Query",
+}
+
+
+def test_the_web_code_reads_the_database_through_the_library_alone() -> None:
+    modules = [ast.parse(file.read_text()) for file in WEB.glob("*.py")]
+    imported = {
+        f"{node.module}.{alias.name}"
+        for module in modules
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not [name for name in imported if name.startswith("vecsearch.postgres")]
+    searched = {name for name in imported if name.startswith("vecsearch.search.")}
+    assert searched <= {f"vecsearch.search.{name}" for name in SEARCH_TYPES}
+
+
 def test_what_may_be_asked() -> None:
     form = QueryForm.model_validate({"k": "", "collection": "", "label": "", "id": "", "image": ""})
     assert form == QueryForm()
@@ -205,9 +286,10 @@ def png(folder: Path, seed: int) -> bytes:
 def test_uploads_are_found_by_their_hash_and_by_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "uploads"
     uploads = Uploads(folder, 10**6, 10**6)
-    content = png(tmp_path / "files", 1)
-    kept = uploads.keep(content)
-    assert uploads.find(kept.sha256).content == content
+    kept = Picture(png(tmp_path / "files", 1))
+    uploads.keep(kept)
+    assert uploads.find(kept.sha256) == kept
+    assert uploads.find(kept.sha256).sha256 == kept.sha256
     assert decode.decode(uploads.thumbnail(kept.sha256), "it", max_pixels=10**6)
     assert folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "secret").write_text("secret")
@@ -220,23 +302,26 @@ def test_what_is_no_picture_is_not_kept(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", 10**6, 100)
     for content in (b"", b"<svg/>", png(tmp_path / "files", 1)):
         with pytest.raises(ImageUnreadable):
-            uploads.keep(content)
+            uploads.keep(Picture(content))
     assert not (tmp_path / "uploads").exists()
 
 
 def test_of_too_many_uploads_the_longest_unused_go(tmp_path: Path) -> None:
     folder = tmp_path / "uploads"
-    contents = [png(tmp_path / "files", seed) for seed in range(4)]
+    pictures = [Picture(png(tmp_path / "files", seed)) for seed in range(4)]
     room = Uploads(folder, 10**9, 10**6)
-    names = [room.keep(content).sha256 for content in contents[:3]]
-    for age, name in zip((10, 20, 30), names, strict=True):
+    for kept in pictures[:3]:
+        room.keep(kept)
+    names = [kept.sha256 for kept in pictures]
+    for age, name in zip((10, 20, 30), names[:3], strict=True):
         for file in folder.glob(f"{name}*"):
             os.utime(file, (age, age))
     room.find(names[0])  # used just now
     # Pictures differ by some bytes.
     full = sum(file.stat().st_size for file in folder.iterdir()) + 100
-    last = Uploads(folder, full, 10**6).keep(contents[3]).sha256
-    assert {file.name.partition(".")[0] for file in folder.iterdir()} == {names[0], names[2], last}
+    Uploads(folder, full, 10**6).keep(pictures[3])
+    left = {names[0], names[2], names[3]}
+    assert {file.name.partition(".")[0] for file in folder.iterdir()} == left
     assert sum(file.stat().st_size for file in folder.iterdir()) <= full
     # A picture goes with its thumbnail.
     assert len(list(folder.iterdir())) == 6
@@ -245,20 +330,21 @@ def test_of_too_many_uploads_the_longest_unused_go(tmp_path: Path) -> None:
 def test_many_uploads_at_once_into_a_small_folder_are_each_kept_or_forgotten(
     tmp_path: Path,
 ) -> None:
-    contents = [png(tmp_path / "files", seed) for seed in range(12)]
+    contents = [Picture(png(tmp_path / "files", seed)) for seed in range(12)]
     # Two servers, one folder.
     rooms = [Uploads(tmp_path / "uploads", 1_000, 10**6) for _ in range(2)]
     with ThreadPoolExecutor(8) as pool:
-        kept = list(
-            pool.map(lambda number: rooms[number % 2].keep(contents[number % 12]), range(48))
-        )
-    assert [picture.content for picture in kept] == [contents[number % 12] for number in range(48)]
+        list(pool.map(lambda number: rooms[number % 2].keep(contents[number % 12]), range(48)))
+    for file in (tmp_path / "uploads").iterdir():
+        name, _, kind = file.name.partition(".")
+        assert kind == "thumbnail" or decode.bytes_sha256(file.read_bytes()) == name
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(VecsearchError, match="cannot be kept"):
-        Uploads(tmp_path / "file" / "uploads", 10**6, 10**6).keep(png(tmp_path / "files", 1))
+    uploads = Uploads(tmp_path / "file" / "uploads", 10**6, 10**6)
+    with pytest.raises(VecsearchError, match="cannot be written"):
+        uploads.keep(Picture(png(tmp_path / "files", 1)))
 
 
 def test_methods_that_callers_invent_do_not_grow_the_metrics() -> None:

@@ -10,15 +10,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vecsearch.imaging import exif
+from vecsearch.imaging.formats import DRAFTED, FORMATS
 from vecsearch.imaging.scan import Unreadable, os_reason, sentence
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
-
-# What Pillow may try: its other formats are either no photos or run other programs.
-FORMATS = "JPEG PNG WEBP GIF BMP DIB TIFF AVIF HEIF".split()
-# Whose decoders can make a half, a quarter or an eighth of the size; MPO is a JPEG with another.
-DRAFTED = frozenset({"JPEG", "MPO"})
 
 
 @dataclass(frozen=True)

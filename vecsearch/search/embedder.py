@@ -59,13 +59,22 @@ class Picture:
         return decode.bytes_sha256(self.content)
 
     @classmethod
-    def read(cls, source: str | Path | bytes) -> "Picture":
-        """Read a file, or take its bytes.
+    def hashed(cls, content: bytes, sha256: str) -> "Picture":
+        """Return a picture whose SHA-256 is known."""
+        picture = cls(content)
+        vars(picture)["sha256"] = sha256
+        return picture
+
+    @classmethod
+    def read(cls, source: "str | Path | bytes | Picture") -> "Picture":
+        """Read a file, or take its bytes, or a picture as it is.
 
         Raises:
             InvalidInput: the file cannot be read.
 
         """
+        if isinstance(source, Picture):
+            return source
         if isinstance(source, bytes):
             return cls(source)
         path = Path(source).absolute()
@@ -151,7 +160,9 @@ class Embedder:
     def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
         """Return what is made of the pixels, which go no further."""
         with DECODING:
-            image = decode.decode(picture.content, name, max_pixels=self._max_pixels)
+            image = decode.decode(
+                picture.content, name, max_pixels=self._max_pixels, sha256=picture.sha256
+            )
             if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
             return use(image.pixels)

@@ -124,16 +124,17 @@ def _tuned(collection: StoredCollection, search: Search) -> int | None:
 
 
 def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:
-    """Return what `_nearest` does; its settings end with it, so that others may follow."""
+    """Return the nearest rows within the cut-off, and the search that found them.
+
+    Settings end with it, so that other searches may follow in the transaction.
+    """
     with connection.begin_nested() as savepoint:
-        found = _nearest(connection, search, ends=False)
+        hits, ran = _nearest(connection, search, ends=False)
         savepoint.rollback()
-    return found
+    return hits[: _within(search, hits)], ran
 
 
-def _nearest(
-    connection: sa.Connection, search: Search, *, ends: bool
-) -> tuple[list[Hit], Search]:
+def _nearest(connection: sa.Connection, search: Search, *, ends: bool) -> tuple[list[Hit], Search]:
     """Return the nearest rows, always min(k, matching rows), and the search that found them.
 
     The index may stop early: a filter that few rows pass, a node no path leads to. An answer that
@@ -220,7 +221,16 @@ def _answer(
     started = perf_counter()
     hits, ran = _nearest(connection, search, ends=True)
     seconds = perf_counter() - started
-    return Answer(hits, ran.metric, ran.candidates, seconds, _Ran(engine, ran))
+    within = _within(search, hits)
+    return Answer(
+        hits[:within],
+        ran.metric,
+        ran.candidates,
+        seconds,
+        _Ran(engine, ran),
+        image=target if isinstance(target, UUID) else None,
+        beyond=hits[within:],
+    )
 
 
 def _run(connection: sa.Connection, search: Search, *, ends: bool = False) -> list[Row]:
@@ -267,8 +277,7 @@ def _sorted(search: Search, rows: list[Row]) -> list[Row]:
 
 
 def _hits(search: Search, rows: list[Row]) -> list[Hit]:
-    """Return ranked hits, those beyond the cut-off left out."""
-    most = search.max_distance
+    """Return ranked hits."""
     is_cosine = search.metric is Metric.cosine
     return [
         Hit(
@@ -278,8 +287,13 @@ def _hits(search: Search, rows: list[Row]) -> list[Hit]:
             **dict(zip(HIT_COLUMNS, row, strict=False)),
         )
         for rank, row in enumerate(_sorted(search, rows), start=1)
-        if most is None or row[-1] <= most
     ]
+
+
+def _within(search: Search, hits: list[Hit]) -> int:
+    """Return how many hits are within the cut-off."""
+    most = search.max_distance
+    return len(hits) if most is None else sum(hit.distance <= most for hit in hits)
 
 
 def _parameters(search: Search) -> list[Any]:

@@ -1,7 +1,7 @@
 """What a user asks, and what comes back."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from vecsearch.errors import InvalidInput
+from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.vocabulary import DEFAULT_K, Metric, parse
 
@@ -20,8 +21,8 @@ class Query:
     The command line, the API, the page and `Collection.query` all make one of these.
 
     Attributes:
-        image: a file, or a file's bytes; its stored vector is used if its content is in the
-            collection.
+        image: a file, its bytes, or a picture that was read; its stored vector is used if its
+            content is in the collection.
         id: a stored image's id.
         k: at most this many; None: 10, or no limit when there is a cut-off.
         metric: a name of `Metric`; None: the collection's default.
@@ -36,7 +37,7 @@ class Query:
 
     """
 
-    image: str | Path | bytes | None = None
+    image: str | Path | bytes | Picture | None = None
     _: KW_ONLY
     id: UUID | str | None = None
     k: int | None = None
@@ -160,6 +161,8 @@ class Answer:
             metric; None: all rows, or the index knows the metric.
         seconds: how long the database took to find them.
         statement: how they were found.
+        image: the stored image whose vector was used; None: the picture is not in the collection.
+        beyond: with a cut-off and a k, the hits that only the cut-off left out.
 
     """
 
@@ -168,6 +171,8 @@ class Answer:
     candidates: int | None
     seconds: float
     statement: Statement = field(repr=False)
+    image: UUID | None = None
+    beyond: Sequence[Hit] = ()
 
     @property
     def sql(self) -> str:

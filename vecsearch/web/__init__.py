@@ -1,14 +1,14 @@
-"""The web page and the JSON API: the same library, for a browser and for other programs.
+"""The web page and the JSON API: the library, for browsers and for other programs.
 
-app.py         the application, put together; errors to answers
-site.py        what every route is given
-api.py         /api: what programs ask
-pages.py       what people see
-views.py       values to pages, by templates/ here; no build step
-parameters.py  what may be asked, typed
-guard.py       who may ask: hosts, the token, and what a browser is told to refuse
-uploads.py     query pictures, kept so that their addresses can be shared
-originals.py   files of ingested rows, and no others
-metrics.py     counts and times, for Prometheus
-serving.py     a socket, and uvicorn on it
+app.py         the application: routes, middleware, errors to responses
+site.py        what every route is given: the library and the options of the server
+api.py         the JSON API, under /api
+pages.py       the pages
+views.py       values to HTML, with templates/ here; no build step
+parameters.py  the questions of both, typed, and the `Query` made of them
+guard.py       access: hosts, the token, and the security headers
+uploads.py     uploaded query images, kept so that addresses can be shared
+originals.py   the ingested files, and no others
+metrics.py     counters and histograms for Prometheus
+serving.py     the socket, and uvicorn on it
 """

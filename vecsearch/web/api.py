@@ -1,4 +1,4 @@
-"""/api: what other programs ask. Everything is read; nothing here writes."""
+"""The JSON API, under /api: for other programs. It reads and never writes."""
 
 import os
 from collections.abc import Iterator
@@ -11,22 +11,20 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from vecsearch import __version__
-from vecsearch.errors import ImageNotFound, InvalidInput
+from vecsearch.errors import ImageNotFound
 from vecsearch.imaging import thumbnails
-from vecsearch.postgres import catalog
-from vecsearch.postgres import thumbnails as stored_thumbnails
-from vecsearch.search import gallery
+from vecsearch.imaging.formats import MEDIA_TYPES
+from vecsearch.library import CollectionStatus
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.query import Hit
-from vecsearch.search.status import CollectionStatus, collection_status
 from vecsearch.web.metrics import MEDIA_TYPE
-from vecsearch.web.originals import MEDIA_TYPES, open_original
+from vecsearch.web.originals import open_original
 from vecsearch.web.parameters import CollectionName, QueryForm
-from vecsearch.web.site import Served, Site
+from vecsearch.web.site import Served
 
 LABELS = 1_000
 CHUNK = 2**16
-# A thumbnail's address stays when its file is ingested anew, so a browser asks again soon.
+# The content behind an address changes when the file is ingested again, so it expires soon.
 CACHED = "private, max-age=60"
 
 
@@ -41,16 +39,16 @@ class Problem(BaseModel):
 
 @dataclass(frozen=True)
 class QueryAnswer:
-    """What a query found, and how.
+    """The hits of a query, and how they were found.
 
     Attributes:
-        collection: which was asked.
-        metric: what the distances are.
-        uses_index: whether the HNSW index served it, or every row was compared.
-        candidates: how many of the nearest, by cosine or by compact vectors, were compared by the
-            metric; null: all rows, or the index knows the metric.
-        seconds: how long the database took to find the hits.
-        sql: the statement that ran, with its settings, ready for psql.
+        collection: the one that was searched.
+        metric: of the distances.
+        uses_index: whether the HNSW index found the hits; otherwise every row was compared.
+        candidates: the number of candidates that the metric re-ranked; null: none were, because
+            every row was compared or the index orders by this metric.
+        seconds: that the database took to find the hits.
+        sql: the statement, with its settings, ready for psql.
         hits: nearest first.
 
     """
@@ -66,7 +64,7 @@ class QueryAnswer:
 
 @dataclass(frozen=True)
 class Health:
-    """That the server answers, and so does its database."""
+    """The server and its database respond."""
 
     status: str
     version: str
@@ -78,7 +76,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 @router.get("/health", responses=_problems())
 def health(site: Served) -> Health:
-    """Tell whether the database answers, and its tables, if there are any, fit this version."""
+    """Check that the database responds and that its tables, if any, fit this version."""
     site.library.check()
     return Health("ok", __version__)
 
@@ -89,7 +87,7 @@ def health(site: Served) -> Health:
     responses=_problems() | {200: {"content": {"text/plain": {}}}},
 )
 def prometheus(site: Served) -> Response:
-    """Return counts and times, for Prometheus."""
+    """Return counters and histograms for Prometheus."""
     return Response(site.metrics.text(), media_type=MEDIA_TYPE)
 
 
@@ -98,14 +96,9 @@ def query(
     site: Served, form: Annotated[QueryForm, Form(media_type="multipart/form-data")]
 ) -> QueryAnswer:
     """Return the images nearest to a picture, or to a stored image."""
-    collection = site.choose(form.collection)
-    if (form.image is None) == (form.id is None):
-        raise InvalidInput("Say what to search for: either an image or an id.")
-    target = form.id if form.image is None else form.image.file.read()
-    assert target is not None  # noqa: S101 - for the type checker
-    answer = site.ask(target, collection, form)
+    collection, answer = site.ask(form.target(), form)
     return QueryAnswer(
-        collection=collection,
+        collection=collection.name,
         metric=answer.metric,
         uses_index=answer.uses_index,
         candidates=answer.candidates,
@@ -117,22 +110,20 @@ def query(
 
 @router.get("/collections", responses=_problems())
 def collections(site: Served) -> list[CollectionStatus]:
-    """Return every collection, its size, and the state of its index."""
+    """Return every collection with its size and the state of its index."""
     return site.library.collections()
 
 
 @router.get("/collections/{collection}", responses=_problems(404))
 def one_collection(site: Served, collection: CollectionName) -> CollectionStatus:
-    """Return one collection."""
-    with catalog.reading(site.library.engine, collection) as (connection, stored):
-        return collection_status(connection, stored)
+    """Return one collection with its size and the state of its index."""
+    return site.library.collection(collection).status()
 
 
 @router.get("/collections/{collection}/labels", responses=_problems(404))
 def labels(site: Served, collection: CollectionName) -> list[Label]:
-    """Return the commonest labels, a thousand at most."""
-    with catalog.reading(site.library.engine, collection) as (connection, stored):
-        return gallery.list_labels(connection, stored.table, LABELS)
+    """Return the labels, those with most images first, at most a thousand."""
+    return site.library.collection(collection).labels(LABELS)
 
 
 @router.get("/collections/{collection}/images/{id}", responses=_problems(404))
@@ -141,8 +132,8 @@ def image(
     collection: CollectionName,
     id: UUID,  # noqa: A002 - the field's name
 ) -> StoredImage:
-    """Return what is known of an image."""
-    return _find_image(site, collection, id)
+    """Return the row of an image, without its embedding."""
+    return site.library.collection(collection).image(id)
 
 
 @router.get(
@@ -151,7 +142,7 @@ def image(
     responses=_problems(404)
     | {
         200: {"content": {kind: {} for kind in thumbnails.MEDIA_TYPES}},
-        304: {"description": "Not changed"},
+        304: {"description": "Not modified"},
     },
 )
 def thumbnail(
@@ -160,12 +151,12 @@ def thumbnail(
     id: UUID,  # noqa: A002 - the field's name
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Return an image's thumbnail, which stays when the file goes."""
-    with catalog.reading(site.library.engine, collection) as (connection, stored):
-        found = stored_thumbnails.get(connection, stored.table, id)
+    """Return the thumbnail of an image; it is stored, so the file need not exist."""
+    images = site.library.collection(collection)
+    found = images.thumbnail(id)
     if found is None:
-        name = _find_image(site, collection, id).path
-        raise ImageNotFound(f"{name} has no thumbnail. Run: vecsearch ingest {name}")
+        path = images.image(id).path
+        raise ImageNotFound(f"{path} has no thumbnail. Run: vecsearch ingest {path}")
     sha256, content = found
     headers = {"ETag": f'"{sha256}"', "Cache-Control": CACHED}
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
@@ -179,8 +170,8 @@ def _opened(
     collection: CollectionName,
     id: UUID,  # noqa: A002 - the field's name
 ) -> Iterator[tuple[StoredImage, IO[bytes]]]:
-    """Open an image's file; it is closed when the answer has gone, or nobody waits for it."""
-    stored = _find_image(site, collection, id)
+    """Open the file of an image; it is closed when the response is sent or abandoned."""
+    stored = site.library.collection(collection).image(id)
     with open_original(stored) as original:
         yield stored, original
 
@@ -191,7 +182,7 @@ def _opened(
     responses=_problems(404) | {200: {"content": {"image/*": {}}}},
 )
 def file(opened: Annotated[tuple[StoredImage, IO[bytes]], Depends(_opened)]) -> StreamingResponse:
-    """Return an image's file, if it still is what was ingested."""
+    """Return the file of an image, if it has not changed since it was ingested."""
     stored, original = opened
     size = os.fstat(original.fileno()).st_size
     return StreamingResponse(
@@ -199,22 +190,6 @@ def file(opened: Annotated[tuple[StoredImage, IO[bytes]], Depends(_opened)]) -> 
         media_type=MEDIA_TYPES.get(stored.format or "", "application/octet-stream"),
         headers={"Content-Length": str(size), "Cache-Control": CACHED},
     )
-
-
-def _find_image(site: Site, collection: str, image_id: UUID) -> StoredImage:
-    """Return a stored image.
-
-    Raises:
-        ImageNotFound: nothing has this id.
-
-    """
-    with catalog.reading(site.library.engine, collection) as (connection, stored):
-        found = gallery.find_image(connection, stored.table, image_id)
-    if found is None:
-        raise ImageNotFound(
-            f"Collection {collection!r} has no image {image_id}. Every hit shows its id."
-        )
-    return found
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

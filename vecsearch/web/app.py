@@ -1,4 +1,4 @@
-"""The application, put together; and every error, made an answer."""
+"""The application: routes, middleware, and a response for every error."""
 
 import logging
 from collections.abc import Mapping
@@ -50,10 +50,10 @@ STATUSES: dict[type[VecsearchError], int] = {
 }
 UPLOADS_BYTES = 2**30
 _log = logging.getLogger(__name__)
-# Of what a caller named, to be said back.
+# What an error repeats of a request.
 LONGEST_NAME = 100
 MOST_FAULTS = 10
-# Of every connection of the server: it reads, and a question that takes longer is given up.
+# Of every connection: the server only reads, and cancels statements that take longer.
 SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 
 
@@ -68,7 +68,7 @@ def create_app(library: "Library", options: Options) -> FastAPI:
         title="vecsearch",
         summary="Image search that is Postgres.",
         version=__version__,
-        # Swagger's and Redoc's pages would load their scripts from a CDN.
+        # The pages of Swagger and Redoc load scripts from a CDN.
         docs_url=None,
         redoc_url=None,
     )
@@ -87,14 +87,14 @@ def create_app(library: "Library", options: Options) -> FastAPI:
 
 
 def status_of(error: VecsearchError) -> int:
-    """Return the HTTP status that fits an error."""
+    """Return the HTTP status of an error."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
 def _answer(
     request: Request, status: int, sentence: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Answer a program with JSON, and a person with a page."""
+    """Return JSON to a program, and a page to a browser."""
     headers = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
@@ -116,7 +116,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
     sentence = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        sentence = "There is nothing at this address. Start from the first page."
+        sentence = "There is nothing at this address. Go to the first page."
     return _answer(request, error.status_code, sentence, error.headers)
 
 
@@ -126,12 +126,10 @@ def _on_invalid(request: Request, error: Exception) -> Response:
         f"{'.'.join(map(str, item['loc'][1:]))[:LONGEST_NAME] or 'request'}: {item['msg']}"
         for item in error.errors()[:MOST_FAULTS]
     ]
-    # A form's names are in whatever encoding it says, and may hold halves of characters.
+    # The form chooses its encoding, so names may hold lone surrogates.
     sentence = "; ".join(faults).encode(errors="replace").decode()
     return _answer(request, 422, f"{sentence}.")
 
 
 def _on_fault(request: Request, _: Exception) -> Response:
-    return _answer(
-        request, 500, "Something is wrong with vecsearch itself; the server's log tells what."
-    )
+    return _answer(request, 500, "vecsearch failed. See the log of the server.")

@@ -1,8 +1,8 @@
-"""Who may ask, and what a browser is told to refuse.
+"""Access control, and the security headers of every response.
 
-Without a token only this machine is served, under its own names: a page elsewhere whose name was
-made to point here (DNS rebinding) is refused by its Host. With one, a browser proves that it knows
-it by a cookie, other programs by `Authorization: Bearer`.
+Without a token the server answers this machine alone, under its own names: the Host header gives
+away another site whose name points here (DNS rebinding). With a token, browsers send a cookie and
+other programs `Authorization: Bearer`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from vecsearch.web.serving import is_loopback
 
 COOKIE = "vecsearch_token"
 COOKIE_SECONDS = 30 * 24 * 3600
-# What tells nothing of anybody's images, and is needed before a token can be given.
+# They disclose nothing about the images, and are needed before a token is sent.
 OPEN_PATHS = ("/api/health", "/static/", "/token")
 HEADERS = {
     "Content-Security-Policy": (
@@ -33,18 +33,18 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# Makes an answer of a status and a sentence.
+# Makes a response of a status and a sentence.
 Refuse = Callable[[Request, int, str], Response]
 
 
 class Guard:
-    """An application that answers only those who may ask.
+    """Middleware that refuses requests without access, and requests that are too large.
 
     Args:
-        app: what is guarded.
+        app: the guarded application.
         token: None serves this machine alone.
-        max_bytes: of a request's body.
-        refuse: makes the answer to the others.
+        max_bytes: of the body of a request.
+        refuse: makes the response to a refused request.
 
     """
 
@@ -55,7 +55,7 @@ class Guard:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as ASGI has it."""
+        """Handle an ASGI request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -84,18 +84,23 @@ class Guard:
         headers = request.headers
         if self._token is None and not names_this_machine(headers.get("host", "")):
             return self._refuse(
-                request, 421, "This server answers only to the names of the machine it runs on."
+                request,
+                421,
+                "This server answers only at localhost and 127.0.0.1. "
+                "To use another name, start it with --token.",
             )
         if headers.get("sec-fetch-site") == "cross-site" and request.method != "GET":
-            return self._refuse(request, 403, "Another site's page may not send anything here.")
-        # Python reads no number of thousands of digits; what is sent is counted in any case.
+            return self._refuse(
+                request, 403, "Requests from other sites are refused. Use this server's own page."
+            )
+        # Python refuses to parse thousands of digits; the bytes received are counted anyway.
         length = headers.get("content-length", "0")[:20]
         if length.isdecimal() and int(length) > self._max_bytes:
             return self._refuse(request, 413, too_large(self._max_bytes))
         return None if self._token is None else self._unknown(request, self._token)
 
     def _unknown(self, request: Request, token: str) -> Response | None:
-        # The path that is routed: `request.url` is made of the Host header, too.
+        # The path that is routed; `request.url` depends on the Host header, too.
         path: str = request.scope["path"]
         if path.startswith(OPEN_PATHS):
             return None
@@ -106,22 +111,22 @@ class Guard:
             return admitted(request, token, address)
         if _knows(token, request.headers):
             return None
-        return self._refuse(request, 401, "Give the token that this server was started with.")
+        return self._refuse(request, 401, "This server needs a token. Ask whoever started it.")
 
 
 def names_this_machine(host: str) -> bool:
-    """Tell whether a Host header is this machine's own name or address, with whatever port."""
+    """Tell whether a Host header names this machine, with any port."""
     found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9a-zA-Z.-]+))(?::[0-9]{1,5})?", host)
     return found is not None and is_loopback((found[1] or found[2]).lower())
 
 
 def too_large(max_bytes: int) -> str:
-    """Say that a body is too large."""
+    """Return the sentence about a body that is too large."""
     return f"That is more than {max_bytes // 2**20} MB, the limit here. Send a smaller picture."
 
 
 def admitted(request: Request, token: str, address: str) -> Response:
-    """Return an answer that lets a browser in, and sends it to an address of ours."""
+    """Return a response that admits a browser and redirects it to an address of this server."""
     response = RedirectResponse(ours(address), status_code=303)
     response.set_cookie(
         COOKIE,
@@ -135,13 +140,13 @@ def admitted(request: Request, token: str, address: str) -> Response:
 
 
 def ours(address: str) -> str:
-    """Return the address if it leads nowhere else: another host's begins with two slashes."""
+    """Return the address if it is on this server, else "/": two slashes lead to another host."""
     is_ours = address.startswith("/") and address[1:2] not in {"/", "\\"}
     return address.encode(errors="replace").decode() if is_ours else "/"
 
 
 def same(given: str, token: str) -> bool:
-    """Compare in a time that tells nothing."""
+    """Compare two tokens in constant time."""
     return secrets.compare_digest(given.encode(errors="replace"), token.encode())
 
 
@@ -154,5 +159,5 @@ def _knows(token: str, headers: Headers) -> bool:
 
 
 def _seal(token: str) -> str:
-    """Return what the cookie holds: not the token itself."""
+    """Return the value of the cookie, which does not disclose the token."""
     return hashlib.sha256(f"vecsearch {token}".encode()).hexdigest()

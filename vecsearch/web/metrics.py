@@ -1,4 +1,4 @@
-"""Counts and times, in the form that Prometheus reads."""
+"""Counters and histograms for Prometheus."""
 
 from time import perf_counter
 
@@ -7,12 +7,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# Of a search, which takes milliseconds, and of an encoder, which takes a second when it is busy.
+# A search takes milliseconds; a busy encoder takes a second.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """One server's metrics, in a registry of their own."""
+    """The metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -25,7 +25,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "vecsearch_request_seconds",
-            "Seconds from a request's arrival to its answer's end",
+            "Seconds from the arrival of a request to the end of its response",
             ["route"],
             buckets=BUCKETS,
             registry=registry,
@@ -47,32 +47,32 @@ class Metrics:
         )
 
     def on_batch(self, size: int, seconds: float) -> None:
-        """Note that the encoder has embedded a batch."""
+        """Record a batch that was embedded."""
         self._pictures.inc(size)
         self._encoder_seconds.observe(seconds)
 
     def on_answer(self, scope: Scope, status: int, seconds: float) -> None:
-        """Note that a request was answered; what fits no route is one route."""
+        """Record a response; requests that match no route share one label."""
         route = getattr(scope.get("route"), "path", "none")
-        # A caller may call a method anything.
+        # A caller may invent methods.
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, status).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Return everything, as Prometheus reads it."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 
 class Measured:
-    """An application whose answers are measured."""
+    """Middleware that measures responses."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as ASGI has it."""
+        """Handle an ASGI request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""The files that rows were made from: as they were then, or not at all."""
+"""The ingested files themselves, served only while they are unchanged."""
 
 import hashlib
 import os
@@ -8,41 +8,27 @@ from typing import IO
 from vecsearch.errors import ImageNotFound
 from vecsearch.search.gallery import StoredImage
 
-# Pillow's names of formats, as HTTP calls them.
-MEDIA_TYPES = {
-    "AVIF": "image/avif",
-    "BMP": "image/bmp",
-    "DIB": "image/bmp",
-    "GIF": "image/gif",
-    "HEIF": "image/heif",
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "TIFF": "image/tiff",
-    "WEBP": "image/webp",
-}
-
 
 def open_original(image: StoredImage) -> IO[bytes]:
-    """Open the file of a row, at its beginning, if it holds the very bytes that were ingested.
+    """Open the file of a stored image if its bytes are those that were ingested.
 
-    So nobody can read another file by way of a row: not one that took the path over, nor one that
-    a row imported without its file names.
+    So a row gives nobody access to another file: neither to one that replaced the image at its
+    path, nor to any path in a row that was imported without its file.
 
     Raises:
-        ImageNotFound: it is gone, changed, or was never seen.
+        ImageNotFound: the file is gone or changed, or was never ingested.
 
     """
     if image.sha256 is None:
         raise ImageNotFound(
-            f"{image.path} was imported without its file. Ingest the file to see it here."
+            f"{image.path} was imported without its file. Run: vecsearch ingest {image.path}"
         )
     try:
         file = open(image.path, "rb", opener=_open)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise ImageNotFound(
             f"{image.path} cannot be read on this machine: {error.strerror}. "
-            "Its thumbnail and its row remain."
+            "Only its thumbnail and its row are available."
         ) from error
     try:
         same = (
@@ -61,11 +47,11 @@ def open_original(image: StoredImage) -> IO[bytes]:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe that took the path over."""
+    """Open a file; if the path is now a pipe, do not wait for its writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _may_be(file: IO[bytes], size: int | None) -> bool:
-    """Tell, before it is read, whether a file can be the one of this size; a device has no end."""
+    """Check that a file is regular and of this size, before it is read: a device has no end."""
     info = os.fstat(file.fileno())
     return stat.S_ISREG(info.st_mode) and size in {None, info.st_size}

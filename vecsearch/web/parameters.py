@@ -1,21 +1,26 @@
-"""What may be asked of the page and of the API: typed values, checked before anything runs."""
+"""The questions that the page and the API take: typed values, checked before anything runs."""
 
 from dataclasses import fields
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from vecsearch.errors import InvalidInput
+from vecsearch.imaging import formats
+from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import Filters
+from vecsearch.search.query import Query
+from vecsearch.vocabulary import KeepRule, Metric
 
+DEFAULT_K = 30
 MAXIMUM_K = 1_000
-Metric = Literal["cosine", "l2", "l1", "ip", "chi2"]
 
 
 def _given(value: Any) -> Any:
-    """Take a form's empty field for one that was left out."""
+    """Treat an empty field of a form as one that was left out."""
     return None if value == "" else value
 
 
@@ -27,6 +32,8 @@ def _without_nul(text: str) -> str:
 
 Optional = BeforeValidator(_given)
 CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", examples=["images"])]
+# The names alone: pydantic would publish the docstring of the enumeration, too.
+MetricName = Annotated[Metric, WithJsonSchema({"type": "string", "enum": list(Metric)})]
 Text = Annotated[str, Field(max_length=4_096), AfterValidator(_without_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -34,28 +41,31 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Question(BaseModel):
-    """How to search: everything but the picture."""
+    """How to search: everything but the query image."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     collection: Annotated[CollectionName | None, Optional] = None
-    """Which collection. Default: the server's."""
-    k: Annotated[Annotated[int, Field(ge=1, le=MAXIMUM_K)] | None, Optional] = None
-    """How many images at most. Default: 30."""
-    metric: Annotated[Metric | None, Optional] = None
+    """The collection to search. Default: the server's."""
+    k: Annotated[
+        Annotated[int, Field(ge=1, le=MAXIMUM_K)] | None,
+        Optional,
+        Field(description=f"The number of images, at most. Default: {DEFAULT_K}."),
+    ] = None
+    metric: Annotated[MetricName | None, Optional] = None
     """Default: the collection's own."""
     max_distance: Annotated[Number | None, Optional] = None
-    """Leave out what is farther."""
+    """Leave out images that are farther."""
     min_similarity: Annotated[
         Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None, Optional
     ] = None
-    """Leave out what is less similar; cosine only."""
+    """Leave out images that are less similar; cosine only."""
     exact: bool = False
-    """Compare with every row, without the index."""
+    """Compare with every image, without the index."""
     exclude_self: bool = False
-    """Leave out the query image's own row."""
+    """Leave out the query image itself."""
     label: Annotated[Text | None, Optional] = None
-    """Only images of this label: the name of their folder."""
+    """Only images with this label: the name of their folder."""
     date_from: Annotated[date | None, Optional] = None
     """Only images taken (or, if that is not known, last modified) on this day or later."""
     date_to: Annotated[date | None, Optional] = None
@@ -69,29 +79,62 @@ class Question(BaseModel):
         """Return the filters among the fields."""
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
+    def query(self, target: Picture | UUID) -> Query:
+        """Return the query for a picture, or for a stored image.
+
+        Every field of `Query` that anybody may set is set here; a test holds that.
+        """
+        return Query(
+            target if isinstance(target, Picture) else None,
+            id=target if isinstance(target, UUID) else None,
+            k=self.k or DEFAULT_K,
+            metric=self.metric,
+            filters=self.filters(),
+            min_similarity=self.min_similarity,
+            max_distance=self.max_distance,
+            exact=self.exact,
+            exclude_self=self.exclude_self,
+        )
+
 
 class QueryForm(Question):
-    """A picture, as a file or by the id of a stored one, and how to search."""
+    """The query image, as a file or by the id of a stored image, and how to search."""
 
-    image: Annotated[UploadFile | None, Optional] = None
-    """The picture's file: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC."""
+    image: Annotated[
+        UploadFile | None,
+        Optional,
+        Field(description=f"The image file: {', '.join(formats.FORMATS)}."),
+    ] = None
     id: Annotated[UUID | None, Optional] = None
-    """Of a stored image to search by, instead."""
+    """The id of a stored image, instead of a file."""
+
+    def target(self) -> Picture | UUID:
+        """Return the query image.
+
+        Raises:
+            InvalidInput: there is none, or there are two.
+
+        """
+        if self.image is not None and self.id is None:
+            return Picture(self.image.file.read())
+        if self.id is not None and self.image is None:
+            return self.id
+        raise InvalidInput("Send either an image or an id.")
 
 
 class PageQuestion(Question):
-    """The page's address."""
+    """The address of the search page."""
 
     id: Annotated[Text | None, Optional] = None
-    """A stored image to search by: its id, or its path."""
+    """The stored query image: its id, or its path."""
     image: Annotated[Sha256 | None, Optional] = None
-    """A picture that was uploaded."""
+    """The uploaded query image."""
     after: Annotated[UUID | None, Optional] = None
-    """Without a picture: show the collection's images that follow this one."""
+    """Without a query image: show the images of the collection that follow this one."""
 
 
 class DuplicatesQuestion(BaseModel):
-    """The duplicates page's address."""
+    """The address of the page of near-duplicates."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -99,5 +142,5 @@ class DuplicatesQuestion(BaseModel):
     max_distance: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, Optional] = (
         None
     )
-    keep: Annotated[Literal["oldest", "newest", "largest", "path"] | None, Optional] = None
+    keep: Annotated[KeepRule | None, Optional] = None
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None

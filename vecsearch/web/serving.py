@@ -1,4 +1,4 @@
-"""A socket, and uvicorn on it."""
+"""The socket of the server, and uvicorn on it."""
 
 import ipaddress
 import socket
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vecsearch.errors import InvalidInput, VecsearchError
-from vecsearch.postgres import catalog
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -21,20 +20,20 @@ def require_token(host: str, token: str | None) -> None:
     """Refuse to serve other machines without a token.
 
     Raises:
-        InvalidInput: others could connect, and would need none.
+        InvalidInput: other machines could connect without a token, or it cannot be sent.
 
     """
     if token is None and not is_loopback(host):
         raise InvalidInput(
-            f"{host} can be reached from other machines, and whoever reaches it sees every image. "
-            "Give a token that callers must know, with --token or VECSEARCH_TOKEN."
+            f"Other machines can reach {host}, and everyone who does would see every image. "
+            "Set a token with --token or VECSEARCH_TOKEN."
         )
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise InvalidInput("A token is made of printable ASCII characters. Choose another.")
+        raise InvalidInput("A token consists of printable ASCII characters. Choose another.")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address is one that only this machine can reach."""
+    """Tell whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -42,10 +41,10 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes a free one.
+    """Return a listening socket; port 0 takes a free port.
 
     Raises:
-        InvalidInput: it cannot.
+        InvalidInput: the socket cannot listen there.
 
     """
     try:
@@ -69,27 +68,25 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Return the URL at which a socket is reached."""
+    """Return the URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def warm(library: "Library", collection: str, say: Callable[[str], None]) -> None:
-    """Load a collection's encoder in the background; without this the first upload waits for it."""
+    """Load the encoder of a collection in the background, before the first upload needs it."""
 
     def load() -> None:
         try:
-            with catalog.reading(library.engine, collection) as (_, stored):
-                pass
-            library.embedders.of(stored).warm()
+            library.collection(collection).warm()
         except VecsearchError as error:
-            say(f"New pictures cannot be searched for in {collection!r}: {error}")
+            say(f"Only stored images can be searched for in {collection!r}: {error}")
 
     threading.Thread(target=load, name="warm", daemon=True).start()
 
 
 def run(app: "FastAPI", listening: socket.socket) -> None:
-    """Answer requests until the process is told to stop."""
+    """Serve requests until the process is interrupted."""
     import uvicorn
 
     config = uvicorn.Config(

@@ -2,23 +2,19 @@
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 from fastapi import Depends, Request
 
-from vecsearch.errors import InvalidInput
-from vecsearch.postgres import catalog
-from vecsearch.search import gallery
+from vecsearch.errors import CollectionNotFound, InvalidInput
+from vecsearch.search.embedder import Picture
 from vecsearch.search.query import Answer
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import Question
 from vecsearch.web.uploads import Uploads
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from vecsearch.library import Library
-
-DEFAULT_K = 30
+    from vecsearch.library import Collection, Library
 
 
 @dataclass(frozen=True)
@@ -26,9 +22,9 @@ class Options:
     """How a server serves.
 
     Attributes:
-        collection: the one that is asked unless another is named.
-        token: what a caller must know; None serves this machine alone.
-        max_bytes: of a request's body.
+        collection: the one that is searched unless another is named.
+        token: the secret that callers must send; None serves this machine alone.
+        max_bytes: of the body of a request.
 
     """
 
@@ -39,57 +35,68 @@ class Options:
 
 @dataclass(frozen=True)
 class Site:
-    """A server's parts."""
+    """The parts of a server."""
 
     library: "Library"
     options: Options
     uploads: Uploads
     metrics: Metrics
 
-    def choose(self, name: str | None) -> str:
-        """Return the name of the collection that is meant; whether there is one, reading tells."""
-        if name is not None:
-            return name
-        names = self.library.collection_names()
-        default = self.options.collection
-        return default if default in names or not names else names[0]
+    def choose(self, name: str | None, names: list[str] | None = None) -> "Collection":
+        """Return the collection of this name or, without one, the server's or the first one.
 
-    def ask(self, target: "bytes | UUID", collection: str, question: Question) -> Answer:
-        """Search a collection by a picture's bytes, or by a stored image.
+        Args:
+            name: what the caller named; whether it exists is found out when it is read.
+            names: of all collections, if they are known.
+
+        """
+        if name is None:
+            name = self.options.collection
+            names = self.library.collection_names() if names is None else names
+            if names and name not in names:
+                name = names[0]
+        return self.library.collection(name)
+
+    def ask(self, target: Picture | UUID, question: Question) -> tuple["Collection", Answer]:
+        """Search the collection that a question names, or the server's; return both.
 
         Raises:
             InvalidInput: no image has the label that is asked for.
 
         """
-        picture = {"image": target} if isinstance(target, bytes) else {"id": target}
-        answer = self.library.collection(collection).query(
-            **picture,
-            k=question.k or DEFAULT_K,
-            filters=question.filters(),
-            **question.model_dump(
-                include={"metric", "max_distance", "min_similarity", "exact", "exclude_self"}
-            ),
-        )
+        # Names are listed only if the server's own collection is missing.
+        collection = self.library.collection(question.collection or self.options.collection)
+        try:
+            return collection, self.ask_of(collection, target, question)
+        except CollectionNotFound:
+            other = self.choose(question.collection)
+            if other.name == collection.name:
+                raise
+            return other, self.ask_of(other, target, question)
+
+    def ask_of(
+        self, collection: "Collection", target: Picture | UUID, question: Question
+    ) -> Answer:
+        """Search one collection; see `ask`."""
+        answer = collection.ask(question.query(target))
         self.metrics.search_seconds.observe(answer.seconds)
         if not answer.hits:
-            self.require_label(collection, question.label)
+            require_label(collection, question.label)
         return answer
 
-    def require_label(self, collection: str, label: str | None) -> None:
-        """Refuse a label that no image has.
 
-        Raises:
-            InvalidInput: it is more likely misspelt.
+def require_label(collection: "Collection", label: str | None) -> None:
+    """Refuse a label that no image has.
 
-        """
-        if label is None:
-            return
-        with catalog.reading(self.library.engine, collection) as (connection, stored):
-            if not gallery.has_label(connection, stored.table, label):
-                raise InvalidInput(
-                    f"Collection {collection!r} has no image with the label {label!r}. "
-                    "Choose one of its folders' names."
-                )
+    Raises:
+        InvalidInput: the label is probably misspelt.
+
+    """
+    if label is not None and not collection.has_label(label):
+        raise InvalidInput(
+            f"Collection {collection.name!r} has no image with the label {label!r}. "
+            "Labels are the names of folders."
+        )
 
 
 async def _served(request: Request) -> Site:

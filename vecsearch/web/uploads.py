@@ -1,4 +1,4 @@
-"""Query pictures, kept in a folder, so that a result's address can be opened again and shared."""
+"""Uploaded query images, kept in a folder, so that the address of an answer can be shared."""
 
 import os
 import re
@@ -13,17 +13,17 @@ from vecsearch.imaging import decode, scan, thumbnails
 from vecsearch.search.embedder import DECODING, Picture
 
 _THUMBNAIL = ".thumbnail"
-# Another server may be writing it, unless it is older than this.
+# A partial file may still be written by another server, unless it is older than this.
 _PARTIAL, _PARTIAL_S = "partial-", 3600.0
 
 
 class Uploads:
-    """Pictures by the SHA-256 of their bytes; of too many, the longest unused ones go.
+    """Pictures by the SHA-256 of their bytes; the least recently used are deleted first.
 
     Args:
-        folder: made if it is not there; only its owner may look into it.
-        capacity: bytes, all pictures together.
-        max_pixels: pictures with more are refused.
+        folder: created if it does not exist, readable by its owner alone.
+        capacity: bytes of all pictures together.
+        max_pixels: larger pictures are refused.
 
     """
 
@@ -33,53 +33,54 @@ class Uploads:
         self._max_pixels = max_pixels
         self._writing = threading.Lock()
 
-    def keep(self, content: bytes) -> Picture:
-        """Keep a picture's bytes.
+    def keep(self, picture: Picture) -> None:
+        """Keep a picture.
 
         Raises:
-            ImageUnreadable: they are none.
-            VecsearchError: they cannot be written.
+            ImageUnreadable: it cannot be decoded.
+            VecsearchError: it cannot be written.
 
         """
-        if not content:
-            raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
-        small = self._thumbnail(content)
-        picture = Picture(content)
+        small = self._thumbnail(picture)
         name = picture.sha256
         try:
             with self._writing:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._folder.chmod(0o700)
                 self._write(name + _THUMBNAIL, small)
-                self._write(name, content)
+                self._write(name, picture.content)
                 self._forget_oldest(but=name)
         except OSError as error:
             raise VecsearchError(
-                f"The picture cannot be kept in {self._folder}: {error.strerror}. "
-                "Free some space there, or let the server write there."
+                f"The picture cannot be written to {self._folder}: {error.strerror}. "
+                "Free some space there, or give the server write access."
             ) from error
-        return picture
 
     def find(self, name: str) -> Picture:
-        """Return a picture that was kept.
+        """Return a picture that was kept; its name is its hash.
 
         Raises:
-            ImageNotFound: it is not, or no more.
+            ImageNotFound: it was never kept, or has been deleted.
 
         """
-        return Picture(self._read(name))
+        return Picture.hashed(self._read(name), name)
 
     def thumbnail(self, name: str) -> bytes:
         """Return a kept picture's thumbnail; see `find`."""
         return self._read(name, _THUMBNAIL)
 
-    def _thumbnail(self, content: bytes) -> bytes:
+    def _thumbnail(self, picture: Picture) -> bytes:
+        if not picture.content:
+            raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
         with DECODING:
-            image = decode.decode(content, "The picture", max_pixels=self._max_pixels)
+            image = decode.decode(
+                picture.content,
+                "The picture",
+                max_pixels=self._max_pixels,
+                sha256=picture.sha256,
+            )
             if isinstance(image, scan.Unreadable):
-                raise ImageUnreadable(
-                    f"This cannot be searched for. {image.reason} Choose another picture."
-                )
+                raise ImageUnreadable(f"{image.reason} Choose another picture.")
             return thumbnails.make(image.pixels)
 
     def _read(self, name: str, suffix: str = "") -> bytes:
@@ -91,7 +92,7 @@ class Uploads:
                 return content
         except OSError:
             pass
-        raise ImageNotFound("The picture of this address is not kept any more. Choose it again.")
+        raise ImageNotFound("The uploaded picture is no longer kept. Choose it again.")
 
     def _write(self, name: str, content: bytes) -> None:
         with tempfile.NamedTemporaryFile(
@@ -108,21 +109,21 @@ class Uploads:
     def _forget_oldest(self, but: str) -> None:
         kept = self._listing()
         excess = sum(size for files in kept.values() for _, size, _ in files) - self._capacity
-        kept.pop(but, None)  # another server of the same folder may have been faster
-        # A picture is as old as its last use, and its thumbnail goes with it.
+        kept.pop(but, None)  # another server with the same folder may have deleted it
+        # The age of a picture counts from its last use; its thumbnail is deleted with it.
         for files in sorted(kept.values(), key=lambda files: max(files)[0]):
             for _, size, file in files if excess > 0 else []:
                 file.unlink(missing_ok=True)
                 excess -= size
 
     def _listing(self) -> dict[str, list[tuple[float, int, Path]]]:
-        """Return when each file was last used, and its bytes, by the picture's name."""
+        """Return the last use, the size and the path of each file, by the name of its picture."""
         found = defaultdict(list)
         for file in self._folder.iterdir():
             try:
                 info = file.stat()
             except FileNotFoundError:
-                continue  # another server of the same folder was faster
+                continue  # another server with the same folder has deleted it
             if file.name.startswith(_PARTIAL) and info.st_mtime > time.time() - _PARTIAL_S:
                 continue
             name = file.name.removesuffix(_THUMBNAIL)

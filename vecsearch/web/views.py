@@ -1,8 +1,8 @@
-"""From values to pages: the templates, and how numbers and addresses are written in them."""
+"""Values to HTML: the templates, and the formats of numbers and addresses in them."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import PurePath
 from typing import Any
@@ -14,14 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel
 
 from vecsearch.render.rows import human_bytes
+from vecsearch.search.filters import Filters
+from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, Metric
 
-# A slider's steps, about.
+# Steps of a slider, about.
 STEPS = 100
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """A slider: from the nearest hit's distance, or 0, to the farthest of those asked for."""
+    """A slider of distances: from the nearest hit, or 0, to the farthest of the first k."""
 
     low: float
     high: float
@@ -31,7 +33,7 @@ class CutOff:
 
 
 class Address:
-    """Makes addresses that differ from a question's in some values; None leaves one out."""
+    """Makes the address of a question with some values changed; None leaves a value out."""
 
     def __init__(self, question: BaseModel, collection: str, path: str = "/") -> None:
         self._values = {"collection": collection} | question.model_dump(
@@ -57,9 +59,10 @@ def error_page(
     headers: Mapping[str, str],
     address: str | None = None,
 ) -> Response:
-    """Return a page that says what went wrong, and asks for the token if that is what lacks.
+    """Return a page with an error, and with a form for the token if that is missing.
 
-    The token leads to an address of ours: the request's own unless another is given.
+    After the token, the form redirects to an address of this server: that of the request unless
+    another is given.
     """
     query = f"?{request.url.query}" if request.url.query else ""
     own = f"{request.url.path}{query}" if request.method == "GET" else "/"
@@ -79,7 +82,7 @@ def error_page(
 
 
 def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
-    """Return a slider over distances, in steps that are round numbers."""
+    """Return a slider of distances with a round step."""
     low, high = min(0.0, nearest), max(farthest, chosen if chosen is not None else farthest)
     exponent = math.floor(math.log10(max(high - low, 1e-6) / STEPS))
     step = 10.0**exponent
@@ -91,7 +94,7 @@ def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
 
 
 def _way_back(request: Request) -> str:
-    """Return the first page of the collection that was asked, unless that is what failed."""
+    """Return the first page of the requested collection, unless that page failed."""
     asked = request.query_params
     if "collection" in asked and (len(asked) > 1 or request.method != "GET"):
         return f"/?{urlencode({'collection': asked['collection']})}"
@@ -99,7 +102,7 @@ def _way_back(request: Request) -> str:
 
 
 def _distance(value: float) -> str:
-    """Write a distance with so many digits that near ones can be told apart."""
+    """Format a distance with enough digits to tell close ones apart."""
     decimals = next((digits for least, digits in ((100, 1), (0.01, 4)) if abs(value) >= least), 6)
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
@@ -116,9 +119,9 @@ def render(
     headers: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Response:
-    """Return a page made by a template from values."""
+    """Return a page: a template filled with values."""
     content = _TEMPLATES.get_template(template).render(path=request.url.path, **values)
-    # What it shows may change with the next ingest.
+    # The next ingest may change what it shows.
     return HTMLResponse(content, code, {"Cache-Control": "no-cache", **(headers or {})})
 
 
@@ -135,6 +138,12 @@ def _environment() -> Environment:
         "distance": _distance,
         "milliseconds": _milliseconds,
         "name": lambda path: PurePath(path).name,
+    }
+    environment.globals |= {
+        "DEFAULT_COLLECTION": DEFAULT_COLLECTION,
+        "FILTERS": [field.name for field in fields(Filters)],
+        "KeepRule": KeepRule,
+        "Metric": Metric,
     }
     return environment
 

@@ -1,5 +1,5 @@
-// What the page adds to its forms and links, all of which work without this: dropping and pasting,
-// answers without a reload, and a cut-off that shows what it will leave out.
+// The forms and links work without this script. It adds dropping and pasting of pictures, answers
+// without a reload, and a cut-off that shows which hits it will leave out.
 "use strict";
 
 const root = document.documentElement;
@@ -28,7 +28,7 @@ function upload(file) {
   if (!form || !file) return;
   const limit = Number(form.dataset.maxBytes);
   if (file.size > limit) {
-    refuse(`That is ${Math.ceil(file.size / 2 ** 20)} MB, and ${limit / 2 ** 20} MB is the limit here. Choose a smaller picture.`);
+    refuse(`The file has ${Math.ceil(file.size / 2 ** 20)} MB; the limit is ${limit / 2 ** 20} MB. Choose a smaller picture.`);
     return;
   }
   const files = new DataTransfer();
@@ -67,10 +67,10 @@ document.addEventListener("paste", (event) => {
   upload(file);
 });
 
-// Back from the answer to an upload, the page may be shown as it was left.
+// After going back, the browser may show the page as it was left.
 window.addEventListener("pageshow", () => root.classList.remove("busy"));
 
-// Answers without a reload: the whole of <main> comes from the server, as it would with one.
+// Answers without a reload: the server sends the same page, and <main> is replaced.
 
 let latest = 0;
 let shown = withoutFragment(location);
@@ -94,7 +94,7 @@ async function show(address, { push }) {
   const open = new Set([...document.querySelectorAll("main details[open][id]")].map((d) => d.id));
   const [main, top] = [next.querySelector("main"), next.querySelector(".top")];
   if (!main || !top) {
-    location.assign(address); // not our page: a proxy's error, say
+    location.assign(address); // not a page of this server, but the error of a proxy
     return;
   }
   document.title = next.title;
@@ -109,7 +109,7 @@ async function show(address, { push }) {
   prepare();
 }
 
-// A form's own `id` is hidden by its field of that name.
+// The form has a field called `id`, which hides `form.id`.
 function isQuestion(form) {
   return form instanceof HTMLFormElement && form.matches("#question");
 }
@@ -126,14 +126,14 @@ function addressOf(form) {
 
 function ask(form, changed) {
   const address = new URL(addressOf(form), location);
-  // Another metric has other distances, and a picture named by its id is another picture.
+  // A cut-off belongs to one metric and one query image.
   if (["metric", "collection", "id"].includes(changed)) address.searchParams.delete("max_distance");
   if (changed === "id") address.searchParams.delete("image");
   if (changed === "collection") address.searchParams.delete("label");
   show(address, { push: address.href !== withoutFragment(location) });
 }
 
-// A day has many others on the way to it: while it is typed, none is asked about.
+// A date that is being typed passes through other valid dates: wait until it is complete.
 let typed = null;
 
 document.addEventListener("keydown", (event) => {
@@ -170,14 +170,14 @@ document.addEventListener("input", (event) => {
   const isWhole = Number(value) >= Number(max);
   const output = element("cut-off");
   const shown = (number) => number.toFixed(Number(output.dataset.decimals));
-  const similarity = output.dataset.metric === "cosine" ? `, similarity ${shown(1 - value)}` : "";
+  const similarity = "similarity" in output.dataset ? `, similarity ${shown(1 - value)}` : "";
   output.textContent = isWhole ? "none" : `${shown(Number(value))}${similarity}`;
   for (const item of document.querySelectorAll("[data-distance]")) {
     item.classList.toggle("beyond", !isWhole && Number(item.dataset.distance) > Number(value));
   }
 });
 
-// The labels that there are, once somebody looks for one.
+// Labels are fetched when their field is first focused.
 
 document.addEventListener("focusin", async (event) => {
   const list = element("labels");
@@ -196,7 +196,7 @@ document.addEventListener("click", async (event) => {
     button.textContent = "Copied";
     say("Copied");
   } catch {
-    // Over plain HTTP from another machine there is no clipboard; Ctrl-C still works.
+    // Browsers offer no clipboard over plain HTTP from another machine; Ctrl-C still works.
     getSelection().selectAllChildren(source);
     button.textContent = "Selected: copy it";
   }

@@ -1,0 +1,170 @@
+"""The page's addresses over a real database: each is answered by one search and one look-up."""
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from starlette.testclient import TestClient
+from support import once, picture
+from web_support import Known, ask, client
+
+from vecsearch.collection import Collection
+from vecsearch.imaging import decode
+from vecsearch.library import Library
+from vecsearch.postgres import catalog
+from vecsearch.search import query as searching
+
+pytestmark = once
+
+
+def png(seed: int) -> bytes:
+    content = io.BytesIO()
+    picture(seed).save(content, "PNG")
+    return content.getvalue()
+
+
+def distances(page: str) -> list[float]:
+    return [float(found) for found in re.findall(r'data-distance="([^"]+)"', page)]
+
+
+def post(api: TestClient, content: bytes, **values: Any) -> str:
+    """Upload a picture and return the address that it leads to."""
+    answer = api.post("/", params=values, files={"image": ("a.png", content)})
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, *watched: tuple[Any, str]) -> Counter[str]:
+    """Count the calls of functions."""
+    counts: Counter[str] = Counter()
+
+    def watch(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, name in watched:
+        watch(owner, name)
+    return counts
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    return spied(
+        monkeypatch,
+        (decode, "bytes_sha256"),
+        (catalog, "image_by_sha256"),
+        (Collection, "ask"),
+        (searching, "answer"),
+    )
+
+
+def test_a_new_picture_is_hashed_once_and_looked_up_once_a_request(
+    library: Library, photos: Path, small_model: str, weights: Path, counts: Counter[str]
+) -> None:
+    library.collection().ingest(photos, model=small_model, weights=weights)
+    api = client(library)
+    counts.clear()
+    address = post(api, png(1_000))
+    assert parse_qs(urlsplit(address).query).keys() == {"collection", "image"}
+    assert counts == {"bytes_sha256": 1, "image_by_sha256": 1}
+    counts.clear()
+    page = api.get(address)
+    assert "embedded for this search" in page.text
+    assert len(distances(page.text)) > 1
+    # Its name is its hash.
+    assert counts == {"image_by_sha256": 1, "ask": 1, "answer": 1}
+    counts.clear()
+    ask(api, image=png(1_000))
+    assert counts == {"bytes_sha256": 1, "image_by_sha256": 1, "ask": 1, "answer": 1}
+
+
+def test_a_stored_picture_that_is_uploaded_is_asked_about_by_its_id(
+    api: TestClient, known: list[Known], counts: Counter[str]
+) -> None:
+    address = post(api, known[3].path.read_bytes(), metric="l2", max_distance=1, k=5)
+    assert parse_qs(urlsplit(address).query) == {
+        "collection": ["images"],
+        "id": [known[3].id],
+        "metric": ["l2"],
+        "k": ["5"],
+    }
+    assert counts == {"bytes_sha256": 1, "image_by_sha256": 1}
+    counts.clear()
+    assert len(distances(api.get(address).text)) == 5
+    assert counts == {"ask": 1, "answer": 1}
+
+
+def test_a_picture_that_was_ingested_after_its_upload_is_shown_as_the_stored_one(
+    library: Library, photos: Path, small_model: str, weights: Path
+) -> None:
+    images = library.collection()
+    images.ingest(photos, model=small_model, weights=weights)
+    api = client(library)
+    address = post(api, png(1_000))
+    (photos / "cats" / "new.png").write_bytes(png(1_000))
+    images.ingest(photos)
+    page = api.get(address).text
+    assert "embedded for this search" not in page
+    assert "<h1>new.png</h1>" in page
+
+
+@pytest.mark.parametrize("name", ["max_distance", "min_similarity"])
+def test_a_cut_off_takes_one_search_and_its_slider_has_the_range_of_all_hits(
+    api: TestClient, known: list[Known], counts: Counter[str], name: str
+) -> None:
+    plain = api.get("/", params={"id": known[0].id}).text
+    everything = distances(plain)
+    limit = (everything[9] + everything[10]) / 2
+    counts.clear()
+    value = limit if name == "max_distance" else 1 - limit
+    page = api.get("/", params={"id": known[0].id, name: value}).text
+    assert counts == {"ask": 1, "answer": 1}
+    assert distances(page) == everything[:10]
+    farthest = re.findall(r'data-max="([^"]+)"', plain)
+    assert re.findall(r'data-max="([^"]+)"', page) == farthest
+    # The statement that is shown has the cut-off.
+    assert re.search(r"distance &lt;= 0\.\d+", page)
+    nothing = api.get("/", params={"id": known[0].id, "max_distance": 0, "exclude_self": True}).text
+    assert distances(nothing) == []
+    assert "No image is within the cut-off" in nothing
+    assert re.findall(r'data-max="([^"]+)"', nothing) == farthest
+
+
+def test_cut_offs_that_make_no_sense_are_refused(api: TestClient, known: list[Known]) -> None:
+    both = api.get("/", params={"id": known[0].id, "max_distance": 1, "min_similarity": 0})
+    assert (both.status_code, "one cut-off" in both.text) == (400, True)
+    by_l2 = api.get("/", params={"id": known[0].id, "metric": "l2", "min_similarity": 0})
+    assert (by_l2.status_code, "not for l2" in by_l2.text) == (400, True)
+
+
+def test_names_that_are_typed(api: TestClient, known: list[Known]) -> None:
+    for name in (known[2].id, f" {known[2].id} ", str(known[2].path)):
+        assert f"<h1>{known[2].path.name}</h1>" in api.get("/", params={"id": name}).text
+    for name, sentence in (
+        ("02.png", "neither an id nor an absolute path"),
+        ("/nowhere.png", "has no image /nowhere.png"),
+    ):
+        page = api.get("/", params={"id": name})
+        assert (page.status_code, sentence in page.text) == (404, True)
+    unkept = api.get("/", params={"image": "0" * 64})
+    assert (unkept.status_code, "no longer kept" in unkept.text) == (404, True)
+
+
+def test_without_a_name_the_first_collection_is_searched(
+    library: Library, known: list[Known]
+) -> None:
+    other = client(library, "missing")
+    assert ask(other, id=known[0].id)["collection"] == "images"
+    assert "Search images by image" in other.get("/").text
+    assert (
+        "no collection 'missing'" in ask(other, 404, id=known[0].id, collection="missing")["detail"]
+    )

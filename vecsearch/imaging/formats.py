@@ -1,0 +1,44 @@
+"""The image formats that can be ingested and searched by: one table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """An image format.
+
+    Attributes:
+        name: Pillow's.
+        media_type: HTTP's.
+        suffixes: of its files.
+        is_drafted: whether its decoder can make a half, a quarter or an eighth of the size.
+        is_opened: whether Pillow opens it by this name; otherwise another format's opener finds it.
+
+    """
+
+    name: str
+    media_type: str
+    suffixes: tuple[str, ...]
+    is_drafted: bool = False
+    is_opened: bool = True
+
+
+# Pillow's other formats either hold no photos or run other programs.
+TABLE = (
+    Format("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), is_drafted=True),
+    # Several JPEGs in one file.
+    Format("MPO", "image/jpeg", (), is_drafted=True, is_opened=False),
+    Format("PNG", "image/png", (".png",)),
+    Format("WEBP", "image/webp", (".webp",)),
+    Format("GIF", "image/gif", (".gif",)),
+    Format("BMP", "image/bmp", (".bmp",)),
+    Format("DIB", "image/bmp", (".dib",)),
+    Format("TIFF", "image/tiff", (".tif", ".tiff")),
+    Format("AVIF", "image/avif", (".avif",)),
+    Format("HEIF", "image/heif", (".heic", ".heif")),
+)
+
+SUFFIXES = frozenset(suffix for format_ in TABLE for suffix in format_.suffixes)
+FORMATS = tuple(format_.name for format_ in TABLE if format_.is_opened)
+DRAFTED = frozenset(format_.name for format_ in TABLE if format_.is_drafted)
+MEDIA_TYPES = {format_.name: format_.media_type for format_ in TABLE}
