@@ -1,4 +1,7 @@
-"""What there is: the commands collections, status, errors."""
+"""The commands collections, status, errors and drop."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +17,12 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.render.rows import Format
+from vecsearch.errors import InvalidInput
+from vecsearch.render.rows import Format, human_bytes
 from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, IndexMethod
+
+if TYPE_CHECKING:
+    from vecsearch.postgres.catalog import CollectionStatus
 
 
 @command(app, "collections")
@@ -36,8 +43,6 @@ def collections(settings: Settings, format_: FormatOption = None) -> None:
 def status(settings: Settings, format_: FormatOption = None) -> None:
     """Show versions, sizes, and the state of every index."""
     from dataclasses import asdict
-
-    from vecsearch.render.rows import human_bytes
 
     with open_library(settings) as library:
         report = library.status()
@@ -95,6 +100,38 @@ def errors(
     if not rows:
         say(f"Every file of collection {collection!r} could be read.")
     write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])
+
+
+@command(app, "drop")
+def drop(
+    settings: Settings,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a collection: its rows, embeddings and index. The image files stay."""
+    if not yes and not _is_terminal():
+        raise InvalidInput(
+            "Dropping a collection needs a confirmation, and there is no terminal. Add --yes."
+        )
+    with open_library(settings) as library:
+        chosen = library.collection(collection)
+        what = _contents(chosen.status())
+        if not yes:
+            say(f"This removes {what}. The image files stay.")
+            typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
+        chosen.drop()
+    say(f"Dropped {what}. The image files stay.")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _contents(status: "CollectionStatus") -> str:
+    rows = f"{status.images:,} rows ({human_bytes(status.table_bytes)})"
+    index = f"its {status.index} index ({human_bytes(status.index_bytes)})"
+    what = f"collection {status.name!r} with {rows}"
+    return what if status.index == IndexMethod.none else f"{what} and {index}"
 
 
 def _no_index(dimensions: int) -> str:
