@@ -12,7 +12,7 @@ from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.imaging import scan
 from vecsearch.ingest import choose, formats, transfer
 from vecsearch.ingest.run import Ingest, Options, Progress, Summary
-from vecsearch.postgres import catalog, database, migrate, quantized, schema, thumbnails
+from vecsearch.postgres import catalog, database, drop, migrate, quantized, schema, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
 from vecsearch.search import execute, gallery
 from vecsearch.search.embedder import Embedders, Picture
@@ -447,6 +447,18 @@ class Collection:
         with self._reading() as (_, stored):
             pass
         self._store.embedders.of(stored).warm()
+
+    def drop(self) -> None:
+        """Remove the collection: rows, embeddings, index, and what is stored for it; files stay.
+
+        Raises:
+            InvalidInput: views or other objects of the user's own depend on its table.
+            DatabaseBusy: other programs use its table.
+
+        """
+        with database.writing(self._store.engine) as connection:
+            migrate.require_current(connection)
+            drop.drop(connection, self.name)
 
     def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
         return catalog.reading(self._store.engine, self.name)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from vecsearch.analysis import pairs
 from vecsearch.analysis.duplicates import Duplicates
-from vecsearch.cli.apps import app
+from vecsearch.cli import app
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -225,14 +225,14 @@ def test_the_command_prints_what_could_go_and_deletes_nothing(
 
     out, err = run("--keep", "path", "-f", "paths")
     assert out == f"{copy}\n"
-    assert "Cut-off" in err
+    assert "Two images count as duplicates below about 0." in err
     assert "Nothing is deleted" in err
     out, err = run("--max-distance", "0", "-f", "json")
     assert [row["path"] for row in json.loads(out)] == [str(photos / "cats" / "01.png"), str(copy)]
-    assert "Cut-off" not in err
+    assert "count as duplicates" not in err
     pair = ("--not", str(copy), str(photos / "cats" / "01.png"))
-    assert run(*pair)[1].startswith("Remembered")
-    assert run(*pair)[1].startswith("Known already")
+    assert run(*pair)[1].startswith("Recorded")
+    assert run(*pair)[1].startswith("Already recorded")
     assert run("-f", "paths") == ("", run("-f", "paths")[1])
     assert copy.exists()
     assert library.status().collections[0].images == 13

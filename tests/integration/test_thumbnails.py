@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from support import PixelEncoder, counts, ingest, once, picture
 from typer.testing import CliRunner
 
-from vecsearch.cli.apps import app
+from vecsearch.cli import app
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging import decode, scan, thumbnails

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import typer.main
 
 from vecsearch import __version__
-from vecsearch.cli.apps import app
+from vecsearch.cli import app
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -47,7 +46,6 @@ def descriptions(printed: str) -> dict[str, str]:
     return found
 
 
-import_module("vecsearch.cli")  # hangs the commands on the tree
 COMMANDS = commands(typer.main.get_command(app))
 COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
 

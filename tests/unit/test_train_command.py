@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 from typer.testing import CliRunner, Result
 
-from vecsearch.cli.apps import app
+from vecsearch.cli import app
 from vecsearch.cli.progress import TrainingProgress
 from vecsearch.encoders.autoencoder import training
 
@@ -34,7 +34,7 @@ def test_the_command_says_how_to_go_on_when_it_is_interrupted(
     monkeypatch.setattr(TrainingProgress, "batch", batch)
     done = command("--epochs", "3")
     assert (done.exit_code, done.stdout) == (130, "")
-    assert done.stderr == "Interrupted before an epoch was finished, so nothing is kept.\n"
+    assert done.stderr == "Interrupted before the first epoch finished, so nothing is kept.\n"
     interrupt_in = 3
     done = command("--epochs", "3")
     assert (done.exit_code, done.stdout) == (130, "")
@@ -55,7 +55,7 @@ def test_the_command_says_that_it_stopped_early(
     assert done.exit_code == 0
     rows = done.stdout.splitlines()[1:]
     assert len(rows) < 40
-    assert "Stopped early: the last epoch drew" in done.stderr
+    assert "Stopped early: the last epoch did not improve" in done.stderr
     assert f"Kept epoch {len(rows) - 1} in " in done.stderr
 
 

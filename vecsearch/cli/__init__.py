@@ -3,36 +3,29 @@
 Data goes to stdout, everything else to stderr. Exit 0: done; 1: it failed; 2: wrong usage.
 """
 
+import pkgutil
 import signal
+from importlib import import_module
 
-# Importing a module of commands hangs them on the tree, in the order that --help shows.
-# ruff: isort: off
-from vecsearch.cli import ingesting
-from vecsearch.cli import asking
-from vecsearch.cli import serving
-from vecsearch.cli import tidying
-from vecsearch.cli import transferring
-from vecsearch.cli import evaluating
-from vecsearch.cli import indexing
-from vecsearch.cli import db
-from vecsearch.cli.apps import app
-# ruff: isort: on
+from vecsearch.cli.command import app
 
-__all__ = [
-    "asking",
-    "db",
-    "evaluating",
-    "indexing",
-    "ingesting",
-    "main",
-    "serving",
-    "tidying",
-    "transferring",
-]
+__all__ = ["app", "main"]
+
+# Importing a module declares its commands. --help shows them in this order; the commands of a
+# module that is not named here come last.
+ORDER = (
+    *("ingest", "query", "sql", "collections", "serve", "duplicates", "transfer", "evaluate"),
+    *("demo", "train", "index", "db"),
+)
+HELPERS = {"command", "progress"}
+OTHERS = {module.name for module in pkgutil.iter_modules(__path__)} - HELPERS - set(ORDER)
+
+for name in (*ORDER, *sorted(OTHERS)):
+    import_module(f"{__name__}.{name}")
 
 
 def main() -> None:
-    """Run the command line; being terminated is an interruption, which leaves nothing running."""
+    """Run the command line; SIGTERM interrupts like Ctrl-C, so that nothing is left running."""
     for signal_ in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_, signal.default_int_handler)
     app()

@@ -3,40 +3,50 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vecsearch import __version__
 from vecsearch.config import Settings
 from vecsearch.errors import VecsearchError
 from vecsearch.render import rows as rendering
 from vecsearch.render.rows import Format
+from vecsearch.vocabulary import DEFAULT_K, Engine, IndexMethod, Metric, choices
 
 if TYPE_CHECKING:
     from vecsearch.library import Library
 
-
 INTERRUPTED = 130
 
-Collection = Annotated[
+app = typer.Typer(
+    name="vecsearch",
+    help="Image search that is Postgres: a folder becomes a table, a search is one SQL statement.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CollectionOption = Annotated[
     str,
     typer.Option("--collection", "-c", envvar="VECSEARCH_COLLECTION", help="Which collection."),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         envvar="VECSEARCH_MODEL",
-        help="A timm model, also with a layer, such as resnet50.layer3 or vgg16.fc1; "
+        help="A timm model, with a layer if you like: resnet50.layer3, vgg16.fc1; "
         "or a file made by `train autoencoder`. "
         "Default: the collection's own; for a new one, resnet50.",
     ),
 ]
-Weights = Annotated[
+WeightsOption = Annotated[
     Path | None,
     typer.Option(
         envvar="VECSEARCH_WEIGHTS",
@@ -44,30 +54,30 @@ Weights = Annotated[
         "Default: where the collection's came from; for a new one, the model hub.",
     ),
 ]
-
-
-class IndexMethodName(StrEnum):
-    """As `vecsearch.search.indexes.build.Method`, which would load what --help does not need."""
-
-    hnsw = "hnsw"
-    compact = "compact"
-    none = "none"
-
-
-INDEX_METHODS = (
-    "hnsw indexes the embeddings; compact indexes their principal components, which takes a tenth "
-    "of the space and of the time to build, and re-ranks what that finds by the embeddings; none "
-    "compares every image."
-)
-# Of commands that make collections.
-IndexMethod = Annotated[
-    IndexMethodName | None,
+MetricOption = Annotated[
+    Metric | None,
     typer.Option(
-        "--index",
-        help=f"The index of a new collection: {INDEX_METHODS} Default: hnsw.",
+        envvar="VECSEARCH_METRIC",
+        help=f"How to measure distance: {choices(Metric)}. "
+        f"Default: the collection's, which is {Metric.cosine}.",
     ),
 ]
-OutputFormat = Annotated[
+KOption = Annotated[
+    int,
+    typer.Option(
+        "-k", envvar="VECSEARCH_K", help=f"Neighbours per query image. Default: {DEFAULT_K}."
+    ),
+]
+INDEX_METHODS = "; ".join(f"{method} {method.help}" for method in IndexMethod)
+# For commands that create collections.
+NewIndexOption = Annotated[
+    IndexMethod | None,
+    typer.Option(
+        "--index",
+        help=f"The index of a new collection: {INDEX_METHODS}. Default: {IndexMethod.hnsw}.",
+    ),
+]
+FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
@@ -75,6 +85,10 @@ OutputFormat = Annotated[
         envvar="VECSEARCH_FORMAT",
         help="How to print. Default: table on a terminal, ndjson in a pipe.",
     ),
+]
+PathsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH...", help="Folders, files, or - for a list on stdin."),
 ]
 
 _SHARED = {
@@ -106,10 +120,10 @@ _ENCODING = {
         ),
     ],
     "engine": Annotated[
-        str | None,
+        Engine | None,
         typer.Option(
             envvar="VECSEARCH_ENGINE",
-            help="Run the encoder by auto, openvino or torch. Default: auto, which is OpenVINO "
+            help=f"Run the encoder with {choices(Engine)}. Default: auto, which is OpenVINO "
             "on a CPU and torch elsewhere.",
         ),
     ],
@@ -124,16 +138,35 @@ _ENCODING = {
 }
 
 
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Image search that is Postgres."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def group(name: str, help_: str) -> typer.Typer:
+    """Declare a command that has commands of its own."""
+    made = typer.Typer(help=help_)
+    app.add_typer(made, name=name, no_args_is_help=True)
+    return made
+
+
 @contextmanager
 def _exits(*, debug: bool) -> Iterator[None]:
     """Turn what a command raises into a sentence and an exit status; the one place for it."""
     try:
         yield
     except KeyboardInterrupt:
-        say("Interrupted. An ingest keeps every batch that was finished; run it again to go on.")
+        say("Interrupted. An ingest keeps every finished batch; run it again to continue.")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        # The reader, `head` say, has seen enough. Python would complain once more at exit.
+        # The reader, such as `head`, has closed the pipe. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
@@ -151,15 +184,22 @@ def _sentence(error: Exception) -> str:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror or error}. Check the path and the disk's space."
     return (
-        f"Unexpected {type(error).__name__}: {error}. This is a fault in vecsearch; "
-        "run it again with --debug for the traceback to report."
+        f"Unexpected {type(error).__name__}: {error}. This is a bug in vecsearch; "
+        "run the command again with --debug for a traceback to report."
     )
 
 
 def command(
     to: typer.Typer, name: str, *, encodes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command whose first argument is the `Settings` that its shared options make."""
+    """Register a command whose first argument is the `Settings` made from the shared options.
+
+    Args:
+        to: `app`, or a `group`.
+        name: what users type.
+        encodes: whether it takes the options of encoders.
+
+    """
     shared = _SHARED | (_ENCODING if encodes else {})
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -190,27 +230,32 @@ def command(
 
 
 def say(text: str) -> None:
-    """Tell the user something that is not data."""
+    """Print something that is not data."""
     typer.echo(text, err=True)
+
+
+def say_all(notes: Iterable[str]) -> None:
+    """Print a result's notes."""
+    for note in notes:
+        say(note)
 
 
 def open_library(
     settings: Settings, *, keep_running: bool = False, session: Mapping[str, str] | None = None
 ) -> "Library":
-    """Open the settings' database, and import what works on it while its server starts."""
+    """Open the settings' database; the embedded server starts while Python imports the library."""
     from vecsearch.postgres.embedded import server
 
-    with ExitStack() as resources:
-        url = settings.database_url or resources.enter_context(
-            server.lease(settings.data_dir, keep_running=keep_running, meanwhile=_import_library)
-        )
+    with ExitStack() as starting:
+        if settings.database_url is None:
+            starting.enter_context(server.lease(settings.data_dir, meanwhile=_import_library))
         from vecsearch.library import Library
 
-        return Library(settings, url, resources.pop_all(), session)
+        return Library.open(settings, keep_running=keep_running, session=session)
 
 
 def _import_library() -> None:
-    import vecsearch.library  # noqa: F401 - for its time alone
+    import vecsearch.library  # noqa: F401 - only to spend the time here
 
 
 def chosen_format(chosen: Format | None) -> Format:
@@ -226,3 +271,10 @@ def write_rows(rows: Any, chosen: Format | None, **columns: Any) -> None:
 def write_object(value: dict[str, Any], chosen: Format | None) -> None:
     """Print one object to stdout; see `vecsearch.render.rows.write_object`."""
     rendering.write_object(sys.stdout, value, chosen_format(chosen))
+
+
+def expand_stdin(paths: list[str]) -> list[str]:
+    """Replace - among the paths by the lines of standard input."""
+    listed = [line.rstrip("\r\n") for line in sys.stdin] if "-" in paths else []
+    named = [path for path in paths if path != "-"]
+    return [*named, *(line for line in listed if line)]

@@ -1,4 +1,4 @@
-"""The database underneath: url, start, stop, shell, upgrade."""
+"""The commands db: url, start, stop, shell, upgrade."""
 
 import shutil
 import signal
@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from vecsearch.cli.apps import db_app
-from vecsearch.cli.command import command, open_library, say
+from vecsearch.cli.command import command, group, open_library, say
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
+
+db_app = group("db", "The database underneath.")
 
 
 @command(db_app, "url")
@@ -21,26 +22,26 @@ def db_url(
         bool,
         typer.Option(
             "--reader",
-            help="Print the URL, with the password, of a role that may only read, by TCP, "
-            "for BI tools. It needs `db start --port`.",
+            help="Print the URL, with its password, of a read-only role for BI tools. It connects "
+            "by TCP, so run `db start --port` first.",
         ),
     ] = False,
     jdbc: Annotated[
-        bool, typer.Option("--jdbc", help="With --reader: print it as Java's tools take it.")
+        bool, typer.Option("--jdbc", help="With --reader: print a JDBC URL, for Java.")
     ] = False,
 ) -> None:
-    """Print the database's URL, for psql and every other client.
+    """Print the database's URL, for psql and other clients.
 
-    The embedded server is started, and stays up until `vecsearch db stop`.
+    This starts the embedded server, which stays up until `vecsearch db stop`.
     """
     if jdbc and not for_reader:
-        raise typer.BadParameter("Give --reader, too: only it can enter by TCP, as JDBC does.")
+        raise typer.BadParameter("Add --reader: JDBC connects by TCP, which is for the reader.")
     if for_reader:
         _require_embedded(
             settings,
             "The reader is a role of the embedded Postgres, and a database URL is set. "
-            "Unset VECSEARCH_DATABASE_URL, or make a role there that has USAGE ON SCHEMA vecsearch "
-            "and SELECT ON ALL TABLES IN SCHEMA vecsearch; docs/sql.md has the statements.",
+            "Unset VECSEARCH_DATABASE_URL, or create a role on your server with USAGE ON SCHEMA "
+            "vecsearch and SELECT ON ALL TABLES IN SCHEMA vecsearch; see docs/sql.md.",
         )
         from vecsearch.postgres.embedded import reader
 
@@ -63,12 +64,12 @@ def db_start(
         typer.Option(
             min=1,
             max=65535,
-            help="Listen on this port of 127.0.0.1, too, now and at every later start: "
-            "for `db url --reader`. Default: as last time.",
+            help="Also listen on this port of 127.0.0.1, now and at every later start, for "
+            "`db url --reader`. Default: as last time.",
         ),
     ] = None,
     no_port: Annotated[
-        bool, typer.Option("--no-port", help="Listen on no port, now and at every later start.")
+        bool, typer.Option("--no-port", help="Close the port, now and at every later start.")
     ] = False,
 ) -> None:
     """Start the embedded Postgres and leave it running for other programs."""
@@ -83,7 +84,7 @@ def db_start(
         say(f"Running at {library.url} until: vecsearch db stop")
         if access.port(settings.data_dir) is not None:
             address = reader.prepare(library.engine, settings.data_dir)
-            say(f"Listening on {access.ADDRESS}:{address.port} for: vecsearch db url --reader")
+            say(f"Listening on {access.ADDRESS}:{address.port}; its URL: vecsearch db url --reader")
 
 
 @command(db_app, "stop")
@@ -95,24 +96,24 @@ def db_stop(settings: Settings) -> None:
     if server.stop(settings.data_dir):
         say("Stopped.")
     else:
-        say("Another vecsearch command is using it; it stops when that one ends.")
+        say("Another vecsearch command is using it; the server stops when that one ends.")
 
 
 @command(db_app, "shell")
 def db_shell(
     settings: Settings,
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- PSQL OPTIONS]", help="Handed to psql.")
+        list[str] | None, typer.Argument(metavar="[-- PSQL OPTIONS]", help="Options of psql.")
     ] = None,
 ) -> None:
     """Open psql on the database."""
     from vecsearch.postgres.embedded import server
 
-    # The embedded server's own psql knows its version; another server's client is on the PATH.
+    # The embedded server's own psql fits its version; for another server, psql on the PATH does.
     own = None if settings.database_url is None else shutil.which("psql")
     with open_library(settings) as library:
         psql = own or str(server.program("psql"))
-        # Ctrl-C is psql's: it cancels a statement there.
+        # psql handles Ctrl-C: it cancels a statement.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         finished = subprocess.run(  # noqa: S603 - the user's own shell
             [psql, library.url, *(arguments or [])], check=False
@@ -132,7 +133,7 @@ def db_upgrade(settings: Settings) -> None:
 
 def _require_embedded(
     settings: Settings,
-    otherwise: str = "This starts and stops the embedded Postgres, and a database URL is set. "
+    otherwise: str = "This command is for the embedded Postgres, and a database URL is set. "
     "Unset VECSEARCH_DATABASE_URL, or manage your own server with its own tools.",
 ) -> None:
     if settings.database_url is not None:

@@ -1,26 +1,30 @@
-"""Commands that make searches fast: index create, drop, status, tune."""
+"""The commands index create, drop, status and tune."""
 
 import re
 from typing import Annotated
 
 import typer
 
-from vecsearch.cli.apps import index_app
 from vecsearch.cli.command import (
     INDEX_METHODS,
-    Collection,
-    IndexMethodName,
-    OutputFormat,
+    CollectionOption,
+    FormatOption,
+    KOption,
+    MetricOption,
     chosen_format,
     command,
+    group,
     open_library,
     say,
+    say_all,
     write_object,
     write_rows,
 )
-from vecsearch.cli.evaluating import K, Metric
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, human_bytes, require_object_format
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, IndexMethod
+
+index_app = group("index", "Make searches fast. Indexes are built while searches go on.")
 
 
 def _bytes(value: str | int) -> int:
@@ -39,38 +43,38 @@ Memory = Annotated[
     typer.Option(
         parser=_bytes,
         metavar="SIZE",
-        help="Memory for the build, e.g. 4GB. Default: what it needs, within a quarter of this "
-        "machine's; on your own server, what that allows.",
+        help="Memory for the build, such as 4GB. Default: what it needs, up to a quarter of this "
+        "machine's; on your own server, what the server allows.",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, max=64, help="Processes beside the first. Default: one for each core."),
+    typer.Option(min=0, max=64, help="Parallel workers of the build. Default: one per core."),
 ]
 
 
 @command(index_app, "create")
 def create(
     settings: Settings,
-    method: Annotated[IndexMethodName, typer.Option(help=INDEX_METHODS)] = IndexMethodName.hnsw,
+    method: Annotated[IndexMethod, typer.Option(help=f"{INDEX_METHODS}.")] = IndexMethod.hnsw,
     dims: Annotated[
-        int | None, typer.Option(help="Numbers in a compact vector. Default: 128.")
+        int | None, typer.Option(help="Dimensions of a compact vector. Default: 128.")
     ] = None,
     m: Annotated[
-        int | None, typer.Option("--m", help="Links of each image in the graph. Default: 16.")
+        int | None, typer.Option("--m", help="Links per image in the graph. Default: 16.")
     ] = None,
     ef_construction: Annotated[
         int | None,
-        typer.Option(help="Images in view while one is linked, at least twice --m. Default: 64."),
+        typer.Option(help="Candidates while an image is linked, at least twice --m. Default: 64."),
     ] = None,
     memory: Memory = None,
     workers: Workers = None,
-    collection: Collection = "images",
+    collection: CollectionOption = DEFAULT_COLLECTION,
 ) -> None:
-    """Build the index anew, while searches and ingests go on; then use it, and drop the old one.
+    """Build the index while searches and ingests go on; then use it, and drop the old one.
 
-    Cut off, it leaves the old one in use. Repeat --method compact when `eval` says that images have
-    changed since it was fitted.
+    If the build is interrupted, the old index stays in use. If `eval` warns that a compact index is
+    stale, build it again.
     """
     from vecsearch.cli.progress import steps_progress
 
@@ -84,22 +88,23 @@ def create(
             workers=workers,
             on_progress=progress,
         )
-    for note in notes:
-        say(note)
+    say_all(notes)
 
 
 @command(index_app, "drop")
-def drop(settings: Settings, collection: Collection = "images") -> None:
+def drop(settings: Settings, collection: CollectionOption = DEFAULT_COLLECTION) -> None:
     """Drop the index: every search then compares all images, and is exact."""
     with open_library(settings) as library:
-        library.collection(collection).create_index(IndexMethodName.none)
+        library.collection(collection).create_index(IndexMethod.none)
 
 
 @command(index_app, "status")
 def status(
-    settings: Settings, collection: Collection = "images", format_: OutputFormat = None
+    settings: Settings,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    format_: FormatOption = None,
 ) -> None:
-    """Show what the index is, how large, and what building it anew would take here."""
+    """Show the index, its size, and what a rebuild would take here."""
     from dataclasses import asdict
 
     require_object_format(format_)
@@ -126,18 +131,19 @@ def status(
         )
     for metric, tuned in found.breadths.items():
         lines[f"tuned, {metric}"] = (
-            f"breadth {tuned['breadth']:,}: {tuned['recall']:.2%} of the exact {tuned['k']} nearest"
+            f"{tuned['breadth']:,} candidates: {tuned['recall']:.2%} of the exact {tuned['k']} "
+            "nearest"
         )
-    lines["a build"] = (
+    lines["rebuild"] = (
         f"{human_bytes(found.memory)} of memory for a graph of {human_bytes(found.needed)}, "
-        f"{found.workers} workers beside the first"
+        f"{found.workers + 1} process{'es' if found.workers else ''}"
     )
     for name, line in lines.items():
         typer.echo(f"{name:<14} {line}")
-    if found.indexed < found.images and found.index == "compact":
+    if found.indexed < found.images and found.index == IndexMethod.compact:
         say(
-            "Images that were not written by vecsearch have no compact vectors, and are not found. "
-            f"To add them: vecsearch index create --method compact --collection {collection}"
+            "Rows that vecsearch did not write have no compact vectors, so searches miss them. Add "
+            f"them: vecsearch index create --method {IndexMethod.compact} --collection {collection}"
         )
 
 
@@ -145,16 +151,16 @@ def status(
 def tune(
     settings: Settings,
     recall: Annotated[
-        float, typer.Option(help="The share of the exact answer that is to be found.")
+        float, typer.Option(help="The share of the exact answer that the index must find.")
     ] = 0.99,
-    k: K = 10,
-    metric: Metric = None,
-    collection: Collection = "images",
-    format_: OutputFormat = None,
+    k: KOption = DEFAULT_K,
+    metric: MetricOption = None,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    format_: FormatOption = None,
 ) -> None:
-    """Find the least breadth at which the index finds enough, and search so from now on.
+    """Find the fastest setting that reaches --recall, and save it.
 
-    Stored images are asked with, exactly and through the index, ever more broadly.
+    Stored images are queried exactly and through the index, with more and more candidates.
     """
     from vecsearch.cli.progress import steps_progress
 
@@ -169,13 +175,11 @@ def tune(
     )
     if tuned.choice is not None:
         say(
-            f"Searches by {tuned.metric} for up to {k} images now take {tuned.breadth_name} "
-            f"{tuned.choice.breadth:,}: {tuned.choice.recall:.2%} of the exact answers of "
-            f"{tuned.queries} images."
+            f"Searches by {tuned.metric} for up to {k} images now examine "
+            f"{tuned.choice.breadth:,} candidates and find {tuned.choice.recall:.2%} of the exact "
+            f"answers, measured with {tuned.queries} queries."
         )
     else:
-        say(
-            f"None of these reaches {recall:.2%}, and nothing was changed; query --exact finds all."
-        )
+        say(f"No setting reaches {recall:.2%}, so nothing was changed; query --exact finds all.")
     if not tuned.index_used:
-        say("At this size every search compares all images all the same, and is exact.")
+        say("At this size every search still compares all images, and is exact.")

@@ -1,36 +1,36 @@
-"""The command that serves: the web page and the JSON API."""
+"""The command serve: the web page and the JSON API."""
 
 from typing import Annotated
 
 import typer
 
-from vecsearch.cli.apps import app
-from vecsearch.cli.command import Collection, command, open_library, say
+from vecsearch.cli.command import CollectionOption, app, command, open_library, say
 from vecsearch.config import Settings
+from vecsearch.vocabulary import DEFAULT_COLLECTION
 
 
 @command(app, "serve", encodes=True)
 def serve(
     settings: Settings,
-    collection: Collection = "images",
+    collection: CollectionOption = DEFAULT_COLLECTION,
     host: Annotated[
         str,
         typer.Option(
             envvar="VECSEARCH_HOST",
-            help="Listen on this address. Any but this machine's own needs a token.",
+            help="Listen on this address. Any address but 127.0.0.1 needs a --token.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, envvar="VECSEARCH_PORT", help="Listen on this port; 0 is any."
+            min=0, max=65535, envvar="VECSEARCH_PORT", help="Listen on this port; 0: any free one."
         ),
     ] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="VECSEARCH_TOKEN",
-            help="Serve only those who know this: browsers are asked for it, programs send it as "
+            help="Require this token: the page asks for it, programs send "
             "`Authorization: Bearer TOKEN`.",
         ),
     ] = None,
@@ -48,7 +48,7 @@ def serve(
 ) -> None:
     """Serve the web page, and the JSON API under /api, until Ctrl-C.
 
-    Nothing is written: images come in by `vecsearch ingest`, also while this runs.
+    The server writes nothing. Add images with `vecsearch ingest`, even while it runs.
     """
     from vecsearch.web import serving
     from vecsearch.web.app import SESSION, create_app
@@ -68,7 +68,7 @@ def serve(
             if collection in names:
                 serving.warm(library, collection, say)
             elif names:
-                say(f"There is no collection {collection!r}; the page begins with {names[0]!r}.")
+                say(f"There is no collection {collection!r}; the page opens {names[0]!r}.")
             if open_:
                 typer.launch(address)
             serving.run(page, listening)

@@ -1,54 +1,54 @@
-"""Commands that help to tidy up: duplicates."""
+"""The command duplicates."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vecsearch.cli.apps import app
 from vecsearch.cli.command import (
-    Collection,
-    OutputFormat,
+    CollectionOption,
+    FormatOption,
+    app,
     chosen_format,
     command,
     open_library,
     say,
+    say_all,
     write_rows,
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
+from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, choices
 
 if TYPE_CHECKING:
     from vecsearch.analysis.duplicates import Duplicates
 
 COLUMNS = ("group id path distance width height file_size modified_at taken_at could_go").split()
-RULES = "oldest, newest, largest or path"
 
 
 @command(app, "duplicates")
 def duplicates(
     settings: Settings,
-    collection: Collection = "images",
+    collection: CollectionOption = DEFAULT_COLLECTION,
     max_distance: Annotated[
         float | None,
         typer.Option(
-            help="The largest cosine distance of a pair, e.g. 0.05. "
-            "Default: suggested by how far apart the images are."
+            help="Two images count as duplicates up to this cosine distance, such as 0.05. "
+            "Default: chosen from the collection's own distances."
         ),
     ] = None,
     order: Annotated[
-        str | None,
+        KeepRule | None,
         typer.Option(
-            metavar="RULE",
-            help=f"Which of a group comes first: {RULES}. Default: what --keep says, or oldest.",
+            help=f"Which image of a group comes first: {choices(KeepRule)}. "
+            f"Default: as --keep, or {KeepRule.oldest}.",
         ),
     ] = None,
     keep: Annotated[
-        str | None,
+        KeepRule | None,
         typer.Option(
-            metavar="RULE",
-            help=f"Say which of a group could go, if this one stays: {RULES}. "
-            "With --format paths, print only those.",
+            help=f"Keep this image of each group, and mark the others: {choices(KeepRule)}. "
+            "With --format paths, print only the others.",
         ),
     ] = None,
     not_: Annotated[
@@ -56,29 +56,28 @@ def duplicates(
         typer.Option(
             "--not",
             metavar="IMAGE IMAGE",
-            help="Remember that these two, named by path or id, are no duplicates, and stop.",
+            help="Record that these two images, named by path or id, are not duplicates, and exit.",
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare every image with every other, slowly.")
+        bool, typer.Option("--exact", help="Compare every image with every other; slow.")
     ] = False,
-    format_: OutputFormat = None,
+    format_: FormatOption = None,
 ) -> None:
     """Show groups of near-duplicates: resized, recompressed, brightened, copied. Deletes nothing.
 
-    A pair is near if its distance is at most the cut-off; images that near pairs join are a group.
+    Groups are chains of similar pairs. The distance is the one to the group's first image.
     """
     if not_ is not None:
         with open_library(settings) as library:
             is_new = library.collection(collection).not_duplicates(*not_)
-        say(f"{'Remembered' if is_new else 'Known already'}: these two are no duplicates.")
+        say(f"{'Recorded' if is_new else 'Already recorded'}: these two are not duplicates.")
         return
     with open_library(settings) as library:
         found = library.collection(collection).duplicates(
             max_distance=max_distance, order=order, keep=keep, exact=exact
         )
-    for note in _notes(found, suggested=max_distance is None):
-        say(note)
+    say_all(_notes(found, suggested=max_distance is None))
     rows = found.images
     if keep is not None and chosen_format(format_) is Format.paths:
         rows = [row for row in rows if row.could_go]
@@ -92,11 +91,9 @@ def duplicates(
 
 def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
     if suggested:
-        cut_off = found.cut_off
         yield (
-            f"Cut-off: {cut_off.ratio:.2g} of the distance to an image's neighbour number "
-            f"{cut_off.rank}, so about {found.typical:.2g} for most. "
-            "For one of your own, the same for all: --max-distance"
+            f"Two images count as duplicates below about {found.typical:.2g} (chosen from this "
+            "collection). Set your own: --max-distance 0.05"
         )
     if not found.images:
         yield "There are no near-duplicates."
@@ -105,6 +102,6 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
         yield f"{len(found.images):,} images in {groups:,} groups. Nothing is deleted."
     if found.split:
         yield (
-            "Some images have hundreds of neighbours within the cut-off, so one group may show "
-            "as several. Try a smaller --max-distance."
+            "Some images have hundreds of duplicates, so one group may appear as several. "
+            "Try a smaller --max-distance."
         )

@@ -1,16 +1,16 @@
-"""Commands that move embeddings in and out of files: import, export."""
+"""Embeddings in and out of files: the commands import and export."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vecsearch.cli.apps import app
 from vecsearch.cli.command import (
-    Collection,
-    IndexMethod,
-    OutputFormat,
-    Weights,
+    CollectionOption,
+    FormatOption,
+    NewIndexOption,
+    WeightsOption,
+    app,
     chosen_format,
     command,
     open_library,
@@ -19,34 +19,35 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
+from vecsearch.vocabulary import DEFAULT_COLLECTION
 
 
 @command(app, "import", encodes=True)
 def import_(
     settings: Settings,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .npz or .parquet file.")],
-    collection: Collection = "images",
+    collection: CollectionOption = DEFAULT_COLLECTION,
     model: Annotated[
         str | None,
         typer.Option(
             envvar="VECSEARCH_MODEL",
-            help="What made the embeddings, in any words. Our own exports say it.",
+            help="What made the embeddings, in any words. Exports of vecsearch carry it.",
         ),
     ] = None,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     root: Annotated[
         Path | None,
-        typer.Option(help="Where relative paths begin. Default: the folder that FILE is in."),
+        typer.Option(help="The folder of relative paths. Default: the folder of FILE."),
     ] = None,
-    index: IndexMethod = None,
-    format_: OutputFormat = None,
+    index: NewIndexOption = None,
+    format_: FormatOption = None,
 ) -> None:
     """Store embeddings that were made elsewhere: all of a file, or nothing.
 
-    CSV has a path and then numbers on each line, with a header or without; NPZ has the arrays
-    paths and embeddings; Parquet has a column path and a column of lists. Pictures that are at
-    hand are read, so that a query by one of them finds its row. With --model and --weights, new
-    pictures can be searched for, too.
+    Each CSV line holds a path and the numbers, below a header or not; NPZ holds the arrays paths
+    and embeddings; Parquet holds a column path and a column of lists. Images that exist are read,
+    so that a query by one of them finds its row. With --model and --weights, queries by new images
+    work, too.
     """
     from dataclasses import asdict
 
@@ -68,13 +69,13 @@ def import_(
     else:
         write_object(asdict(done), format_)
     if done.model == UNKNOWN_MODEL:
-        say("The file does not say what made its embeddings; --model NAME would record it.")
+        say("The file does not name its model; record it with --model NAME.")
     without = done.added + done.updated - done.with_file
     if without:
         say(
-            f"The pictures of {without:,} rows are not at hand, so a query by such a picture does "
-            "not find its row; --id does. If relative paths begin elsewhere, import into a new "
-            "--collection with --root FOLDER: other paths are other rows."
+            f"The images of {without:,} rows were not found: query them with --id, not by picture. "
+            "If relative paths start in another folder, import into a new --collection with "
+            "--root FOLDER."
         )
 
 
@@ -82,14 +83,14 @@ def import_(
 def export(
     settings: Settings,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .csv, .npz or .parquet file, replaced.")
+        Path, typer.Argument(metavar="FILE", help="A .csv, .npz or .parquet file; replaced.")
     ],
-    collection: Collection = "images",
-    format_: OutputFormat = None,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    format_: FormatOption = None,
 ) -> None:
     """Write a collection's embeddings to a file.
 
-    NPZ and Parquet hold every column and what the encoder was; CSV holds paths and numbers alone.
+    NPZ and Parquet hold every column and the encoder's identity; CSV holds only paths and numbers.
     """
     from vecsearch.cli.progress import steps_progress
     from vecsearch.ingest.formats.base import carries_columns
@@ -102,4 +103,4 @@ def export(
     else:
         write_object({"exported": rows}, format_)
     if not carries_columns(file):
-        say("CSV holds paths and numbers; NPZ and Parquet take every column and the encoder along.")
+        say("CSV holds paths and numbers; NPZ and Parquet also hold the columns and the encoder.")

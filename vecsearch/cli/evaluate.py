@@ -1,22 +1,26 @@
-"""Commands that judge answers: eval, compare."""
+"""The commands eval and compare."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vecsearch.cli.apps import app
 from vecsearch.cli.command import (
-    OutputFormat,
+    FormatOption,
+    KOption,
+    MetricOption,
+    app,
     chosen_format,
     command,
     open_library,
     say,
+    say_all,
     write_object,
     write_rows,
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
+from vecsearch.vocabulary import DEFAULT_K, IndexMethod
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,48 +32,42 @@ if TYPE_CHECKING:
 # Queries that --plot shows.
 EXAMPLES = 6
 
-K = Annotated[int, typer.Option("-k", envvar="VECSEARCH_K", help="Length of an answer.")]
-Metric = Annotated[
-    str | None,
-    typer.Option(
-        envvar="VECSEARCH_METRIC",
-        help="cosine, l2, l1, ip or chi2. Default: the collection's, which is cosine.",
-    ),
-]
-Label = Annotated[
+LabelOption = Annotated[
     str,
     typer.Option(
         metavar="folder|metadata:KEY",
-        help="Images belong together that share the folder's name or a value of their metadata.",
+        help="What makes images relevant to each other: the same folder name, or the same value "
+        "in their metadata.",
     ),
 ]
-LabelRegex = Annotated[
+LabelRegexOption = Annotated[
     str | None,
     typer.Option(
         metavar="RE",
-        help="Or that share this expression's first group on the file name, in any case: "
-        "'^([a-z]+)'.",
+        help="Or the same first group of this regular expression, matched to the file name in any "
+        "case: '^([a-z]+)'.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Chooses the queries where there are too many images.")]
+SeedOption = Annotated[
+    int, typer.Option(help="Seed of the sample of query images in a large collection.")
+]
 
 
 @command(app, "eval")
 def eval_(
     settings: Settings,
     collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
-    k: K = 10,
-    metric: Metric = None,
-    label: Label = "folder",
-    label_regex: LabelRegex = None,
-    seed: Seed = 0,
-    format_: OutputFormat = None,
+    k: KOption = DEFAULT_K,
+    metric: MetricOption = None,
+    label: LabelOption = "folder",
+    label_regex: LabelRegexOption = None,
+    seed: SeedOption = 0,
+    format_: FormatOption = None,
 ) -> None:
     """Score a collection: precision and mAP from labels, recall and time of its index.
 
-    Every image asks for its nearest, itself left out; of many images, a sample does. Precision is
-    the share of the k nearest with the query's own label. The index is compared with the exact
-    answer.
+    Each image is a query for its nearest others; a large collection is sampled. Precision is the
+    share of the k nearest with the query's own label. The index is compared with the exact answer.
     """
     from vecsearch.cli.progress import steps_progress
 
@@ -90,36 +88,37 @@ def eval_(
             write_rows([tuple(row.values()) for row in scores], format_, columns=list(scores[0]))
         case _:
             write_object(result.as_dict(), format_)
-    for note in _notes(result.queries, result.images, result.unlabelled, len(result.classes)):
-        say(note)
+    say_all(_notes(result.queries, result.images, result.unlabelled, len(result.classes)))
     if result.drift is not None and result.drift.is_stale:
         say(
-            f"Compact vectors keep {result.drift.now:.0%} of the images' variance, and kept "
-            f"{result.drift.fitted:.0%} when they were fitted. Fit them anew: "
-            f"vecsearch index create --method compact --collection {collection}"
+            f"The index is stale: compact vectors keep {result.drift.now:.0%} of the images' "
+            f"variance, down from {result.drift.fitted:.0%}. Rebuild it: "
+            f"vecsearch index create --method {IndexMethod.compact} --collection {collection}"
         )
 
 
 @command(app, "compare")
 def compare(
     settings: Settings,
-    one: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its labels count.")],
+    one: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="The collection whose labels count.")
+    ],
     other: Annotated[str, typer.Argument(metavar="COLLECTION")],
-    k: K = 10,
-    metric: Metric = None,
-    label: Label = "folder",
-    label_regex: LabelRegex = None,
-    seed: Seed = 0,
+    k: KOption = DEFAULT_K,
+    metric: MetricOption = None,
+    label: LabelOption = "folder",
+    label_regex: LabelRegexOption = None,
+    seed: SeedOption = 0,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw both answers to some queries to this file."),
+        typer.Option(metavar="FILE.png", help="Draw both answers to a few queries to this file."),
     ] = None,
-    format_: OutputFormat = None,
+    format_: FormatOption = None,
 ) -> None:
-    """Compare two collections of the same images, made by two encoders, say.
+    """Compare two collections of the same images, for example by two encoders.
 
-    Both are asked the same questions about the images that both hold: precision and mAP from
-    labels, how many neighbours they agree on, the time of a query and the size of a row.
+    Both answer the same queries, over the images that both hold. Shown are precision and mAP from
+    labels, how many neighbours they share, the time of a query and the size of a row.
     """
     from vecsearch.cli.progress import steps_progress
     from vecsearch.render import saving
@@ -159,13 +158,12 @@ def compare(
             write_rows(rows, format_, columns=list(table["collections"][0]))
         case _:
             write_object(table, format_)
-    for note in _notes(result.queries, result.images, 0, result.labels):
-        say(note)
-    say(f"Of the {k} nearest, the two agree on {result.overlap:.0%}.")
+    say_all(_notes(result.queries, result.images, 0, result.labels))
+    say(f"The two share {result.overlap:.0%} of the {k} nearest.")
 
 
 def _shown(result: "Comparison", collection: str) -> list["UUID"]:
-    """Return what a sheet shows: the examples, and one collection's answers to them."""
+    """Return the ids on a sheet: the examples, and one collection's answers to them."""
     from vecsearch.render.sheets import MOST_ANSWERS
 
     hits = (hit.id for item in result.examples for hit in item.answers[collection][:MOST_ANSWERS])
@@ -199,13 +197,13 @@ def _print_evaluation(result: "Evaluation") -> None:
         typer.echo(_choice(result))
     if result.drift is not None:
         drift = result.drift
-        since = f", {drift.since:.1%} of those ingested since" if drift.since is not None else ""
+        since = f", {drift.since:.1%} for images ingested since" if drift.since is not None else ""
         typer.echo(
             f"Compact vectors keep {drift.now:.1%} of the variance; {drift.fitted:.1%} when fitted"
             f"{since}."
         )
     if not result.index_used:
-        why = "At this size" if result.index else "No index serves this, so"
+        why = "At this size" if result.index else "No index serves this:"
         typer.echo(f"{why} every search compares all images, and is exact.")
 
 
@@ -217,18 +215,18 @@ def _choice(result: "Evaluation") -> str:
     name = f"{result.breadth_name} {chosen.breadth:,}"
     if chosen.recall >= GOOD_RECALL:
         return f"Choose {name}: {found}."
-    return f"The most that the index finds is {found}, with {name}; query --exact finds all."
+    return f"At best the index finds {found}, with {name}; query --exact finds all."
 
 
 def _notes(queries: int, images: int, unlabelled: int, classes: int) -> list[str]:
     notes = []
     if queries < images:
-        notes.append(f"Asked with {queries:,} of {images:,} images, chosen by --seed.")
+        notes.append(f"Used {queries:,} of {images:,} images as queries, chosen by --seed.")
     if unlabelled:
-        notes.append(f"{unlabelled:,} images have no such label, and were left out.")
+        notes.append(f"Left out {unlabelled:,} images that have no such label.")
     if classes == 1:
         notes.append(
-            "Every image has the same label, so precision says nothing. "
-            "Name another with --label or --label-regex."
+            "Every image has the same label, so precision is meaningless. "
+            "Choose another with --label or --label-regex."
         )
     return notes

@@ -1,0 +1,182 @@
+"""Dropping a collection leaves no trace of it, and takes nothing that is anybody else's."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from support import PixelEncoder, clustered, counts, ingest, make_corpus
+from typer.testing import CliRunner
+
+from vecsearch.cli import app, collections
+from vecsearch.encoders.openvino.cache import Exported
+from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
+from vecsearch.library import Library
+from vecsearch.postgres import database, drop, quantized
+
+
+def write(library: Library, statement: str) -> None:
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(statement))
+
+
+def objects(library: Library) -> set[str]:
+    """Return every relation, function and type of our schema."""
+    names = "SELECT relname FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
+    names += " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace"
+    names += " UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'vecsearch'::regnamespace"
+    with database.reading(library.engine) as connection:
+        return set(connection.scalars(sa.text(names)))
+
+
+def rows(library: Library, table: str) -> int:
+    with database.reading(library.engine) as connection:
+        return int(connection.scalar(sa.text(f"SELECT count(*) FROM vecsearch.{table}")) or 0)
+
+
+SHARED = "collections projections ingest_errors not_duplicates thumbnails quantized_models".split()
+
+
+def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> None:
+    before = objects(library)
+    broken = photos / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 not much of a picture")
+    ingest(library.engine, [photos], PixelEncoder(), collection="order")
+    chosen = library.collection("order")
+    chosen.create_index("compact", dims=4)
+    chosen.create_index("compact", dims=8)
+    one, other = chosen.browse(limit=2)
+    chosen.not_duplicates(one.id, other.id)
+    exported = Exported(b"graph", b"weights", 48, (3, 4, 4))
+    with database.writing(library.engine) as connection:
+        quantized.store(connection, "int8-0", exported)
+        quantized.store(connection, "int8-1", exported)
+    write(library, "UPDATE vecsearch.collections SET precision = 'int8-0'")
+    assert all(rows(library, table) for table in SHARED)
+    chosen.drop()
+    assert objects(library) == before
+    # A model that no collection used yet may belong to an ingest that has just begun.
+    assert {table: rows(library, table) for table in SHARED} == {
+        **dict.fromkeys(SHARED, 0),
+        "quantized_models": 1,
+    }
+    with pytest.raises(CollectionNotFound):
+        chosen.drop()
+    done = ingest(library.engine, [photos], PixelEncoder(), collection="order")
+    assert counts(done) == {"added": 12, "failed": 1}
+
+
+def test_what_another_collection_uses_stays(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    ingest(library.engine, [photos / "cats"], PixelEncoder(), collection="cats")
+    with database.writing(library.engine) as connection:
+        quantized.store(connection, "int8-0", Exported(b"graph", b"weights", 48, (3, 4, 4)))
+    write(library, "UPDATE vecsearch.collections SET precision = 'int8-0'")
+    library.collection().drop()
+    assert [status.name for status in library.collections()] == ["cats"]
+    assert rows(library, "thumbnails") == 6
+    assert rows(library, "quantized_models") == 1
+    assert len(library.collection("cats").query(photos / "cats" / "01.png").hits) == 6
+
+
+@pytest.mark.parametrize(
+    ("statements", "named"),
+    [
+        (["CREATE VIEW mine AS SELECT id FROM images"], ["view mine"]),
+        (["CREATE VIEW mine AS SELECT name FROM images_view"], ["view mine"]),
+        (
+            [
+                (
+                    "CREATE VIEW mine AS SELECT i.id FROM images AS i,"
+                    " LATERAL images_nearest(i.path) AS n"
+                ),
+                "CREATE MATERIALIZED VIEW kept AS SELECT width FROM images",
+            ],
+            ["materialized view kept", "view mine"],
+        ),
+        (
+            ["CREATE TABLE prices (image uuid REFERENCES images, price numeric)"],
+            ["constraint prices_image_fkey on table prices"],
+        ),
+        (
+            ["CREATE FUNCTION of(row_ images) RETURNS text LANGUAGE sql AS 'SELECT (row_).path'"],
+            ["function of(images)"],
+        ),
+    ],
+    ids=["view", "view of view", "views", "foreign key", "row type"],
+)
+def test_what_depends_on_it_is_named_and_nothing_goes(
+    library: Library, statements: list[str], named: list[str]
+) -> None:
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    for statement in statements:
+        write(library, statement)
+    with pytest.raises(InvalidInput) as caught:
+        library.collection().drop()
+    assert str(caught.value) == (
+        f"Collection 'images' is used by {', '.join(named)}. Drop those first."
+    )
+    assert rows(library, "images_view") == rows(library, "images") == 20
+
+
+def test_indexes_and_triggers_of_the_users_own_go_with_the_table(library: Library) -> None:
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    write(library, "CREATE INDEX mine ON images (taken_at)")
+    write(library, "ALTER TABLE images ADD COLUMN rating int")
+    write(
+        library,
+        "CREATE TRIGGER mine BEFORE UPDATE ON images FOR EACH ROW"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    )
+    library.collection().drop()
+    assert library.collections() == []
+
+
+def test_a_table_in_use_is_waited_for_no_longer_than_allowed(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "LOCK_TIMEOUT_S", 1)
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    with database.reading(library.engine) as connection:
+        connection.execute(sa.text("SELECT count(*) FROM images"))
+        with pytest.raises(DatabaseBusy, match="Other programs are using collection 'images'"):
+            library.collection().drop()
+    library.collection().drop()
+
+
+def run(library: Library, *words: str, **options: Any) -> tuple[int, str, str]:
+    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = CliRunner().invoke(app, [*words, "--database-url", url], **options)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_needs_a_yes_and_says_what_goes(library: Library) -> None:
+    make_corpus(library, "images", np.ones((20, 8)))
+    code, out, err = run(library, "drop", "images")
+    assert (code, out) == (1, "")
+    assert "there is no terminal. Add --yes." in err
+    assert len(library.query(id=library.collection().browse(limit=1)[0].id).hits) == 10
+    code, out, err = run(library, "drop", "nothing", "--yes")
+    assert (code, out) == (1, "")
+    assert "no collection 'nothing'" in err
+    code, out, err = run(library, "drop", "images", "--yes")
+    assert (code, out) == (0, "")
+    assert err.startswith("Dropped collection 'images' with 20 rows (")
+    assert "its hnsw index (" in err
+    assert err.endswith("The image files stay.\n")
+    assert library.collections() == []
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("y\n", 0)])
+def test_on_a_terminal_it_asks(
+    library: Library, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    make_corpus(library, "images", np.ones((20, 8)))
+    monkeypatch.setattr(collections, "_is_terminal", lambda: True)
+    code, out, err = run(library, "drop", "images", input=answer)
+    # The runner echoes what is typed.
+    assert (code, out.strip()) == (left, answer.strip())
+    assert "This removes collection 'images' with 20 rows" in err
+    assert "Drop collection 'images'? [y/N]" in err
+    assert len(library.collections()) == left

@@ -1,0 +1,143 @@
+"""The commands collections, status, errors and drop."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vecsearch.cli.command import (
+    CollectionOption,
+    FormatOption,
+    app,
+    chosen_format,
+    command,
+    open_library,
+    say,
+    write_object,
+    write_rows,
+)
+from vecsearch.config import Settings
+from vecsearch.errors import InvalidInput
+from vecsearch.render.rows import Format, human_bytes
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, IndexMethod
+
+if TYPE_CHECKING:
+    from vecsearch.search.status import CollectionStatus
+
+
+@command(app, "collections")
+def collections(settings: Settings, format_: FormatOption = None) -> None:
+    """List the collections."""
+    with open_library(settings) as library:
+        rows = library.collections()
+    if not rows:
+        say("There are no collections yet. Start with: vecsearch ingest FOLDER")
+    write_rows(
+        rows,
+        format_,
+        columns=["name", "model", "dimensions", "metric", "images", "weights", "created_at"],
+    )
+
+
+@command(app, "status")
+def status(settings: Settings, format_: FormatOption = None) -> None:
+    """Show versions, sizes, and the state of every index."""
+    from dataclasses import asdict
+
+    with open_library(settings) as library:
+        report = library.status()
+    if chosen_format(format_) is not Format.table:
+        write_object(asdict(report), format_)
+        return
+    kind = "embedded" if report.embedded else "your own"
+    typer.echo(f"database    {report.database} ({kind})")
+    typer.echo(f"versions    PostgreSQL {report.postgres}, pgvector {report.pgvector or 'missing'}")
+    if report.advice:
+        typer.echo(f"advice      {report.advice}")
+    write_rows(
+        [
+            (
+                row.name,
+                row.model,
+                row.dimensions,
+                row.images,
+                row.errors,
+                human_bytes(row.table_bytes),
+                row.index,
+                human_bytes(row.index_bytes),
+            )
+            for row in report.collections
+        ],
+        Format.table,
+        columns=[
+            "collection",
+            "model",
+            "dimensions",
+            "images",
+            "errors",
+            "table",
+            "index",
+            "index_size",
+        ],
+    )
+    for row in report.collections:
+        if row.index == IndexMethod.none:
+            typer.echo(
+                f"{row.name}: {_no_index(row.dimensions)}, so every search compares all "
+                f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
+            )
+
+
+@command(app, "errors")
+def errors(
+    settings: Settings,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    format_: FormatOption = None,
+) -> None:
+    """List the files that could not be ingested, and why."""
+    with open_library(settings) as library:
+        rows = library.collection(collection).errors()
+    if not rows:
+        say(f"Every file of collection {collection!r} could be read.")
+    write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])
+
+
+@command(app, "drop")
+def drop(
+    settings: Settings,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a collection: its rows, embeddings and index. The image files stay."""
+    if not yes and not _is_terminal():
+        raise InvalidInput(
+            "Dropping a collection needs a confirmation, and there is no terminal. Add --yes."
+        )
+    with open_library(settings) as library:
+        chosen = library.collection(collection)
+        what = _contents(chosen.status())
+        if not yes:
+            say(f"This removes {what}. The image files stay.")
+            typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
+        chosen.drop()
+    say(f"Dropped {what}. The image files stay.")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _contents(status: "CollectionStatus") -> str:
+    rows = f"{status.images:,} rows ({human_bytes(status.table_bytes)})"
+    index = f"its {status.index} index ({human_bytes(status.index_bytes)})"
+    what = f"collection {status.name!r} with {rows}"
+    return what if status.index == IndexMethod.none else f"{what} and {index}"
+
+
+def _no_index(dimensions: int) -> str:
+    if dimensions > MAX_INDEXED_DIMENSIONS:
+        return (
+            f"HNSW indexes at most {MAX_INDEXED_DIMENSIONS:,} dimensions, these are {dimensions:,} "
+            f"(use: vecsearch index create --method {IndexMethod.compact})"
+        )
+    return "its HNSW index is missing"

@@ -1,0 +1,46 @@
+"""The command demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vecsearch.cli.command import (
+    FormatOption,
+    WeightsOption,
+    app,
+    command,
+    open_library,
+    say,
+    write_rows,
+)
+from vecsearch.config import Settings
+
+
+@command(app, "demo", encodes=True)
+def demo(
+    settings: Settings,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for the pictures and the sheet.")
+    ] = Path("vecsearch-demo"),
+    weights: WeightsOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """Draw some pictures, ingest them, query a few, show the result: works with no network."""
+    from vecsearch.cli.progress import ingest_progress
+    from vecsearch.demo import run
+
+    with open_library(settings) as library, ingest_progress() as progress:
+        result = run(library, output, weights=weights, say=say, on_progress=progress)
+    write_rows(
+        result.queries,
+        format_,
+        columns=["query", "family", "same_family", "of"],
+    )
+    say(
+        f"{result.same_family} of the {result.of} nearest are of the query's own family; "
+        f"random answers would give {result.by_chance:.0f}."
+    )
+    say(f"Contact sheet: {result.sheet}")
+    say(f"Try next: vecsearch query {result.example} --collection demo")
+    say("Or in a browser: vecsearch serve --collection demo --open")

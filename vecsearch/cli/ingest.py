@@ -1,0 +1,95 @@
+"""The command ingest."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vecsearch.cli.command import (
+    CollectionOption,
+    FormatOption,
+    ModelOption,
+    NewIndexOption,
+    PathsArgument,
+    WeightsOption,
+    app,
+    chosen_format,
+    command,
+    expand_stdin,
+    open_library,
+    say,
+    say_all,
+    write_object,
+)
+from vecsearch.config import Settings
+from vecsearch.render.rows import Format, require_object_format
+from vecsearch.vocabulary import DEFAULT_COLLECTION, Precision
+
+
+@command(app, "ingest", encodes=True)
+def ingest(
+    settings: Settings,
+    paths: PathsArgument,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help=f"For a new collection: {Precision.int8} calibrates the encoder on your own "
+            f"images, embeds faster, and prints how its neighbours differ from {Precision.fp32}'s. "
+            f"Default: {Precision.fp32}."
+        ),
+    ] = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fill the column metadata from this CSV or JSON lines file. Its column path, or "
+            "file, holds an image's path or file name."
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete rows under PATH whose files are gone.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 if any file could not be read.")
+    ] = False,
+    index: NewIndexOption = None,
+    format_: FormatOption = None,
+) -> None:
+    """Turn folders of images into rows: embed what is new, update what moved or changed.
+
+    Run it again at any time: it continues where it was interrupted, and opens only files whose
+    size or time has changed.
+    """
+    from vecsearch.cli.progress import ingest_progress
+
+    require_object_format(format_)
+    with open_library(settings) as library, ingest_progress() as progress:
+        summary = library.collection(collection).ingest(
+            expand_stdin(paths),
+            model=model,
+            weights=weights,
+            precision=precision,
+            metadata=metadata,
+            prune=prune,
+            dry_run=dry_run,
+            index=index,
+            on_progress=progress,
+        )
+    say_all(progress.notes)
+    counts = vars(summary)
+    if chosen_format(format_) is Format.table:
+        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        typer.echo(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
+    else:
+        write_object(counts, format_)
+    if summary.failed:
+        if not dry_run:
+            flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
+            say(f"To see which files failed, and why: vecsearch errors{flag}")
+        if strict:
+            raise typer.Exit(1)

@@ -1,0 +1,30 @@
+"""The command sql."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vecsearch.cli.command import FormatOption, app, command, open_library, say, write_rows
+from vecsearch.config import Settings
+
+
+@command(app, "sql")
+def sql(
+    settings: Settings,
+    statement: Annotated[str, typer.Argument(help="One SQL statement, or - to read it on stdin.")],
+    write: Annotated[
+        bool, typer.Option("--write", help="Allow changes; otherwise it is read-only.")
+    ] = False,
+    format_: FormatOption = None,
+) -> None:
+    """Run one SQL statement and print its rows."""
+    text = sys.stdin.read() if statement == "-" else statement
+    with (
+        open_library(settings) as library,
+        library.sql(text, write=write) as (columns, rows, summary),
+    ):
+        if columns:
+            write_rows(rows, format_, columns=columns)
+        else:
+            say(summary)

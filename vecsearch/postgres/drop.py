@@ -1,0 +1,136 @@
+"""Removing a collection, with everything that is stored for it."""
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+
+from vecsearch.errors import DatabaseBusy, InvalidInput
+from vecsearch.postgres import catalog, schema, thumbnails
+from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.rows import lock_collection
+
+# Long enough for most searches; meanwhile new ones on this collection wait behind the drop.
+LOCK_TIMEOUT_S = 30
+
+# What depends on relations or functions, or on a table's row type, and is not among them itself. A
+# view depends by its rule. Indexes, triggers and policies of a table go with it ("a", "i").
+_DEPENDENTS = """
+    WITH ours AS (
+        SELECT 'pg_class'::regclass AS catalog, oid FROM unnest(%(tables)s::oid[]) AS oid
+        UNION ALL
+        SELECT 'pg_proc'::regclass, oid FROM unnest(%(functions)s::oid[]) AS oid
+        UNION ALL
+        SELECT 'pg_type'::regclass, unnest(ARRAY[pg_type.oid, typarray])
+        FROM pg_type WHERE typrelid = ANY(%(tables)s::oid[])
+    ), dependents AS (
+        SELECT DISTINCT
+            CASE WHEN rule.oid IS NULL THEN classid ELSE 'pg_class'::regclass END AS catalog,
+            coalesce(rule.ev_class, objid) AS oid
+        FROM pg_depend JOIN ours ON refclassid = ours.catalog AND refobjid = ours.oid
+        LEFT JOIN pg_rewrite AS rule
+            ON classid = 'pg_rewrite'::regclass AND rule.oid = objid
+        WHERE deptype = 'n'
+    )
+    SELECT pg_describe_object(catalog, oid, 0) FROM dependents
+    WHERE (catalog, oid) NOT IN (SELECT catalog, oid FROM ours) ORDER BY 1
+"""
+
+
+def drop(connection: sa.Connection, name: str) -> None:
+    """Remove a collection: its table and all beside it, and all rows that are stored for it.
+
+    Thumbnails and quantised models stay as long as another collection uses them.
+
+    Args:
+        connection: in a transaction.
+        name: which collection.
+
+    Raises:
+        CollectionNotFound: there is none of this name.
+        InvalidInput: views, functions or tables of the user's own depend on it.
+        DatabaseBusy: other programs use its table.
+
+    """
+    driver = driver_connection(connection)
+    driver.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'".encode())
+    try:
+        # In the order in which an ingest takes them.
+        lock_collection(connection, name)
+        driver.execute("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE")
+        driver.execute("SELECT pg_advisory_xact_lock(%s)", [catalog.CREATE_LOCK_KEY])
+        collection = catalog.get_collection(connection, name)
+        tables, functions = _objects(driver, name)
+        _refuse_dependents(driver, name, tables, functions)
+        _drop_objects(driver, name, functions)
+        _delete_rows(driver, name, collection.identity.precision)
+        thumbnails.delete_orphans(connection)
+    except (psycopg.errors.LockNotAvailable, sa.exc.OperationalError) as error:
+        cause = error.orig if isinstance(error, sa.exc.OperationalError) else error
+        if not isinstance(cause, psycopg.errors.LockNotAvailable):
+            raise
+        raise DatabaseBusy(
+            f"Other programs are using collection {name!r}. Wait until they finish, and retry."
+        ) from error
+
+
+def _relations(driver: "psycopg.Connection[tuple[object, ...]]", name: str) -> list[str]:
+    """Return the names of the collection's relations in the order in which they can go."""
+    versions = driver.execute(
+        "SELECT version FROM vecsearch.projections WHERE collection = %s ORDER BY version", [name]
+    )
+    compact = [f"{name}{schema.COMPACT}{version}" for (version,) in versions]
+    return [f"{name}{schema.VIEW_SUFFIX}", *compact, name]
+
+
+def _objects(
+    driver: "psycopg.Connection[tuple[object, ...]]", name: str
+) -> tuple[list[object], dict[object, str]]:
+    """Return the ids of the collection's relations, and its functions' signatures by id."""
+    tables = driver.execute(
+        "SELECT oid FROM pg_class"
+        " WHERE relnamespace = 'vecsearch'::regnamespace AND relname = ANY(%s)",
+        [_relations(driver, name)],
+    )
+    functions = driver.execute(
+        "SELECT oid, format('%%I.%%I(%%s)', 'vecsearch', proname,"
+        " pg_get_function_identity_arguments(oid)) FROM pg_proc"
+        " WHERE pronamespace = 'vecsearch'::regnamespace AND proname = ANY(%s)",
+        [[f"{name}{schema.NEAREST_SUFFIX}", f"{name}{schema.SIMILARITY_SUFFIX}"]],
+    )
+    return [oid for (oid,) in tables], {oid: str(signature) for oid, signature in functions}
+
+
+def _refuse_dependents(
+    driver: "psycopg.Connection[tuple[object, ...]]",
+    name: str,
+    tables: list[object],
+    functions: dict[object, str],
+) -> None:
+    parameters = {"tables": tables, "functions": list(functions)}
+    found = [str(row[0]) for row in driver.execute(_DEPENDENTS, parameters)]
+    if found:
+        raise InvalidInput(f"Collection {name!r} is used by {', '.join(found)}. Drop those first.")
+
+
+def _drop_objects(
+    driver: "psycopg.Connection[tuple[object, ...]]", name: str, functions: dict[object, str]
+) -> None:
+    for signature in functions.values():
+        driver.execute(f"DROP FUNCTION {signature}".encode())
+    view, *tables = (sql.Identifier(schema.SCHEMA, one) for one in _relations(driver, name))
+    driver.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
+    for table in tables:
+        driver.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+
+
+def _delete_rows(
+    driver: "psycopg.Connection[tuple[object, ...]]", name: str, precision: str
+) -> None:
+    for table in (schema.projections, schema.ingest_errors, schema.not_duplicates):
+        driver.execute(f"DELETE FROM {table.fullname} WHERE collection = %s".encode(), [name])
+    driver.execute("DELETE FROM vecsearch.collections WHERE name = %s", [name])
+    driver.execute(
+        "DELETE FROM vecsearch.quantized_models AS model WHERE precision = %s AND NOT EXISTS"
+        " (SELECT FROM vecsearch.collections AS other WHERE other.precision = model.precision)",
+        [precision],
+    )
