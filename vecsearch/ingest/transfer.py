@@ -17,10 +17,11 @@ from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
-from vecsearch.ingest.formats.base import COLUMNS, Block, Contents
+from vecsearch.ingest.formats.base import Block, Contents
 from vecsearch.ingest.staging import Imported
 from vecsearch.postgres import catalog, thumbnails
 from vecsearch.postgres.catalog import Collection
+from vecsearch.postgres.columns import OF_FILE, names
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 
 # Of imported embeddings, when nobody says what made them.
@@ -238,7 +239,7 @@ class _Rows:
                 paths = [os.path.abspath(self._root / path) for path in block.paths]  # noqa: PTH100
                 told: Iterator[tuple[dict[str, Any], Thumbnail | None]] = (
                     (
-                        ({name: block.columns[name][row] for name in COLUMNS}, None)
+                        ({name: values[row] for name, values in block.columns.items()}, None)
                         for row in range(len(paths))
                     )
                     if block.columns
@@ -261,7 +262,7 @@ class _Rows:
         image = decode.load(path, max_pixels=self._max_pixels)
         if isinstance(image, scan.Unreadable):
             return columns, None
-        columns |= {"file_size": file.file_size, "modified_at": file.modified_at}
+        columns |= {name: getattr(file, name) for name in names(OF_FILE)}
         return columns | asdict(image.facts), Thumbnail.of(image)
 
 

@@ -10,14 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
+from vecsearch.postgres.columns import NEAREST, VIEW, names
 from vecsearch.search.indexes.compact import Compact
 
-# The file's own name comes first, what only machines read comes last.
-VIEW = (
-    "label width height format file_size taken_at modified_at latitude longitude metadata path id"
-    " ingested_at"
-).split()
-NEAREST = "id path label width height taken_at latitude longitude metadata".split()
 # Re-ranked by the function, where compact vectors choose them.
 CANDIDATES = 200
 # A UUID (RFC 9562) as text.
@@ -36,7 +31,7 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
     statements = (
         f"""
         CREATE VIEW {view} AS
-        SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(VIEW)} FROM {source}""",
+        SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(names(VIEW))} FROM {source}""",
         f"COMMENT ON VIEW {view} IS 'Images of {name}, without embeddings, for reading'",
         f"""
         CREATE FUNCTION {similarity}(image text, other text) RETURNS double precision
@@ -63,7 +58,7 @@ def replace_nearest(connection: sa.Connection, table: sa.Table, compact: Compact
     source = schema.sql_name(table)
     nearest = f"{table.schema}.{table.name}{schema.NEAREST_SUFFIX}"
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
-    types = ", ".join(f"{column} {table.c[column].type.compile(dialect)}" for column in NEAREST)
+    types = ", ".join(f"{name} {table.c[name].type.compile(dialect)}" for name in names(NEAREST))
     order = ""
     if compact is None:
         image = _embedding_of("image", source)
@@ -108,7 +103,7 @@ one of them, named by its id or its whole path; add WHERE and LIMIT{order}'""",
 
 def _row_of(image: str) -> str:
     """Return SQL for what the function tells of the row `i`; `image` is the query's embedding."""
-    columns = ", ".join(f"i.{column}" for column in NEAREST)
+    columns = ", ".join(f"i.{name}" for name in names(NEAREST))
     distance = f"i.embedding <=> {image}"
     return f"{columns}, {distance} AS distance, 1 - ({distance}) AS similarity"
 
