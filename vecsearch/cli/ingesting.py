@@ -98,9 +98,9 @@ def ingest(
             index=index,
             on_progress=progress,
         )
-    for note in progress.notes:
+    for note in summary.notes:
         say(note)
-    counts = vars(summary)
+    counts = summary.counts()
     if chosen_format(format_) is Format.table:
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         typer.echo(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")

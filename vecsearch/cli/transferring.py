@@ -48,8 +48,6 @@ def import_(
     hand are read, so that a query by one of them finds its row. With --model and --weights, new
     pictures can be searched for, too.
     """
-    from dataclasses import asdict
-
     from vecsearch.cli.progress import steps_progress
     from vecsearch.ingest.transfer import UNKNOWN_MODEL
 
@@ -67,7 +65,9 @@ def import_(
     if chosen_format(format_) is Format.table:
         typer.echo(f"{done.added:,} added, {done.updated:,} updated")
     else:
-        write_object(asdict(done), format_)
+        write_object(done.counts(), format_)
+    for note in done.notes:
+        say(note)
     if done.model == UNKNOWN_MODEL:
         say("The file does not say what made its embeddings; --model NAME would record it.")
     without = done.added + done.updated - done.with_file

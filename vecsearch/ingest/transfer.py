@@ -55,6 +55,7 @@ class Imports:
         updated: rows whose path was there.
         with_file: rows whose picture was at hand, or whose file told what it would have.
         model: what made the embeddings, as far as it is known.
+        notes: sentences for the user.
 
     """
 
@@ -62,6 +63,11 @@ class Imports:
     updated: int
     with_file: int
     model: str
+    notes: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int | str]:
+        """Return the counts and the model by name, in order, as commands print them."""
+        return {name: value for name, value in vars(self).items() if name != "notes"}
 
 
 # What is being done, how far it is, and of how many rows, if that is known.

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.ingest.metadata import Record
 from vecsearch.ingest.survey import Content
 from vecsearch.postgres import schema
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
@@ -185,19 +186,19 @@ def write_errors(
 def write_metadata(
     connection: sa.Connection,
     table: sa.Table,
-    records: Iterable[tuple[str, str, dict[str, Any]]],
-) -> tuple[int, int]:
-    """Add to the metadata of seen files from (key, absolute path, metadata) records.
+    records: Iterable[Record],
+) -> tuple[int, int, Record | None]:
+    """Add the records to the metadata of the files that were seen.
 
     A record's key is a path, a path below a root, or a file name, in that order of preference.
 
     Returns:
-        How many rows changed, and how many records named no file that was seen.
+        How many rows changed, how many records matched no file, and the first of those.
 
     """
     connection.execute(
         sa.text(
-            "CREATE TEMP TABLE records (number int, key text, path text, metadata jsonb)"
+            "CREATE TEMP TABLE records (line int, key text, path text, metadata jsonb)"
             " ON COMMIT DROP"
         )
     )
@@ -205,20 +206,17 @@ def write_metadata(
         connection,
         "records",
         "int4 text text jsonb",
-        (
-            (number, key, path, Jsonb(metadata))
-            for number, (key, path, metadata) in enumerate(records)
-        ),
+        ((line, key, path, Jsonb(metadata)) for line, key, path, metadata in records),
     )
     connection.execute(
         sa.text(
             """
             CREATE TEMP TABLE matches ON COMMIT DROP AS
-            SELECT seen.path, number, 1 AS preference FROM seen JOIN records USING (path)
+            SELECT seen.path, line, 1 AS preference FROM seen JOIN records USING (path)
             UNION ALL
-            SELECT seen.path, number, 2 FROM seen JOIN records ON records.key = seen.relative
+            SELECT seen.path, line, 2 FROM seen JOIN records ON records.key = seen.relative
             UNION ALL
-            SELECT seen.path, number, 3 FROM seen JOIN records ON records.key = seen.name"""
+            SELECT seen.path, line, 3 FROM seen JOIN records ON records.key = seen.name"""
         )
     )
     changed = connection.execute(
@@ -226,19 +224,22 @@ def write_metadata(
             f"""
             UPDATE {schema.sql_name(table)} AS stored
             SET metadata = stored.metadata || records.metadata
-            FROM (SELECT DISTINCT ON (path) path, number FROM matches
-                ORDER BY path, preference, number DESC) AS best
-            JOIN records USING (number)
+            FROM (SELECT DISTINCT ON (path) path, line FROM matches
+                ORDER BY path, preference, line DESC) AS best
+            JOIN records USING (line)
             WHERE stored.path = best.path AND NOT stored.metadata @> records.metadata"""
         )
     ).rowcount
-    unused = connection.scalar(
+    unmatched = connection.execute(
         sa.text(
-            "SELECT count(*) FROM records WHERE NOT EXISTS"
-            " (SELECT FROM matches WHERE matches.number = records.number)"
+            "SELECT count(*) OVER () AS count, line, key, path, metadata FROM records"
+            " WHERE NOT EXISTS (SELECT FROM matches WHERE matches.line = records.line)"
+            " ORDER BY line LIMIT 1"
         )
-    )
-    return changed, unused or 0
+    ).first()
+    if unmatched is None:
+        return changed, 0, None
+    return changed, unmatched.count, Record(*unmatched[1:])
 
 
 def _located(file: File) -> tuple[Any, ...]:
