@@ -7,7 +7,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,7 +164,7 @@ def ingest(
 
 def counts(summary: Summary) -> dict[str, int]:
     """Return the counts that are not zero."""
-    return {name: count for name, count in asdict(summary).items() if count}
+    return {name: count for name, count in summary.counts().items() if count}
 
 
 @dataclass(frozen=True)

@@ -141,18 +141,15 @@ class Collection:
         with database.session(store.engine) as connection:
             run = Ingest(connection, self.name, walk, encoder, options)
             for last in run:
-                # What there is to tell is told at the very end, once.
-                on_progress(replace(last, notes=()))
-        notes = [*last.notes, *notes]
+                on_progress(last)
+        notes = [*run.summary.notes, *notes]
         if run.collection is not None and not dry_run:
 
             def indexing_progress(step: str, done: int, total: int | None) -> None:
-                on_progress(replace(last, step=step, done=done, total=total or done, notes=()))
+                on_progress(replace(last, step=step, done=done, total=total or done))
 
             notes += self.ensure_index(on_progress=indexing_progress)
-        if notes:
-            on_progress(replace(last, notes=tuple(notes)))
-        return run.summary
+        return replace(run.summary, notes=tuple(notes))
 
     def import_file(
         self,
@@ -202,8 +199,8 @@ class Collection:
                     index_method=index,
                     on_progress=on_progress,
                 )
-            self.ensure_index(on_progress=on_progress)
-            return done
+            notes = self.ensure_index(on_progress=on_progress)
+            return replace(done, notes=(*done.notes, *notes))
 
     def export_file(self, file: str | Path, *, on_progress: OnProgress = quiet) -> int:
         """Write the collection to a file, whole or not at all, and return the number of rows.

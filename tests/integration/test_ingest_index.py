@@ -36,7 +36,6 @@ def test_a_new_collection_gets_the_index_it_is_told(
         on_progress=steps.append,
     )
     assert index_of(library) == (method or "hnsw")
-    # What a user is told at the end is told with the last progress.
     assert steps[-1].summary.added == 6
     assert library.collection().ingest(photos, index=method).added == 6
     assert index_of(library) == (method or "hnsw")

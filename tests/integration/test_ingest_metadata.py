@@ -8,7 +8,6 @@ import pytest
 from support import PixelEncoder, counts, ingest, once
 
 from vecsearch.errors import InvalidInput
-from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 
 
@@ -22,9 +21,7 @@ def set_from(library: Library, photos: Path, text: str, suffix: str = ".jsonl") 
     """Ingest with a metadata file and return the notes."""
     file = photos.with_name(f"records{suffix}")
     file.write_text(text)
-    progress: list[Progress] = []
-    ingest(library.engine, [photos], PixelEncoder(), progress=progress, metadata_file=file)
-    return progress[-1].notes
+    return ingest(library.engine, [photos], PixelEncoder(), metadata_file=file).notes
 
 
 def record(key: object, **values: object) -> str:
@@ -47,8 +44,11 @@ def test_a_line_is_for_a_path_a_path_below_a_root_or_a_name(library: Library, ph
         "00.png": {"by": "name"},
     }
     assert notes == (
-        "Metadata of 3 images was set.",
-        "2 metadata records name no image that was ingested.",
+        "Set the metadata of 3 images.",
+        "2 lines of records.jsonl matched no image. The first is line 4, `dogs/01.png`.",
+    )
+    assert set_from(library, photos, "\n" + record("cat9.jpg"))[1:] == (
+        "1 line of records.jsonl matched no image: line 2, `cat9.jpg`.",
     )
 
 
@@ -88,9 +88,9 @@ def test_unchanged_images_get_metadata_and_what_is_the_same_is_not_counted(
     assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"added": 12}
     for changed in (2, 0):
         text = record("01.png", cat=True) + record("03.png", cat=True)
-        assert set_from(library, photos, text) == (f"Metadata of {changed} images was set.",)
+        assert set_from(library, photos, text) == (f"Set the metadata of {changed} images.",)
     assert set_from(library, photos, record("01.png", cat=False) + record("03.png", cat=True)) == (
-        "Metadata of 1 images was set.",
+        "Set the metadata of 1 image.",
     )
     assert metadata(library) == {"01.png": {"cat": False}, "03.png": {"cat": True}}
 

@@ -103,7 +103,7 @@ def test_a_dry_run_foretells_the_real_one(
     rewrite(photos)
     foretold = ingest(library.engine, [photos], PixelEncoder(), prune=prune, dry_run=True)
     happened = ingest(library.engine, [photos], PixelEncoder(), prune=prune)
-    assert foretold == happened
+    assert foretold.counts() == happened.counts()
     assert min(
         happened.updated, happened.moved, happened.copied, happened.added, happened.unchanged
     )
@@ -192,5 +192,6 @@ def test_progress_counts_the_files_to_open(
     progress.clear()
     ingest(library.engine, [photos], PixelEncoder(), progress=progress)
     assert [(step.done, step.total) for step in progress] == [(0, 1), (1, 1), (1, 1)]
-    assert progress[-1].summary == Summary(unchanged=11, failed=1)
-    assert progress[-1].notes == ("1 other files are not images by their suffix.",)
+    assert progress[-1].summary == Summary(
+        unchanged=11, failed=1, notes=("Skipped 1 file without an image suffix.",)
+    )

@@ -11,7 +11,6 @@ from support import once, picture
 
 from vecsearch.config import Settings
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
-from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
 
@@ -30,11 +29,10 @@ def many(tmp_path: Path) -> Path:
 def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
     library: Library, many: Path, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
-    steps: list[Progress] = []
-    library.collection().ingest(
-        [many], model=small_model, weights=weights, precision="int8", on_progress=steps.append
+    summary = library.collection().ingest(
+        [many], model=small_model, weights=weights, precision="int8"
     )
-    assert any("of the 10 nearest of fp32 are found, by the 24" in n for n in steps[-1].notes)
+    assert any("of the 10 nearest of fp32 are found, by the 24" in n for n in summary.notes)
     with catalog.reading(library.engine, "images") as (_, stored):
         precision = stored.identity.precision
         assert precision.startswith("int8-")

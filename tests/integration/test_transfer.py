@@ -148,6 +148,15 @@ def test_an_import_goes_into_a_collection_of_any_name(
 
 
 @once
+def test_an_import_passes_on_the_notes_of_the_index_build(library: Library, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "e.npz", ["a.png", "b.png"], [[1.0], [2.0]])
+    done = library.collection().import_file(file, index="compact")
+    assert done.notes == tuple(library.collection().ensure_index())
+    assert len(done.notes) == 1
+    assert [*done.counts()] == ["added", "updated", "with_file", "model"]
+
+
+@once
 def test_paths_begin_where_root_says(library: Library, tmp_path: Path) -> None:
     file = write_npz(tmp_path / "e.npz", ["a/../b.png"], [[1.0]])
     library.collection().import_file(file, root=tmp_path / "root")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import formats
-from vecsearch.ingest.formats.base import COLUMNS, Block
+from vecsearch.ingest.formats.base import Block
+from vecsearch.postgres.columns import CARRIED, names
 
 FORMATS = ["csv", "npz", "parquet"]
 ROWS = [("a.png", [1.0, 0.5, 2.0]), ("b, c.png", [0.0, 3.0, 0.1]), ('"ü".png', [4.0, 0.0, 1e-5])]
@@ -72,7 +73,7 @@ class Rows:
             paths = self._paths[start : start + 7]
             numbers = list(range(start + 1, start + len(paths) + 1))
             vectors = self._embeddings[start : start + 7].astype(np.float32)
-            values: dict[str, list[Any]] = {name: [None] * len(paths) for name in COLUMNS}
+            values: dict[str, list[Any]] = {name: [None] * len(paths) for name in names(CARRIED)}
             values["width"] = list(numbers)
             values["exif"] = values["metadata"] = [{"n": number, "ü": None} for number in numbers]
             yield Block(
@@ -330,6 +331,22 @@ def test_every_column_and_the_encoder_travel_along(tmp_path: Path, format_: str)
     assert block.columns["width"] == list(range(1, 21))
     assert block.columns["metadata"][4] == {"n": 5, "ü": None}
     assert block.columns["sha256"] == [None] * 20
+
+
+@pytest.mark.parametrize("format_", ["npz", "parquet"])
+def test_an_export_from_before_a_column_was_added_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    file = tmp_path / f"e.{format_}"
+    with monkeypatch.context() as older:
+        fewer = tuple(column for column in CARRIED if column.name != "latitude")
+        older.setattr(f"vecsearch.ingest.formats.{format_}_files.CARRIED", fewer)
+        formats.write_file(file, Rows(PATHS, VECTORS.astype("f2")), lambda _: None)
+    with formats.open_file(file) as contents:
+        (block,) = contents.blocks
+    assert [*block.columns] == names(CARRIED)
+    assert block.columns["latitude"] == [None] * 3
+    assert block.columns["width"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -10,7 +10,7 @@ from vecsearch.ingest.metadata import KEY_COLUMNS, read_records
 
 
 def keys_and_metadata(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    return [(key, metadata) for key, _, metadata in read_records(file)]
+    return [(record.key, record.metadata) for record in read_records(file)]
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:
@@ -45,7 +45,7 @@ def test_a_record_brings_its_path_made_absolute(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = written(tmp_path, "m.csv", "path,a\ncats/1.png,x\n/elsewhere/2.png,y\n")
-    assert [path for _, path, _ in read_records(file)] == [
+    assert [record.path for record in read_records(file)] == [
         str(tmp_path / "cats" / "1.png"),
         "/elsewhere/2.png",
     ]
@@ -81,7 +81,7 @@ def test_quoted_commas_quotes_and_line_ends_are_part_of_the_value(tmp_path: Path
 @pytest.mark.parametrize("row", ["1.png", "1.png,x,y"], ids=["too few", "too many"])
 def test_a_ragged_row_is_refused_by_its_line(tmp_path: Path, row: str) -> None:
     file = written(tmp_path, "m.csv", f'path,a\n0.png,"two\nlines"\n{row}\n')
-    with pytest.raises(InvalidInput, match=r"m\.csv, line 4: it has not as many fields"):
+    with pytest.raises(InvalidInput, match=r"m\.csv, line 4: the number of fields differs"):
         list(read_records(file))
 
 
@@ -89,9 +89,9 @@ def test_a_ragged_row_is_refused_by_its_line(tmp_path: Path, row: str) -> None:
     ("line", "complaint"),
     [
         ('{"path": "1.png",', "not JSON"),
-        ('["1.png"]', "not an object"),
-        ('{"price": 3}', "nothing says which image"),
-        ('{"path": "", "price": 3}', "nothing says which image"),
+        ('["1.png"]', "not a JSON object"),
+        ('{"price": 3}', "no column names the image"),
+        ('{"path": "", "price": 3}', "no column names the image"),
         (r'{"path": "1.png", "a": "\u0000"}', "u0000"),
         # Postgres' jsonb has none of these, though Python reads and writes them.
         pytest.param('{"path": "1.png", "a": NaN}', "", id="NaN"),

@@ -1,6 +1,7 @@
 """Names of collections, and the table that is made for each."""
 
 import re
+from dataclasses import fields
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +11,12 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import schema
+from vecsearch.imaging.decode import Facts
+from vecsearch.imaging.scan import File
+from vecsearch.ingest.formats import parquet_files
+from vecsearch.postgres import columns, schema
+from vecsearch.postgres.columns import CARRIED, COLUMNS, OF_CONTENT, OF_FILE, names
+from vecsearch.search.gallery import StoredImage
 
 # Postgres cuts longer identifiers short without an error, so that two names become one.
 LONGEST_IDENTIFIER = 63
@@ -110,3 +116,27 @@ def test_the_columns_are_those_that_analysts_were_promised() -> None:
     assert [column.name for column in schema.collection_table("images", 16).columns] == (
         promised.split()
     )
+
+
+def test_the_analysts_view_and_function_show_the_columns_they_promised() -> None:
+    assert names(columns.VIEW) == (
+        """label width height format file_size taken_at modified_at latitude longitude metadata
+        path id ingested_at""".split()
+    )
+    assert names(columns.NEAREST) == (
+        "id path label width height taken_at latitude longitude metadata".split()
+    )
+    for place in ("view", "nearest"):
+        places = sorted(getattr(column, place) or 0 for column in COLUMNS)
+        shown = [number for number in places if number]
+        assert shown == list(range(1, len(shown) + 1))
+
+
+def test_every_column_has_the_attribute_that_its_origin_names() -> None:
+    assert {field.name for field in fields(Facts)} == {*names(OF_CONTENT)} - {"embedding"}
+    assert all(hasattr(File, name) or name in File.__annotations__ for name in names(OF_FILE))
+    assert {field.name for field in fields(StoredImage)} == {*names(COLUMNS)} - {"embedding"}
+
+
+def test_every_column_that_exports_carry_has_a_type_in_parquet() -> None:
+    assert {column.kind for column in CARRIED} <= parquet_files.ARROW_TYPES.keys()

@@ -80,8 +80,8 @@ def ingest(
             index=index,
             on_progress=progress,
         )
-    say_all(progress.notes)
-    counts = vars(summary)
+    say_all(summary.notes)
+    counts = summary.counts()
     if chosen_format(format_) is Format.table:
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         typer.echo(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")

@@ -44,19 +44,17 @@ def _bar() -> Iterator[Progress]:
 
 
 class IngestProgress:
-    """Called with each `vecsearch.ingest.run.Progress`; keeps the last one's notes."""
+    """Called with each `vecsearch.ingest.run.Progress`."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("Looking", total=None)
-        self.notes: tuple[str, ...] = ()
 
     def __call__(self, progress: "run.Progress") -> None:
         """Move the bar."""
         self._bar.update(
             self._task, description=progress.step, completed=progress.done, total=progress.total
         )
-        self.notes = progress.notes
 
 
 class StepsProgress:

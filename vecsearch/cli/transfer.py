@@ -15,6 +15,7 @@ from vecsearch.cli.command import (
     command,
     open_library,
     say,
+    say_all,
     write_object,
 )
 from vecsearch.config import Settings
@@ -49,8 +50,6 @@ def import_(
     so that a query by one of them finds its row. With --model and --weights, queries by new images
     work, too.
     """
-    from dataclasses import asdict
-
     from vecsearch.cli.progress import steps_progress
     from vecsearch.ingest.transfer import UNKNOWN_MODEL
 
@@ -67,7 +66,8 @@ def import_(
     if chosen_format(format_) is Format.table:
         typer.echo(f"{done.added:,} added, {done.updated:,} updated")
     else:
-        write_object(asdict(done), format_)
+        write_object(done.counts(), format_)
+    say_all(done.notes)
     if done.model == UNKNOWN_MODEL:
         say("The file does not name its model; record it with --model NAME.")
     without = done.added + done.updated - done.with_file

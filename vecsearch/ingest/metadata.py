@@ -5,22 +5,38 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vecsearch.errors import InvalidInput
 
 KEY_COLUMNS = ("path", "file", "filename", "file_name", "image")
-Record = tuple[str, str, dict[str, Any]]
+
+
+class Record(NamedTuple):
+    """One line of a metadata file.
+
+    Attributes:
+        line: its number in the file, from 1.
+        key: as the file has it: a path, a path below a root, or a file name.
+        path: the key as an absolute path.
+        metadata: JSON.
+
+    """
+
+    line: int
+    key: str
+    path: str
+    metadata: dict[str, Any]
 
 
 def read_records(file: Path) -> Iterator[Record]:
-    """Yield (key, absolute path, metadata) for each line.
+    """Yield the file's lines.
 
     The key is the column `path`, `file`, `filename`, `file_name` or `image`. CSV values are text,
     and empty ones are left out; JSON values keep their types.
 
     Raises:
-        InvalidInput: the file cannot be read, or a line cannot be understood; it is named.
+        InvalidInput: the file cannot be read, or a line cannot be used; the error names the line.
 
     """
     try:
@@ -32,13 +48,13 @@ def read_records(file: Path) -> Iterator[Record]:
                 key = next((str(row.pop(name)) for name in KEY_COLUMNS if row.get(name)), None)
                 if key is None:
                     raise InvalidInput(
-                        f"{file}, line {number}: nothing says which image it is about. "
-                        f"Name it in one of: {', '.join(KEY_COLUMNS)}."
+                        f"{file}, line {number}: no column names the image. "
+                        f"Add one of: {', '.join(KEY_COLUMNS)}."
                     )
-                yield key, str(Path(key).absolute()), row
+                yield Record(number, key, str(Path(key).absolute()), row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(
-            f"The metadata file {file} cannot be read: {error}. Give a CSV or JSON lines in UTF-8."
+            f"The metadata file {file} cannot be read: {error}. Use CSV or JSON lines in UTF-8."
         ) from error
 
 
@@ -46,29 +62,29 @@ def _csv_rows(file: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str,
     reader = csv.DictReader(lines, strict=True)
     header = reader.fieldnames or []
     if len(set(header)) < len(header):
-        raise InvalidInput(f"{file}, line 1: two columns have one name. Rename one.")
+        raise InvalidInput(f"{file}, line 1: two columns have the same name. Rename one.")
     for row in reader:
         if None in row or None in row.values():
             raise InvalidInput(
-                f"{file}, line {reader.line_num}: it has not as many fields as the header. "
-                "Quote values that hold commas."
+                f"{file}, line {reader.line_num}: the number of fields differs from the header's. "
+                "Quote values that contain commas."
             )
         yield reader.line_num, {name: value for name, value in row.items() if value}
 
 
 def _require_storable(file: Path, number: int, row: dict[str, Any]) -> None:
-    """Refuse what Postgres' jsonb cannot hold: NUL, half a surrogate pair, NaN and infinity."""
+    """Refuse what jsonb cannot store: NUL, half a surrogate pair, NaN and infinity."""
     try:
         text = json.dumps(row, allow_nan=False, ensure_ascii=False)
         text.encode()
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{file}, line {number}: Postgres cannot hold this ({error}). Change or remove it."
+            f"{file}, line {number}: Postgres cannot store this ({error}). Change or remove it."
         ) from error
     # json.dumps writes a backslash as two, so an odd one before u0000 is an escaped NUL.
     if re.search(r"(?<!\\)(?:\\\\)*\\u0000", text):
         raise InvalidInput(
-            f"{file}, line {number}: Postgres cannot hold the character \\u0000. Remove it."
+            f"{file}, line {number}: Postgres cannot store the character \\u0000. Remove it."
         )
 
 
@@ -80,8 +96,8 @@ def _json(file: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(
-                f"{file}, line {number}: not JSON ({error}). Give one object a line."
+                f"{file}, line {number}: not JSON ({error}). Write one object per line."
             ) from error
         if not isinstance(row, dict):
-            raise InvalidInput(f"{file}, line {number}: not an object. Give one object a line.")
+            raise InvalidInput(f"{file}, line {number}: not a JSON object. Write one per line.")
         yield number, row

@@ -5,7 +5,7 @@ happen before the previous ones are written, so what is in flight is remembered 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -45,6 +45,7 @@ class Summary:
         unchanged: known content at a known path.
         pruned: rows removed because their files are gone.
         failed: files and folders that could not be read.
+        notes: sentences for the user, complete once the run is done.
 
     """
 
@@ -55,6 +56,11 @@ class Summary:
     unchanged: int = 0
     pruned: int = 0
     failed: int = 0
+    notes: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts by name, in order, as commands print them."""
+        return {name: value for name, value in vars(self).items() if name != "notes"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,6 @@ class Progress:
     Attributes:
         done, total: files to open; what is unchanged, and has a thumbnail, is not among them.
         summary: the counts so far.
-        notes: what a user should be told, complete with the last progress.
         step: what is being done, in a word or two.
 
     """
@@ -92,7 +97,6 @@ class Progress:
     done: int
     total: int
     summary: Summary
-    notes: tuple[str, ...] = ()
     step: str = "Ingesting"
 
 
@@ -158,7 +162,8 @@ class Ingest:
                 self._write(batch)
                 done += len(batch.counts) + len(batch.failed)
                 yield Progress(done, total, self.summary)
-        yield Progress(total, total, self.summary, tuple(self._conclude()))
+        self.summary.notes = tuple(self._conclude())
+        yield Progress(total, total, self.summary)
 
     @property
     def collection(self) -> catalog.StoredCollection | None:
@@ -375,16 +380,16 @@ class Ingest:
         return [row.id for row in unseen if row.id not in self._claimed and scan.is_gone(row.path)]
 
     def _conclude(self) -> Iterator[str]:
-        """Prune, set metadata, refresh statistics; yield what a user should be told."""
+        """Prune, set metadata, refresh statistics; yield notes for the user."""
         if self._walk.skipped:
-            yield f"{self._walk.skipped} other files are not images by their suffix."
+            yield f"Skipped {_counted(self._walk.skipped, 'file')} without an image suffix."
         if self._note_of_layer is not None:
             yield self._note_of_layer
         if self._not_drawn:
-            first = self._not_drawn[0]
+            undrawn = self._not_drawn[0]
             yield (
-                f"{len(self._not_drawn)} stored images still have no thumbnail, "
-                f"{first.path} for one: {first.reason}"
+                f"No thumbnail could be made of {_counted(len(self._not_drawn), 'stored image')}. "
+                f"The first is {undrawn.path}: {undrawn.reason}"
             )
         if self._table is None:
             return
@@ -397,13 +402,26 @@ class Ingest:
             survey.delete_rows(self._connection, self._table, gone)
             if self._options.metadata_file is not None:
                 records = metadata.read_records(self._options.metadata_file)
-                changed, unused = writes.write_metadata(self._connection, self._table, records)
-                yield f"Metadata of {changed} images was set."
-                if unused:
-                    yield f"{unused} metadata records name no image that was ingested."
+                changed, unmatched, first = writes.write_metadata(
+                    self._connection, self._table, records
+                )
+                yield f"Set the metadata of {_counted(changed, 'image')}."
+                if first is not None:
+                    yield _unmatched(self._options.metadata_file.name, unmatched, first)
         if self.summary.pruned or self.summary.updated:
             with self._connection.begin():
                 thumbnails.delete_orphans(self._connection)
-        if any(count for name, count in asdict(self.summary).items() if name != "unchanged"):
+        if any(count for name, count in self.summary.counts().items() if name != "unchanged"):
             with self._connection.begin():
                 analyze(self._connection, self._table)
+
+
+def _unmatched(file: str, count: int, first: metadata.Record) -> str:
+    lines = f"{_counted(count, 'line')} of {file} matched no image"
+    if count == 1:
+        return f"{lines}: line {first.line}, `{first.key}`."
+    return f"{lines}. The first is line {first.line}, `{first.key}`."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

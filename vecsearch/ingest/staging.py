@@ -11,34 +11,18 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from pgvector import HalfVector
 from pgvector.psycopg import register_vector
-from psycopg.types.json import Jsonb
 
 from vecsearch.imaging.thumbnails import Thumbnail
-from vecsearch.ingest.formats.base import BLOCK_SIZE, COLUMNS, Block
+from vecsearch.ingest.formats.base import BLOCK_SIZE, Block
 from vecsearch.postgres import schema
+from vecsearch.postgres.columns import BY_NAME, CARRIED, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows
 from vecsearch.search import indexes
 
-_TYPES = {
-    "path": "text",
-    "sha256": "text",
-    "width": "int4",
-    "height": "int4",
-    "format": "text",
-    "file_size": "int8",
-    "modified_at": "timestamptz",
-    "taken_at": "timestamp",
-    "latitude": "float8",
-    "longitude": "float8",
-    "label": "text",
-    "exif": "jsonb",
-    "metadata": "jsonb",
-    "ingested_at": "timestamptz",
-    "embedding": "halfvec",
-}
+# As they are staged, beside each row's number and id.
+_STAGED = (BY_NAME["path"], *CARRIED, BY_NAME["embedding"])
 _THUMBNAIL_TYPES = {"thumbnail_width": "int4", "thumbnail_height": "int4", "thumbnail": "bytea"}
 
 
@@ -51,7 +35,7 @@ class Imported:
         id: of its path.
         path: absolute.
         embedding: shape (dimensions,).
-        columns: values by name in `vecsearch.ingest.formats.COLUMNS`; what is missing is not known.
+        columns: values of `vecsearch.postgres.columns.CARRIED` by name; a missing one is unknown.
         thumbnail: if the picture is at hand.
 
     """
@@ -67,12 +51,11 @@ class Imported:
 def stage(connection: sa.Connection, rows: Iterable[Imported]) -> int:
     """Fill this transaction's `imported` with rows and return how many there are."""
     register_vector(driver_connection(connection))
-    types = _TYPES | _THUMBNAIL_TYPES
+    types = {column.name: str(column.kind) for column in _STAGED} | _THUMBNAIL_TYPES
     columns = ", ".join(f"{name} {type_}" for name, type_ in types.items())
     connection.execute(
         sa.text(f"CREATE TEMP TABLE imported (number int8, id uuid, {columns}) ON COMMIT DROP")
     )
-    json_columns = {"exif", "metadata"}
     copy_rows(
         connection,
         "imported",
@@ -82,13 +65,8 @@ def stage(connection: sa.Connection, rows: Iterable[Imported]) -> int:
                 row.number,
                 row.id,
                 row.path,
-                *(
-                    Jsonb(row.columns[name])
-                    if name in json_columns and row.columns.get(name) is not None
-                    else row.columns.get(name)
-                    for name in COLUMNS
-                ),
-                HalfVector(row.embedding),
+                *(column.kind.copied(row.columns.get(column.name)) for column in CARRIED),
+                BY_NAME["embedding"].kind.copied(row.embedding),
                 *_thumbnail(row.thumbnail),
             )
             for row in rows
@@ -122,15 +100,15 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
     """
     target = schema.sql_name(table)
     known = connection.scalar(sa.text(f"SELECT count(*) FROM imported JOIN {target} USING (id)"))
-    # What the table has a default for, and a file need not tell.
-    defaults = {"exif": ", '{}'", "metadata": ", '{}'", "ingested_at": ", now()"}
     values = [
-        f"coalesce(imported.{name}, stored.{name}{defaults.get(name, '')})" for name in _TYPES
+        f"coalesce(imported.{column.name}, stored.{column.name}, {column.default or 'NULL'})"
+        for column in _STAGED
     ]
-    sets = [f"{name} = excluded.{name}" for name in _TYPES]
+    columns = ", ".join(names(_STAGED))
+    sets = [f"{name} = excluded.{name}" for name in names(_STAGED)]
     merged = connection.execute(
         sa.text(
-            f"INSERT INTO {target} AS target (id, {', '.join(_TYPES)})"
+            f"INSERT INTO {target} AS target (id, {columns})"
             f" SELECT id, {', '.join(values)} FROM imported LEFT JOIN {target} AS stored USING (id)"
             f" ORDER BY number ON CONFLICT (id) DO UPDATE SET {', '.join(sets)}"
         )
@@ -166,23 +144,27 @@ def read_blocks(
     """Yield the collection's rows by path, without holding more than a block of them."""
     driver = driver_connection(connection)
     register_vector(driver)
-    names = ["path", *(COLUMNS if columns else []), *(["embedding"] if embeddings else [])]
+    read = (
+        BY_NAME["path"],
+        *(CARRIED if columns else ()),
+        *([BY_NAME["embedding"]] if embeddings else []),
+    )
     statement = (
-        f"COPY (SELECT {', '.join(names)} FROM {schema.sql_name(table)} ORDER BY path)"
+        f"COPY (SELECT {', '.join(names(read))} FROM {schema.sql_name(table)} ORDER BY path)"
         " TO STDOUT (FORMAT BINARY)"
     )
     with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.set_types([_TYPES[name] for name in names])
+        copy.set_types(copy_types(read).split())
         rows: list[tuple[Any, ...]] = []
         done = 0
         for row in copy.rows():
             rows.append(row)
             if len(rows) == BLOCK_SIZE:
-                yield _block(rows, done, names)
+                yield _block(rows, done, names(read))
                 done += len(rows)
                 rows = []
         if rows:
-            yield _block(rows, done, names)
+            yield _block(rows, done, names(read))
 
 
 def _block(rows: list[tuple[Any, ...]], done: int, names: list[str]) -> Block:

@@ -17,10 +17,11 @@ from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
-from vecsearch.ingest.formats.base import COLUMNS, Block, Contents
+from vecsearch.ingest.formats.base import Block, Contents
 from vecsearch.ingest.staging import Imported
 from vecsearch.postgres import catalog, thumbnails
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.postgres.columns import OF_FILE, names
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 from vecsearch.search import collections
 from vecsearch.vocabulary import Metric, parse
@@ -56,6 +57,7 @@ class Imports:
         updated: rows whose path was there.
         with_file: rows whose picture was at hand, or whose file told what it would have.
         model: what made the embeddings, as far as it is known.
+        notes: sentences for the user.
 
     """
 
@@ -63,6 +65,11 @@ class Imports:
     updated: int
     with_file: int
     model: str
+    notes: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int | str]:
+        """Return the counts and the model by name, in order, as commands print them."""
+        return {name: value for name, value in vars(self).items() if name != "notes"}
 
 
 # What is being done, how far it is, and of how many rows, if that is known.
@@ -239,7 +246,7 @@ class _Rows:
                 paths = [os.path.abspath(self._root / path) for path in block.paths]  # noqa: PTH100
                 told: Iterator[tuple[dict[str, Any], Thumbnail | None]] = (
                     (
-                        ({name: block.columns[name][row] for name in COLUMNS}, None)
+                        ({name: values[row] for name, values in block.columns.items()}, None)
                         for row in range(len(paths))
                     )
                     if block.columns
@@ -262,7 +269,7 @@ class _Rows:
         image = decode.load(path, max_pixels=self._max_pixels)
         if isinstance(image, scan.Unreadable):
             return columns, None
-        columns |= {"file_size": file.file_size, "modified_at": file.modified_at}
+        columns |= {name: getattr(file, name) for name in names(OF_FILE)}
         return columns | asdict(image.facts), Thumbnail.of(image)
 
 

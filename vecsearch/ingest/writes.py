@@ -5,30 +5,29 @@ rows at once.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.ingest.metadata import Record
 from vecsearch.ingest.survey import Content
 from vecsearch.postgres import schema
+from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
 from vecsearch.search import indexes
 
-# What a row tells of its content, and so shares with a row of the same content.
-CONTENT_COLUMNS = "sha256 width height format taken_at latitude longitude exif embedding".split()
-FILE_COLUMNS = "id path label file_size modified_at".split()
-
+_LOCATED = (*OF_PATH, *OF_FILE)
+_WRITTEN = (*_LOCATED, *OF_CONTENT)
 
 MAXIMUM_COPIES = 100
 
@@ -77,42 +76,24 @@ def find_contents(
 def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Embedded]) -> None:
     """Insert or replace rows with new content; a row that was there keeps its metadata."""
     register_vector(driver_connection(connection))
-    columns = [*FILE_COLUMNS, *CONTENT_COLUMNS]
-    names = ", ".join(columns)
+    written = ", ".join(names(_WRITTEN))
     connection.execute(
         sa.text(
             f"CREATE TEMP TABLE embedded ON COMMIT DROP AS"
-            f" SELECT {names} FROM {schema.sql_name(table)} WITH NO DATA"
+            f" SELECT {written} FROM {schema.sql_name(table)} WITH NO DATA"
         )
     )
     copy_rows(
         connection,
         "embedded",
-        "uuid text text int8 timestamptz text int4 int4 text timestamp float8 float8 jsonb halfvec",
-        (
-            (
-                image_id(row.file.path),
-                row.file.path,
-                row.file.label,
-                row.file.file_size,
-                row.file.modified_at,
-                row.facts.sha256,
-                row.facts.width,
-                row.facts.height,
-                row.facts.format,
-                row.facts.taken_at,
-                row.facts.latitude,
-                row.facts.longitude,
-                Jsonb(row.facts.exif),
-                HalfVector(row.embedding),
-            )
-            for row in rows
-        ),
+        copy_types(_WRITTEN),
+        ((*_located(row.file), *_content(row.facts, row.embedding)) for row in rows),
     )
     connection.execute(
         sa.text(
-            f"INSERT INTO {schema.sql_name(table)} AS stored ({names}) SELECT {names} FROM embedded"
-            f" ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"
+            f"INSERT INTO {schema.sql_name(table)} AS stored ({written})"
+            f" SELECT {written} FROM embedded"
+            f" ON CONFLICT (id) DO UPDATE SET {_excluded(names(_WRITTEN))}"
         )
     )
     indexes.follow(connection, table.name, "embedded")
@@ -130,27 +111,15 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
     """
     connection.execute(
         sa.text(
-            "CREATE TEMP TABLE known (id uuid, path text, label text, file_size bigint,"
-            " modified_at timestamptz, sha256 text, source uuid, moved boolean) ON COMMIT DROP"
+            f"CREATE TEMP TABLE known ({_defined(_LOCATED)}, sha256 text, source uuid,"
+            " moved boolean) ON COMMIT DROP"
         )
     )
     copy_rows(
         connection,
         "known",
-        "uuid text text int8 timestamptz text uuid bool",
-        (
-            (
-                image_id(row.file.path),
-                row.file.path,
-                row.file.label,
-                row.file.file_size,
-                row.file.modified_at,
-                row.sha256,
-                row.source,
-                row.moved,
-            )
-            for row in rows
-        ),
+        f"{copy_types(_LOCATED)} text uuid bool",
+        ((*_located(row.file), row.sha256, row.source, row.moved) for row in rows),
     )
     touched = connection.execute(
         sa.text(
@@ -160,9 +129,9 @@ def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known
             " AND stored.sha256 = known.sha256"
         )
     ).rowcount
-    file_columns = ", ".join(f"known.{name}" for name in FILE_COLUMNS)
-    content_columns = ", ".join(f"source.{name}" for name in CONTENT_COLUMNS)
-    columns = [*FILE_COLUMNS, *CONTENT_COLUMNS]
+    file_columns = ", ".join(f"known.{name}" for name in names(_LOCATED))
+    content_columns = ", ".join(f"source.{name}" for name in names(OF_CONTENT))
+    columns = names(_WRITTEN)
     merged = connection.execute(
         sa.text(
             f"""
@@ -217,19 +186,19 @@ def write_errors(
 def write_metadata(
     connection: sa.Connection,
     table: sa.Table,
-    records: Iterable[tuple[str, str, dict[str, Any]]],
-) -> tuple[int, int]:
-    """Add to the metadata of seen files from (key, absolute path, metadata) records.
+    records: Iterable[Record],
+) -> tuple[int, int, Record | None]:
+    """Add the records to the metadata of the files that were seen.
 
     A record's key is a path, a path below a root, or a file name, in that order of preference.
 
     Returns:
-        How many rows changed, and how many records named no file that was seen.
+        How many rows changed, how many records matched no file, and the first of those.
 
     """
     connection.execute(
         sa.text(
-            "CREATE TEMP TABLE records (number int, key text, path text, metadata jsonb)"
+            "CREATE TEMP TABLE records (line int, key text, path text, metadata jsonb)"
             " ON COMMIT DROP"
         )
     )
@@ -237,20 +206,17 @@ def write_metadata(
         connection,
         "records",
         "int4 text text jsonb",
-        (
-            (number, key, path, Jsonb(metadata))
-            for number, (key, path, metadata) in enumerate(records)
-        ),
+        ((line, key, path, Jsonb(metadata)) for line, key, path, metadata in records),
     )
     connection.execute(
         sa.text(
             """
             CREATE TEMP TABLE matches ON COMMIT DROP AS
-            SELECT seen.path, number, 1 AS preference FROM seen JOIN records USING (path)
+            SELECT seen.path, line, 1 AS preference FROM seen JOIN records USING (path)
             UNION ALL
-            SELECT seen.path, number, 2 FROM seen JOIN records ON records.key = seen.relative
+            SELECT seen.path, line, 2 FROM seen JOIN records ON records.key = seen.relative
             UNION ALL
-            SELECT seen.path, number, 3 FROM seen JOIN records ON records.key = seen.name"""
+            SELECT seen.path, line, 3 FROM seen JOIN records ON records.key = seen.name"""
         )
     )
     changed = connection.execute(
@@ -258,19 +224,38 @@ def write_metadata(
             f"""
             UPDATE {schema.sql_name(table)} AS stored
             SET metadata = stored.metadata || records.metadata
-            FROM (SELECT DISTINCT ON (path) path, number FROM matches
-                ORDER BY path, preference, number DESC) AS best
-            JOIN records USING (number)
+            FROM (SELECT DISTINCT ON (path) path, line FROM matches
+                ORDER BY path, preference, line DESC) AS best
+            JOIN records USING (line)
             WHERE stored.path = best.path AND NOT stored.metadata @> records.metadata"""
         )
     ).rowcount
-    unused = connection.scalar(
+    unmatched = connection.execute(
         sa.text(
-            "SELECT count(*) FROM records WHERE NOT EXISTS"
-            " (SELECT FROM matches WHERE matches.number = records.number)"
+            "SELECT count(*) OVER () AS number, line, key, path, metadata FROM records"
+            " WHERE NOT EXISTS (SELECT FROM matches WHERE matches.line = records.line)"
+            " ORDER BY line LIMIT 1"
         )
-    )
-    return changed, unused or 0
+    ).first()
+    if unmatched is None:
+        return changed, 0, None
+    return changed, unmatched.number, Record(*unmatched[1:])
+
+
+def _located(file: File) -> tuple[Any, ...]:
+    """Return the values of `_LOCATED`."""
+    return (image_id(file.path), file.path, *(getattr(file, name) for name in names(OF_FILE)))
+
+
+def _content(facts: Facts, embedding: NDArray[np.float32]) -> Iterator[Any]:
+    """Yield the values of `OF_CONTENT`."""
+    for column in OF_CONTENT:
+        value = embedding if column.name == "embedding" else getattr(facts, column.name)
+        yield column.kind.copied(value)
+
+
+def _defined(columns: tuple[Column, ...]) -> str:
+    return ", ".join(f"{column.name} {column.kind}" for column in columns)
 
 
 def _excluded(columns: Iterable[str]) -> str:

@@ -10,13 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
+from vecsearch.postgres.columns import NEAREST, VIEW, names
 
-# The file's own name comes first, what only machines read comes last.
-VIEW = (
-    "label width height format file_size taken_at modified_at latitude longitude metadata path id"
-    " ingested_at"
-).split()
-NEAREST = "id path label width height taken_at latitude longitude metadata".split()
 # A UUID (RFC 9562) as text.
 ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 
@@ -33,7 +28,7 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
     statements = (
         f"""
         CREATE VIEW {view} AS
-        SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(VIEW)} FROM {source}""",
+        SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(names(VIEW))} FROM {source}""",
         f"COMMENT ON VIEW {view} IS 'Images of {name}, without embeddings, for reading'",
         f"""
         CREATE FUNCTION {similarity}(image text, other text) RETURNS double precision
@@ -64,7 +59,7 @@ def replace_nearest(
     source = schema.sql_name(table)
     nearest = f"{table.schema}.{table.name}{schema.NEAREST_SUFFIX}"
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
-    types = ", ".join(f"{column} {table.c[column].type.compile(dialect)}" for column in NEAREST)
+    types = ", ".join(f"{name} {table.c[name].type.compile(dialect)}" for name in names(NEAREST))
     image = embedding_of("image", source)
     plain = f"SELECT {row_of(image)} FROM {source} AS i WHERE {image} IS NOT NULL ORDER BY distance"
     body, remark = order or (plain, "")
@@ -85,7 +80,7 @@ one of them, named by its id or its whole path; add WHERE and LIMIT{remark}'""",
 
 def row_of(image: str) -> str:
     """Return SQL for what the function tells of the row `i`; `image` is the query's embedding."""
-    columns = ", ".join(f"i.{column}" for column in NEAREST)
+    columns = ", ".join(f"i.{name}" for name in names(NEAREST))
     distance = f"i.embedding <=> {image}"
     return f"{columns}, {distance} AS distance, 1 - ({distance}) AS similarity"
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsearch.errors import InvalidInput
+from vecsearch.postgres.columns import COLUMNS
 from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS
 
 SCHEMA = "vecsearch"
@@ -22,7 +23,6 @@ REVISION = "0010"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
-WITHOUT_FILE = "NULL: imported without its file"
 
 metadata = sa.MetaData(schema=SCHEMA)
 
@@ -266,40 +266,7 @@ def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.
     table = sa.Table(
         require_collection_name(name),
         sa.MetaData(schema=SCHEMA),
-        sa.Column("id", sa.Uuid, primary_key=True, comment="UUIDv5 of the file's path"),
-        sa.Column("path", sa.Text, nullable=False, comment="Absolute path of the file"),
-        # What only the file can tell is unknown of an embedding that was imported without it.
-        sa.Column("sha256", sa.Text, comment=f"SHA-256 of the file, in hex; {WITHOUT_FILE}"),
-        sa.Column("width", sa.Integer, comment=f"Pixels, after EXIF orientation; {WITHOUT_FILE}"),
-        sa.Column("height", sa.Integer, comment=f"Pixels, after EXIF orientation; {WITHOUT_FILE}"),
-        sa.Column("format", sa.Text, comment=f"JPEG, PNG, WEBP, …; {WITHOUT_FILE}"),
-        sa.Column("file_size", sa.BigInteger, comment=f"Bytes; {WITHOUT_FILE}"),
-        sa.Column(
-            "modified_at",
-            sa.DateTime(timezone=True),
-            comment=f"When the file was last modified; {WITHOUT_FILE}",
-        ),
-        sa.Column("taken_at", sa.DateTime, comment="Camera's local time, from EXIF"),
-        sa.Column("latitude", sa.Double, comment="Degrees north, from EXIF"),
-        sa.Column("longitude", sa.Double, comment="Degrees east, from EXIF"),
-        sa.Column("label", sa.Text, nullable=False, comment="Name of the folder the file is in"),
-        sa.Column("exif", JSONB, nullable=False, server_default="{}", comment="EXIF tags by name"),
-        sa.Column(
-            "metadata", JSONB, nullable=False, server_default="{}", comment="The user's own data"
-        ),
-        sa.Column(
-            "ingested_at",
-            sa.DateTime(timezone=True),
-            nullable=False,
-            server_default=sa.func.now(),
-            comment="When this row was last written by an ingest",
-        ),
-        sa.Column(
-            "embedding",
-            HALFVEC(dimensions),
-            nullable=False,
-            comment="The encoder's raw output, not normalised",
-        ),
+        *(column.built(dimensions) for column in COLUMNS),
         comment="Images of one collection, one row per file",
     )
     sa.Index(f"{name}_sha256", table.c.sha256)

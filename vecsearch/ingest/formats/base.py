@@ -1,6 +1,6 @@
 """Files of embeddings, CSV, NPZ and Parquet: read and written a block of rows at a time.
 
-No database here, and no pickle: what would need one to be read is refused.
+Nothing here reads pickles: they can run any program.
 """
 
 import math
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_SIZE = 1_000
-# What a row may have beside its path and its embedding, in the order of the table.
-COLUMNS = (
-    "sha256 width height format file_size modified_at taken_at latitude longitude label exif"
-    " metadata ingested_at"
-).split()
 # What a column of paths may be called.
 PATH_COLUMNS = "path paths file filename file_name image id".split()
 
@@ -38,7 +33,8 @@ class Block:
         numbers: each row's line in a CSV, from 1; otherwise its place, from 1.
         paths: as the file has them.
         embeddings: shape (n, dimensions).
-        columns: of our own exports, values by name in `COLUMNS`, None where there is none.
+        columns: in our own exports, the values of `vecsearch.postgres.columns.CARRIED` by name,
+            None where a row has none.
 
     """
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vecsearch.errors import InvalidInput
-from vecsearch.ingest.formats.base import COLUMNS, Block, Contents, Source, block_rows, check
+from vecsearch.ingest.formats.base import Block, Contents, Source, block_rows, check
+from vecsearch.postgres.columns import CARRIED, Kind, names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +27,7 @@ COLLECTION = "collection.json"
 ROWS = "rows.ndjson"
 _ADVICE = "Give what numpy.savez(FILE, paths=…, embeddings=…) writes."
 ROWS_OF_NUMBERS = 2
-_TIMES = ("modified_at", "taken_at", "ingested_at")
+_TIMES = frozenset({Kind.timestamp, Kind.timestamptz})
 
 
 @contextmanager
@@ -73,8 +74,8 @@ def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
                 on_rows(done)
         with archive.open(ROWS, "w", force_zip64=True) as out:
             for block in source.blocks(embeddings=False, columns=True):
-                for row in zip(*(block.columns[name] for name in COLUMNS), strict=True):
-                    text = json.dumps(dict(zip(COLUMNS, row, strict=True)), default=str)
+                for row in zip(*(block.columns[name] for name in names(CARRIED)), strict=True):
+                    text = json.dumps(dict(zip(names(CARRIED), row, strict=True)), default=str)
                     out.write(text.encode() + b"\n")
 
 
@@ -147,12 +148,13 @@ def _translated(file: Path) -> Iterator[None]:
 
 
 def _columns(lines: IO[bytes], rows: int) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    columns: dict[str, list[Any]] = {name: [] for name in names(CARRIED)}
     for _ in range(rows):
         row = json.loads(lines.readline())
-        for name in COLUMNS:
-            value = row[name]
-            if name in _TIMES and value is not None:
+        for column in CARRIED:
+            # An older version's export lacks the columns that came later.
+            value = row[column.name] if column.required else row.get(column.name)
+            if column.kind in _TIMES and value is not None:
                 value = datetime.fromisoformat(value)
-            columns[name].append(value)
+            columns[column.name].append(value)
     return columns

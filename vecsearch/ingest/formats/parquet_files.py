@@ -4,14 +4,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest.formats.base import (
     BLOCK_SIZE,
-    COLUMNS,
     PATH_COLUMNS,
     Block,
     Contents,
@@ -19,6 +18,7 @@ from vecsearch.ingest.formats.base import (
     check,
     ragged,
 )
+from vecsearch.postgres.columns import CARRIED, Column, Kind
 
 try:
     import pyarrow as pa
@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 
 METADATA_KEY = b"vecsearch"
 READ_BYTES = 2**20
-_JSON = ("exif", "metadata")
+# Of the columns that exports carry; JSON travels as text.
+ARROW_TYPES = {
+    Kind.text: pa.string(),
+    Kind.int4: pa.int32(),
+    Kind.int8: pa.int64(),
+    Kind.float8: pa.float64(),
+    Kind.timestamp: pa.timestamp("us"),
+    Kind.timestamptz: pa.timestamp("us", tz="UTC"),
+    Kind.jsonb: pa.string(),
+}
 _ADVICE = "Give a column path of texts and a column embedding of lists of numbers."
 
 
@@ -55,25 +64,14 @@ def opened(file: Path) -> Iterator[Contents]:
                 raise InvalidInput(f"{file} has the columns {', '.join(schema.names)}. {_ADVICE}")
             text = (schema.metadata or {}).get(METADATA_KEY)
             collection = None if text is None else json.loads(text)
-        names = COLUMNS if collection is not None else []
-        blocks = _blocks(file, parquet, path, lists[0], names)
+        carried = CARRIED if collection is not None else ()
+        blocks = _blocks(file, parquet, path, lists[0], carried)
         yield Contents("row", collection, parquet.metadata.num_rows, blocks)
 
 
 def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
     """See `vecsearch.ingest.formats.write_file`; embeddings as float32, which all readers know."""
-    times = {
-        "modified_at": pa.timestamp("us", tz="UTC"),
-        "taken_at": pa.timestamp("us"),
-        "ingested_at": pa.timestamp("us", tz="UTC"),
-    }
-    types = {
-        **dict.fromkeys(COLUMNS, pa.string()),
-        **times,
-        **dict.fromkeys(("width", "height"), pa.int32()),
-        "file_size": pa.int64(),
-        **dict.fromkeys(("latitude", "longitude"), pa.float64()),
-    }
+    types = {column.name: ARROW_TYPES[column.kind] for column in CARRIED}
     arrow_schema = pa.schema(
         [("path", pa.string()), *types.items(), ("embedding", pa.list_(pa.float32()))],
         metadata={METADATA_KEY: json.dumps(source.collection)},
@@ -81,18 +79,21 @@ def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
     done = 0
     with pq.ParquetWriter(file, arrow_schema, compression="zstd") as writer:
         for block in source.blocks(embeddings=True, columns=True):
-            values = {
-                name: [json.dumps(value) for value in column] if name in _JSON else column
-                for name, column in block.columns.items()
-            }
             numbers = pa.array(block.embeddings.astype(np.float32).reshape(-1))
             offsets = np.arange(len(block.paths) + 1, dtype=np.int32) * source.dimensions
             embedding = pa.ListArray.from_arrays(pa.array(offsets), numbers)
-            columns = [pa.array(values[name], types[name]) for name in types]
+            columns = [
+                pa.array(_written(column, block.columns[column.name]), types[column.name])
+                for column in CARRIED
+            ]
             rows = [pa.array(block.paths, pa.string()), *columns, embedding]
             writer.write_batch(pa.record_batch(rows, schema=arrow_schema))
             done += len(block.paths)
             on_rows(done)
+
+
+def _written(column: Column, values: list[Any]) -> list[Any]:
+    return [json.dumps(value) for value in values] if column.kind is Kind.jsonb else values
 
 
 def _is_list(type_: "pa.DataType") -> bool:
@@ -104,22 +105,34 @@ def _is_list(type_: "pa.DataType") -> bool:
 
 
 def _blocks(
-    file: Path, parquet: "pq.ParquetFile", path: str, embedding: str, names: list[str]
+    file: Path,
+    parquet: "pq.ParquetFile",
+    path: str,
+    embedding: str,
+    carried: tuple[Column, ...],
 ) -> Iterator[Block]:
     done = 0
     dimensions: int | None = None
     with _translated(file):
+        names = [column.name for column in carried]
         for batch in parquet.iter_batches(BLOCK_SIZE, columns=[path, embedding, *names]):
             numbers = list(range(done + 1, done + batch.num_rows + 1))
             vectors = _vectors(file, batch.column(embedding), numbers, dimensions)
             dimensions = vectors.shape[1]
-            columns = {name: batch.column(name).to_pylist() for name in names}
-            for name in _JSON:
-                if name in columns:
-                    columns[name] = [json.loads(text) for text in columns[name]]
+            columns = {column.name: _read(column, batch) for column in carried}
             paths = [text or "" for text in batch.column(path).to_pylist()]
             yield check(file, "row", Block(numbers, paths, vectors, columns))
             done += batch.num_rows
+
+
+def _read(column: Column, batch: "pa.RecordBatch") -> list[Any]:
+    """Return a column's values; an older version's export lacks the columns that came later."""
+    if column.name not in batch.schema.names and not column.required:
+        return [None] * batch.num_rows
+    values: list[Any] = batch.column(column.name).to_pylist()
+    if column.kind is Kind.jsonb:
+        return [json.loads(text) for text in values]
+    return values
 
 
 def _vectors(

@@ -1,0 +1,224 @@
+"""The columns that every collection has, each declared once.
+
+The table, the analysts' view and function, COPY, and imports and exports follow from `COLUMNS`. A
+new column needs a line here, an attribute of the class that its origin names, one of
+`vecsearch.search.gallery.StoredImage`, and a migration; tests compare them.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, Final
+
+import sqlalchemy as sa
+from pgvector import HalfVector
+from pgvector.sqlalchemy import HALFVEC
+from psycopg.types.json import Jsonb
+from sqlalchemy.dialects.postgresql import JSONB
+
+_WITHOUT_FILE = "NULL: imported without its file"
+
+
+class Kind(StrEnum):
+    """The type of a column; the value is its name in COPY and CREATE TABLE."""
+
+    uuid = "uuid"
+    text = "text"
+    int4 = "int4"
+    int8 = "int8"
+    float8 = "float8"
+    timestamp = "timestamp"
+    timestamptz = "timestamptz"
+    jsonb = "jsonb"
+    halfvec = "halfvec"
+
+    def sql_type(self, dimensions: int) -> "sa.types.TypeEngine[Any]":
+        """Return SQLAlchemy's type; only halfvec has dimensions."""
+        return HALFVEC(dimensions) if self is Kind.halfvec else _SQL_TYPES[self]
+
+    def copied(self, value: Any) -> Any:
+        """Return a value as COPY takes it."""
+        wrap = _WRAPPED.get(self)
+        return value if value is None or wrap is None else wrap(value)
+
+
+_SQL_TYPES: Final[dict[Kind, "sa.types.TypeEngine[Any]"]] = {
+    Kind.uuid: sa.Uuid(),
+    Kind.text: sa.Text(),
+    Kind.int4: sa.Integer(),
+    Kind.int8: sa.BigInteger(),
+    Kind.float8: sa.Double(),
+    Kind.timestamp: sa.DateTime(),
+    Kind.timestamptz: sa.DateTime(timezone=True),
+    Kind.jsonb: JSONB(),
+}
+_WRAPPED: Final = {Kind.jsonb: Jsonb, Kind.halfvec: HalfVector}
+
+
+class Origin(Enum):
+    """Where the value of a column comes from."""
+
+    PATH = "the file's path"
+    FILE = "an attribute of vecsearch.imaging.scan.File"
+    CONTENT = "an attribute of vecsearch.imaging.decode.Facts, or the embedding"
+    USER = "the user; ingests keep it"
+    ROW = "the write itself"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of every collection.
+
+    Attributes:
+        comment: for analysts, as COMMENT ON.
+        nullable: whether a row may lack it.
+        default: an SQL expression for rows that are written without a value.
+        view: its place in NAME_view, from 1; None: not there.
+        nearest: its place in the result of NAME_nearest, likewise.
+
+    """
+
+    name: str
+    kind: Kind
+    origin: Origin
+    comment: str
+    nullable: bool = True
+    default: str | None = None
+    view: int | None = None
+    nearest: int | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether a row cannot be written without a value."""
+        return not self.nullable and self.default is None
+
+    def built(self, dimensions: int) -> "sa.Column[Any]":
+        """Return SQLAlchemy's column, new each time."""
+        return sa.Column(
+            self.name,
+            self.kind.sql_type(dimensions),
+            primary_key=self.name == "id",
+            nullable=self.nullable,
+            server_default=None if self.default is None else sa.text(self.default),
+            comment=self.comment,
+        )
+
+
+# In the order of the table.
+COLUMNS: Final = (
+    Column(
+        "id",
+        Kind.uuid,
+        Origin.PATH,
+        "UUIDv5 of the file's path",
+        nullable=False,
+        view=12,
+        nearest=1,
+    ),
+    Column(
+        "path",
+        Kind.text,
+        Origin.PATH,
+        "Absolute path of the file",
+        nullable=False,
+        view=11,
+        nearest=2,
+    ),
+    Column("sha256", Kind.text, Origin.CONTENT, f"SHA-256 of the file, in hex; {_WITHOUT_FILE}"),
+    Column(
+        "width",
+        Kind.int4,
+        Origin.CONTENT,
+        f"Pixels, after EXIF orientation; {_WITHOUT_FILE}",
+        view=2,
+        nearest=4,
+    ),
+    Column(
+        "height",
+        Kind.int4,
+        Origin.CONTENT,
+        f"Pixels, after EXIF orientation; {_WITHOUT_FILE}",
+        view=3,
+        nearest=5,
+    ),
+    Column("format", Kind.text, Origin.CONTENT, f"JPEG, PNG, WEBP, …; {_WITHOUT_FILE}", view=4),
+    Column("file_size", Kind.int8, Origin.FILE, f"Bytes; {_WITHOUT_FILE}", view=5),
+    Column(
+        "modified_at",
+        Kind.timestamptz,
+        Origin.FILE,
+        f"When the file was last modified; {_WITHOUT_FILE}",
+        view=7,
+    ),
+    Column(
+        "taken_at",
+        Kind.timestamp,
+        Origin.CONTENT,
+        "Camera's local time, from EXIF",
+        view=6,
+        nearest=6,
+    ),
+    Column("latitude", Kind.float8, Origin.CONTENT, "Degrees north, from EXIF", view=8, nearest=7),
+    Column("longitude", Kind.float8, Origin.CONTENT, "Degrees east, from EXIF", view=9, nearest=8),
+    Column(
+        "label",
+        Kind.text,
+        Origin.FILE,
+        "Name of the folder the file is in",
+        nullable=False,
+        view=1,
+        nearest=3,
+    ),
+    Column("exif", Kind.jsonb, Origin.CONTENT, "EXIF tags by name", nullable=False, default="'{}'"),
+    Column(
+        "metadata",
+        Kind.jsonb,
+        Origin.USER,
+        "The user's own data",
+        nullable=False,
+        default="'{}'",
+        view=10,
+        nearest=9,
+    ),
+    Column(
+        "ingested_at",
+        Kind.timestamptz,
+        Origin.ROW,
+        "When this row was last written by an ingest",
+        nullable=False,
+        default="now()",
+        view=13,
+    ),
+    Column(
+        "embedding",
+        Kind.halfvec,
+        Origin.CONTENT,
+        "The encoder's raw output, not normalised",
+        nullable=False,
+    ),
+)
+
+BY_NAME: Final = {column.name: column for column in COLUMNS}
+OF_PATH: Final = tuple(column for column in COLUMNS if column.origin is Origin.PATH)
+OF_FILE: Final = tuple(column for column in COLUMNS if column.origin is Origin.FILE)
+# Equal files share these.
+OF_CONTENT: Final = tuple(column for column in COLUMNS if column.origin is Origin.CONTENT)
+# What exports carry beside path and embedding; the id follows from the path.
+CARRIED: Final = tuple(
+    column for column in COLUMNS if column.name not in {"id", "path", "embedding"}
+)
+VIEW: Final = tuple(
+    sorted((column for column in COLUMNS if column.view), key=lambda column: column.view or 0)
+)
+NEAREST: Final = tuple(
+    sorted((column for column in COLUMNS if column.nearest), key=lambda column: column.nearest or 0)
+)
+
+
+def names(columns: tuple[Column, ...]) -> list[str]:
+    """Return the columns' names, in order."""
+    return [column.name for column in columns]
+
+
+def copy_types(columns: tuple[Column, ...]) -> str:
+    """Return the columns' types as `vecsearch.postgres.rows.copy_rows` takes them."""
+    return " ".join(column.kind for column in columns)
