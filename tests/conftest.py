@@ -4,9 +4,11 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from servers import SETS
 from support import picture, save_weights
 
 # Nothing of the developer's own environment may leak into a test.
@@ -22,6 +24,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Small enough to embed a picture in milliseconds, and a real timm model all the same.
 SMALL_MODEL = "test_resnet.r160_in1k"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        choices=SETS,
+        default="marked",
+        help="Kinds of Postgres server for integration tests: one (embedded-18), marked (all of"
+        " them for tests marked every_server), or all (for every test but those marked once).",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print one line for each thing that tests needed and did not find."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    for reason, tests in reasons.items():
+        counted = "1 test" if tests == 1 else f"{tests} tests"
+        terminalreporter.write_line(f"{counted} left out: {reason}", yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import machine
 import pytest
 from acceptance.browser import Album, Windows, browsing, draw, serving
 from playwright.sync_api import Browser
@@ -22,15 +23,18 @@ def code_blocks(document: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the wheel, built just now, is installed."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """A folder into which the wheel of this checkout is installed."""
+    return machine.once_per_run(tmp_path_factory, "wheel", install) / "site"
+
+
+def install(folder: Path) -> None:
+    """Build the wheel in a folder, and install it into `site` beside it."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
     subprocess.run([*build, str(PROJECT)], check=True)
     (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
-    return site
+    site = str(folder / "site")
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, str(wheel)], check=True)
 
 
 @pytest.fixture(scope="session")
