@@ -213,8 +213,8 @@ def test_choices_of_the_api_are_the_enumerations() -> None:
     assert schema == [{"type": "string", "enum": list(Metric)}, {"type": "null"}]
     for name in Metric:
         assert PageQuestion.model_validate({"metric": name}).query(UUID(int=1)).metric is name
-    for name in KeepRule:
-        assert DuplicatesQuestion.model_validate({"keep": name}).keep is name
+    for rule in KeepRule:
+        assert DuplicatesQuestion.model_validate({"keep": rule}).keep is rule
 
 
 WEB = Path(web.__file__).parent

@@ -1,4 +1,4 @@
-"""Pictures made to fit: small enough to be stored beside a collection, or for sheets and pages."""
+"""Thumbnails: images made small, to be stored in the database or drawn on sheets and pages."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image as Picture
 
-# Of a stored thumbnail, in pixels.
+# The longer side of a stored thumbnail, in pixels.
 SIDE = 320
 MEDIA_TYPE = "image/jpeg"
-# Of those that are stored: they once were WebP.
+# Thumbnails stored by older versions are WebP.
 MEDIA_TYPES = (MEDIA_TYPE, "image/webp")
-# A photo takes about 15 kB in 0.25 ms; WebP, a fifth smaller, takes ten times as long, which is
-# more than everything else that is done to a photo of the web's size, its embedding aside.
+# A photo takes about 15 kB and 0.25 ms. WebP is a fifth smaller and takes ten times as long, more
+# than everything else that ingest does to a photo of the size used on the web, its embedding aside.
 _QUALITY = 75
 
 
@@ -28,9 +28,9 @@ class Thumbnail:
     """A thumbnail to store.
 
     Attributes:
-        sha256: of the file that it was made of, in hex.
-        width, height: its own, in pixels.
-        image: of one of `MEDIA_TYPES`.
+        sha256: of the file that it was made from, in hex.
+        width, height: of the thumbnail, in pixels.
+        image: bytes of one of `MEDIA_TYPES`.
 
     """
 
@@ -41,26 +41,26 @@ class Thumbnail:
 
     @classmethod
     def of(cls, image: decode.Image) -> Self:
-        """Make it of a decoded picture."""
+        """Make the thumbnail of a decoded image."""
         facts = image.facts
         fitting = size(facts.width, facts.height)
         return cls(facts.sha256, *fitting, _encoded(image.pixels, fitting))
 
 
 def make(pixels: "Picture") -> bytes:
-    """Return the picture as `MEDIA_TYPE`, of the size that `size` says; it must be RGB."""
+    """Return the thumbnail of an RGB picture: bytes of `MEDIA_TYPE`, of the size from `size`."""
     return _encoded(pixels, size(*pixels.size))
 
 
 def media_type(image: bytes) -> str:
-    """Return the type of a stored thumbnail: one of `MEDIA_TYPES`."""
+    """Return the media type of a stored thumbnail: one of `MEDIA_TYPES`."""
     return MEDIA_TYPES[image.startswith(b"RIFF")]
 
 
 def _encoded(pixels: "Picture", fitting: tuple[int, int]) -> bytes:
     from PIL.Image import Resampling
 
-    # Averaged down first where that costs no sharpness: a seventh of the time for a big photo.
+    # The reducing gap averages big photos down first: a seventh of the time, as sharp.
     small = pixels.resize(fitting, Resampling.HAMMING, reducing_gap=2.0)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=_QUALITY)
@@ -68,19 +68,19 @@ def _encoded(pixels: "Picture", fitting: tuple[int, int]) -> bytes:
 
 
 def size(width: int, height: int) -> tuple[int, int]:
-    """Return the thumbnail's pixels for a picture's: within SIDE x SIDE, never enlarged."""
+    """Return the size of a picture's thumbnail: within SIDE x SIDE, never enlarged."""
     return (width, height) if max(width, height) <= SIDE else fitted(width, height, SIDE, SIDE)
 
 
 def fit(picture: "Picture", width: int, height: int) -> "Picture":
-    """Return the picture as large as width x height pixels allow, its proportions kept."""
+    """Return the picture resized to fit width x height pixels, its proportions kept."""
     from PIL.Image import Resampling
 
     return picture.resize(fitted(*picture.size, width, height), Resampling.LANCZOS)
 
 
 def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[int, int]:
-    """Return the largest size of these proportions, and at least one pixel, within a box."""
+    """Return the largest size of these proportions that fits a box; at least one pixel."""
     scale = min(most_width / width, most_height / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -88,9 +88,9 @@ def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[
 def load(
     sources: "Iterable[Path | bytes]", width: int, height: int, *, max_pixels: int
 ) -> "Iterator[Picture | scan.Unreadable]":
-    """Yield each file, or file's bytes, fitted into width x height pixels, in order.
+    """Yield each file, or its bytes, resized to fit width x height pixels, in order.
 
-    A picture that cannot be read is its reason.
+    For a picture that cannot be read, the reason is yielded.
     """
 
     def small(source: Path | bytes) -> "Picture | scan.Unreadable":
@@ -100,6 +100,6 @@ def load(
             image = decode.load(str(source), max_pixels=max_pixels)
         return image if isinstance(image, scan.Unreadable) else fit(image.pixels, width, height)
 
-    # Decoders release the interpreter's lock.
+    # Decoders release the GIL.
     with ThreadPoolExecutor() as pool:
         yield from pool.map(small, sources)

@@ -1,6 +1,6 @@
-"""A white sheet to put pictures and words on, measured in pixels from its upper left corner.
+"""A white canvas for pictures and text, measured in pixels from its upper left corner.
 
-matplotlib draws it, by its object API alone: nothing of it is global, so nobody's plots change.
+It uses the object API of matplotlib alone, so that no global state changes.
 """
 
 import math
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image as Picture
 
-# A power of two, so that pixels to inches and back is exact and pictures are not resampled.
+# A power of two: pixels convert to inches and back exactly, so pictures are not resampled.
 DPI = 256
 INK, SOFT, GREY, MOUNT = "#111827", "#6b7280", "#d1d5db", "#f3f4f6"
 BLUE, GREEN, RED = "#2563eb", "#15803d", "#dc2626"
 
 Weight = Literal["normal", "bold"]
-# Unicode's categories of what is drawn with the letter before it.
+# Unicode categories of marks, which are drawn with the letter before them.
 _MARKS = frozenset({"Mn", "Mc", "Me", "Cf"})
-# matplotlib ships the first; the others write what it cannot, where they are installed.
+# matplotlib ships the first; the others, where installed, have the characters it lacks.
 _FAMILIES = (
     "DejaVu Sans",
     "Noto Sans",
@@ -53,7 +53,7 @@ _FAMILIES = (
 
 
 class Canvas:
-    """The sheet; `figure` is what it comes to."""
+    """A canvas; `figure` is the matplotlib figure."""
 
     def __init__(self, width: int, height: int) -> None:
         self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -75,7 +75,7 @@ class Canvas:
         )
 
     def frame(self, x: int, y: int, width: int, height: int, colour: str, line: int = 8) -> None:
-        """Draw a frame close around (x, y, width, height)."""
+        """Draw a frame around (x, y, width, height)."""
         self._axes.add_patch(
             Rectangle(
                 (x - line / 2, y - line / 2),
@@ -89,7 +89,7 @@ class Canvas:
         )
 
     def block(self, x: int, y: int, width: int, height: int, colour: str) -> None:
-        """Fill a rectangle, under the pictures."""
+        """Fill a rectangle below the pictures."""
         self._axes.add_patch(
             Rectangle((x, y), width, height, facecolor=colour, linewidth=0, zorder=-1)
         )
@@ -108,7 +108,7 @@ class Canvas:
     ) -> int:
         """Write one line with its baseline at y, shortened in the middle to fit `width`.
 
-        Returns the width that it takes.
+        Returns its width.
         """
         whole = drawable(text, weight)
         artist = self._axes.text(
@@ -120,7 +120,7 @@ class Canvas:
             return artist.get_window_extent().width <= width
 
         if not fits(len(whole)):
-            # The longest that fits: what keeps one letter less fits, too.
+            # The longest text that fits: every shorter one fits, too.
             fits(bisect_left(range(len(whole)), x=True, key=lambda kept: not fits(kept)) - 1)
         return math.ceil(artist.get_window_extent().width)
 
@@ -136,21 +136,21 @@ class Canvas:
         )
 
 
-# A file may be called $x_1$: these are words, not mathematics.
+# A file may be called $x_1$: this is text, not mathematics.
 _PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 
 def drawable(text: str, weight: Weight = "normal") -> str:
-    """Return the text on one line, with � for what no installed font has."""
+    """Return the text on one line, with � for characters that no installed font has."""
     fonts = _characters(weight)
     clusters: list[str] = []
-    # Composed: some systems take file names apart into letters and accents.
+    # Composed, as some systems split file names into letters and accents.
     for letter in unicodedata.normalize("NFC", " ".join(text.split())):
         if clusters and unicodedata.category(letter) in _MARKS:
             clusters[-1] += letter
         else:
             clusters.append(letter)
-    # One font draws a letter and the marks on it.
+    # A letter and its marks are drawn by one font.
     return "".join(
         cluster if any(font.issuperset(map(ord, cluster)) for font in fonts) else "\ufffd"
         for cluster in clusters

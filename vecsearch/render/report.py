@@ -1,4 +1,4 @@
-"""A query's answer as one page: opened anywhere, it asks the network for nothing."""
+"""The answer to a query as one HTML file, which loads nothing from the network."""
 
 import base64
 import io
@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vecsearch.files import written_whole
 from vecsearch.imaging import scan, thumbnails
 from vecsearch.render.rows import human_bytes
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from vecsearch.search.query import Answer
 
-# About 15 MB of thumbnails, which a browser still opens with ease.
+# About 15 MB of thumbnails, which browsers still open easily.
 MOST_HITS = 1000
 
 
@@ -34,17 +35,15 @@ def html_report(
     stored: "Mapping[UUID, bytes]" = MappingProxyType({}),
     query_thumbnail: bytes | None = None,
 ) -> str:
-    """Return a page with the query, thumbnails of the hits, their distances, and the SQL that ran.
+    """Return a page with the query image, thumbnails of the hits, their distances, and the SQL.
 
     Args:
-        query: the picture that was asked with.
-        answer: what was found. Of more hits than `MOST_HITS` the first are shown, and the page
-            says that.
-        collection: which one was asked.
-        max_pixels: a picture with more is not read.
-        stored: thumbnails by id; of other hits the file is read, and one that cannot be says so in
-            its place.
-        query_thumbnail: likewise of the query.
+        query: the query image.
+        answer: its hits; the page shows at most `MOST_HITS`, and says so if there are more.
+        collection: the name of the collection.
+        max_pixels: larger images are not read.
+        stored: thumbnails by id. The files of other hits are read; the page says which cannot be.
+        query_thumbnail: of the query image; None: the file is read.
 
     """
     hits = answer.hits[:MOST_HITS]
@@ -63,6 +62,7 @@ def html_report(
         lstrip_blocks=True,
     )
     environment.filters |= {"bytes": human_bytes, "words": _words}
+    environment.globals["Metric"] = Metric
     return environment.get_template("report.html.jinja").render(
         query=query_picture,
         query_path=None if isinstance(query, bytes) else scan.shown(str(query)),
@@ -77,10 +77,10 @@ def html_report(
 
 
 def save_report(page: str, path: Path) -> None:
-    """Write a page, whole or not at all.
+    """Write a page, completely or not at all.
 
     Raises:
-        InvalidInput: it cannot be written.
+        InvalidInput: the file cannot be written.
 
     """
     with written_whole(path) as partial:
@@ -96,7 +96,7 @@ def _drawn(picture: "Picture | scan.Unreadable") -> bytes | scan.Unreadable:
 
 
 def _shown(thumbnail: bytes | scan.Unreadable) -> dict[str, Any]:
-    """Return a thumbnail as the template shows it: a data URI and its size, or a reason."""
+    """Return what the template needs of a thumbnail: a data URI and its size, or a reason."""
     import PIL.Image
 
     if isinstance(thumbnail, scan.Unreadable):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: pictures in many formats, pages."""
+"""Results written to files: figures in many formats, and pages."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from vecsearch.files import require_writable, written_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# By suffix: what matplotlib calls it.
+# Names of matplotlib by suffix.
 FORMATS = {
     ".png": "png",
     ".jpg": "jpg",
@@ -25,10 +25,10 @@ PAGES = (".html", ".htm")
 
 
 def save_picture(figure: "Figure", path: Path) -> None:
-    """Write a figure in the format its suffix names, whole or not at all.
+    """Write a figure in the format of the file's suffix, completely or not at all.
 
     Raises:
-        InvalidInput: the suffix names no format, or the file cannot be written.
+        InvalidInput: the format is unknown, or the file cannot be written.
 
     """
     format_ = picture_format(path)
@@ -36,34 +36,32 @@ def save_picture(figure: "Figure", path: Path) -> None:
     options: dict[str, Any] = {"pil_kwargs": {"quality": 92}} if format_ in {"jpg", "webp"} else {}
     try:
         figure.savefig(buffer, format=format_, dpi="figure", **options)
-    except Exception as error:  # each format has its own way to say that it cannot
+    except Exception as error:  # each format raises its own errors
         raise InvalidInput(
-            f"{path} cannot be written: {error}. Choose another file; .png suits any size."
+            f"{path} cannot be written: {error}. Use another format; .png suits any size."
         ) from error
     with written_whole(path) as partial:
         partial.write_bytes(buffer.getvalue())
 
 
 def picture_format(path: Path) -> str:
-    """Return the name of the format that a file's suffix asks for.
+    """Return matplotlib's name of the format of a file's suffix.
 
     Raises:
-        InvalidInput: none that can be written.
+        InvalidInput: the format is unknown.
 
     """
     found = FORMATS.get(path.suffix.lower())
     if found is None:
-        raise InvalidInput(
-            f"{path} names no picture format by its suffix. Use {', '.join(FORMATS)}."
-        )
+        raise InvalidInput(f"{path}: unknown image format. Use {', '.join(FORMATS)}.")
     return found
 
 
 def require_picture_file(path: Path) -> None:
-    """Check that a picture can be written to `path`, before the work that draws it.
+    """Check that a figure can be written to `path`, before it is drawn.
 
     Raises:
-        InvalidInput: its suffix names no format, or its folder cannot be written to.
+        InvalidInput: the format is unknown, or the folder cannot be written to.
 
     """
     picture_format(path)
@@ -71,12 +69,12 @@ def require_picture_file(path: Path) -> None:
 
 
 def require_report_file(path: Path) -> None:
-    """Check that a page can be written to `path`, before the work that makes it.
+    """Check that a page can be written to `path`, before it is made.
 
     Raises:
-        InvalidInput: its suffix is not a page's, or its folder cannot be written to.
+        InvalidInput: the suffix is not that of a page, or the folder cannot be written to.
 
     """
     if path.suffix.lower() not in PAGES:
-        raise InvalidInput(f"{path} is not named as a page. Use .html.")
+        raise InvalidInput(f"{path}: unknown page format. Use .html.")
     require_writable(path)

@@ -1,4 +1,4 @@
-"""Sheets of pictures: what a query found, what an autoencoder learned, two answers compared."""
+"""Sheets of images: the hits of a query, two answers compared, an autoencoder's training."""
 
 import math
 import textwrap
@@ -11,6 +11,7 @@ from vecsearch.imaging import thumbnails
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -34,28 +35,20 @@ HEADER = 128
 # The shape of a slide.
 SHAPE = 16 / 9
 HUGE = 1e6
-# Up to so many, the query is as small as its hits.
+# With at most this many hits, the query image is as small as they are.
 FEW_HITS = 2
 MOST_HITS = 300
-# A comparison's.
+# Of a comparison.
 STRIP_TILE = 240
 STRIP_CAPTION = 72
 NAMES = 360
 MOST_QUERIES, MOST_ANSWERS = 12, 12
-# A training's.
+# Of a training.
 PAIR_TILE = 224
 PLOT_HEIGHT = 640
 MOST_PAIRS = 12
 
 _NONE: "Mapping[UUID, bytes]" = MappingProxyType({})
-
-METRICS = {
-    "cosine": "cosine distance; similarity (sim.) is 1 − distance",
-    "l2": "Euclidean distance (L2)",
-    "l1": "city-block distance (L1)",
-    "ip": "negative inner product",
-    "chi2": "chi-squared distance",
-}
 
 
 def contact_sheet(
@@ -68,26 +61,26 @@ def contact_sheet(
     stored: "Mapping[UUID, bytes]" = _NONE,
     query_thumbnail: bytes | None = None,
 ) -> "Figure":
-    """Draw the query, large, then each hit with its rank, distance, similarity and file.
+    """Draw the query image, large, then each hit with its rank, distance, similarity and file.
 
     Args:
-        query: the picture that was asked with.
-        hits: of more than `MOST_HITS` the first are drawn, and the sheet says that.
+        query: the query image.
+        hits: at most `MOST_HITS` are drawn; the sheet says so if there are more.
         title: on top.
-        metric: by which they were found.
-        max_pixels: a picture with more is not read.
-        stored: thumbnails by id; of other hits the file is read, and one that cannot be is a grey
-            tile that says so.
-        query_thumbnail: likewise of the query.
+        metric: of the distances.
+        max_pixels: larger images are not read.
+        stored: thumbnails by id. The files of other hits are read; a grey tile shows why one cannot
+            be.
+        query_thumbnail: of the query image; None: the file is read.
 
     """
     drawn = hits[:MOST_HITS]
     columns, rows, span = _grid(len(drawn))
     across, down = TILE + GAP, TILE + CAPTION + GAP
     sheet = Canvas(2 * MARGIN + columns * across - GAP, 2 * MARGIN + HEADER + rows * down - GAP)
-    by = METRICS.get(metric, metric)
+    by = _words_for(metric)
     if len(drawn) < len(hits):
-        found = f"The first {len(drawn)} of {len(hits):,} hits by {by}; the others are not drawn"
+        found = f"The first {len(drawn)} of {len(hits):,} hits by {by}"
     elif hits:
         found = f"The {len(hits)} nearest by {by}" if len(hits) > 1 else f"The nearest by {by}"
     else:
@@ -113,6 +106,11 @@ def contact_sheet(
     return sheet.figure
 
 
+def _words_for(metric: str) -> str:
+    words = Metric(metric).meaning if metric in set(Metric) else metric
+    return f"{words}; similarity (sim.) is 1 − distance" if metric == Metric.cosine else words
+
+
 def _pictures(
     hits: "Sequence[Hit]", stored: "Mapping[UUID, bytes]", side: int, max_pixels: int
 ) -> "Iterator[Picture | Unreadable]":
@@ -121,9 +119,9 @@ def _pictures(
 
 
 def _grid(hits: int) -> tuple[int, int, int]:
-    """Return columns, rows, and how many of each the query's corner spans.
+    """Return columns, rows, and how many of each the query image spans.
 
-    They are what looks most like a slide and leaves few cells empty.
+    They come closest to the shape of a slide and leave few cells empty.
     """
     span = 2 if hits > FEW_HITS else 1
     cells = hits + span**2
@@ -154,7 +152,7 @@ def _tile(
     picture: "Picture | Unreadable",
     frame: str | None = None,
 ) -> None:
-    """Draw a picture in the middle of a box, or why there is none."""
+    """Draw a picture in the middle of a box, or the reason why it cannot be read."""
     (x, y), (width, height) = corner, size
     if isinstance(picture, Unreadable):
         sheet.block(x, y, width, height, GREY)
@@ -192,12 +190,12 @@ def _hit_caption(sheet: Canvas, x: int, y: int, hit: "Hit") -> None:
 
 
 def distance_words(distance: float) -> str:
-    """Return a distance as short as a caption is: four decimals, or five digits of a huge one."""
+    """Return a distance for a caption: four decimals, or five digits of a huge one."""
     return f"{distance:.4f}" if abs(distance) < HUGE else f"{distance:.4e}"
 
 
 def _short_path(path: Path) -> str:
-    """Return the file's name after its folder's: files of many folders share their names."""
+    """Return the name of the folder and of the file, as files in many folders share names."""
     return "/".join(part.strip("/") for part in path.absolute().parts[-2:])
 
 
@@ -208,18 +206,18 @@ def comparison_sheet(
     max_pixels: int,
     stored: "Mapping[str, Mapping[UUID, bytes]]" = MappingProxyType({}),
 ) -> "Figure":
-    """Draw each query beside one strip of hits a collection.
+    """Draw each query image beside one strip of hits per collection.
 
-    Where it is known which hits are correct, those have a green frame and a tick, the others a
-    red one and a cross.
+    Correct hits have a green frame and a tick, wrong ones a red frame and a cross; hits are plain
+    if that is unknown.
 
     Args:
-        rows: of more than `MOST_QUERIES`, or `MOST_ANSWERS` hits to one, the first are drawn, and
-            the sheet says that.
+        rows: at most `MOST_QUERIES` are drawn, with `MOST_ANSWERS` hits each; the sheet says so if
+            there are more.
         title: on top.
-        max_pixels: a picture with more is not read.
-        stored: thumbnails by collection, the queries' under the first, and id; of other pictures
-            the file is read, and one that cannot be is a grey tile that says so.
+        max_pixels: larger images are not read.
+        stored: thumbnails by collection and id, those of the query images under the first
+            collection. Other files are read; a grey tile shows why one cannot be.
 
     """
     drawn = rows[:MOST_QUERIES]
@@ -240,8 +238,8 @@ def comparison_sheet(
         )
         if shown < there
     ]
-    below = f"Only {' and '.join(limits)} are drawn" if limits else "Distances below the hits"
-    _head(sheet, title, below)
+    plain = "The number below a hit is its distance"
+    _head(sheet, title, f"Only {' and '.join(limits)} are drawn" if limits else plain)
 
     of_queries = next(iter(stored.values()), _NONE)
     y = MARGIN + HEADER
@@ -317,12 +315,12 @@ def training_sheet(
     *,
     title: str,
 ) -> "Figure":
-    """Draw pictures above what the autoencoder makes of them, and its loss by epoch.
+    """Draw images above their reconstructions by an autoencoder, and its loss by epoch.
 
     Args:
-        epochs: in order; the last one with `best` is the one that was kept.
-        originals: shape (n, size, size, 3), 0 to 255; of more than `MOST_PAIRS`, the first.
-        drawn: what it makes of each, in the same shape.
+        epochs: in order; the last one with `best` was kept.
+        originals: shape (n, size, size, 3), 0 to 255; at most `MOST_PAIRS` are drawn.
+        drawn: their reconstructions, in the same shape.
         title: on top.
 
     """
@@ -333,8 +331,8 @@ def training_sheet(
     plot_width, plot_height = max(6, shown) * across - GAP, PLOT_HEIGHT
     pairs = 2 * across + GAP if shown else 0
     sheet = Canvas(left + plot_width + MARGIN, 2 * MARGIN + HEADER + pairs + plot_height + 110)
-    pictures = "pictures" if shown == len(originals) else f"the first {shown} of {len(originals):,}"
-    _head(sheet, title, f"Above: {pictures}, and what the autoencoder draws. Below: the loss")
+    first = "" if shown == len(originals) else f"the first {shown} of {len(originals):,} "
+    _head(sheet, title, f"Top: {first}images and their reconstructions. Bottom: loss by epoch")
     y = MARGIN + HEADER
     for name, tiles in (("Original", originals), ("Reconstruction", drawn)) if shown else ():
         sheet.text(MARGIN, y + PAIR_TILE // 2 + 8, name, size=26, width=NAMES - GAP, weight="bold")
@@ -347,7 +345,7 @@ def training_sheet(
 
 
 def _loss_curve(axes: "Axes", epochs: "Sequence[Epoch]") -> None:
-    """Plot both losses, mean squared errors, and mark the epoch that was kept."""
+    """Plot both losses, which are mean squared errors, and mark the epoch that was kept."""
     from matplotlib.ticker import MaxNLocator
 
     numbers = [epoch.epoch for epoch in epochs]
