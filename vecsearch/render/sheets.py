@@ -107,7 +107,7 @@ def contact_sheet(
 
 
 def _words_for(metric: str) -> str:
-    words = Metric(metric).meaning if metric in set(Metric) else metric
+    words = Metric[metric].meaning if metric in Metric.__members__ else metric
     return f"{words}; similarity (sim.) is 1 − distance" if metric == Metric.cosine else words
 
 
