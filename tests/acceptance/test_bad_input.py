@@ -117,10 +117,10 @@ def test_questions(ingested: Run, photos: Path, tmp_path: Path) -> None:
     assert "not an id" in message(ingested, "query", "--id", "17")
     assert "no collection 'cars'" in message(ingested, "query", query, "-c", "cars")
     assert "cannot name a collection" in message(ingested, "ingest", photos, "-c", "Robert'); --")
-    assert "names no picture format" in message(
+    assert "unknown image format" in message(
         ingested, "query", query, "--plot", tmp_path / "sheet.xyz"
     )
-    assert "not named as a page" in message(
+    assert "unknown page format" in message(
         ingested, "query", query, "--html", tmp_path / "page.png"
     )
 

@@ -125,7 +125,7 @@ def test_captions_tell_rank_distance_similarity_and_file(files: list[Path]) -> N
 @pytest.mark.parametrize("metric", ["l2", "something new"])
 def test_the_metric_is_named(files: list[Path], metric: str) -> None:
     said = words(sheet(files[0], [hit(1, files[1])], metric=metric))
-    assert said[1] == f"The nearest by {'Euclidean distance (L2)' if metric == 'l2' else metric}"
+    assert said[1] == f"The nearest by {'Euclidean distance' if metric == 'l2' else metric}"
 
 
 @pytest.mark.parametrize("content", [None, b"not a picture"], ids=["missing", "broken"])

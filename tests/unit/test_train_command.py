@@ -67,7 +67,7 @@ def test_the_command_draws_the_training_and_checks_that_it_can_before_it_trains(
     assert not (tmp_path / "own.safetensors").exists()
     done = command("--plot", str(tmp_path / "sheet.nothing"))
     assert done.exit_code == 1
-    assert "names no picture format" in done.stderr
+    assert "unknown image format" in done.stderr
     assert not (tmp_path / "own.safetensors").exists()
     assert command("--epochs", "2", "--plot", str(tmp_path / "sheet.png")).exit_code == 0
     with PIL.Image.open(tmp_path / "sheet.png") as sheet:

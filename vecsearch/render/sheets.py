@@ -11,7 +11,7 @@ from vecsearch.imaging import thumbnails
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
-from vecsearch.vocabulary import Metric, parse
+from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Example
     from vecsearch.encoders.autoencoder.training import Epoch
-    from vecsearch.search.query import Hit
+    from vecsearch.search.nearest import Hit
 
 # All in pixels.
 TILE = 320
@@ -107,7 +107,7 @@ def contact_sheet(
 
 
 def _words_for(metric: str) -> str:
-    words = parse(Metric, metric).meaning if metric in set(Metric) else metric
+    words = Metric[metric].meaning if metric in Metric.__members__ else metric
     return f"{words}; similarity (sim.) is 1 − distance" if metric == Metric.cosine else words
 
 
@@ -238,12 +238,8 @@ def comparison_sheet(
         )
         if shown < there
     ]
-    below = (
-        f"Only {' and '.join(limits)} are drawn"
-        if limits
-        else "The number below a hit is its distance"
-    )
-    _head(sheet, title, below)
+    plain = "The number below a hit is its distance"
+    _head(sheet, title, f"Only {' and '.join(limits)} are drawn" if limits else plain)
 
     of_queries = next(iter(stored.values()), _NONE)
     y = MARGIN + HEADER
@@ -335,10 +331,8 @@ def training_sheet(
     plot_width, plot_height = max(6, shown) * across - GAP, PLOT_HEIGHT
     pairs = 2 * across + GAP if shown else 0
     sheet = Canvas(left + plot_width + MARGIN, 2 * MARGIN + HEADER + pairs + plot_height + 110)
-    images = (
-        "images" if shown == len(originals) else f"the first {shown} of {len(originals):,} images"
-    )
-    _head(sheet, title, f"Top: {images} and their reconstructions. Bottom: loss by epoch")
+    first = "" if shown == len(originals) else f"the first {shown} of {len(originals):,} "
+    _head(sheet, title, f"Top: {first}images and their reconstructions. Bottom: loss by epoch")
     y = MARGIN + HEADER
     for name, tiles in (("Original", originals), ("Reconstruction", drawn)) if shown else ():
         sheet.text(MARGIN, y + PAIR_TILE // 2 + 8, name, size=26, width=NAMES - GAP, weight="bold")
