@@ -79,9 +79,9 @@ class BuildOption:
 MAX_DIMENSIONS = 16_000
 MAX_INDEXED_DIMENSIONS = 4_000
 
-M = BuildOption("m", 2, 100, 16, "Links of each image in the graph")
+M = BuildOption("m", 2, 100, 16, "Links per image in the graph")
 EF_CONSTRUCTION = BuildOption(
-    "ef_construction", 4, 1_000, 64, "Images in view while one is linked, at least twice --m"
+    "ef_construction", 4, 1_000, 64, "Candidates while an image is linked, at least twice --m"
 )
 DIMS = BuildOption("dims", 1, MAX_INDEXED_DIMENSIONS, 128, "Dimensions of a compact vector")
 

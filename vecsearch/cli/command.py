@@ -16,7 +16,15 @@ from vecsearch.config import Settings
 from vecsearch.errors import VecsearchError
 from vecsearch.render import rows as rendering
 from vecsearch.render.rows import Format
-from vecsearch.vocabulary import DEFAULT_K, Engine, IndexMethod, Metric, choices
+from vecsearch.vocabulary import (
+    DEFAULT_K,
+    BuildOption,
+    Engine,
+    IndexMethod,
+    Metric,
+    build_options,
+    choices,
+)
 
 if TYPE_CHECKING:
     from vecsearch.library import Library
@@ -189,8 +197,13 @@ def _sentence(error: Exception) -> str:
     )
 
 
+def _build_option(option: BuildOption) -> Any:
+    text = f"{option.help}. Default: {option.default}."
+    return Annotated[int | None, typer.Option(option.flag, help=text)]
+
+
 def command(
-    to: typer.Typer, name: str, *, encodes: bool = False
+    to: typer.Typer, name: str, *, encodes: bool = False, builds: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first argument is the `Settings` made from the shared options.
 
@@ -198,9 +211,11 @@ def command(
         to: `app`, or a `group`.
         name: what users type.
         encodes: whether it takes the options of encoders.
+        builds: whether it takes what indexes can be built with, as `**options`.
 
     """
     shared = _SHARED | (_ENCODING if encodes else {})
+    declared = {option.name: _build_option(option) for option in build_options() if builds}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
@@ -211,7 +226,12 @@ def command(
                 function(Settings.load(**given), **options)
                 sys.stdout.flush()
 
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        signature = inspect.signature(function, eval_str=True)
+        own = [
+            parameter
+            for parameter in list(signature.parameters.values())[1:]
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         added = [
             inspect.Parameter(
                 key,
@@ -219,7 +239,7 @@ def command(
                 default=False if key == "debug" else None,
                 annotation=annotation,
             )
-            for key, annotation in shared.items()
+            for key, annotation in (declared | shared).items()
         ]
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}

@@ -53,23 +53,14 @@ Workers = Annotated[
 ]
 
 
-@command(index_app, "create")
+@command(index_app, "create", builds=True)
 def create(
     settings: Settings,
     method: Annotated[IndexMethod, typer.Option(help=f"{INDEX_METHODS}.")] = IndexMethod.hnsw,
-    dims: Annotated[
-        int | None, typer.Option(help="Dimensions of a compact vector. Default: 128.")
-    ] = None,
-    m: Annotated[
-        int | None, typer.Option("--m", help="Links per image in the graph. Default: 16.")
-    ] = None,
-    ef_construction: Annotated[
-        int | None,
-        typer.Option(help="Candidates while an image is linked, at least twice --m. Default: 64."),
-    ] = None,
     memory: Memory = None,
     workers: Workers = None,
     collection: CollectionOption = DEFAULT_COLLECTION,
+    **options: int | None,
 ) -> None:
     """Build the index while searches and ingests go on; then use it, and drop the old one.
 
@@ -80,13 +71,7 @@ def create(
 
     with open_library(settings) as library, steps_progress() as progress:
         notes = library.collection(collection).create_index(
-            method,
-            dims=dims,
-            m=m,
-            ef_construction=ef_construction,
-            memory=memory,
-            workers=workers,
-            on_progress=progress,
+            method, memory=memory, workers=workers, on_progress=progress, **options
         )
     say_all(notes)
 

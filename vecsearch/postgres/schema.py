@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS
-from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS
+from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod, Metric, Precision, choices
 
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
@@ -55,8 +55,8 @@ collections = sa.Table(
         "default_metric",
         sa.Text,
         nullable=False,
-        server_default="cosine",
-        comment="Metric of a query that names none: cosine, l2, l1, ip or chi2",
+        server_default=Metric.cosine,
+        comment=f"Metric of a query that names none: {choices(Metric)}",
     ),
     sa.Column(
         "created_at",
@@ -69,8 +69,8 @@ collections = sa.Table(
         "index_method",
         sa.Text,
         nullable=False,
-        server_default="hnsw",
-        comment="Index that is wanted: hnsw, compact or none",
+        server_default=IndexMethod.hnsw,
+        comment=f"Index that is wanted: {choices(IndexMethod)}",
     ),
     sa.Column(
         "index_options",
@@ -97,7 +97,7 @@ collections = sa.Table(
         "precision",
         sa.Text,
         nullable=False,
-        server_default="fp32",
+        server_default=Precision.fp32,
         comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
     ),
     comment="One row per collection: a table of images made by one encoder",
@@ -274,7 +274,7 @@ def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.
         sa.Index(
             hnsw_index(name),
             table.c.embedding,
-            postgresql_using="hnsw",
+            postgresql_using=IndexMethod.hnsw.value,
             postgresql_ops={"embedding": "halfvec_cosine_ops"},
         )
     return table

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Example
     from vecsearch.encoders.autoencoder.training import Epoch
-    from vecsearch.search.nearest import Hit
+    from vecsearch.search.query import Hit
 
 # All in pixels.
 TILE = 320
