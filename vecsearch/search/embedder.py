@@ -128,11 +128,9 @@ class Embedder:
             EncoderError: the encoder cannot be loaded.
 
         """
-        with self._lock:
-            known = self._remembered.get(picture.sha256)
-            if known is not None:
-                self._remembered.move_to_end(picture.sha256)
-                return known
+        known = self.remembered(picture)
+        if known is not None:
+            return known
         name = picture.path or "The picture"
         if not self._encoder.is_made:
             # What is no picture need not wait for an encoder.
@@ -151,6 +149,14 @@ class Embedder:
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return embedding
+
+    def remembered(self, picture: Picture) -> NDArray[np.float32] | None:
+        """Return the picture's embedding if it was embedded lately; see `embed`."""
+        with self._lock:
+            known = self._remembered.get(picture.sha256)
+            if known is not None:
+                self._remembered.move_to_end(picture.sha256)
+            return known
 
     def _loaded(self) -> Encoder:
         encoder = self._load()

@@ -61,10 +61,14 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
     with _opened(engine, name, picture) as (connection, collection, known):
         check(connection, collection, query)
         embedder = embedders.of(collection, query.model, query.weights)
-        target = known if query.id is None else parse_id(query.id)
+        target: UUID | NDArray[np.float32] | None = known
+        if picture is None:
+            target = parse_id(query.id or "")
+        elif known is None:
+            target = embedder.remembered(picture)
         if target is not None:
             return _answer(engine, connection, collection, target, query)
-    assert picture is not None  # noqa: S101 - either an image or an id was asked with
+    assert picture is not None  # noqa: S101 - an id is a target
     embedding = embedder.embed(picture)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, embedding, query)
