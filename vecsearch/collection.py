@@ -1,9 +1,9 @@
 """One collection: every verb, typed."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vecsearch.analysis import duplicates, tuning
@@ -12,18 +12,19 @@ from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.imaging import scan
 from vecsearch.ingest import choose, formats, transfer
 from vecsearch.ingest.run import Ingest, Options, Progress, Summary
-from vecsearch.postgres import catalog, database, drop, migrate, quantized, schema, thumbnails
+from vecsearch.postgres import catalog, database, drop, migrate, schema, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
 from vecsearch.search import execute, gallery
-from vecsearch.search.embedder import Embedders, Picture
+from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.indexes.resources import Resources
 from vecsearch.search.lookup import image_by_sha256, named_id
-from vecsearch.search.query import Answer, Query
+from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
+from vecsearch.search.store import Store
 from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, parse
 
 if TYPE_CHECKING:
@@ -32,43 +33,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from vecsearch.analysis.evaluate import Evaluation
-    from vecsearch.config import Settings
-    from vecsearch.encoders.openvino.cache import Exported
-
-P = ParamSpec("P")
-Self_ = TypeVar("Self_")
-Q = TypeVar("Q")
-R = TypeVar("R")
-
-
-def taking(
-    make: Callable[P, Q],
-) -> Callable[[Callable[[Self_, Q], R]], Callable[Concatenate[Self_, P], R]]:
-    """Let a method that takes a value be called with the arguments that make the value."""
-
-    def decorate(method: Callable[[Self_, Q], R]) -> Callable[Concatenate[Self_, P], R]:
-        def call(self: Self_, /, *arguments: P.args, **options: P.kwargs) -> R:
-            return method(self, make(*arguments, **options))
-
-        call.__doc__, call.__name__ = method.__doc__, method.__name__
-        return call
-
-    return decorate
-
-
-class Store:
-    """What collections share: an open database, and encoders that stay loaded."""
-
-    def __init__(self, settings: "Settings", url: str, session: Mapping[str, str] | None) -> None:
-        self.settings = settings
-        self.url = url
-        self.engine = database.open_engine(url, session)
-        self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
-
-    def find_quantized(self, precision: str) -> "Exported | None":
-        """Return the quantised encoder that a collection's precision names."""
-        with migrate.reading_current(self.engine) as connection:
-            return quantized.find(connection, precision)
 
 
 class Collection:

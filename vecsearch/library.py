@@ -14,15 +14,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from vecsearch.analysis.sampling import FOLDERS, Labelling
-from vecsearch.collection import Collection, Store, taking
+from vecsearch.collection import Collection
 from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing
 from vecsearch.postgres import adhoc, catalog, database, migrate
 from vecsearch.postgres.embedded import server
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.search.query import Answer, Query
+from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, Status, list_status
+from vecsearch.search.store import Store
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
 
 if TYPE_CHECKING:

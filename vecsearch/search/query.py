@@ -1,17 +1,22 @@
 """What a user asks, and what comes back."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from vecsearch.errors import InvalidInput
 from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.vocabulary import DEFAULT_K, Metric, parse
+
+P = ParamSpec("P")
+Self_ = TypeVar("Self_")
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -203,3 +208,18 @@ def require_k(k: int) -> None:
     """
     if k < 1:
         raise InvalidInput(f"k is {k}. Ask for at least 1 image.")
+
+
+def taking(
+    make: Callable[P, Q],
+) -> Callable[[Callable[[Self_, Q], R]], Callable[Concatenate[Self_, P], R]]:
+    """Let a method that takes a value be called with the arguments that make the value."""
+
+    def decorate(method: Callable[[Self_, Q], R]) -> Callable[Concatenate[Self_, P], R]:
+        def call(self: Self_, /, *arguments: P.args, **options: P.kwargs) -> R:
+            return method(self, make(*arguments, **options))
+
+        call.__doc__, call.__name__ = method.__doc__, method.__name__
+        return call
+
+    return decorate

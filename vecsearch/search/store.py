@@ -1,0 +1,26 @@
+"""What searches share: an open database, and encoders that stay loaded."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from vecsearch.postgres import database, migrate, quantized
+from vecsearch.search.embedder import Embedders
+
+if TYPE_CHECKING:
+    from vecsearch.config import Settings
+    from vecsearch.encoders.openvino.cache import Exported
+
+
+class Store:
+    """An open database, and the encoders of its collections; what a `Library` holds."""
+
+    def __init__(self, settings: "Settings", url: str, session: Mapping[str, str] | None) -> None:
+        self.settings = settings
+        self.url = url
+        self.engine = database.open_engine(url, session)
+        self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
+
+    def find_quantized(self, precision: str) -> "Exported | None":
+        """Return the quantised encoder that a collection's precision names."""
+        with migrate.reading_current(self.engine) as connection:
+            return quantized.find(connection, precision)
