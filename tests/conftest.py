@@ -4,10 +4,12 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from support import picture, save_weights
+from servers import SETS
+from support import draw_photos, save_weights
 
 # Nothing of the developer's own environment may leak into a test.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -24,6 +26,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SMALL_MODEL = "test_resnet.r160_in1k"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        choices=SETS,
+        default="marked",
+        help="Kinds of Postgres server for integration tests: one (embedded-18), marked (all of"
+        " them for tests marked every_server), or all (for every test but those marked once).",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print one line for each thing that tests needed and did not find."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    for reason, tests in reasons.items():
+        counted = "1 test" if tests == 1 else f"{tests} tests"
+        terminalreporter.write_line(f"{counted} left out: {reason}", yellow=True)
+
+
 @pytest.fixture(scope="session")
 def small_model() -> str:
     return SMALL_MODEL
@@ -38,9 +61,4 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of twelve pictures, six in each of two folders."""
-    folder = tmp_path / "photos"
-    for number in range(12):
-        file = folder / ("cats" if number % 2 else "dogs") / f"{number:02}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture(number).save(file)
-    return folder
+    return draw_photos(tmp_path / "photos")

