@@ -4,7 +4,6 @@ import io
 import itertools
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
+import machine
 import PIL.Image
-import pytest
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
 from support import picture
 
@@ -44,10 +43,8 @@ DEFAULT_K = 30
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """Run the browser; a test that needs one fails where there is none."""
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
-    if found is None:
-        pytest.fail("The page is tested in Chromium. Run: apt-get install chromium", pytrace=False)
+    """Run the browser."""
+    found = machine.program(*NAMES, install="chromium")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
@@ -160,6 +157,7 @@ class Album:
     """What is served: two collections that share the cats, and an empty one."""
 
     folder: Path
+    data_dir: Path
     url: str
 
     @property

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import machine
 import pytest
 from acceptance.conftest import PROJECT, code_blocks
 from servers import free_port, initialise, listening
@@ -46,12 +47,20 @@ def variables(
 
 
 @pytest.fixture
+def curl() -> str:
+    return machine.program("curl", install="curl")
+
+
+@pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[str]:
     with listening(initialise(tmp_path / "own/postgres", 18)) as url:
         yield url
 
 
-def test_every_command(folder: Path, variables: dict[str, str], own_postgres: str) -> None:
+@pytest.mark.slow
+def test_every_command(
+    curl: str, folder: Path, variables: dict[str, str], own_postgres: str
+) -> None:
     def output(*command: str) -> str:
         finished = subprocess.run(
             command, cwd=folder, env=variables, capture_output=True, text=True, check=False
@@ -98,6 +107,7 @@ def test_every_command(folder: Path, variables: dict[str, str], own_postgres: st
     )
 
 
+@pytest.mark.slow
 def test_the_demo(tmp_path: Path, environment: dict[str, str], data_dir: Path) -> None:
     finished = subprocess.run(
         ["vecsearch", "demo", "--data-dir", str(data_dir), "--format", "csv"],
