@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from servers import SETS
-from support import picture, save_weights
+from support import draw_photos, save_weights
 
 # Nothing of the developer's own environment may leak into a test.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -61,9 +61,4 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of twelve pictures, six in each of two folders."""
-    folder = tmp_path / "photos"
-    for number in range(12):
-        file = folder / ("cats" if number % 2 else "dogs") / f"{number:02}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture(number).save(file)
-    return folder
+    return draw_photos(tmp_path / "photos")

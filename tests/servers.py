@@ -24,8 +24,8 @@ def kinds(choice: str, marks: Container[str]) -> tuple[str, ...]:
         marks: the names of the test's marks, of which `every_server` and `once` count.
 
     """
-    every = {"one": False, "marked": "every_server" in marks, "all": "once" not in marks}[choice]
-    return KINDS if every else KINDS[:1]
+    every = {"one": False, "marked": "every_server" in marks, "all": True}[choice]
+    return KINDS if every and "once" not in marks else KINDS[:1]
 
 
 @contextmanager

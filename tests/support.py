@@ -75,6 +75,15 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.NEAREST)
 
 
+def draw_photos(folder: Path) -> Path:
+    """Fill a folder with twelve pictures, six in each of two folders, and return it."""
+    for number in range(12):
+        file = folder / ("cats" if number % 2 else "dogs") / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(file)
+    return folder
+
+
 # Encoders as torch runs them; nothing is kept.
 ON_TORCH = Runtime("cpu", "torch", Path(os.devnull))
 

@@ -157,6 +157,7 @@ class Album:
     """What is served: two collections that share the cats, and an empty one."""
 
     folder: Path
+    data_dir: Path
     url: str
 
     @property

@@ -5,15 +5,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import machine
 import pytest
 from acceptance.browser import Album, Windows, browsing, draw, serving
+from machine import once_per_run
 from playwright.sync_api import Browser
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PROJECT = Path(__file__).parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slowest tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def code_blocks(document: str, language: str) -> list[str]:
@@ -24,7 +30,7 @@ def code_blocks(document: str, language: str) -> list[str]:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the wheel of this checkout is installed."""
-    return machine.once_per_run(tmp_path_factory, "wheel", install) / "site"
+    return once_per_run(tmp_path_factory, "wheel", install) / "site"
 
 
 def install(folder: Path) -> None:
@@ -52,22 +58,23 @@ def environment(installed: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path, environment: dict[str, str]) -> Iterator[Path]:
-    """A data folder of this test's own; its server is stopped at the end."""
-    folder = tmp_path / "data"
-    yield folder
+@contextmanager
+def stopped_at_the_end(data_dir: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """Yield a data folder, and stop its server afterwards."""
+    yield data_dir
     subprocess.run(
-        ["vecsearch", "db", "stop", "--data-dir", str(folder)],
+        ["vecsearch", "db", "stop", "--data-dir", str(data_dir)],
         env=environment,
         check=False,
         capture_output=True,
     )
 
 
-@pytest.fixture
-def vecsearch(data_dir: Path, environment: dict[str, str], tmp_path: Path) -> Run:
-    """Run the command and return what it printed; fail if the exit status is not `status`."""
+def runner(data_dir: Path, environment: dict[str, str], cwd: Path) -> Run:
+    """Return a function that runs the command on a data folder.
+
+    It returns what the command printed, and fails if the exit status is not `status`.
+    """
 
     def run(
         *arguments: str | Path, status: int = 0, stdin: bytes = b"", **variables: str
@@ -75,7 +82,7 @@ def vecsearch(data_dir: Path, environment: dict[str, str], tmp_path: Path) -> Ru
         finished = subprocess.run(
             ["vecsearch", *map(str, arguments)],
             env={**environment, "VECSEARCH_DATA_DIR": str(data_dir), **variables},
-            cwd=tmp_path,
+            cwd=cwd,
             input=stdin,
             capture_output=True,
             check=False,
@@ -90,6 +97,18 @@ def vecsearch(data_dir: Path, environment: dict[str, str], tmp_path: Path) -> Ru
         return result
 
     return run
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """A data folder of this test's own; its server is stopped at the end."""
+    with stopped_at_the_end(tmp_path / "data", environment) as folder:
+        yield folder
+
+
+@pytest.fixture
+def vecsearch(data_dir: Path, environment: dict[str, str], tmp_path: Path) -> Run:
+    return runner(data_dir, environment, tmp_path)
 
 
 @pytest.fixture
@@ -109,21 +128,26 @@ def album(
     small_model: str,
     weights: Path,
 ) -> Iterator[Album]:
-    folder = tmp_path_factory.mktemp("page")
-    draw(folder / "photos")
+    """A server of the album; workers share its pictures, and each has a copy of its database."""
+
+    def ingest(folder: Path) -> None:
+        for collection, kind in (("images", "."), ("cats_only", "cats"), ("bare", "birds")):
+            arguments = ("ingest", photos / kind, "--collection", collection)
+            run = runner(folder / "data", environment, folder)
+            run(*arguments, "--model", small_model, "--weights", weights)
+        run("sql", "--write", "DELETE FROM bare")
+
+    # The rows name these pictures, so they lie where they will stay.
+    photos = once_per_run(tmp_path_factory, "photos", draw)
+    ingested = once_per_run(tmp_path_factory, "album", ingest)
+    # As root, Postgres runs as another user, who must own the copies and may not enter what mktemp
+    # makes.
+    folder = ingested.with_name(f"album-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+    folder.mkdir()
+    subprocess.run(["cp", "-a", ingested / "data", folder], check=True)
     settings = {**environment, "VECSEARCH_DATA_DIR": str(folder / "data"), "TZ": "UTC"}
-
-    def run(*arguments: str) -> None:
-        subprocess.run(
-            ["vecsearch", *arguments], env=settings, check=True, stdout=subprocess.DEVNULL
-        )
-
-    encoder = ("--model", small_model, "--weights", str(weights))
-    for collection, kind in (("images", "."), ("cats_only", "cats"), ("bare", "birds")):
-        run("ingest", str(folder / "photos" / kind), "--collection", collection, *encoder)
-    run("sql", "--write", "DELETE FROM bare")
     with serving(settings, "--max-upload", "1") as url:
-        yield Album(folder / "photos", url)
+        yield Album(photos, folder / "data", url)
     assert not (folder / "data/postgres/postmaster.pid").exists()
 
 

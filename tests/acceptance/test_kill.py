@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import psycopg
+import pytest
 from acceptance.conftest import Run
 from support import picture
 
@@ -14,6 +15,7 @@ KILLS = 10
 PICTURES = 1500
 
 
+@pytest.mark.slow
 def test_killed_runs_and_then_a_clean_one_equal_a_run_never_killed(
     vecsearch: Run,
     environment: dict[str, str],

@@ -100,7 +100,7 @@ def test_no_collection_until_one_is_made(
 
 
 def test_ctrl_c_may_come_at_once(album: Album, environment: dict[str, str]) -> None:
-    settings = {**environment, "VECSEARCH_DATA_DIR": str(album.folder.with_name("data"))}
+    settings = {**environment, "VECSEARCH_DATA_DIR": str(album.data_dir)}
     with serving(settings):
         pass
 
@@ -156,7 +156,7 @@ def test_a_token(
 ) -> None:
     refused = vecsearch("serve", "--host", "0.0.0.0", "--port", "0", status=1)
     assert "--token" in refused.stderr
-    settings = {**environment, "VECSEARCH_DATA_DIR": str(album.folder.with_name("data"))}
+    settings = {**environment, "VECSEARCH_DATA_DIR": str(album.data_dir)}
     options = ("--host", "0.0.0.0", "--token", "open sesame")
     with serving(settings, *options) as url:
         windows = Windows(browser, url.replace("0.0.0.0", "127.0.0.1"))

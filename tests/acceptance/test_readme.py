@@ -57,6 +57,7 @@ def own_postgres(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_every_command(
     curl: str, folder: Path, variables: dict[str, str], own_postgres: str
 ) -> None:
@@ -106,6 +107,7 @@ def test_every_command(
     )
 
 
+@pytest.mark.slow
 def test_the_demo(tmp_path: Path, environment: dict[str, str], data_dir: Path) -> None:
     finished = subprocess.run(
         ["vecsearch", "demo", "--data-dir", str(data_dir), "--format", "csv"],

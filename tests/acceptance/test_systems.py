@@ -36,6 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command(folder: Path, variables: dict[str, str], vecsearch: Run) -> None:
     printed = ""
     for block in code_blocks(DOCUMENT, "sh"):

@@ -11,10 +11,13 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, clustered, make_corpus, once
+from support import Corpus, clustered, every_server, make_corpus, once
 
 from vecsearch.library import Library
 from vecsearch.postgres import database
+
+pytestmark = every_server
+
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
 

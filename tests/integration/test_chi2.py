@@ -4,13 +4,14 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, chi2, clustered, make_corpus, once
+from support import Corpus, chi2, clustered, every_server, make_corpus, once
 
 from vecsearch.errors import DatabaseError
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
 
+@every_server
 def test_the_function_is_what_numpy_says_of_the_same_half_precision_numbers(
     library: Library,
 ) -> None:
@@ -32,6 +33,7 @@ def test_the_function_is_what_numpy_says_of_the_same_half_precision_numbers(
     np.testing.assert_array_equal(found[:, 0], found[:, 1])
 
 
+@every_server
 def test_the_function_works_for_a_session_that_has_no_search_path(library: Library) -> None:
     with library.sql(
         "SELECT set_config('search_path', '', true),"
@@ -40,6 +42,7 @@ def test_the_function_works_for_a_session_that_has_no_search_path(library: Libra
         assert next(rows)[1] == pytest.approx(2.0)
 
 
+@every_server
 @pytest.mark.parametrize(
     ("one", "other", "message"),
     [
@@ -63,6 +66,7 @@ def test_equal_vectors_are_at_no_distance_and_zeros_are_no_division(library: Lib
         assert next(rows) == (0.0,)
 
 
+@every_server
 def test_the_index_s_candidates_hold_the_exact_top_ten(corpus: Corpus) -> None:
     found = wanted = 0
     for position in range(0, 3_000, 100):

@@ -13,6 +13,7 @@ from support import (
     PixelEncoder,
     check_vectors,
     clustered,
+    every_server,
     ingest,
     make_corpus,
     once,
@@ -40,6 +41,7 @@ def versions(library: Library, name: str = "images") -> list[catalog.Compact]:
         return catalog.compact_versions(connection, name)
 
 
+@every_server
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("k", [10, 1_000])
 def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: str, k: int) -> None:
@@ -82,6 +84,7 @@ def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) ->
         assert [row[0] for row in rows.fetchall()] == [hit.id for hit in hits]
 
 
+@every_server
 def test_the_function_serves_any_condition_and_is_never_short(compact_corpus: Corpus) -> None:
     library, ids = compact_corpus.library, compact_corpus.ids
     exact = library.query(id=ids[17], k=10, exact=True).hits

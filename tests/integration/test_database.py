@@ -10,11 +10,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from servers import free_port, initialise, listening
+from support import every_server
 
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable, ExtensionMissing, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres.embedded import server
+
+pytestmark = every_server
 
 
 def status(url: str) -> object:

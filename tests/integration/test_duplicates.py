@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, once
+from support import Corpus, PixelEncoder, clustered, every_server, ingest, make_corpus, once
 from typer.testing import CliRunner
 
 from vecsearch.analysis import pairs
@@ -57,6 +57,7 @@ def test_planted_copies_are_found_at_the_suggested_cut_off_and_next_to_nothing_e
     assert groups(library.collection().duplicates(exact=True)) == found
 
 
+@every_server
 @pytest.mark.parametrize("max_distance", [0.0005, 0.01, 0.02])
 def test_within_a_cut_off_of_ones_own_groups_are_what_all_pairs_within_it_join(
     library: Library, max_distance: float

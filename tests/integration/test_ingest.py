@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, ingest, once, picture
+from support import PixelEncoder, counts, every_server, ingest, once, picture
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseUnavailable, EncoderError, InvalidInput
@@ -63,12 +63,14 @@ def test_a_second_run_changes_nothing(ingested: Library, photos: Path) -> None:
     assert counts(ingested.collection().ingest([photos])) == {"unchanged": 12}
 
 
+@every_server
 def test_a_renamed_folder_moves_its_rows(ingested: Library, photos: Path) -> None:
     renamed = photos.rename(photos.with_name("pictures"))
     assert counts(ingested.collection().ingest([renamed])) == {"moved": 12}
     assert counts(ingested.collection().ingest([renamed])) == {"unchanged": 12}
 
 
+@every_server
 def test_changed_deleted_and_copied(ingested: Library, photos: Path) -> None:
     picture(99).save(photos / "dogs" / "00.png")
     (photos / "dogs" / "02.png").unlink()
@@ -121,6 +123,7 @@ def test_content_that_is_there_many_times_is_embedded_once(library: Library, pho
     assert len(encoder.embedded) == len(set(encoder.embedded)) == 12
 
 
+@every_server
 @pytest.mark.usefixtures("small_batches")
 def test_files_that_change_places_change_rows(library: Library, photos: Path) -> None:
     encoder = PixelEncoder()
@@ -256,6 +259,7 @@ def test_what_was_stored_before_a_failure_stays_and_the_next_run_carries_on(
     assert len(encoder.embedded) == 6
 
 
+@every_server
 @pytest.mark.usefixtures("small_batches")
 def test_a_server_that_goes_away_in_the_middle_is_one_sentence_and_keeps_what_is_stored(
     library: Library, server_url: str, photos: Path

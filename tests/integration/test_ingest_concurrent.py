@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, ingest, picture
+from support import PixelEncoder, counts, every_server, ingest, picture
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
@@ -72,6 +72,7 @@ def check(library: Library, folder: Path) -> None:
     assert stored == {str(file): encoder.expected(file).tolist() for file in files}
 
 
+@every_server
 def test_two_first_runs_over_the_same_files_make_one_collection(
     library: Library, photos: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_of_two_first_runs_with_two_encoders_one_is_refused(library: Library, ph
     assert [status.images for status in library.collections()] == [12]
 
 
+@every_server
 def test_runs_that_meet_the_same_copies_in_another_order_do_not_block_each_other(
     library: Library, tmp_path: Path
 ) -> None:
@@ -154,6 +156,7 @@ def test_runs_that_meet_the_same_broken_files_do_not_block_each_other(
         assert len(library.collection().errors()) == 12
 
 
+@every_server
 def test_two_runs_set_up_an_empty_database_together(
     empty_database_url: str, photos: Path, small_model: str, weights: Path
 ) -> None:

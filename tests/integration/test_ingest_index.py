@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, ingest
+from support import PixelEncoder, every_server, ingest
 
 from vecsearch.errors import EncoderError, InvalidInput
 from vecsearch.ingest import choose
@@ -23,6 +23,7 @@ def index_of(library: Library) -> str:
     return status.index
 
 
+@every_server
 @pytest.mark.parametrize("method", [None, "hnsw", "none"])
 def test_a_new_collection_gets_the_index_it_is_told(
     library: Library, photos: Path, small_model: str, weights: Path, method: str | None

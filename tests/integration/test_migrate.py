@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus
+from support import Corpus, PixelEncoder, clustered, counts, every_server, ingest, make_corpus
 
 from vecsearch.config import Settings
 from vecsearch.errors import (
@@ -28,6 +28,8 @@ from vecsearch.errors import (
 )
 from vecsearch.library import Library
 from vecsearch.postgres import database, migrate, schema
+
+pytestmark = every_server
 
 
 @pytest.fixture

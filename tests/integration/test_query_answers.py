@@ -8,7 +8,16 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, picture
+from support import (
+    Corpus,
+    PixelEncoder,
+    clustered,
+    counts,
+    every_server,
+    ingest,
+    make_corpus,
+    picture,
+)
 
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
@@ -18,6 +27,7 @@ from vecsearch.search.query import Query
 from vecsearch.search.statement import Search
 
 
+@every_server
 @pytest.mark.parametrize("metric", ["cosine", "l2", "l1", "ip", "chi2"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_every_metric_is_what_numpy_says(
@@ -65,6 +75,7 @@ def test_a_stored_image_is_the_first_of_its_own_answer(corpus: Corpus) -> None:
         assert other.id == second.id
 
 
+@every_server
 @pytest.mark.parametrize("k", [1, 3, 11, 12, 20])
 @pytest.mark.parametrize("exact", [False, True])
 def test_of_equal_images_the_one_asked_for_is_first_and_the_rest_go_by_path(
@@ -109,6 +120,7 @@ ASKED: list[dict[str, Any]] = [
 ]
 
 
+@every_server
 @pytest.mark.parametrize("asked", ASKED, ids=str)
 def test_the_sql_of_an_answer_gives_the_same_rows_anywhere(
     corpus: Corpus, asked: dict[str, Any]
@@ -150,6 +162,7 @@ def test_the_sql_of_a_picture_that_is_not_stored_has_its_vector(corpus: Corpus) 
     assert [row[-1] for row in rows] == [hit.distance for hit in hits]
 
 
+@every_server
 def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> None:
     def changed(connection: sa.Connection) -> list[Any]:
         statement = sa.text("SELECT name FROM pg_settings WHERE setting <> reset_val")

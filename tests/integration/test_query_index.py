@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support import Corpus, clustered
+from support import Corpus, clustered, every_server
 
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
@@ -75,6 +75,7 @@ def check(hits: list[Hit], distances: NDArray[np.float64]) -> None:
         check_nearly(hits, distances)
 
 
+@every_server
 def test_the_index_is_used_and_finds_the_nearest(corpus: Corpus) -> None:
     assert corpus.library.query(id=corpus.ids[0]).uses_index
     assert not corpus.library.query(id=corpus.ids[0], exact=True).uses_index
@@ -125,6 +126,7 @@ def test_a_cut_off_without_k_returns_all_within(
     check(hits, expected(corpus, query, where, cut_off))
 
 
+@every_server
 @pytest.mark.parametrize("k", [1, 5, 30, 31, 1000])
 def test_a_cut_off_with_k_returns_the_nearest_within(corpus: Corpus, k: int) -> None:
     query = QUERIES[2]
@@ -148,6 +150,7 @@ def test_min_similarity_is_a_cut_off_too(corpus: Corpus) -> None:
         assert all(hit.similarity == 1 - hit.distance for hit in hits)
 
 
+@every_server
 @settings(
     derandomize=True,
     deadline=None,

@@ -6,11 +6,14 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import make_corpus
+from support import every_server, make_corpus
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres import database
+
+pytestmark = every_server
+
 
 ROWS = 3_000
 # A hundred centres and thirty steps from each of them: an index of pure noise is slow to build.

@@ -5,10 +5,12 @@ from textwrap import dedent
 
 import pytest
 import sqlalchemy as sa
-from support import Corpus
+from support import Corpus, every_server
 
 from vecsearch.errors import DatabaseError
 from vecsearch.postgres import database
+
+pytestmark = every_server
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
-from support import PixelEncoder, ingest, once
+from support import PixelEncoder, every_server, ingest, once
 
 from vecsearch.errors import DatabaseError, DatabaseUnavailable
 from vecsearch.library import Library
+
+pytestmark = every_server
 
 
 @pytest.fixture

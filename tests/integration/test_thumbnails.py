@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, ingest, once, picture
+from support import PixelEncoder, counts, every_server, ingest, once, picture
 from typer.testing import CliRunner
 
 from vecsearch.cli import app
@@ -62,6 +62,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
 
 
+@every_server
 def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

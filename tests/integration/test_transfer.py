@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, ingest, once, picture
+from support import Corpus, PixelEncoder, clustered, every_server, ingest, once, picture
 
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
 from vecsearch.library import Library
@@ -47,6 +47,7 @@ def ingested(library: Library, photos: Path) -> Library:
     return library
 
 
+@every_server
 @pytest.mark.parametrize("format_", ["npz", "parquet"])
 def test_an_export_that_is_imported_is_the_same_collection(
     ingested: Library, tmp_path: Path, format_: str
