@@ -91,7 +91,7 @@ PathsArgument = Annotated[
     typer.Argument(metavar="PATH...", help="Folders, files, or - for a list on stdin."),
 ]
 
-_SHARED = {
+SHARED = {
     "database_url": Annotated[
         str | None,
         typer.Option(
@@ -112,7 +112,7 @@ _SHARED = {
         bool, typer.Option("--debug", envvar="VECSEARCH_DEBUG", help="Show tracebacks.")
     ],
 }
-_ENCODING = {
+ENCODING = {
     "device": Annotated[
         str | None,
         typer.Option(
@@ -200,7 +200,7 @@ def command(
         encodes: whether it takes the options of encoders.
 
     """
-    shared = _SHARED | (_ENCODING if encodes else {})
+    shared = SHARED | (ENCODING if encodes else {})
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
