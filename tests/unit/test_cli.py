@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from cli_reference import PAGE, reference
 
 from vecsearch import __version__
 from vecsearch.cli import app
@@ -51,7 +52,7 @@ COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
 
 
 def test_every_promised_command_is_there() -> None:
-    names = "ingest query collections status errors sql demo"
+    names = "ingest query collections status errors sql demo drop"
     promised = {(name,) for name in names.split()} | {("train", "autoencoder")}
     promised |= {("db", name) for name in "url start stop shell upgrade".split()}
     assert promised <= set(COMMANDS)
@@ -151,3 +152,21 @@ def test_a_bad_variable_is_reported_before_anything_is_opened(tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: VECSEARCH_MAX_PIXELS is 'many'.")
     assert not folder.exists()
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    assert PAGE.read_text() == reference(), "stale: run python tests/cli_reference.py"
+
+
+def test_the_reference_has_every_command_and_option() -> None:
+    sections = re.split(r"^## ", reference(), flags=re.MULTILINE)
+    found = {section.partition("\n")[0]: section for section in sections}
+    everywhere = "".join(text for name, text in found.items() if name.startswith("Options of"))
+    listed = [name for name in found if not name.startswith(("Options of", "# Command line"))]
+    runnable = {words: one for words, one in COMMANDS.items() if not hasattr(one, "commands")}
+    assert listed == [" ".join(words) for words in runnable]
+    for words, one in runnable.items():
+        section = found[" ".join(words)] + everywhere
+        for parameter in one.params:
+            if parameter.param_type_name == "option":
+                assert [name for name in parameter.opts if name not in section] == []

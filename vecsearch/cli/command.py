@@ -99,7 +99,7 @@ PathsArgument = Annotated[
     typer.Argument(metavar="PATH...", help="Folders, files, or - for a list on stdin."),
 ]
 
-_SHARED = {
+SHARED = {
     "database_url": Annotated[
         str | None,
         typer.Option(
@@ -120,7 +120,7 @@ _SHARED = {
         bool, typer.Option("--debug", envvar="VECSEARCH_DEBUG", help="Show tracebacks.")
     ],
 }
-_ENCODING = {
+ENCODING = {
     "device": Annotated[
         str | None,
         typer.Option(
@@ -214,7 +214,7 @@ def command(
         builds: whether it takes what indexes can be built with, as `**options`.
 
     """
-    shared = _SHARED | (_ENCODING if encodes else {})
+    shared = SHARED | (ENCODING if encodes else {})
     declared = {option.name: _build_option(option) for option in build_options() if builds}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:

@@ -21,7 +21,8 @@ from vecsearch.config import Settings
 def demo(
     settings: Settings,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder for the pictures and the sheet.")
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="For the pictures and the sheet."),
     ] = Path("vecsearch-demo"),
     weights: WeightsOption = None,
     format_: FormatOption = None,

@@ -38,7 +38,7 @@ def import_(
     weights: WeightsOption = None,
     root: Annotated[
         Path | None,
-        typer.Option(help="The folder of relative paths. Default: the folder of FILE."),
+        typer.Option(metavar="FOLDER", help="Where relative paths start. Default: FILE's folder."),
     ] = None,
     index: NewIndexOption = None,
     format_: FormatOption = None,
