@@ -204,9 +204,11 @@ class Corpus:
                 distances = chi2(self.vectors, query)
             case "ip":
                 distances = -(self.vectors @ query)
-            case _:
+            case "cosine":
                 norms = np.linalg.norm(self.vectors, axis=1) * np.linalg.norm(query)
                 distances = 1 - (self.vectors @ query) / norms
+            case _:
+                raise ValueError(metric)
         return np.asarray(distances, dtype=np.float64)
 
 

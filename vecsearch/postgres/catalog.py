@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.postgres import migrate, schema
-from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.database import BEGIN, driver_connection
 from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, parse
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def open_collection(
     """Return a collection, and its image with this content, in one round trip.
 
     Args:
-        connection: at the beginning of a read-only transaction.
+        connection: from `vecsearch.postgres.database.pipelining`; a transaction is begun.
         name: the collection.
         content: SHA-256 in hex, and the path to be preferred, if there is one; None: no image.
 
@@ -162,6 +162,7 @@ def open_collection(
     try:
         with RawCursor(driver, row_factory=namedtuple_row) as entry, RawCursor(driver) as found:
             with driver.pipeline():
+                driver.execute(BEGIN)
                 entry.execute(_entry(), [name], prepare=True)
                 if content is not None:
                     table = sql.Identifier(schema.SCHEMA, name).as_bytes(driver)
@@ -171,7 +172,6 @@ def open_collection(
                 image = found.fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         # No tables, older ones, or no such collection: find out which.
-        connection.rollback()
         driver.rollback()
         row = None
     if row is None or row.revision != schema.REVISION or not migrate.is_usable(row.pgvector):

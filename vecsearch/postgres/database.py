@@ -108,10 +108,7 @@ def _set_path(connection: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection in a read-only transaction on one snapshot.
-
-    The transaction begins with the first statement, in the same round trip if that is pipelined.
-    """
+    """Yield a connection in a read-only transaction on one snapshot."""
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -120,6 +117,24 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         # Rather than rolled back, after which psycopg forgets what it has prepared.
         if not connection.invalidated:
             connection.commit()
+            driver_connection(connection).commit()
+
+
+# Begins what `reading` yields.
+BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+@contextmanager
+def pipelining(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection whose caller sends `BEGIN` and COMMIT, each with other statements.
+
+    Left to psycopg, either is a round trip of its own. A transaction that is open at the end is
+    committed, after an error rolled back.
+    """
+    with translated(), engine.connect() as pooled:
+        connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+        if not connection.invalidated:
             driver_connection(connection).commit()
 
 

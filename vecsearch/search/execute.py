@@ -209,7 +209,7 @@ def _opened(
 ) -> Iterator[tuple[sa.Connection, StoredCollection, UUID | None]]:
     """Yield a connection, a collection, and the id of a picture that it holds, if it does."""
     content = None if picture is None else (picture.sha256, picture.path)
-    with database.reading(engine) as connection:
+    with database.pipelining(engine) as connection:
         collection, known = catalog.open_collection(connection, name, content)
         yield connection, collection, known
 
@@ -256,7 +256,7 @@ def _run(connection: sa.Connection, search: Search, *, ends: bool = False) -> li
             _set(driver, search)
             cursor.execute(text.encode(), _parameters(search), prepare=True)
             if ends:
-                driver.commit()
+                driver.execute("COMMIT")
         rows = cursor.fetchall()
     if isinstance(search.target, UUID) and rows and rows[0][-1] is None:
         # An id that nothing has is at no distance from anything.
