@@ -18,16 +18,12 @@ from vecsearch.postgres.rows import image_id
 from vecsearch.render import canvas
 from vecsearch.render.saving import require_picture_file, save_picture
 from vecsearch.render.sheets import (
-    CAPTION,
-    GAP,
-    HEADER,
-    MARGIN,
     MOST_HITS,
-    TILE,
     comparison_sheet,
     contact_sheet,
     training_sheet,
 )
+from vecsearch.render.tiles import CAPTION, GAP, HEADER, MARGIN, TILE
 from vecsearch.search.query import Hit
 
 MAX_PIXELS = 1_000_000

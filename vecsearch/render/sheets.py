@@ -1,16 +1,29 @@
 """Sheets of images: the hits of a query, two answers compared, an autoencoder's training."""
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vecsearch.imaging import thumbnails
-from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
+from vecsearch.render.tiles import (
+    CAPTION,
+    GAP,
+    HEADER,
+    MARGIN,
+    NONE,
+    TILE,
+    distance_words,
+    draw_head,
+    draw_hit_caption,
+    draw_query_caption,
+    draw_tile,
+    hit_pictures,
+    short_path,
+)
 from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
@@ -24,17 +37,11 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Example
     from vecsearch.encoders.autoencoder.training import Epoch
+    from vecsearch.imaging.scan import Unreadable
     from vecsearch.search.query import Hit
 
-# All in pixels.
-TILE = 320
-GAP = 32
-CAPTION = 88
-MARGIN = 72
-HEADER = 128
 # The shape of a slide.
 SHAPE = 16 / 9
-HUGE = 1e6
 # With at most this many hits, the query image is as small as they are.
 FEW_HITS = 2
 MOST_HITS = 300
@@ -48,8 +55,6 @@ PAIR_TILE = 224
 PLOT_HEIGHT = 640
 MOST_PAIRS = 12
 
-_NONE: "Mapping[UUID, bytes]" = MappingProxyType({})
-
 
 def contact_sheet(
     query: Path | bytes,
@@ -58,7 +63,7 @@ def contact_sheet(
     title: str,
     metric: str,
     max_pixels: int,
-    stored: "Mapping[UUID, bytes]" = _NONE,
+    stored: "Mapping[UUID, bytes]" = NONE,
     query_thumbnail: bytes | None = None,
 ) -> "Figure":
     """Draw the query image, large, then each hit with its rank, distance, similarity and file.
@@ -85,37 +90,30 @@ def contact_sheet(
         found = f"The {len(hits)} nearest by {by}" if len(hits) > 1 else f"The nearest by {by}"
     else:
         found = "No image matches"
-    _head(sheet, title, found)
+    draw_head(sheet, title, found)
 
     top = MARGIN + HEADER
     width, height = TILE + (span - 1) * across, TILE + (span - 1) * down
     (picture,) = thumbnails.load([query_thumbnail or query], width, height, max_pixels=max_pixels)
-    _tile(sheet, (MARGIN, top), (width, height), picture, frame=BLUE)
-    _query_caption(sheet, MARGIN, top + height, width, query)
+    draw_tile(sheet, (MARGIN, top), (width, height), picture, frame=BLUE)
+    draw_query_caption(sheet, MARGIN, top + height, width, query)
     cells = [
         (column, row)
         for row in range(rows)
         for column in range(columns)
         if column >= span or row >= span
     ]
-    pictures = _pictures(drawn, stored, TILE, max_pixels)
+    pictures = hit_pictures(drawn, stored, TILE, max_pixels)
     for (column, row), hit, picture in zip(cells, drawn, pictures, strict=False):
         x, y = MARGIN + column * across, top + row * down
-        _tile(sheet, (x, y), (TILE, TILE), picture)
-        _hit_caption(sheet, x, y + TILE, hit)
+        draw_tile(sheet, (x, y), (TILE, TILE), picture)
+        draw_hit_caption(sheet, x, y + TILE, hit)
     return sheet.figure
 
 
 def _words_for(metric: str) -> str:
     words = Metric[metric].meaning if metric in Metric.__members__ else metric
     return f"{words}; similarity (sim.) is 1 − distance" if metric == Metric.cosine else words
-
-
-def _pictures(
-    hits: "Sequence[Hit]", stored: "Mapping[UUID, bytes]", side: int, max_pixels: int
-) -> "Iterator[Picture | Unreadable]":
-    sources = (stored.get(hit.id, Path(hit.path)) for hit in hits)
-    return thumbnails.load(sources, side, side, max_pixels=max_pixels)
 
 
 def _grid(hits: int) -> tuple[int, int, int]:
@@ -137,66 +135,6 @@ def _grid(hits: int) -> tuple[int, int, int]:
 
     columns = min(range(FEW_HITS + 1, FEW_HITS + 1 + cells), key=cost)
     return columns, rows(columns), span
-
-
-def _head(sheet: Canvas, title: str, below: str) -> None:
-    width = sheet.width - 2 * MARGIN
-    sheet.text(MARGIN, MARGIN + 36, title, size=52, width=width, weight="bold")
-    sheet.text(MARGIN, MARGIN + 84, below, size=28, width=width, colour=SOFT)
-
-
-def _tile(
-    sheet: Canvas,
-    corner: tuple[int, int],
-    size: tuple[int, int],
-    picture: "Picture | Unreadable",
-    frame: str | None = None,
-) -> None:
-    """Draw a picture in the middle of a box, or the reason why it cannot be read."""
-    (x, y), (width, height) = corner, size
-    if isinstance(picture, Unreadable):
-        sheet.block(x, y, width, height, GREY)
-        reason = textwrap.wrap(picture.reason, 30, max_lines=4, placeholder="…")
-        for line, text in enumerate(["The file cannot be read", *reason]):
-            sheet.text(
-                x + width // 2,
-                y + height // 2 + 30 * (line - len(reason) // 2),
-                text,
-                size=18 if line else 20,
-                width=width - 16,
-                align="center",
-            )
-    else:
-        sheet.block(x, y, width, height, MOUNT)
-        sheet.picture(x + (width - picture.width) // 2, y + (height - picture.height) // 2, picture)
-    if frame is not None:
-        sheet.frame(x, y, width, height, frame)
-
-
-def _query_caption(sheet: Canvas, x: int, y: int, width: int, query: Path | bytes) -> None:
-    sheet.text(x, y + 40, "Query", size=26, width=width, colour=BLUE, weight="bold")
-    if isinstance(query, Path):
-        sheet.text(x, y + 74, _short_path(query), size=22, width=width, colour=SOFT)
-
-
-def _hit_caption(sheet: Canvas, x: int, y: int, hit: "Hit") -> None:
-    y += 40
-    rank = sheet.text(x, y, str(hit.rank), size=26, width=TILE, weight="bold")
-    sheet.text(x + rank + 14, y, distance_words(hit.distance), size=26, width=TILE - rank - 14)
-    if hit.similarity is not None:
-        similarity = f"sim. {hit.similarity:.4f}"
-        sheet.text(x + TILE, y, similarity, size=22, width=TILE // 2, colour=SOFT, align="right")
-    sheet.text(x, y + 34, _short_path(Path(hit.path)), size=22, width=TILE, colour=SOFT)
-
-
-def distance_words(distance: float) -> str:
-    """Return a distance for a caption: four decimals, or five digits of a huge one."""
-    return f"{distance:.4f}" if abs(distance) < HUGE else f"{distance:.4e}"
-
-
-def _short_path(path: Path) -> str:
-    """Return the name of the folder and of the file, as files in many folders share names."""
-    return "/".join(part.strip("/") for part in path.absolute().parts[-2:])
 
 
 def comparison_sheet(
@@ -239,16 +177,16 @@ def comparison_sheet(
         if shown < there
     ]
     plain = "The number below a hit is its distance"
-    _head(sheet, title, f"Only {' and '.join(limits)} are drawn" if limits else plain)
+    draw_head(sheet, title, f"Only {' and '.join(limits)} are drawn" if limits else plain)
 
-    of_queries = next(iter(stored.values()), _NONE)
+    of_queries = next(iter(stored.values()), NONE)
     y = MARGIN + HEADER
     for row in drawn:
         height = max(len(row.answers), 1) * down - STRIP_CAPTION
         box = min(TILE, height)
         source = of_queries.get(row.id, Path(row.path))
         (picture,) = thumbnails.load([source], TILE, box, max_pixels=max_pixels)
-        _tile(sheet, (MARGIN, y), (TILE, box), picture, frame=BLUE)
+        draw_tile(sheet, (MARGIN, y), (TILE, box), picture, frame=BLUE)
         sheet.text(
             MARGIN,
             y + box + 36,
@@ -260,11 +198,11 @@ def comparison_sheet(
         )
         if box < height:
             sheet.text(
-                MARGIN, y + box + 68, _short_path(Path(row.path)), size=20, width=TILE, colour=SOFT
+                MARGIN, y + box + 68, short_path(Path(row.path)), size=20, width=TILE, colour=SOFT
             )
         for name, hits in row.answers.items():
             drawn_hits = hits[:columns]
-            pictures = _pictures(drawn_hits, stored.get(name, _NONE), STRIP_TILE, max_pixels)
+            pictures = hit_pictures(drawn_hits, stored.get(name, NONE), STRIP_TILE, max_pixels)
             _strip(sheet, y, name, drawn_hits, pictures, row.correct.get(name))
             y += down
         y += GAP
@@ -292,7 +230,7 @@ def _strip(
         colour, mark = None, ""
         if correct is not None:
             colour, mark = (GREEN, "✓") if correct[position] else (RED, "✗")
-        _tile(sheet, (x, y), (side, side), picture, frame=colour)
+        draw_tile(sheet, (x, y), (side, side), picture, frame=colour)
         sheet.text(x, y + side + 36, distance_words(hit.distance), size=22, width=side - 30)
         if colour is not None:
             sheet.text(
@@ -332,7 +270,7 @@ def training_sheet(
     pairs = 2 * across + GAP if shown else 0
     sheet = Canvas(left + plot_width + MARGIN, 2 * MARGIN + HEADER + pairs + plot_height + 110)
     first = "" if shown == len(originals) else f"the first {shown} of {len(originals):,} "
-    _head(sheet, title, f"Top: {first}images and their reconstructions. Bottom: loss by epoch")
+    draw_head(sheet, title, f"Top: {first}images and their reconstructions. Bottom: loss by epoch")
     y = MARGIN + HEADER
     for name, tiles in (("Original", originals), ("Reconstruction", drawn)) if shown else ():
         sheet.text(MARGIN, y + PAIR_TILE // 2 + 8, name, size=26, width=NAMES - GAP, weight="bold")

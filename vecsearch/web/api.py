@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Header, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from vecsearch import __version__
 from vecsearch.errors import ImageNotFound
@@ -62,6 +62,9 @@ class QueryAnswer:
     hits: list[Hit]
 
 
+_QUERY_ANSWER = TypeAdapter(QueryAnswer)
+
+
 @dataclass(frozen=True)
 class Health:
     """The server and its database respond."""
@@ -91,13 +94,17 @@ def prometheus(site: Served) -> Response:
     return Response(site.metrics.text(), media_type=MEDIA_TYPE)
 
 
-@router.post("/query", responses=_problems(400, 403, 404, 409, 413, 415))
+@router.post(
+    "/query",
+    response_model=QueryAnswer,
+    responses=_problems(400, 403, 404, 409, 413, 415),
+)
 def query(
     site: Served, form: Annotated[QueryForm, Form(media_type="multipart/form-data")]
-) -> QueryAnswer:
+) -> Response:
     """Return the images nearest to a picture, or to a stored image."""
     collection, answer = site.ask(form.target(), form)
-    return QueryAnswer(
+    shown = QueryAnswer(
         collection=collection.name,
         metric=answer.metric,
         uses_index=answer.uses_index,
@@ -106,6 +113,8 @@ def query(
         sql=answer.sql,
         hits=answer.hits,
     )
+    # FastAPI would validate it first, in another thread.
+    return Response(_QUERY_ANSWER.dump_json(shown), media_type="application/json")
 
 
 @router.get("/collections", responses=_problems())
