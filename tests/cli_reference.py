@@ -95,7 +95,9 @@ def _options(annotations: dict[str, Any], defaults: dict[str, Any] | None = None
         info = _info(annotation)
         assert isinstance(info, OptionInfo)
         # Inside Annotated, Typer keeps the first name as the default.
-        declared = [item for item in (info.default, *(info.param_decls or ())) if item is not ...]
+        declared = [
+            one for one in (info.default, *(info.param_decls or ())) if isinstance(one, str)
+        ]
         names = ", ".join(declared or [f"--{name.strip('_').replace('_', '-')}"])
         value = info.metavar or _value(get_args(annotation)[0])
         variable = f" [{info.envvar}]" if info.envvar else ""

@@ -11,14 +11,16 @@ with Library.open() as library:
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vecsearch import files
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.collection import Collection, OnProgress, Store, quiet, taking
 from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
-from vecsearch.errors import SchemaMissing
-from vecsearch.postgres import catalog, database, migrate
+from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
+from vecsearch.postgres import catalog, database, dump, migrate
 from vecsearch.postgres.catalog import CollectionStatus, Status
 from vecsearch.postgres.embedded import server
 from vecsearch.search.query import Answer, Query
@@ -162,6 +164,49 @@ class Library:
 
         """
         migrate.run(self.engine)
+
+    def dump(self, file: str | Path, *, collection: str | None = None) -> None:
+        """Write every collection, or one of them, to a file, whole or not at all.
+
+        A dump of everything also holds the user's own views, and columns of collections' tables.
+
+        Args:
+            file: an existing one is replaced.
+            collection: None: all of them.
+
+        Raises:
+            InvalidInput: the file cannot be written.
+            DatabaseError: pg_dump fails, or is too old for the server.
+
+        """
+        path = Path(file).absolute()
+        files.require_writable(path)
+        with suppress(SchemaOutdated, SchemaNewer), migrate.reading_current(self.engine):
+            pass
+        if collection is None:
+            dump.dump(self.engine, path)
+        else:
+            dump.dump_collection(self.engine, collection, path, self.settings.data_dir)
+
+    def restore(
+        self, file: str | Path, *, collection: str | None = None, on_progress: OnProgress = quiet
+    ) -> list[str]:
+        """Restore the collections of a dump, all or none, with their indexes; return their names.
+
+        Args:
+            file: what `dump` wrote, with this version of vecsearch or an older one.
+            collection: one of the dump's; None: all of them.
+            on_progress: called while indexes are built.
+
+        Raises:
+            InvalidInput: it is not a dump, or one of its collections exists already.
+            SchemaNewer: a newer vecsearch made it.
+
+        """
+        names = dump.restore(self.engine, Path(file).absolute(), self.settings.data_dir, collection)
+        for name in names:
+            self.collection(name).ensure_index(on_progress=on_progress)
+        return names
 
     def status(self) -> Status:
         """Return versions, sizes and the state of every index."""

@@ -156,12 +156,17 @@ def _revision(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _refuse_newer(connection: sa.Connection) -> None:
+def is_known(revision: str | None) -> bool:
+    """Tell whether this vecsearch has a migration of that name; otherwise a newer one made it."""
     from alembic.script import ScriptDirectory
 
+    scripts = ScriptDirectory(str(migrations_dir())).walk_revisions()
+    return revision in {script.revision for script in scripts}
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
     revision = _revision(connection)
-    known = {script.revision for script in ScriptDirectory(str(migrations_dir())).walk_revisions()}
-    if revision not in known:
+    if not is_known(revision):
         raise SchemaNewer(
             f"The tables are at revision {revision}, made by a newer vecsearch than this one. "
             "Run: pip install --upgrade vecsearch"
