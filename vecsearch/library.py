@@ -156,14 +156,17 @@ class Library:
                 on_progress=on_progress,
             )
 
-    def upgrade(self) -> None:
-        """Make the tables, or bring them up to date.
+    def upgrade(self) -> list[str]:
+        """Create the tables, or bring them up to date; return notes for a user.
 
         Raises:
             ExtensionMissing, SchemaNewer: see `vecsearch.errors`.
 
         """
-        migrate.run(self.engine)
+        return [
+            f"Renamed collection {old!r} to {new!r}: vecsearch uses the old name itself now."
+            for old, new in migrate.run(self.engine).items()
+        ]
 
     def dump(self, file: str | Path, *, collection: str | None = None) -> None:
         """Write every collection, or one of them, to a file, whole or not at all.

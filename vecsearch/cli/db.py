@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vecsearch.cli.command import command, group, open_library, say
+from vecsearch.cli.command import command, group, open_library, say, say_all
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
 from vecsearch.render.rows import human_bytes
@@ -129,7 +129,7 @@ def db_upgrade(settings: Settings) -> None:
     from vecsearch.postgres import schema
 
     with open_library(settings) as library:
-        library.upgrade()
+        say_all(library.upgrade())
     say(f"The tables are at revision {schema.REVISION}.")
 
 

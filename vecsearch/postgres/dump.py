@@ -135,13 +135,14 @@ def restore(engine: sa.Engine, file: Path, folder: Path, only: str | None = None
         held = ", ".join(contents.collections) or "no collection"
         raise InvalidInput(f"{file} has no collection {only!r}. It holds: {held}.")
     if only is None and _takes_as_it_is(engine, file, contents):
-        _restore_into(engine, file, contents)
-        return names
+        renamed = _restore_into(engine, file, contents)
+        return sorted(renamed.get(name, name) for name in names)
     migrate.prepare(engine)
     with migrate.reading_current(engine) as connection:
         copying.refuse_existing(connection, names)
     with scratch(folder) as apart:
-        _restore_into(apart, file, contents, indexed=False)
+        renamed = _restore_into(apart, file, contents, indexed=False)
+        names = sorted(renamed.get(name, name) for name in names)
         with migrate.reading_current(apart) as source, database.writing(engine) as target:
             for name in names:
                 copying.copy_collection(source, target, name)
@@ -184,8 +185,10 @@ def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
 
 def _restore_into(
     engine: sa.Engine, file: Path, contents: Contents, *, indexed: bool = True
-) -> None:
+) -> dict[str, str]:
     """Restore a whole dump into a database that has nothing of ours, and upgrade it.
+
+    It returns new names of collections that the upgrade renamed, by the old ones.
 
     Args:
         engine: of the database.
@@ -219,7 +222,7 @@ def _restore_into(
             f"--use-list={selection.name}",
             str(file),
         )
-    migrate.run(engine)
+    return migrate.run(engine)
 
 
 def _server_major(connection: sa.Connection) -> int:

@@ -28,12 +28,13 @@ _REVISION_AND_PGVECTOR = sa.text(
 _alembic = threading.Lock()
 
 
-def run(engine: sa.Engine) -> None:
+def run(engine: sa.Engine) -> dict[str, str]:
     """Apply every migration that is missing; see `upgrade`."""
     with writing(engine) as connection:
-        upgrade(connection)
+        renamed = upgrade(connection)
     # Connections that were open before pgvector was installed do not have it on their path.
     engine.dispose()
+    return renamed
 
 
 @contextmanager
@@ -53,8 +54,11 @@ def prepare(engine: sa.Engine) -> None:
         run(engine)
 
 
-def upgrade(connection: sa.Connection) -> None:
+def upgrade(connection: sa.Connection) -> dict[str, str]:
     """Apply every migration that is missing, in one transaction under a lock.
+
+    Collections whose names vecsearch needs are renamed first; their new names by the old ones are
+    returned.
 
     Raises:
         ExtensionMissing: pgvector is absent, too old, or may not be installed by this role.
@@ -74,6 +78,8 @@ def upgrade(connection: sa.Connection) -> None:
         command.upgrade(config, "head")
     # A vector extension that an administrator installed may be older than we can use.
     _check_pgvector(pgvector_version(connection))
+    renamed: dict[str, str] = config.attributes["renamed"]
+    return renamed
 
 
 def require_current(connection: sa.Connection) -> None:
