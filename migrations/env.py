@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import context
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import renaming, schema
 
 # Any fixed number: two migrations of one database exclude each other by it.
 LOCK_KEY = 0x766563
@@ -21,6 +21,8 @@ def run(connection: sa.Connection) -> None:
         version_table_schema=schema.SCHEMA,
         include_schemas=True,
     )
+    # A user's collection may have a name that a migration needs.
+    context.config.attributes["renamed"] = renaming.free_reserved_names(connection)
     context.run_migrations()
 
 

@@ -11,15 +11,18 @@ with Library.open() as library:
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vecsearch import files
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.collection import Collection
 from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
-from vecsearch.errors import SchemaMissing
-from vecsearch.postgres import adhoc, catalog, database, migrate
+from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
+from vecsearch.postgres import adhoc, catalog, database, dump, migrate
 from vecsearch.postgres.embedded import server
+from vecsearch.search import collections
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, Status, list_status
@@ -160,14 +163,63 @@ class Library:
                 on_progress=on_progress,
             )
 
-    def upgrade(self) -> None:
-        """Make the tables, or bring them up to date.
+    def upgrade(self) -> list[str]:
+        """Create the tables, or bring them up to date; return notes for a user.
 
         Raises:
             ExtensionMissing, SchemaNewer: see `vecsearch.errors`.
 
         """
-        migrate.run(self.engine)
+        return [
+            f"Renamed collection {old!r} to {new!r}: vecsearch uses the old name itself now."
+            for old, new in migrate.run(self.engine).items()
+        ]
+
+    def dump(self, file: str | Path, *, collection: str | None = None) -> None:
+        """Write every collection, or one of them, to a file, whole or not at all.
+
+        A dump of everything also holds the user's own views, and columns of collections' tables.
+
+        Args:
+            file: an existing one is replaced.
+            collection: None: all of them.
+
+        Raises:
+            InvalidInput: the file cannot be written.
+            DatabaseError: pg_dump fails, or is too old for the server.
+
+        """
+        path = Path(file).absolute()
+        files.require_writable(path)
+        with suppress(SchemaOutdated, SchemaNewer), migrate.reading_current(self.engine):
+            pass
+        if collection is None:
+            dump.dump(self.engine, path)
+        else:
+            dump.dump_collection(self.engine, collection, path, self.settings.data_dir)
+
+    def restore(
+        self, file: str | Path, *, collection: str | None = None, on_progress: OnProgress = quiet
+    ) -> list[str]:
+        """Restore the collections of a dump, all or none, with their indexes; return their names.
+
+        Args:
+            file: what `dump` wrote, with this version of vecsearch or an older one.
+            collection: one of the dump's; None: all of them.
+            on_progress: called while indexes are built.
+
+        Raises:
+            InvalidInput: it is not a dump, or one of its collections exists already.
+            SchemaNewer: a newer vecsearch made it.
+
+        """
+        names = dump.restore(self.engine, Path(file).absolute(), self.settings.data_dir, collection)
+        with database.writing(self.engine) as connection:
+            for name in names:
+                collections.order_nearest(connection, catalog.get_collection(connection, name))
+        for name in names:
+            self.collection(name).ensure_index(on_progress=on_progress)
+        return names
 
     def status(self) -> Status:
         """Return versions, sizes and the state of every index."""

@@ -27,7 +27,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library
-from vecsearch.postgres import database, migrate, schema
+from vecsearch.postgres import database, migrate, renaming, schema
 
 pytestmark = every_server
 
@@ -328,3 +328,74 @@ def test_an_extension_that_was_dropped_is_missed(library: Library) -> None:
     write(library, "DROP EXTENSION vector CASCADE")
     with pytest.raises(ExtensionMissing, match="pgvector"):
         library.collections()
+
+
+def at_revision(library: Library, revision: str) -> None:
+    with database.writing(library.engine) as connection:
+        alembic_upgrade(connection, revision)
+    library.engine.dispose()
+
+
+def renamed(library: Library, old: str, new: str) -> None:
+    """Give a collection a name that was free once."""
+    with database.writing(library.engine) as connection:
+        renaming.rename(connection, old, new)
+
+
+@pytest.mark.parametrize(
+    ("revision", "name"),
+    [
+        ("0003", "images_view"),
+        ("0004", "not_duplicates"),
+        ("0005", "thumbnails"),
+        ("0007", "projections"),
+        ("0007", "images_compact_1"),
+        ("0008", "quantized_models"),
+    ],
+)
+def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
+    empty: Library, revision: str, name: str
+) -> None:
+    at_revision(empty, "0003")
+    corpora = {"images": old_corpus(empty, "images", 20), name: old_corpus(empty, "theirs", 30)}
+    at_revision(empty, revision)
+    renamed(empty, "theirs", name)
+    write(empty, f"INSERT INTO ingest_errors (collection, path, error) VALUES ('{name}', 'p', 'e')")
+    write(empty, f"CREATE VIEW mine AS SELECT width FROM {name}")
+    (note,) = empty.upgrade()
+    new = f"{name}_1"
+    expected = f"Renamed collection '{name}' to '{new}': vecsearch uses the old name itself now."
+    assert note == expected
+    assert [status.name for status in empty.collections()] == ["images", new]
+    assert scalar(empty, "SELECT count(*) FROM mine") == 30
+    assert [error.path for error in empty.collection(new).errors()] == ["p"]
+    left = (
+        "SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace ="
+        f" 'vecsearch'::regnamespace AND starts_with(relname, '{name}_')"
+        f" AND NOT starts_with(relname, '{new}') AND relname <> '{name}_pkey'"
+    )
+    assert scalar(empty, left) in {None, "projections_version_seq"}
+    for chosen, corpus in (("images", corpora["images"]), (new, corpora[name])):
+        assert len(empty.collection(chosen).query(id=corpus.ids[0], k=50).hits) == len(corpus)
+        empty.collection(chosen).create_index("compact", dims=4)
+        assert empty.collection(chosen).index_status().index == "compact"
+    assert empty.upgrade() == []
+    write(empty, "DROP VIEW mine")
+    empty.collection(new).drop()
+    empty.collection().drop()
+
+
+def test_a_collection_with_compact_vectors_is_renamed_with_all_beside_it(library: Library) -> None:
+    make_corpus(library, "images", clustered(50, 8, seed=0))
+    corpus = make_corpus(library, "theirs", clustered(50, 8, seed=1))
+    library.collection("theirs").create_index("compact", dims=4)
+    before = library.collection("theirs").query(id=corpus.ids[0], k=50).hits
+    renamed(library, "theirs", "street_view")
+    (note,) = library.upgrade()
+    assert "'street_view_1'" in note
+    assert library.collection("street_view_1").query(id=corpus.ids[0], k=50).hits == before
+    assert library.collection("street_view_1").index_status().index == "compact"
+    query = f"SELECT count(*) FROM street_view_1_nearest('{corpus.ids[0]}')"
+    assert scalar(library, query) == 50
+    library.collection("street_view_1").drop()
+    make_corpus(library, "theirs", clustered(50, 8, seed=1))

@@ -54,7 +54,7 @@ COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
 def test_every_promised_command_is_there() -> None:
     names = "ingest query collections status errors sql demo drop"
     promised = {(name,) for name in names.split()} | {("train", "autoencoder")}
-    promised |= {("db", name) for name in "url start stop shell upgrade".split()}
+    promised |= {("db", name) for name in "url start stop shell upgrade dump restore".split()}
     assert promised <= set(COMMANDS)
 
 

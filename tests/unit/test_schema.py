@@ -69,7 +69,7 @@ def test_any_other_name_is_refused_and_shown(name: str) -> None:
     ],
 )
 def test_the_names_of_our_own_tables_are_taken(name: str) -> None:
-    with pytest.raises(InvalidInput, match=r"are taken"):
+    with pytest.raises(InvalidInput, match=r"uses that name itself"):
         schema.require_collection_name(name)
 
 

@@ -1,16 +1,18 @@
-"""The commands db: url, start, stop, shell, upgrade."""
+"""The commands db: url, start, stop, shell, upgrade, dump, restore."""
 
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vecsearch.cli.command import command, group, open_library, say
+from vecsearch.cli.command import command, group, open_library, say, say_all
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
+from vecsearch.render.rows import human_bytes
 
 db_app = group("db", "The database underneath.")
 
@@ -127,8 +129,51 @@ def db_upgrade(settings: Settings) -> None:
     from vecsearch.postgres import schema
 
     with open_library(settings) as library:
-        library.upgrade()
+        say_all(library.upgrade())
     say(f"The tables are at revision {schema.REVISION}.")
+
+
+@command(db_app, "dump")
+def db_dump(
+    settings: Settings,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write; replaced if it exists.")
+    ],
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", "-c", help="Only this collection. Default: everything."),
+    ] = None,
+) -> None:
+    """Write the collections to a file, for `db restore` here, elsewhere, or in a later version.
+
+    The file is whole or not there at all. Image files and weights are not in it. A dump of
+    everything also holds your own views in the schema, and columns that you added.
+    """
+    with open_library(settings) as library:
+        library.dump(file, collection=collection)
+    say(f"Wrote {file} ({human_bytes(file.stat().st_size)}).")
+
+
+@command(db_app, "restore")
+def db_restore(
+    settings: Settings,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `db dump` wrote.")],
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            "--collection", "-c", help="Only this collection of the file. Default: all of them."
+        ),
+    ] = None,
+) -> None:
+    """Restore the collections of a dump, with their indexes.
+
+    All of them are restored, or none. A collection that exists already is never replaced.
+    """
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library, steps_progress() as progress:
+        names = library.restore(file, collection=collection, on_progress=progress)
+    say(f"Restored {', '.join(names) or 'no collection: the dump has none'}.")
 
 
 def _require_embedded(

@@ -28,12 +28,13 @@ _REVISION_AND_PGVECTOR = sa.text(
 _alembic = threading.Lock()
 
 
-def run(engine: sa.Engine) -> None:
+def run(engine: sa.Engine) -> dict[str, str]:
     """Apply every migration that is missing; see `upgrade`."""
     with writing(engine) as connection:
-        upgrade(connection)
+        renamed = upgrade(connection)
     # Connections that were open before pgvector was installed do not have it on their path.
     engine.dispose()
+    return renamed
 
 
 @contextmanager
@@ -53,8 +54,11 @@ def prepare(engine: sa.Engine) -> None:
         run(engine)
 
 
-def upgrade(connection: sa.Connection) -> None:
+def upgrade(connection: sa.Connection) -> dict[str, str]:
     """Apply every migration that is missing, in one transaction under a lock.
+
+    Collections whose names vecsearch needs are renamed first; their new names by the old ones are
+    returned.
 
     Raises:
         ExtensionMissing: pgvector is absent, too old, or may not be installed by this role.
@@ -74,6 +78,8 @@ def upgrade(connection: sa.Connection) -> None:
         command.upgrade(config, "head")
     # A vector extension that an administrator installed may be older than we can use.
     _check_pgvector(pgvector_version(connection))
+    renamed: dict[str, str] = config.attributes["renamed"]
+    return renamed
 
 
 def require_current(connection: sa.Connection) -> None:
@@ -156,12 +162,17 @@ def _revision(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _refuse_newer(connection: sa.Connection) -> None:
+def is_known(revision: str | None) -> bool:
+    """Tell whether this vecsearch has a migration of that name; otherwise a newer one made it."""
     from alembic.script import ScriptDirectory
 
+    scripts = ScriptDirectory(str(migrations_dir())).walk_revisions()
+    return revision in {script.revision for script in scripts}
+
+
+def _refuse_newer(connection: sa.Connection) -> None:
     revision = _revision(connection)
-    known = {script.revision for script in ScriptDirectory(str(migrations_dir())).walk_revisions()}
-    if revision not in known:
+    if not is_known(revision):
         raise SchemaNewer(
             f"The tables are at revision {revision}, made by a newer vecsearch than this one. "
             "Run: pip install --upgrade vecsearch"

@@ -234,8 +234,16 @@ RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()),
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
 TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
+# The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
+LONGEST_NAME = 40
 # Of the tables of compact vectors: NAME_compact_VERSION.
 COMPACT = "_compact_"
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether vecsearch uses a name itself, beside a collection or for all of them."""
+    is_compact = re.search(rf"{COMPACT}\d+$", name) is not None
+    return name in RESERVED_NAMES or name.endswith(TAKEN_SUFFIXES) or is_compact
 
 
 def require_collection_name(name: str) -> str:
@@ -245,13 +253,16 @@ def require_collection_name(name: str) -> str:
         InvalidInput: it is reserved, or not a plain lower-case SQL identifier.
 
     """
-    taken = name in RESERVED_NAMES or name.endswith(TAKEN_SUFFIXES)
-    taken = taken or re.search(rf"{COMPACT}\d+$", name) is not None
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or taken:
+    if not re.fullmatch(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}", name):
         raise InvalidInput(
-            f"{name!r} cannot name a collection. Use a lower-case letter, then up to 39 letters, "
-            f"digits and underscores; {', '.join(sorted(RESERVED_NAMES))} are taken, and so are "
-            f"names that end in {' or '.join(TAKEN_SUFFIXES)} or {COMPACT}NUMBER."
+            f"{name!r} cannot name a collection. Use a lower-case letter, then up to "
+            f"{LONGEST_NAME - 1} lower-case letters, digits and underscores."
+        )
+    if is_reserved(name):
+        raise InvalidInput(
+            f"{name!r} cannot name a collection: vecsearch uses that name itself. Do not use "
+            f"{', '.join(sorted(RESERVED_NAMES))}, or a name that ends in "
+            f"{', '.join(TAKEN_SUFFIXES)} or {COMPACT}NUMBER."
         )
     return name
 

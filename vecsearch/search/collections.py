@@ -57,8 +57,13 @@ def create(
     table = schema.collection_table(name, dimensions, indexed=False)
     table.create(connection)
     analysts.create(connection, table)
-    analysts.replace_nearest(connection, table, serving(stored).analysts_order())
+    order_nearest(connection, stored)
     return stored
+
+
+def order_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
+    """Let the collection's function NAME_nearest order as its index can serve it."""
+    analysts.replace_nearest(connection, stored.table, serving(stored).analysts_order())
 
 
 def require_index_method(collection: StoredCollection, method: str | None) -> None:

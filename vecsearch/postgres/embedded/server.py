@@ -117,6 +117,11 @@ def program(name: str, version: int = POSTGRES_VERSION) -> Path:
     return Path(_wheel().utils.POSTGRES_VERSIONS[version]) / name
 
 
+def versions() -> list[int]:
+    """Return the major versions of Postgres in the wheel, oldest first."""
+    return sorted(_wheel().utils.POSTGRES_VERSIONS)
+
+
 def _keep_running(data_dir: Path) -> Path:
     return data_dir / "keep-running"
 

@@ -1,0 +1,374 @@
+"""A dump, restored elsewhere, answers as the original does, and knows what it has ingested."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from servers import running
+from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, once
+from typer.testing import CliRunner
+
+from vecsearch.cli import app
+from vecsearch.config import Settings
+from vecsearch.encoders.openvino.cache import Exported
+from vecsearch.errors import (
+    CollectionNotFound,
+    InvalidInput,
+    SchemaMissing,
+    SchemaNewer,
+    SchemaOutdated,
+)
+from vecsearch.library import Library
+from vecsearch.postgres import catalog, database, migrate, quantized
+
+SHARED = "collections projections ingest_errors not_duplicates quantized_models thumbnails".split()
+
+
+@pytest.fixture
+def elsewhere(empty_database_url: str, tmp_path: Path) -> Iterator[Library]:
+    """A library on a database that vecsearch has never seen."""
+    settings = Settings.load(database_url=empty_database_url, data_dir=tmp_path / "elsewhere")
+    with Library.open(settings) as opened:
+        yield opened
+
+
+def write(library: Library, statement: str) -> None:
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(statement))
+
+
+def everything(library: Library, *names: str) -> dict[str, list[Any]]:
+    """Return what is stored, table by table."""
+    with database.reading(library.engine) as connection:
+        return {
+            name: sorted(
+                connection.scalars(sa.text(f'SELECT CAST(t AS text) FROM vecsearch."{name}" AS t'))
+            )
+            for name in (*SHARED, *names)
+        }
+
+
+def definitions(library: Library, name: str) -> list[Any]:
+    """Return what stands beside a collection's table."""
+    statement = (
+        f"SELECT pg_get_viewdef('{name}_view'::regclass),"
+        f" pg_get_functiondef('{name}_nearest'::regproc),"
+        f" pg_get_functiondef('{name}_similarity'::regproc),"
+        " (SELECT array_agg(indexdef ORDER BY indexdef) FROM pg_indexes"
+        f" WHERE schemaname = 'vecsearch' AND tablename LIKE '{name}%'),"
+        " (SELECT array_agg(concat(relname, obj_description(oid, 'pg_class')) ORDER BY relname)"
+        f" FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace AND relname LIKE '{name}%')"
+    )
+    with database.reading(library.engine) as connection:
+        return list(connection.execute(sa.text(statement)).one())
+
+
+def make(library: Library, photos: Path) -> None:
+    """Make a collection that has something in every table, and another."""
+    broken = photos / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 not much of a picture")
+    ingest(library.engine, [photos], PixelEncoder(), collection="order")
+    chosen = library.collection("order")
+    one, other = chosen.browse(limit=2)
+    chosen.not_duplicates(one.id, other.id)
+    with database.writing(library.engine) as connection:
+        quantized.store(connection, "int8-0", Exported(b"graph", b"weights", 48, (3, 4, 4)))
+    write(library, "UPDATE vecsearch.collections SET precision = 'int8-0'")
+    write(library, """UPDATE vecsearch.collections SET breadths = '{"l2": {"breadth": 7}}'""")
+    ingest(library.engine, [photos / "cats"], PixelEncoder(), collection="cats")
+
+
+def test_a_whole_dump_is_the_same_database_elsewhere(
+    library: Library, elsewhere: Library, photos: Path, tmp_path: Path
+) -> None:
+    make(library, photos)
+    library.collection("order").ensure_index()
+    library.collection("cats").create_index("compact", dims=4)
+    version = catalog_version(library, "cats")
+    write(library, "CREATE VIEW mine AS SELECT path FROM cats")
+    library.dump(tmp_path / "all.dump")
+    assert elsewhere.restore(tmp_path / "all.dump") == ["cats", "order"]
+    tables = ("order", "cats", f"cats_compact_{version}", "mine")
+    assert everything(elsewhere, *tables) == everything(library, *tables)
+    for name in ("order", "cats"):
+        assert definitions(elsewhere, name) == definitions(library, name)
+        theirs = elsewhere.collection(name).query(photos / "cats" / "01.png")
+        ours = library.collection(name).query(photos / "cats" / "01.png")
+        assert theirs.hits == ours.hits
+    done = ingest(elsewhere.engine, [photos], PixelEncoder(), collection="order")
+    assert counts(done) == {"unchanged": 12, "failed": 1}
+    with pytest.raises(InvalidInput, match="has a collection 'cats' already"):
+        elsewhere.restore(tmp_path / "all.dump")
+
+
+def catalog_version(library: Library, name: str) -> int:
+    with migrate.reading_current(library.engine) as connection:
+        compact = catalog.get_collection(connection, name).compact
+    assert compact is not None
+    return compact.version
+
+
+def test_one_collection_takes_what_belongs_to_it_and_joins_others(
+    library: Library, elsewhere: Library, photos: Path, tmp_path: Path
+) -> None:
+    make(library, photos)
+    library.collection("order").ensure_index()
+    library.dump(tmp_path / "one.dump", collection="order")
+    elsewhere.upgrade()
+    make_corpus(elsewhere, "theirs", clustered(20, 8, seed=0))
+    assert elsewhere.restore(tmp_path / "one.dump") == ["order"]
+    assert [status.name for status in elsewhere.collections()] == ["order", "theirs"]
+    ours, theirs = everything(library, "order"), everything(elsewhere, "order")
+    for table in ("order", "ingest_errors", "not_duplicates", "quantized_models", "thumbnails"):
+        assert theirs[table] == ours[table], table
+    assert {*ours["collections"]} - {*theirs["collections"]} == {
+        row for row in ours["collections"] if row.startswith("(cats,")
+    }
+    assert definitions(elsewhere, "order") == definitions(library, "order")
+    assert elsewhere.collection("order").index_status().index == "hnsw"
+    query = photos / "dogs" / "00.png"
+    theirs_, ours_ = (one.collection("order").query(query) for one in (elsewhere, library))
+    assert theirs_.hits == ours_.hits
+    done = ingest(elsewhere.engine, [photos], PixelEncoder(), collection="order")
+    assert counts(done) == {"unchanged": 12, "failed": 1}
+
+
+def test_a_compact_index_is_served_after_a_restore(
+    compact_corpus: Corpus, elsewhere: Library, tmp_path: Path
+) -> None:
+    library = compact_corpus.library
+    library.dump(tmp_path / "one.dump", collection="images")
+    elsewhere.upgrade()
+    # Its own versions are far behind.
+    make_corpus(elsewhere, "theirs", clustered(1_500, 64, seed=0))
+    elsewhere.restore(tmp_path / "one.dump")
+    status = elsewhere.collection().index_status()
+    assert (status.index, status.indexed, status.dims) == ("compact", 3_000, 32)
+    elsewhere.collection("theirs").create_index("compact", dims=8)
+    assert catalog_version(elsewhere, "theirs") > catalog_version(elsewhere, "images")
+    for row in (0, 7, 1_234):
+        id_ = compact_corpus.ids[row]
+        theirs, ours = (one.query(id=id_, exact=True) for one in (elsewhere, library))
+        assert theirs.hits == ours.hits
+        assert elsewhere.query(id=id_).hits[0].id == id_
+
+
+def test_one_collection_of_a_whole_dump_can_be_restored(
+    library: Library, elsewhere: Library, photos: Path, tmp_path: Path
+) -> None:
+    make(library, photos)
+    library.dump(tmp_path / "all.dump")
+    assert elsewhere.restore(tmp_path / "all.dump", collection="cats") == ["cats"]
+    assert [status.name for status in elsewhere.collections()] == ["cats"]
+    with pytest.raises(InvalidInput, match=r"no collection 'dogs'. It holds: cats, order."):
+        elsewhere.restore(tmp_path / "all.dump", collection="dogs")
+    with pytest.raises(InvalidInput, match="has a collection 'cats' already"):
+        elsewhere.restore(tmp_path / "all.dump", collection="cats")
+    # The other one is not restored either.
+    with pytest.raises(InvalidInput, match="Drop it first: vecsearch drop cats"):
+        elsewhere.restore(tmp_path / "all.dump")
+    elsewhere.collection("cats").drop()
+    assert elsewhere.restore(tmp_path / "all.dump") == ["cats", "order"]
+
+
+def test_an_extension_elsewhere_is_no_obstacle(
+    library: Library, elsewhere: Library, photos: Path, tmp_path: Path
+) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    library.dump(tmp_path / "all.dump")
+    write(elsewhere, "CREATE SCHEMA extensions")
+    write(elsewhere, "CREATE EXTENSION vector SCHEMA extensions")
+    elsewhere.engine.dispose()
+    elsewhere.restore(tmp_path / "all.dump")
+    elsewhere.dump(tmp_path / "again.dump")
+    assert everything(elsewhere, "images") == everything(library, "images")
+    library.collection().drop()
+    library.restore(tmp_path / "again.dump")
+    assert everything(elsewhere, "images") == everything(library, "images")
+
+
+def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
+    """Write a dump as an older version did: without tables that later migrations add."""
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    write(library, "DROP FUNCTION images_similarity")
+    for table in "not_duplicates thumbnails projections quantized_models".split():
+        write(library, f"DROP TABLE {table}")
+    for column in "index_method index_options projection breadths precision".split():
+        write(library, f"ALTER TABLE collections DROP {column}")
+    write(library, f"UPDATE alembic_version SET version_num = '{revision}'")
+    library.dump(file)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_dump_of_an_older_version_is_upgraded(
+    library: Library, elsewhere: Library, tmp_path: Path, *, others: bool
+) -> None:
+    old_dump(library, tmp_path / "old.dump")
+    if others:
+        elsewhere.upgrade()
+        make_corpus(elsewhere, "theirs", clustered(20, 8, seed=0))
+    assert elsewhere.restore(tmp_path / "old.dump") == ["images"]
+    assert elsewhere.collection().status().images == 20
+    assert elsewhere.collection().index_status().index == "hnsw"
+    make_corpus(elsewhere, "beside", clustered(20, 8, seed=0))
+    named = [str(row).replace("beside", "images") for row in definitions(elsewhere, "beside")]
+    assert [str(row) for row in definitions(elsewhere, "images")] == named
+
+
+def test_a_dump_of_a_newer_version_is_refused(
+    library: Library, elsewhere: Library, tmp_path: Path
+) -> None:
+    write(library, "UPDATE alembic_version SET version_num = '9999'")
+    library.dump(tmp_path / "new.dump")
+    with pytest.raises(SchemaNewer, match="pip install --upgrade vecsearch"):
+        elsewhere.restore(tmp_path / "new.dump")
+    assert elsewhere.collections() == []
+
+
+@once
+def test_what_cannot_be_dumped_or_restored_is_named(
+    library: Library, elsewhere: Library, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.dump"
+    with pytest.raises(SchemaMissing):
+        elsewhere.dump(file)
+    with pytest.raises(SchemaMissing):
+        elsewhere.dump(file, collection="images")
+    with pytest.raises(CollectionNotFound):
+        library.dump(file, collection="images")
+    with pytest.raises(InvalidInput, match="does not exist"):
+        library.dump(tmp_path / "nowhere" / "a.dump")
+    assert not file.exists()
+    with pytest.raises(InvalidInput, match="is not a file"):
+        elsewhere.restore(file)
+    file.write_bytes(b"not a dump")
+    with pytest.raises(InvalidInput, match="is not a dump"):
+        elsewhere.restore(file)
+    library.dump(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidInput, match="is not a dump"):
+        elsewhere.restore(file)
+    assert list(tmp_path.glob(".*.partial")) == []
+
+
+@once
+def test_an_empty_database_is_dumped_and_restored(
+    library: Library, elsewhere: Library, tmp_path: Path
+) -> None:
+    library.dump(tmp_path / "a.dump")
+    assert elsewhere.restore(tmp_path / "a.dump") == []
+    assert elsewhere.restore(tmp_path / "a.dump") == []
+
+
+@once
+def test_a_restore_that_fails_leaves_nothing(
+    library: Library, elsewhere: Library, tmp_path: Path
+) -> None:
+    make_corpus(library, "images", np.ones((20, 8)))
+    make_corpus(library, "others", np.ones((20, 8)))
+    library.dump(tmp_path / "a.dump")
+    elsewhere.upgrade()
+    write(elsewhere, "CREATE TABLE others (somebodys int)")
+    with pytest.raises(Exception, match="already exists"):
+        elsewhere.restore(tmp_path / "a.dump")
+    assert elsewhere.collections() == []
+    assert not list((tmp_path / "elsewhere").glob("scratch-*"))
+
+
+@once
+def test_older_tables_are_upgraded_before_a_restore(
+    library: Library, elsewhere: Library, tmp_path: Path
+) -> None:
+    make_corpus(library, "images", np.ones((20, 8)))
+    library.dump(tmp_path / "a.dump")
+    with database.writing(elsewhere.engine) as connection:
+        config = Config()
+        config.set_main_option("script_location", str(migrate.migrations_dir()))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+    elsewhere.engine.dispose()
+    with pytest.raises(SchemaOutdated, match="vecsearch db upgrade"):
+        elsewhere.restore(tmp_path / "a.dump")
+
+
+@once
+def test_a_server_newer_than_every_pg_dump_here_is_told(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vecsearch.postgres import dump
+
+    monkeypatch.setattr(dump, "_server_major", lambda _: 99)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(Exception, match="The server is PostgreSQL 99, and pg_dump of an older"):
+        library.dump(tmp_path / "a.dump")
+    assert not (tmp_path / "a.dump").exists()
+
+
+@once
+def test_a_password_is_not_on_the_command_line(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vecsearch.postgres import dump
+
+    words: list[str] = []
+    variables: dict[str, str] = {}
+
+    def output(said: list[str], **more: str) -> Any:
+        words.extend(said)
+        variables.update(more)
+        raise psycopg.OperationalError("enough")
+
+    monkeypatch.setattr(dump, "_output", output)
+    secret = library.engine.url.set(password="s3cret")
+    monkeypatch.setattr(dump, "_server_major", lambda _: 18)
+    monkeypatch.setattr(library.engine, "url", secret)
+    with pytest.raises(Exception, match="enough"):
+        library.dump(tmp_path / "a.dump")
+    assert "s3cret" not in " ".join(words)
+    assert variables == {"PGPASSWORD": "s3cret"}
+
+
+def run(library: Library, *words: str) -> tuple[int, str, str]:
+    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    data_dir = str(library.settings.data_dir)
+    done = CliRunner().invoke(app, [*words, "--database-url", url, "--data-dir", data_dir])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@once
+def test_the_commands_say_what_they_did(
+    library: Library, elsewhere: Library, tmp_path: Path
+) -> None:
+    make_corpus(library, "images", np.ones((20, 8)))
+    file = str(tmp_path / "a.dump")
+    code, out, err = run(library, "db", "dump", file)
+    assert (code, out) == (0, "")
+    assert err.startswith(f"Wrote {file} (")
+    assert run(elsewhere, "db", "restore", file) == (0, "", "Restored images.\n")
+    code, out, err = run(elsewhere, "db", "restore", file)
+    assert (code, out) == (1, "")
+    assert "has a collection 'images' already" in err
+
+
+@once
+def test_a_dump_of_a_newer_server_is_restored_on_an_older_one(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    library.dump(tmp_path / "a.dump")
+    with running("tcp-16", tmp_path / "sixteen") as url:
+        settings = Settings.load(database_url=url, data_dir=tmp_path / "elsewhere")
+        with Library.open(settings) as elsewhere:
+            assert elsewhere.restore(tmp_path / "a.dump") == ["images"]
+            assert everything(elsewhere, "images") == everything(library, "images")
+            elsewhere.dump(tmp_path / "b.dump")
+    library.collection().drop()
+    assert library.restore(tmp_path / "b.dump") == ["images"]

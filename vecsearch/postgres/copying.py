@@ -1,0 +1,127 @@
+"""Copying a collection from one database to another, both with tables of this version."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from psycopg import sql
+
+from vecsearch.errors import InvalidInput
+from vecsearch.postgres import analysts, catalog, schema, thumbnails
+from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.rows import analyze, lock_collection
+
+
+def refuse_existing(connection: sa.Connection, names: Iterable[str]) -> None:
+    """Refuse to restore over collections.
+
+    Raises:
+        InvalidInput: one of these exists.
+
+    """
+    existing = sorted({*names} & {*catalog.list_names(connection)})
+    if existing:
+        raise InvalidInput(
+            f"This database has a collection {existing[0]!r} already. Drop it first: "
+            f"vecsearch drop {existing[0]}"
+        )
+
+
+def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> None:
+    """Copy a collection and all that is stored for it, except HNSW indexes.
+
+    Its function NAME_nearest is the plain one; see `vecsearch.search.collections.order_nearest`.
+
+    Args:
+        source: in a transaction on one snapshot.
+        target: in a transaction.
+        name: which collection.
+
+    Raises:
+        CollectionNotFound: the source has none of this name.
+        InvalidInput: the target has one.
+
+    """
+    collection = catalog.get_collection(source, name)
+    # In the order in which an ingest takes them.
+    lock_collection(target, name)
+    thumbnails.hold(target)
+    target.execute(sa.select(sa.func.pg_advisory_xact_lock(catalog.CREATE_LOCK_KEY)))
+    refuse_existing(target, [name])
+    table = schema.collection_table(name, collection.dimensions, indexed=False)
+    table.create(target)
+    analysts.create(target, table)
+    own = sql.Literal(name)
+    belongs = sql.SQL("collection = {}").format(own)
+    if collection.compact is not None:
+        vectors = collection.compact.table
+        vectors.create(target)
+        in_use = sql.SQL("{} AND version = {}").format(belongs, collection.compact.version)
+        _copy(source, target, schema.projections, in_use)
+        _copy(source, target, vectors)
+        # Versions are numbered in one sequence, which must stay ahead of those that come in.
+        target.execute(
+            sa.text(
+                "SELECT setval(numbers, greatest(:version, nextval(numbers))) FROM"
+                " pg_get_serial_sequence('vecsearch.projections', 'version') AS numbers"
+            ),
+            {"version": collection.compact.version},
+        )
+    _copy(source, target, table)
+    _copy(source, target, schema.ingest_errors, belongs)
+    _copy(source, target, schema.not_duplicates, belongs)
+    precision = sql.SQL("precision = {}").format(collection.identity.precision)
+    _add(source, target, schema.quantized_models, precision)
+    contents = sql.SQL("sha256 IN (SELECT sha256 FROM {})").format(_name(table))
+    _add(source, target, schema.thumbnails, contents)
+    _copy(source, target, schema.collections, sql.SQL("name = {}").format(own))
+    analysts.replace_nearest(target, table, None)
+    analyze(target, table)
+
+
+def _copy(
+    source: sa.Connection,
+    target: sa.Connection,
+    table: sa.Table,
+    where: sql.Composable = sql.SQL("true"),  # noqa: B008 - a constant
+    into: sql.Composable | None = None,
+) -> None:
+    """Copy the rows of a table that meet a condition."""
+    columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
+    reading = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT BINARY)").format(
+        columns, _name(table), where
+    )
+    writing = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        into or _name(table), columns
+    )
+    with (
+        driver_connection(source).cursor().copy(reading) as rows,
+        driver_connection(target).cursor().copy(writing) as written,
+    ):
+        for block in rows:
+            written.write(block)
+
+
+def _add(
+    source: sa.Connection, target: sa.Connection, table: sa.Table, where: sql.Composable
+) -> None:
+    """Copy the rows that meet a condition and that the target lacks."""
+    incoming = sql.Identifier("pg_temp", f"incoming_{table.name}")
+    driver = driver_connection(target)
+    driver.execute(
+        sql.SQL("CREATE TEMP TABLE {} (LIKE {}) ON COMMIT DROP").format(
+            sql.Identifier(f"incoming_{table.name}"), _name(table)
+        )
+    )
+    _copy(source, target, table, where, into=incoming)
+    key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.primary_key)
+    # In one order everywhere, as `vecsearch.postgres.thumbnails.store` has it.
+    driver.execute(
+        sql.SQL("INSERT INTO {} SELECT * FROM {} ORDER BY {} ON CONFLICT DO NOTHING").format(
+            _name(table), incoming, key
+        )
+    )
+    driver.execute(sql.SQL("DROP TABLE {}").format(incoming))
+
+
+def _name(table: sa.Table) -> sql.Identifier:
+    return sql.Identifier(schema.SCHEMA, table.name)

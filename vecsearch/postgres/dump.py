@@ -1,0 +1,316 @@
+"""Dumps: a database's collections, or one of them, in a file of pg_dump's custom format.
+
+A dump of one collection is a dump of a database that holds nothing else. Where a dump cannot be
+restored as it is, beside other collections say, it is restored into a scratch database first,
+upgraded there, and copied from it row by row.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
+from vecsearch.files import written_whole
+from vecsearch.postgres import copying, database, migrate, schema
+from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.embedded import server
+
+DUMP, RESTORE = "pg_dump", "pg_restore"
+# Embeddings hardly compress, so a higher level only takes time.
+COMPRESSION = "1"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a dump holds.
+
+    Attributes:
+        revision: of the tables.
+        collections: their names.
+        extension_schema: where pgvector was.
+
+    """
+
+    revision: str
+    collections: list[str]
+    extension_schema: str
+
+
+def dump(engine: sa.Engine, file: Path) -> None:
+    """Write all of our schema to a file, whole or not at all.
+
+    Raises:
+        InvalidInput: the file cannot be written.
+        DatabaseError: pg_dump fails, or is too old for the server.
+
+    """
+    with database.reading(engine) as connection:
+        major = _server_major(connection)
+    with written_whole(file) as partial:
+        arguments = ["--format=custom", f"--compress={COMPRESSION}", f"--schema={schema.SCHEMA}"]
+        _run(engine, DUMP, major, *arguments, f"--file={partial}")
+
+
+def dump_collection(engine: sa.Engine, name: str, file: Path, folder: Path) -> None:
+    """Write one collection to a file, whole or not at all.
+
+    Args:
+        engine: of a database with tables of this version.
+        name: the collection.
+        file: see `dump`.
+        folder: where a scratch database may be; it takes as much space as the collection.
+
+    Raises:
+        CollectionNotFound: there is none of this name.
+        InvalidInput: see `dump`.
+
+    """
+    with scratch(folder) as alone:
+        with migrate.reading_current(engine) as source:
+            migrate.run(alone)
+            with database.writing(alone) as target:
+                copying.copy_collection(source, target, name)
+        dump(alone, file)
+
+
+def read_contents(file: Path) -> Contents:
+    """Return what a dump holds.
+
+    Raises:
+        InvalidInput: it is not a dump of ours, or there is no such file.
+        SchemaNewer: a newer vecsearch made it.
+
+    """
+    if not file.is_file():
+        raise InvalidInput(f"{file} is not a file. Name one that `vecsearch db dump` wrote.")
+    # The whole definition, and the rows of two small tables.
+    tables = "--data-only", "--table=alembic_version", "--table=collections"
+    definition, rows = (
+        _script(file, *arguments) for arguments in (("--section=pre-data",), tables)
+    )
+    revisions = _column(rows, schema.VERSION_TABLE, "version_num")
+    if len(revisions) != 1:
+        raise InvalidInput(f"{file} holds no tables of vecsearch. Name a dump of vecsearch.")
+    if not migrate.is_known(revisions[0]):
+        raise SchemaNewer(
+            f"{file} is at revision {revisions[0]}, made by a newer vecsearch than this one. "
+            "Run: pip install --upgrade vecsearch"
+        )
+    found = re.search(r"(\w+)\.halfvec\b", definition)
+    return Contents(
+        revisions[0],
+        sorted(_column(rows, schema.collections.name, "name")),
+        "public" if found is None else found[1],
+    )
+
+
+def restore(engine: sa.Engine, file: Path, folder: Path, only: str | None = None) -> list[str]:
+    """Restore the collections of a dump, all or none; return their names.
+
+    Their HNSW indexes may be missing afterwards; the caller builds them.
+
+    Args:
+        engine: of the database.
+        file: the dump.
+        folder: see `dump_collection`.
+        only: one of the dump's collections; None: all of them.
+
+    Raises:
+        InvalidInput: it is not a dump, or a collection exists already.
+        SchemaNewer: a newer vecsearch made it.
+        SchemaOutdated: the database's own tables are older.
+
+    """
+    contents = read_contents(file)
+    names = contents.collections if only is None else [only]
+    if only is not None and only not in contents.collections:
+        held = ", ".join(contents.collections) or "no collection"
+        raise InvalidInput(f"{file} has no collection {only!r}. It holds: {held}.")
+    if only is None and _takes_as_it_is(engine, file, contents):
+        renamed = _restore_into(engine, file, contents)
+        return sorted(renamed.get(name, name) for name in names)
+    migrate.prepare(engine)
+    with migrate.reading_current(engine) as connection:
+        copying.refuse_existing(connection, names)
+    with scratch(folder) as apart:
+        renamed = _restore_into(apart, file, contents, indexed=False)
+        names = sorted(renamed.get(name, name) for name in names)
+        with migrate.reading_current(apart) as source, database.writing(engine) as target:
+            for name in names:
+                copying.copy_collection(source, target, name)
+    return names
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[sa.Engine]:
+    """Yield the engine of an empty database, on a server that is gone afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as place,
+        server.lease(Path(place)) as url,
+    ):
+        engine = database.open_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
+    """Tell whether pg_restore can write to this database: nothing of ours is there, and it fits."""
+    with database.reading(engine) as connection:
+        driver = driver_connection(connection)
+        is_used = driver.execute(
+            "SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid ="
+            " relnamespace WHERE nspname = %s)",
+            [schema.SCHEMA],
+        ).fetchone()
+        installed = driver.execute(
+            "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+        ).fetchone()
+        major = _server_major(connection)
+    if is_used == (True,) or installed not in {None, (contents.extension_schema,)}:
+        return False
+    # A pg_restore that fits an older server does not read what a newer pg_dump wrote.
+    return _listed(file, major) is not None
+
+
+def _restore_into(
+    engine: sa.Engine, file: Path, contents: Contents, *, indexed: bool = True
+) -> dict[str, str]:
+    """Restore a whole dump into a database that has nothing of ours, and upgrade it.
+
+    It returns new names of collections that the upgrade renamed, by the old ones.
+
+    Args:
+        engine: of the database.
+        file: the dump.
+        contents: what it holds.
+        indexed: False leaves out the HNSW indexes, which take most of the time.
+
+    """
+    place = contents.extension_schema
+    with database.writing(engine) as connection:
+        major = _server_major(connection)
+        for statement in (
+            f"CREATE SCHEMA IF NOT EXISTS {place}",
+            f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {place}",
+            f"CREATE SCHEMA IF NOT EXISTS {schema.SCHEMA}",
+        ):
+            connection.exec_driver_sql(statement)
+    left_out = rf" SCHEMA - {schema.SCHEMA} "
+    if not indexed:
+        left_out += rf"| INDEX {schema.SCHEMA} \S+_hnsw "
+    listed = _listed(file, major) or ""
+    wanted = [line for line in listed.splitlines() if not re.search(left_out, line)]
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as selection:
+        selection.write("\n".join(wanted) + "\n")
+        selection.flush()
+        _run(
+            engine,
+            RESTORE,
+            major,
+            *("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"),
+            f"--use-list={selection.name}",
+            str(file),
+        )
+    return migrate.run(engine)
+
+
+def _server_major(connection: sa.Connection) -> int:
+    return driver_connection(connection).info.server_version // 10_000
+
+
+def _program(name: str, major: int) -> str:
+    """Return the path of one of Postgres' programs that fits a server.
+
+    Raises:
+        DatabaseError: all that are here are older than the server.
+
+    """
+    fitting = [version for version in server.versions() if version >= major]
+    if fitting:
+        return str(server.program(name, min(fitting)))
+    found = shutil.which(name)
+    printed = "" if found is None else _output([found, "--version"]).stdout
+    match = re.search(r"\) (\d+)", printed)
+    if found is None or match is None or int(match[1]) < major:
+        raise DatabaseError(
+            f"The server is PostgreSQL {major}, and {name} of an older version refuses it. "
+            f"Install the client programs of PostgreSQL {major}, and put them on the PATH."
+        )
+    return found
+
+
+def _run(engine: sa.Engine, name: str, major: int, *arguments: str) -> None:
+    """Run pg_dump or pg_restore on the engine's database.
+
+    Raises:
+        DatabaseError: it failed.
+
+    """
+    # Not `set`, which takes None for "as it is".
+    url = engine.url._replace(drivername="postgresql", password=None)
+    words = [_program(name, major), *arguments]
+    words.append(f"--dbname={url.render_as_string(hide_password=False)}")
+    # On the command line, others on this machine could read it.
+    password = {} if engine.url.password is None else {"PGPASSWORD": engine.url.password}
+    done = _output(words, **password)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if "error:" in line]
+        reason = (said or done.stderr.splitlines() or ["it does not say why"])[0]
+        raise DatabaseError(
+            f"{name} failed: {reason.rpartition('error: ')[2]}. Nothing was written."
+        )
+
+
+def _output(words: list[str], **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603 - a program of Postgres, by its path
+        words,
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **variables, "LC_ALL": "C"},
+    )
+
+
+def _script(file: Path, *arguments: str) -> str:
+    """Return SQL for a part of a dump.
+
+    Raises:
+        InvalidInput: it is not a dump.
+
+    """
+    newest = str(server.program(RESTORE, max(server.versions())))
+    done = _output([newest, *arguments, "--file=-", str(file)])
+    if done.returncode != 0:
+        reason = done.stderr.strip().rpartition("error: ")[2]
+        raise InvalidInput(
+            f"{file} is not a dump: {reason}. Name a file that `vecsearch db dump` wrote."
+        )
+    return done.stdout
+
+
+def _listed(file: Path, major: int) -> str | None:
+    """Return a dump's table of contents; None if a server's own pg_restore cannot read it."""
+    done = _output([_program(RESTORE, major), "--list", str(file)])
+    return done.stdout if done.returncode == 0 else None
+
+
+def _column(script: str, table: str, column: str) -> list[str]:
+    """Return a column of the rows that a script copies into a table; ours hold no escapes."""
+    pattern = rf"^COPY {schema.SCHEMA}\.{table} \((.*?)\) FROM stdin;\n(.*?)^\\\.$"
+    found = re.search(pattern, script, re.MULTILINE | re.DOTALL)
+    if found is None:
+        return []
+    position = found[1].split(", ").index(column)
+    return [line.split("\t")[position] for line in found[2].splitlines()]

@@ -1,0 +1,104 @@
+"""Renaming a collection: its table, all beside it, and the rows that name it.
+
+Everything is found by asking the database, because tables of any earlier version are renamed, too.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from psycopg import sql
+
+from vecsearch.postgres import schema
+from vecsearch.postgres.database import driver_connection
+
+_VIEW, _SIMILARITY, _NEAREST = schema.VIEW_SUFFIX, schema.SIMILARITY_SUFFIX, schema.NEAREST_SUFFIX
+
+
+def free_reserved_names(connection: sa.Connection) -> dict[str, str]:
+    """Rename collections whose names vecsearch needs for itself; return new names by old ones.
+
+    An earlier version, which had no use for the name, may have let a user give it.
+
+    Args:
+        connection: in a transaction; tables may be of any version, or missing.
+
+    """
+    driver = driver_connection(connection)
+    register = driver.execute("SELECT to_regclass('vecsearch.collections')").fetchone()
+    if register == (None,):
+        return {}
+    names = [str(name) for (name,) in driver.execute("SELECT name FROM vecsearch.collections")]
+    renamed: dict[str, str] = {}
+    for name in sorted(filter(schema.is_reserved, names)):
+        renamed[name] = _free_name(connection, name, {*names, *renamed.values()})
+        rename(connection, name, renamed[name])
+    return renamed
+
+
+def rename(connection: sa.Connection, old: str, new: str) -> None:
+    """Rename a collection, whatever its version; `new` is free.
+
+    Args:
+        connection: in a transaction.
+        old: the collection.
+        new: its new name.
+
+    """
+    driver = driver_connection(connection)
+    for kind, before, after in list(_objects(connection, old, new)):
+        renamed = sql.Identifier(after).as_string()
+        driver.execute(f"ALTER {kind} {schema.SCHEMA}.{before} RENAME TO {renamed}".encode())
+    naming = driver.execute(
+        "SELECT c.relname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
+        " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r'"
+        " AND attname = 'collection' AND c.relname = ANY(%s)",
+        [list(schema.RESERVED_NAMES)],
+    ).fetchall()
+    for table, column in [("collections", "name"), *((row[0], "collection") for row in naming)]:
+        driver.execute(
+            sql.SQL("UPDATE {} SET {column} = %s WHERE {column} = %s").format(
+                sql.Identifier(schema.SCHEMA, table), column=sql.Identifier(column)
+            ),
+            [new, old],
+        )
+
+
+def _objects(connection: sa.Connection, old: str, new: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the kind, the name as SQL, and the new name of the table and of all beside it."""
+    driver = driver_connection(connection)
+    tables = driver.execute(
+        "SELECT oid, relname FROM pg_class"
+        " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r'"
+        " AND (relname = %(old)s OR relname ~ %(compact)s"
+        "  AND relname NOT IN (SELECT name FROM vecsearch.collections))",
+        {"old": old, "compact": f"^{old}{schema.COMPACT}[0-9]+$"},
+    ).fetchall()
+    relations = driver.execute(
+        "SELECT CASE relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' ELSE 'INDEX' END,"
+        " relname FROM pg_class LEFT JOIN pg_index ON indexrelid = oid"
+        " WHERE starts_with(relname, %(old)s) AND (oid = ANY(%(tables)s)"
+        "  OR indrelid = ANY(%(tables)s)"
+        "  OR relnamespace = 'vecsearch'::regnamespace AND relname = %(view)s AND relkind = 'v')",
+        {"old": old, "tables": [oid for oid, _ in tables], "view": f"{old}{_VIEW}"},
+    )
+    for kind, name in relations:
+        yield kind, sql.Identifier(name).as_string(), new + name.removeprefix(old)
+    functions = driver.execute(
+        "SELECT format('%%I(%%s)', proname, pg_get_function_identity_arguments(oid)), proname"
+        " FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace AND proname = ANY(%s)",
+        [[f"{old}{_NEAREST}", f"{old}{_SIMILARITY}"]],
+    )
+    for signature, name in functions:
+        yield "FUNCTION", signature, new + name.removeprefix(old)
+
+
+def _free_name(connection: sa.Connection, name: str, taken: set[str]) -> str:
+    """Return a name like another that a collection can have."""
+    driver = driver_connection(connection)
+    for number in itertools.count(1):
+        found = f"{name[: schema.LONGEST_NAME - 4]}_{number}"
+        relation = driver.execute("SELECT to_regclass(%s)", [f"{schema.SCHEMA}.{found}"])
+        if found not in taken and relation.fetchone() == (None,) and not schema.is_reserved(found):
+            return found
+    raise AssertionError
