@@ -275,6 +275,5 @@ class Library:
             DatabaseError: Postgres refused it.
 
         """
-        opened = database.writing if write else database.reading
-        with opened(self.engine) as connection:
-            yield adhoc.run(connection, statement)
+        with adhoc.running(self.engine, statement, write=write) as result:
+            yield result

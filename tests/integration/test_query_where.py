@@ -182,3 +182,10 @@ def test_a_condition_cannot_write(
 ) -> None:
     with pytest.raises(DatabaseError, match=r"read-only|read-write|non-volatile"):
         scribbled.library.query(id=scribbled.ids[0], where=where, exact=exact)
+
+
+def test_a_condition_sets_nothing_for_the_next_search(corpus: Corpus) -> None:
+    where = "set_config('enable_seqscan', 'on', false) IS NOT NULL"
+    corpus.library.query(id=corpus.ids[0], where=where)
+    with corpus.library.sql("SHOW enable_seqscan") as (_, rows, _):
+        assert list(rows) == [("off",)]

@@ -223,8 +223,11 @@ def _answer(
 ) -> Answer:
     search = plan(connection, collection, target, query)
     started = perf_counter()
-    hits, ran = _nearest(connection, search, ends=True)
+    hits, ran = _nearest(connection, search, ends=query.where is None)
     seconds = perf_counter() - started
+    if query.where is not None:
+        # A condition may SET what is not to outlive it.
+        driver_connection(connection).rollback()
     within = _within(search, hits)
     return Answer(
         hits[:within],
