@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode, scan, thumbnails
-from vecsearch.search.embedder import DECODING, Picture
+from vecsearch.search.embedder import Picture
 
 _THUMBNAIL = ".thumbnail"
 # Another server may be writing it, unless it is older than this.
@@ -74,8 +74,7 @@ class Uploads:
         return self._read(name, _THUMBNAIL)
 
     def _thumbnail(self, content: bytes) -> bytes:
-        with DECODING:
-            image = decode.decode(content, "The picture", max_pixels=self._max_pixels)
+        with decode.decoded(content, "The picture", max_pixels=self._max_pixels) as image:
             if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(
                     f"This cannot be searched for. {image.reason} Choose another picture."
