@@ -34,6 +34,7 @@ import numpy as np
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
+from vecsearch.encoders.timm.family import ALIASES
 from vecsearch.imaging import decode, scan
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library
@@ -200,7 +201,7 @@ class Tutorial:
         from timm.data.config import resolve_model_data_config
         from timm.data.transforms_factory import create_transform
 
-        name = base.ALIASES.get(model, model)
+        name = ALIASES.get(model, model)
         self._model = timm.create_model(name, pretrained=weights is None)
         if weights is not None:
             self._model.load_state_dict(timm.models.load_state_dict(str(weights)))

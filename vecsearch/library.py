@@ -35,6 +35,7 @@ from vecsearch.search import query as searching
 from vecsearch.search.embedder import Embedders, Picture, collection_encoder
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.query import Answer
+from vecsearch.vocabulary import Precision
 
 if TYPE_CHECKING:
     from vecsearch.analysis.compare import Comparison
@@ -537,7 +538,7 @@ class Library:
         if stored is None:
             chosen = model or DEFAULT_MODEL
             exact = LazyEncoder(lambda: registry.quickest(chosen, weights, runtime))
-            if precision != base.INT8 or not remember:
+            if precision != Precision.int8 or not remember:
                 return exact
             from vecsearch.encoders.openvino import calibration
 
@@ -555,7 +556,7 @@ class Library:
                 "of its own: --collection NAME"
             )
         encoder = collection_encoder(stored, model, weights, runtime, self._find_quantized)
-        named = model if model and registry.is_file_name(model) else weights
+        named = registry.weights_file(model, weights)
         if remember and named is not None and stored.identity.weights_sha256 is not None:
             found = base.Weights.of_file(named)
             if found != stored.weights:

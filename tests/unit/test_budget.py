@@ -1,8 +1,9 @@
 """How many pixels are decoded at once: as many as fit, one picture at least, in turn."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 
 import pytest
 from support import picture
@@ -90,9 +91,11 @@ class Spy(PixelBudget):
         super().__init__(10**9)
         self.spent: list[int] = []
 
-    def spend(self, pixels: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def spend(self, pixels: int) -> Iterator[None]:
         self.spent.append(pixels)
-        return super().spend(pixels)
+        with super().spend(pixels):
+            yield
 
 
 def test_pixels_count_by_the_header_and_only_if_they_will_be_decoded(
