@@ -19,10 +19,10 @@ from ingest import Watched, bare, conditions, copy_pictures, ready, whole
 
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
-from vecsearch.encoders.base import Encoder
+from vecsearch.encoders.base import BATCH_SIZE, Encoder
 from vecsearch.encoders.openvino.export import least_cosine
 from vecsearch.imaging.scan import Unreadable
-from vecsearch.ingest.pipeline import PORTION, Pipeline
+from vecsearch.ingest.pipeline import Pipeline
 from vecsearch.library import Library
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         paths = sorted(folder.iterdir())
         settings = Settings.load(data_dir=Path(temporary) / "data", device="cuda")
         encoder = registry.quickest(arguments.model, arguments.weights, settings.runtime)
-        pictures = np.stack(list(ready(encoder, paths[: 16 * PORTION])))
+        pictures = np.stack(list(ready(encoder, paths[: 16 * BATCH_SIZE])))
         bare(encoder, pictures, len(pictures))
         print(f"{torch.cuda.get_device_name()}, {arguments.files} files, {conditions()}")
         print(f"least cosine to the CPU: {_agreement(encoder, pictures, arguments):.7f}")
@@ -97,14 +97,14 @@ def _agreement(
 
 def _decoding(encoder: Encoder, paths: list[Path]) -> float:
     """Return the pictures a second that are read, decoded, drawn and prepared."""
-    size = 32 * PORTION
-    with Pipeline(Preparing(encoder), max_pixels=10**9, portions=32) as pipeline:
+    size = 32 * BATCH_SIZE
+    with Pipeline(Preparing(encoder), max_pixels=10**9) as pipeline:
         started = perf_counter()
         for start in range(0, len(paths), size):
             read = pipeline.read(map(str, paths[start : start + size]), keep=True)
             sources = [item for item in read if not isinstance(item, Unreadable)]
-            for portion in pipeline.embed(sources):
-                portion.result()
+            for batch in pipeline.embed(sources):
+                batch.result()
         return len(paths) / (perf_counter() - started)
 
 

@@ -33,9 +33,9 @@ import numpy as np
 
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
-from vecsearch.encoders.base import Encoder
+from vecsearch.encoders.base import BATCH_SIZE, Encoder
+from vecsearch.encoders.timm.family import ALIASES
 from vecsearch.imaging import decode, scan
-from vecsearch.ingest.pipeline import PORTION
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -103,9 +103,9 @@ def _measure(
     library: Library, encoder: Encoder, folder: Path, arguments: argparse.Namespace
 ) -> None:
     paths = sorted(folder.iterdir())
-    pictures = np.stack(list(ready(encoder, paths[: 8 * PORTION])))
+    pictures = np.stack(list(ready(encoder, paths[: 8 * BATCH_SIZE])))
     watched = Watched(encoder)
-    bare(encoder, pictures, 4 * PORTION)
+    bare(encoder, pictures, 4 * BATCH_SIZE)
     tutorial = Tutorial(arguments.model, arguments.weights)
     tutorial.embed(paths[:2])
     rounds: list[tuple[Measured, Measured, Measured]] = []
@@ -136,7 +136,7 @@ def _measure(
 def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) -> Encoder:
     """Return the encoder as a second run has it: exported, where it can be."""
     first = registry.quickest(arguments.model, arguments.weights, settings.runtime)
-    first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:PORTION]))))
+    first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:BATCH_SIZE]))))
     return registry.quickest(arguments.model, arguments.weights, settings.runtime)
 
 
@@ -182,12 +182,12 @@ def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
 
 
 def bare(encoder: Encoder, pictures: "NDArray[np.uint8]", count: int) -> Measured:
-    """Measure the forward pass on pictures that are ready, in portions as an ingest's."""
-    starts = range(0, count, PORTION)
+    """Measure the forward pass on pictures that are ready, in batches as an ingest makes them."""
+    starts = range(0, count, BATCH_SIZE)
     with ThreadPoolExecutor(encoder.concurrency) as pool:
         started, cpu = perf_counter(), process_time()
         for _ in pool.map(
-            lambda start: encoder.embed(pictures[start % len(pictures) :][:PORTION]), starts
+            lambda start: encoder.embed(pictures[start % len(pictures) :][:BATCH_SIZE]), starts
         ):
             pass
         return Measured.since(started, cpu, count)
@@ -201,7 +201,7 @@ class Tutorial:
         from timm.data.config import resolve_model_data_config
         from timm.data.transforms_factory import create_transform
 
-        name = base.ALIASES.get(model, model)
+        name = ALIASES.get(model, model)
         self._model = timm.create_model(name, pretrained=weights is None)
         if weights is not None:
             self._model.load_state_dict(timm.models.load_state_dict(str(weights)))

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import PixelEncoder, picture
 
-from vecsearch.encoders.base import LazyEncoder
+from vecsearch.encoders.base import BATCH_SIZE, LazyEncoder
 from vecsearch.errors import EncoderError, WeightsMismatch
-from vecsearch.imaging import decode
+from vecsearch.imaging import budget, decode
+from vecsearch.imaging.budget import PixelBudget
 from vecsearch.imaging.decode import Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.ingest import pipeline
-from vecsearch.ingest.pipeline import PORTION, Encoded, Pipeline
+from vecsearch.ingest.pipeline import Encoded, Pipeline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ MAX_PIXELS = 10**7
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     found = []
-    for number in range(5 * PORTION):
+    for number in range(5 * BATCH_SIZE):
         found.append(tmp_path / f"{number:02}.png")
         picture(number).save(found[-1])
     return found
@@ -44,15 +44,15 @@ def read(running: Pipeline, files: list[Path], *, keep: bool = True) -> list[Sou
 
 
 def embedded(running: Pipeline, sources: list[Source]) -> Iterator[Encoded | Unreadable]:
-    for portion in running.embed(sources):
-        yield from portion.result(TIMEOUT_S)
+    for batch in running.embed(sources):
+        yield from batch.result(TIMEOUT_S)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_every_file_has_its_own_result_in_order(files: list[Path], keep: bool) -> None:
     files[3].write_text("no picture")
     encoder = PixelEncoder()
-    with Pipeline(encoder, max_pixels=MAX_PIXELS, portions=3) as running:
+    with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
         sources = read(running, files, keep=keep)
         assert all((source.content is not None) == keep for source in sources)
         results = list(embedded(running, sources))
@@ -69,7 +69,7 @@ def test_a_large_file_s_bytes_are_not_kept(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "KEPT_BYTES", files[0].stat().st_size - 1)
-    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS, portions=1) as running:
+    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS) as running:
         [source] = read(running, files[:1])
         assert source.content is None
         files[0].write_text("other bytes")
@@ -78,18 +78,18 @@ def test_a_large_file_s_bytes_are_not_kept(
     assert result.reason == "It changed while it was being read; ingest it again."
 
 
-@given(st.integers(0, 20 * PORTION))
-def test_portions_are_equal_and_lose_nothing(count: int) -> None:
+@given(st.integers(0, 20 * BATCH_SIZE))
+def test_batches_are_equal_and_lose_nothing(count: int) -> None:
     sources = [Source(str(number), "") for number in range(count)]
-    found = pipeline.portions(sources)
-    assert [source for portion in found for source in portion] == sources
-    sizes = {len(portion) for portion in found}
-    assert max(sizes, default=0) <= PORTION
+    found = pipeline.batches(sources)
+    assert [source for batch in found for source in batch] == sources
+    sizes = {len(batch) for batch in found}
+    assert max(sizes, default=0) <= BATCH_SIZE
     assert max(sizes, default=0) - min(sizes, default=0) <= 1
-    assert count < PORTION or len(found) % 2 == 0
+    assert count < BATCH_SIZE or len(found) % 2 == 0
 
 
-def test_as_many_portions_are_embedded_at_once_as_the_encoder_takes(files: list[Path]) -> None:
+def test_as_many_batches_are_embedded_at_once_as_the_encoder_takes(files: list[Path]) -> None:
     class Meeting(PixelEncoder):
         concurrency = 2
         barrier = threading.Barrier(2)
@@ -104,23 +104,66 @@ def test_as_many_portions_are_embedded_at_once_as_the_encoder_takes(files: list[
             self.barrier.wait(TIMEOUT_S)
             return super().embed(batch)
 
-    with Pipeline(Meeting(), max_pixels=MAX_PIXELS, portions=6) as running:
-        results = list(embedded(running, read(running, files[: 4 * PORTION])))
-    assert len(results) == 4 * PORTION
+    with Pipeline(Meeting(), max_pixels=MAX_PIXELS) as running:
+        results = list(embedded(running, read(running, files[: 4 * BATCH_SIZE])))
+    assert len(results) == 4 * BATCH_SIZE
     assert Meeting.most == 2
 
 
-def test_portions_are_embedded_in_order(files: list[Path]) -> None:
+def test_batches_are_embedded_in_order(files: list[Path]) -> None:
     encoder = PixelEncoder()
     for _ in range(5):
         encoder.embedded.clear()
-        with Pipeline(encoder, max_pixels=MAX_PIXELS, portions=6) as running:
+        with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
             list(embedded(running, read(running, files)))
         wanted = [encoder.expected(file).tolist() for file in files]
         found = [
             np.frombuffer(inputs, np.uint8).astype(float).tolist() for inputs in encoder.embedded
         ]
         assert found == wanted
+
+
+def test_a_batch_waits_for_the_one_before_it(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    first = PixelEncoder().prepare(picture(0)).tobytes()
+    others = threading.Semaphore(0)
+
+    class Slow(PixelEncoder):
+        concurrency = 2
+
+        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
+            inputs = super().prepare(pixels)
+            if inputs.tobytes() == first:
+                for _ in range(3 * BATCH_SIZE - 1):
+                    assert others.acquire(timeout=TIMEOUT_S)
+                assert self.embedded == []
+            others.release()
+            return inputs
+
+    encoder = Slow()
+    with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
+        results = list(embedded(running, read(running, files[: 3 * BATCH_SIZE])))
+    assert len(results) == len(encoder.embedded) == 3 * BATCH_SIZE
+
+
+def test_no_batch_is_waited_for_in_vain(files: list[Path]) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Gated(PixelEncoder):
+        def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+            begun.set()
+            assert may_end.wait(TIMEOUT_S)
+            return super().embed(batch)
+
+    with Pipeline(Gated(), max_pixels=MAX_PIXELS) as running:
+        submitted = running.embed(read(running, files))
+        submitted[-1].add_done_callback(lambda _: may_end.set())
+        assert begun.wait(TIMEOUT_S)
+    assert all(batch.done() for batch in submitted)
+    assert not submitted[0].cancelled()
+    assert submitted[-1].cancelled()
 
 
 def test_an_encoder_that_fails_is_raised_and_nothing_waits_for_it(files: list[Path]) -> None:
@@ -130,7 +173,7 @@ def test_an_encoder_that_fails_is_raised_and_nothing_waits_for_it(files: list[Pa
 
     with (
         pytest.raises(EncoderError, match="Cannot embed"),
-        Pipeline(Failing(), max_pixels=MAX_PIXELS, portions=2) as running,
+        Pipeline(Failing(), max_pixels=MAX_PIXELS) as running,
     ):
         list(embedded(running, read(running, files)))
 
@@ -145,7 +188,7 @@ def test_the_encoder_is_loaded_for_a_picture_alone(files: list[Path], tmp_path: 
         file.write_text(f"{file} is no picture")
     files.append(tmp_path / "large.jpg")
     PIL.Image.new("1", (MAX_PIXELS // 1000 + 1, 1000)).save(files[-1])
-    with Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, portions=2) as running:
+    with Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS) as running:
         results = list(embedded(running, read(running, files)))
     assert all(isinstance(result, Unreadable) for result in results)
     assert isinstance(results[0], Unreadable)
@@ -163,7 +206,7 @@ def test_what_the_encoder_refuses_is_no_damage_to_the_picture(tmp_path: Path, su
     picture(1).save(file)
     with (
         pytest.raises(WeightsMismatch),
-        Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, portions=2) as running,
+        Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS) as running,
     ):
         list(embedded(running, read(running, [file])))
 
@@ -178,7 +221,7 @@ def test_a_large_jpeg_is_prepared_from_fewer_pixels_and_its_facts_stay(tmp_path:
 
     file = tmp_path / "large.jpg"
     picture(1, (3600, 2400)).save(file)
-    with Pipeline(Sized(), max_pixels=MAX_PIXELS, portions=1) as running:
+    with Pipeline(Sized(), max_pixels=MAX_PIXELS) as running:
         [result] = embedded(running, read(running, [file]))
     assert isinstance(result, Encoded)
     assert (result.facts.width, result.facts.height) == (3600, 2400)
@@ -188,7 +231,7 @@ def test_a_large_jpeg_is_prepared_from_fewer_pixels_and_its_facts_stay(tmp_path:
 
 
 def test_few_pixels_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "PIXELS_AT_ONCE", 30)
+    monkeypatch.setattr(budget, "DECODING", PixelBudget(120))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     lock = threading.Lock()
     now = 0
@@ -216,24 +259,8 @@ def test_few_pixels_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         side = 20 if number == 7 else 8
         files.append(tmp_path / f"{number}.png")
         picture(number, (side, side)).save(files[-1])
-    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS, portions=3) as running:
+    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS) as running:
         results = list(embedded(running, read(running, files)))
     assert all(isinstance(result, Encoded) for result in results)
     assert max(most) == 400
-    assert max(pixels for pixels in most if pixels < 400) <= 4 * 30
-
-
-def test_threads_that_wait_for_room_get_it() -> None:
-    room = pipeline._Room(10)  # noqa: SLF001 - what the pipeline waits in
-    entered = threading.Event()
-
-    def enter() -> None:
-        with room.of(6):
-            entered.set()
-
-    with ThreadPoolExecutor(1) as pool:
-        with room.of(5):
-            waiting = pool.submit(enter)
-            assert not entered.wait(0.05)
-        waiting.result(TIMEOUT_S)
-    assert entered.is_set()
+    assert max(pixels for pixels in most if pixels < 400) <= 120

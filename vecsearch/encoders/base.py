@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vecsearch.encoders.once import Once
-from vecsearch.vocabulary import MAX_HALF
+from vecsearch.vocabulary import MAX_HALF, Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "resnet50"
-AUTOENCODER = "autoencoder"
+# How many pictures an encoder is given at once. A processor's cache holds as many: ResNet50 takes
+# 47 ms of CPU a picture in batches of 8, 58 of 16, 65 of 32.
+BATCH_SIZE = 8
+# The layers that a model's name alone means; each family has one of them.
 POOLED = "pooled"
 LATENT = "latent"
-FP32 = "fp32"
-INT8 = "int8"
-PRECISIONS = (FP32, INT8)
-# Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
-ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,12 @@ class Identity:
     layer: str
     weights_sha256: str | None
     preprocessing: dict[str, Any]
-    precision: str = FP32
+    precision: str = Precision.fp32.value
+
+    @property
+    def computes_in(self) -> Precision:
+        """The precision, without the hash of the quantised network."""
+        return Precision(self.precision.partition("-")[0])
 
     @property
     def name(self) -> str:

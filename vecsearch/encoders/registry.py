@@ -6,27 +6,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vecsearch.config import Runtime
-from vecsearch.encoders.base import (
-    ALIASES,
-    AUTOENCODER,
-    FP32,
-    LATENT,
-    PRECISIONS,
-    Encoder,
-    Identity,
-    LazyEncoder,
-    Weights,
-)
+from vecsearch.encoders.autoencoder.family import AutoencoderFamily
+from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
+from vecsearch.encoders.family import Family
+from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
     EncoderMismatch,
     InvalidInput,
     WeightsMismatch,
     WeightsUnavailable,
 )
+from vecsearch.vocabulary import Precision, choices
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
     from vecsearch.encoders.openvino.cache import Exported
+
+
+# The first that recognises a name has it; timm, which leaves none, is the last.
+FAMILIES: tuple[Family, ...] = (AutoencoderFamily(), TimmFamily())
+
+
+def family_named(model: str) -> Family:
+    """Return the family that a --model value belongs to."""
+    return next(family for family in FAMILIES if family.recognises(model))
+
+
+def family_of(stored: Identity) -> Family:
+    """Return the family of a stored identity."""
+    return next(family for family in FAMILIES if family.made(stored))
+
+
+def weights_file(model: str | None, weights: str | Path | None) -> str | Path | None:
+    """Return the file of weights that --model and --weights name; None: no file is named.
+
+    Raises:
+        InvalidInput: they contradict each other.
+
+    """
+    return weights if model is None else family_named(model).weights_file(model, weights)
 
 
 def quickest(model: str, weights: str | Path | None, runtime: Runtime) -> Encoder:
@@ -50,17 +68,7 @@ def load(model: str, weights: str | Path | None, *, device: str) -> "TorchEncode
         EncoderError: the layer's output cannot be made a vector.
 
     """
-    if is_file_name(model):
-        if weights is not None:
-            raise InvalidInput(
-                f"{model} holds its own weights. Leave --weights out, or name a timm model."
-            )
-        from vecsearch.encoders.autoencoder.model import AutoencoderEncoder
-
-        return AutoencoderEncoder.load(model, device=device)
-    from vecsearch.encoders.timm.model import TimmEncoder
-
-    return TimmEncoder.load(model, weights, device=device)
+    return family_named(model).load(model, weights, device=device)
 
 
 def for_collection(
@@ -95,11 +103,8 @@ def for_collection(
     """
     if stored.weights_sha256 is None:
         return LazyEncoder(lambda: _not_known(name))
-    if model is not None and is_file_name(model):
-        if weights is not None:
-            load(model, weights, device=runtime.device)
-        model, weights = AUTOENCODER, model
-    if model is not None and model not in _names(stored):
+    weights = weights_file(model, weights)
+    if model is not None and model not in family_of(stored).short_names(stored):
         _require_same_model(name, model, stored)
     now = stored_weights
     if weights is not None and Path(weights).is_file():
@@ -116,7 +121,7 @@ def for_collection(
 
         if not is_own:
             _load_same(name, stored, source, runtime.device, is_recorded=False)
-        if stored.precision != FP32:
+        if stored.computes_in is not Precision.fp32:
             return choice.quantized(stored, now, runtime, quantized)
         return choice.kept(stored, now, runtime) or choice.quickest(
             _load_same(name, stored, source, runtime.device, is_recorded=weights is None), runtime
@@ -132,23 +137,20 @@ def _load_same(
     name: str, stored: Identity, source: str | None, device: str, *, is_recorded: bool
 ) -> "TorchEncoder":
     """Load a collection's encoder from `source`, and compare it with the one that is stored."""
+    family = family_of(stored)
     is_recorded = is_recorded and source is not None
     if is_recorded and not Path(str(source)).is_file():
         raise WeightsUnavailable(
             f"The weights of collection {name!r} were read from {source}, which is gone. "
-            f"Name the file's new place with {_flag(stored)} FILE."
+            f"Name the file's new place with {family.weights_flag} FILE."
         )
-    encoder = (
-        load(source, None, device=device)
-        if stored.model == AUTOENCODER and source is not None
-        else load(f"{stored.model}.{stored.layer}", source, device=device)
-    )
+    encoder = family.load_stored(stored, source, device=device)
     if replace(encoder.identity, precision=stored.precision) == stored:
         return encoder
     if is_recorded:
         raise WeightsMismatch(
             f"The weights file {source} has changed since collection {name!r} was made. "
-            f"Name the original with {_flag(stored)} FILE, or ingest into a new "
+            f"Name the original with {family.weights_flag} FILE, or ingest into a new "
             "--collection."
         )
     raise EncoderMismatch(_mismatch(name, encoder.identity, stored))
@@ -166,37 +168,16 @@ def require_precision(precision: str | None) -> None:
     """Refuse what is no precision.
 
     Raises:
-        InvalidInput: it is none of `PRECISIONS`.
+        InvalidInput: it is none of `Precision`.
 
     """
-    if precision not in {None, *PRECISIONS}:
-        raise InvalidInput(
-            f"There is no precision {precision!r}. Use one of: {', '.join(PRECISIONS)}."
-        )
-
-
-def is_file_name(model: str) -> bool:
-    """Tell by its looks whether a --model value names a file rather than a timm model."""
-    return model.endswith(".safetensors") or model.startswith(("/", "./", "../", "~"))
-
-
-def _flag(stored: Identity) -> str:
-    return "--model" if stored.model == AUTOENCODER else "--weights"
-
-
-def _names(stored: Identity) -> set[str]:
-    """Return the names of a model and its layer that can be told without timm."""
-    aliases = (alias for alias, model in ALIASES.items() if model == stored.model)
-    return {replace(stored, model=model).name for model in (stored.model, *aliases)}
+    if precision is not None and precision not in [*Precision]:
+        raise InvalidInput(f"Unknown precision {precision!r}. Use {choices(Precision)}.")
 
 
 def _require_same_model(name: str, model: str, stored: Identity) -> None:
-    given = replace(stored, model=model, layer=LATENT)
-    if model != AUTOENCODER:
-        from vecsearch.encoders.timm.names import parse
-
-        full_model, layer = parse(model)
-        given = replace(stored, model=full_model, layer=layer)
+    full_model, layer = family_named(model).parse(model)
+    given = replace(stored, model=full_model, layer=layer)
     if given != stored:
         raise EncoderMismatch(
             f"Collection {name!r} was made by {stored.name}, and vectors of {given.name} cannot "

@@ -4,12 +4,14 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import exif
+from vecsearch.imaging import budget, exif
 from vecsearch.imaging.formats import DRAFTED, FORMATS
 from vecsearch.imaging.scan import Unreadable, os_reason, sentence
 
@@ -92,7 +94,7 @@ def content(source: Source) -> bytes | Unreadable:
     """Return a file's bytes, read again unless they were kept; they must be as they were."""
     if source.content is not None:
         return source.content
-    again = _read(source.path)
+    again = read_bytes(source.path)
     if isinstance(again, bytes) and bytes_sha256(again) != source.sha256:
         return Unreadable(source.path, "It changed while it was being read; ingest it again.")
     return again
@@ -105,13 +107,14 @@ def bytes_sha256(content: bytes) -> str:
 
 def load(path: str, *, max_pixels: int) -> Image | Unreadable:
     """Read, hash and decode the file at `path`."""
-    content = _read(path)
+    content = read_bytes(path)
     if isinstance(content, Unreadable):
         return content
     return decode(content, path, max_pixels=max_pixels)
 
 
-def _read(path: str) -> bytes | Unreadable:
+def read_bytes(path: str) -> bytes | Unreadable:
+    """Read the file at `path`."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - strings throughout
             return file.read()
@@ -207,6 +210,36 @@ def decode(
         exif=tags,
     )
     return Image(upright, facts)
+
+
+@contextmanager
+def decoded(
+    content: bytes,
+    path: str,
+    *,
+    max_pixels: int,
+    header: Header | None = None,
+    sha256: str | None = None,
+    least_side: int | None = None,
+) -> Iterator[Image | Unreadable]:
+    """Decode a file's bytes within the process's budget of pixels; see `decode`.
+
+    The pixels count until the context is left, so they must not be used after it. A thread must
+    not decode a second picture inside.
+
+    Args:
+        content: the whole file.
+        path: see `decode`.
+        max_pixels: see `decode`.
+        header: of the content, if it has been read.
+        sha256: see `decode`.
+        least_side: see `decode`.
+
+    """
+    header = header or read_header(content)
+    will_decode = header is not None and header.pixels <= max_pixels
+    with budget.DECODING.spend(header.pixels if header is not None and will_decode else 0):
+        yield decode(content, path, max_pixels=max_pixels, sha256=sha256, least_side=least_side)
 
 
 @cache

@@ -94,11 +94,12 @@ def load(
     """
 
     def small(source: Path | bytes) -> "Picture | scan.Unreadable":
-        if isinstance(source, bytes):
-            image = decode.decode(source, "the query", max_pixels=max_pixels)
-        else:
-            image = decode.load(str(source), max_pixels=max_pixels)
-        return image if isinstance(image, scan.Unreadable) else fit(image.pixels, width, height)
+        path = "the query" if isinstance(source, bytes) else str(source)
+        content = source if isinstance(source, bytes) else decode.read_bytes(path)
+        if isinstance(content, scan.Unreadable):
+            return content
+        with decode.decoded(content, path, max_pixels=max_pixels) as image:
+            return image if isinstance(image, scan.Unreadable) else fit(image.pixels, width, height)
 
     # Decoders release the GIL.
     with ThreadPoolExecutor() as pool:

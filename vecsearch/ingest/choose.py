@@ -76,7 +76,7 @@ def encoder(
             "of its own: --collection NAME"
         )
     found = collection_encoder(stored, model, weights, runtime, find_quantized)
-    named = model if model and registry.is_file_name(model) else weights
+    named = registry.weights_file(model, weights)
     if remember and named is not None and stored.identity.weights_sha256 is not None:
         now = Weights.of_file(named)
         if now != stored.weights:

@@ -1,44 +1,38 @@
 """From files to embeddings, in threads: read and hash, decode, draw, prepare, embed.
 
-Every stage works ahead of the one behind it, and only so far: files' bytes are kept for small
-files alone, pictures of full size for as long as a thread works on one, and the pictures that are
-prepared wait in portions of which the caller has few under way.
+Each stage works ahead of the next, within bounds: only small files' bytes are kept, a decoded
+picture lives only while a thread works on it, and prepared pictures wait in batches, of which the
+caller has few under way.
 """
 
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from vecsearch.encoders.base import Encoder
+from vecsearch.encoders.base import BATCH_SIZE, Encoder
 from vecsearch.imaging import decode
 from vecsearch.imaging.decode import Facts, Header, Image, Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import SIDE, Thumbnail
-from vecsearch.search.embedder import BATCH_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PORTION = BATCH_SIZE
 # Files up to this many bytes are read once; a larger one is read for its hash, then to be decoded.
 KEPT_BYTES = 1 << 20
-# Decoded at once, for each processor: three phones' photos, and not three panoramas.
-PIXELS_AT_ONCE = 36_000_000
 # A decoder that shrinks a picture leaves each side this many times the pixels that are needed.
 MARGIN = 2.5
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What becomes of a file: its facts, its thumbnail and its embedding, shape (dimensions,)."""
+    """What a file becomes: its facts, its thumbnail and its embedding, shape (dimensions,)."""
 
     facts: Facts
     thumbnail: Thumbnail
@@ -52,95 +46,93 @@ class _Prepared:
     inputs: "NDArray[np.uint8]"
 
 
+Results = list[Encoded | Unreadable]
+
+
 class Pipeline:
-    """The threads of one ingest; left as a context manager, it drops what has not begun.
+    """The threads of one ingest; leaving its context drops the work that has not begun.
+
+    Batches go to the encoder in the order in which they were submitted.
 
     Args:
         encoder: used, and so loaded, only once a picture could be decoded.
         max_pixels: pictures with more are unreadable.
-        portions: how many are under way at most; as many threads wait for them.
 
     """
 
-    def __init__(self, encoder: Encoder, *, max_pixels: int, portions: int) -> None:
+    def __init__(self, encoder: Encoder, *, max_pixels: int) -> None:
         self._encoder = encoder
         self._max_pixels = max_pixels
-        processors = os.cpu_count() or 1
-        self._room = _Room(PIXELS_AT_ONCE * processors)
-        self._decoders = ThreadPoolExecutor(processors, thread_name_prefix="decode")
-        self._embedders = ThreadPoolExecutor(portions, thread_name_prefix="embed")
-        self._lock = threading.Lock()
-        self._begun = threading.Event()
-        self._begun.set()
+        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+        # One thread, which waits for each batch to be prepared before it turns to the next one.
+        self._queue = ThreadPoolExecutor(1, thread_name_prefix="queue")
+        # Made by that thread: how many threads it has is known once the encoder is loaded.
+        self._embedders: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._embedders.shutdown(cancel_futures=True)
+        self._queue.shutdown(cancel_futures=True)
+        if self._embedders is not None:
+            self._embedders.shutdown(cancel_futures=True)
         self._decoders.shutdown()
 
     def read(self, paths: Iterable[str], *, keep: bool) -> Iterator[Source | Unreadable]:
-        """Yield each file's SHA-256, in order, with its bytes if they are to be kept and few."""
+        """Yield each file's SHA-256, in order, with a small file's bytes if `keep` is set."""
         limit = KEPT_BYTES if keep else 0
         return self._decoders.map(lambda path: decode.read(path, keep=limit), paths)
 
-    def embed(self, sources: Sequence[Source]) -> "list[Future[list[Encoded | Unreadable]]]":
-        """Begin to embed files; return portions of them, in order.
+    def embed(self, sources: Sequence[Source]) -> list[Future[Results]]:
+        """Begin to embed files; return batches of them, in order.
 
-        A future raises what the encoder does.
+        A future raises what the encoder raises.
         """
-        return [self._submit(portion) for portion in portions(sources)]
+        return [self._submit(batch) for batch in batches(sources)]
 
     def draw(self, source: Source) -> "Future[Thumbnail | Unreadable]":
         """Begin to make the thumbnail of a file."""
         return self._decoders.submit(self._draw, source)
 
-    def _submit(self, portion: Sequence[Source]) -> "Future[list[Encoded | Unreadable]]":
-        preparing = [self._decoders.submit(self._prepare, source) for source in portion]
-        before, self._begun = self._begun, threading.Event()
-        return self._embedders.submit(self._embed, preparing, before, self._begun)
+    def _submit(self, batch: Sequence[Source]) -> Future[Results]:
+        preparing = [self._decoders.submit(self._prepare, source) for source in batch]
+        finished: Future[Results] = Future()
+        _follow(self._queue.submit(self._start, preparing, finished), finished)
+        return finished
 
-    def _embed(
-        self,
-        preparing: "list[Future[_Prepared | Unreadable]]",
-        before: threading.Event,
-        begun: threading.Event,
-    ) -> "list[Encoded | Unreadable]":
-        """Embed a portion, not before the one before it has begun: it is waited for sooner."""
+    def _start(
+        self, preparing: "list[Future[_Prepared | Unreadable]]", finished: Future[Results]
+    ) -> None:
+        """Hand a batch to the encoder when its pictures are prepared."""
         try:
             results = [future.result() for future in preparing]
-            before.wait()
-            return self._run(results, begun)
-        finally:
-            begun.set()
+            unreadable = [item for item in results if isinstance(item, Unreadable)]
+            if len(unreadable) == len(results):
+                finished.set_result([*unreadable])
+                return
+            if self._embedders is None:
+                self._embedders = ThreadPoolExecutor(
+                    self._encoder.concurrency, thread_name_prefix="embed"
+                )
+            _follow(self._embedders.submit(self._embed, results, finished), finished)
+        except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
+            finished.set_exception(error)
 
-    def _run(
-        self, results: "list[_Prepared | Unreadable]", begun: threading.Event
-    ) -> "list[Encoded | Unreadable]":
-        prepared = [item for item in results if isinstance(item, _Prepared)]
-        if not prepared:
-            return [item for item in results if isinstance(item, Unreadable)]
-        inputs = np.stack([item.inputs for item in prepared])
-        with self._turns:
-            begun.set()
+    def _embed(self, results: list[_Prepared | Unreadable], finished: Future[Results]) -> None:
+        try:
+            inputs = np.stack([item.inputs for item in results if isinstance(item, _Prepared)])
             embeddings = iter(self._encoder.embed(inputs))
-        return [
-            item
-            if isinstance(item, Unreadable)
-            else Encoded(item.facts, item.thumbnail, next(embeddings))
-            for item in results
-        ]
-
-    @property
-    def _turns(self) -> threading.BoundedSemaphore:
-        with self._lock:
-            return self._semaphore
-
-    @cached_property
-    def _semaphore(self) -> threading.BoundedSemaphore:
-        return threading.BoundedSemaphore(self._encoder.concurrency)
+            encoded = [
+                item
+                if isinstance(item, Unreadable)
+                else Encoded(item.facts, item.thumbnail, next(embeddings))
+                for item in results
+            ]
+        except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
+            finished.set_exception(error)
+        else:
+            finished.set_result(encoded)
 
     def _prepare(self, source: Source) -> "_Prepared | Unreadable":
         with self._decoded(source, for_encoder=True) as image:
@@ -173,45 +165,30 @@ class Pipeline:
             yield content
             return
         header = decode.read_header(content)
-        with self._room.of(0 if header is None else header.pixels):
-            yield decode.decode(
-                content,
-                source.path,
-                max_pixels=self._max_pixels,
-                sha256=source.sha256,
-                least_side=self._least_side(header, for_encoder=for_encoder),
-            )
+        least_side = self._least_side(header, for_encoder=for_encoder)
+        with decode.decoded(
+            content,
+            source.path,
+            max_pixels=self._max_pixels,
+            header=header,
+            sha256=source.sha256,
+            least_side=least_side,
+        ) as image:
+            yield image
 
 
-def portions(sources: Sequence[Source]) -> list[Sequence[Source]]:
-    """Return the sources in portions of equal size, or nearly.
+def _follow(work: Future[None], finished: Future[Results]) -> None:
+    """Cancel a batch when its work is dropped, so that nobody waits for it."""
+    work.add_done_callback(lambda done: done.cancelled() and finished.cancel())
 
-    Of a full portion and more there is an even number: at the end of a run, two calls of the
-    encoder are then done at about the same time.
+
+def batches(sources: Sequence[Source]) -> list[Sequence[Source]]:
+    """Return the sources in batches of nearly equal size.
+
+    A full batch and more make an even number of batches: at the end of a run, two calls of the
+    encoder then end at about the same time.
     """
-    count = -(-len(sources) // PORTION)
-    count += count % 2 if len(sources) >= PORTION else 0
+    count = -(-len(sources) // BATCH_SIZE)
+    count += count % 2 if len(sources) >= BATCH_SIZE else 0
     ends = [number * len(sources) // count for number in range(count + 1)] if count else []
     return [sources[start:end] for start, end in pairwise(ends)]
-
-
-class _Room:
-    """Bounds the pixels that are decoded at once; one picture may always be, however large."""
-
-    def __init__(self, pixels: int) -> None:
-        self._limit = pixels
-        self._used = 0
-        self._freed = threading.Condition()
-
-    @contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many pixels, and take it."""
-        with self._freed:
-            self._freed.wait_for(lambda: not self._used or self._used + pixels <= self._limit)
-            self._used += pixels
-        try:
-            yield
-        finally:
-            with self._freed:
-                self._used -= pixels
-                self._freed.notify_all()

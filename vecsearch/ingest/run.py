@@ -20,7 +20,7 @@ from vecsearch.imaging.scan import File, Unreadable
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import metadata, survey, writes
 from vecsearch.ingest.batch import Batch
-from vecsearch.ingest.pipeline import PORTION, Encoded, Pipeline
+from vecsearch.ingest.pipeline import Encoded, Pipeline
 from vecsearch.ingest.survey import Content, Pending
 from vecsearch.ingest.writes import Embedded, Known
 from vecsearch.postgres import catalog, schema, thumbnails
@@ -153,11 +153,7 @@ class Ingest:
         total = self._survey()
         yield Progress(0, total, self.summary)
         done = 0
-        with Pipeline(
-            self._encoder,
-            max_pixels=self._options.max_pixels,
-            portions=-(-(1 + AHEAD) * BATCH_SIZE // PORTION),
-        ) as pipeline:
+        with Pipeline(self._encoder, max_pixels=self._options.max_pixels) as pipeline:
             for batch in self._batches(pipeline):
                 self._write(batch)
                 done += len(batch.counts) + len(batch.failed)

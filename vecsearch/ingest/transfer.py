@@ -100,7 +100,7 @@ def find_origin(
         EncoderError: `model` or `weights` are not what the file says, or cannot be loaded.
 
     """
-    named = model if model and registry.is_file_name(model) else weights
+    named = registry.weights_file(model, weights)
     unknown = Origin(Identity(model or UNKNOWN_MODEL, base.POOLED, None, {}), Weights(None, None))
     told = unknown if contents.collection is None else _told_origin(file, contents.collection)
     if told.identity.weights_sha256 is not None:

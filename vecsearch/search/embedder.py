@@ -5,7 +5,6 @@ whatever else waits, as the encoder is fastest; and embeddings are remembered, s
 one picture again, with another filter say, costs no encoder.
 """
 
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from vecsearch.config import Runtime
 from vecsearch.encoders import registry
-from vecsearch.encoders.base import Encoder, unusable
+from vecsearch.encoders.base import BATCH_SIZE, Encoder, unusable
 from vecsearch.encoders.once import Once
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
@@ -34,13 +33,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# What a processor's cache holds: ResNet50 takes 47 ms of CPU a picture by 8, 58 by 16, 65 by 32.
-BATCH_SIZE = 8
 # Eight megabytes of ResNet50's.
 REMEMBERED = 1_000
-
-# Decoded, a picture is a hundred times its file: so few at a time, in the whole process.
-DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 OnBatch = Callable[[int, float], None]
 FindQuantized = Callable[[str], "Exported | None"]
@@ -164,11 +158,10 @@ class Embedder:
         return encoder
 
     def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
-        """Return what is made of the pixels, which go no further."""
-        with DECODING:
-            image = decode.decode(
-                picture.content, name, max_pixels=self._max_pixels, sha256=picture.sha256
-            )
+        """Return what is made of the pixels, which live no longer."""
+        with decode.decoded(
+            picture.content, name, max_pixels=self._max_pixels, sha256=picture.sha256
+        ) as image:
             if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
             return use(image.pixels)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode, scan, thumbnails
-from vecsearch.search.embedder import DECODING, Picture
+from vecsearch.search.embedder import Picture
 
 _THUMBNAIL = ".thumbnail"
 # A partial file may still be written by another server, unless it is older than this.
@@ -72,13 +72,12 @@ class Uploads:
     def _thumbnail(self, picture: Picture) -> bytes:
         if not picture.content:
             raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
-        with DECODING:
-            image = decode.decode(
-                picture.content,
-                "The picture",
-                max_pixels=self._max_pixels,
-                sha256=picture.sha256,
-            )
+        with decode.decoded(
+            picture.content,
+            "The picture",
+            max_pixels=self._max_pixels,
+            sha256=picture.sha256,
+        ) as image:
             if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(f"{image.reason} Choose another picture.")
             return thumbnails.make(image.pixels)

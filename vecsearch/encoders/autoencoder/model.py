@@ -14,7 +14,8 @@ import safetensors
 import torch
 from torch import nn
 
-from vecsearch.encoders.base import AUTOENCODER, LATENT, Identity, Weights
+from vecsearch.encoders.autoencoder.family import AUTOENCODER
+from vecsearch.encoders.base import LATENT, Identity, Weights
 from vecsearch.encoders.network import Network, TorchEncoder
 from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, read_tensors, tensors_sha256, write_tensors

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vecsearch.encoders.base import INT8
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Exported
 from vecsearch.encoders.openvino.engine import openvino
 from vecsearch.errors import EncoderError, InvalidInput
+from vecsearch.vocabulary import Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ def quantize(exported: Exported, pictures: "NDArray[np.uint8]") -> Exported:
 def precision_of(quantized: Exported) -> str:
     """Return what tells this quantised encoder from every other."""
     digest = hashlib.sha256(quantized.model + quantized.tensors).hexdigest()
-    return f"{INT8}-{digest[:16]}"
+    return f"{Precision.int8}-{digest[:16]}"
 
 
 def neighbours_kept(

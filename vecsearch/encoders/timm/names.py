@@ -5,7 +5,8 @@ import difflib
 import timm
 import torch
 
-from vecsearch.encoders.base import ALIASES, AUTOENCODER, POOLED
+from vecsearch.encoders.base import POOLED
+from vecsearch.encoders.timm.family import ALIASES
 from vecsearch.errors import UnknownModel
 
 # The fully connected layers of a VGG, after ReLU; timm's pooled output is the second one's.
@@ -24,11 +25,6 @@ def parse(name: str) -> tuple[str, str]:
 
     """
     architecture, _, rest = name.partition(".")
-    if architecture == AUTOENCODER:
-        raise UnknownModel(
-            "An autoencoder is a file. Train one with vecsearch train autoencoder FOLDER, "
-            "then name it: --model FILE.safetensors"
-        )
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models()."

@@ -1,0 +1,58 @@
+"""What an encoder family declares; `vecsearch.encoders.registry` lists the families."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vecsearch.encoders.base import Identity
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.network import TorchEncoder
+
+
+class Family(Protocol):
+    """A kind of encoder: how it is named and how it is loaded.
+
+    The module that declares a family is imported without torch; only `parse`, `load` and
+    `load_stored` may import it.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The family's name."""
+
+    @property
+    def weights_flag(self) -> str:
+        """The flag that names a file of the family's weights: --model or --weights."""
+
+    def recognises(self, model: str) -> bool:
+        """Tell by its looks whether a --model value belongs to the family."""
+
+    def made(self, stored: Identity) -> bool:
+        """Tell whether a stored identity is of the family."""
+
+    def weights_file(self, model: str, weights: str | Path | None) -> str | Path | None:
+        """Return the file that --model and --weights name; None: no file is named.
+
+        Raises:
+            InvalidInput: they contradict each other.
+
+        """
+
+    def short_names(self, stored: Identity) -> set[str]:
+        """Return the names of a stored model and layer that are known without torch."""
+
+    def parse(self, model: str) -> tuple[str, str]:
+        """Return the model and the layer that a --model value means.
+
+        Raises:
+            UnknownModel: there is no such model.
+
+        """
+
+    def load(self, model: str, weights: str | Path | None, *, device: str) -> "TorchEncoder":
+        """Load what --model and --weights name; see `vecsearch.encoders.registry.load`."""
+
+    def load_stored(
+        self, stored: Identity, source: str | Path | None, *, device: str
+    ) -> "TorchEncoder":
+        """Load a stored model from `source`; None is where the family downloads from."""

@@ -1,0 +1,59 @@
+"""Models of timm: their names are the library's, their weights a file or the model hub's."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecsearch.encoders.base import Identity
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.network import TorchEncoder
+
+# Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
+ALIASES = {"resnet50": "resnet50.tv_in1k"}
+
+
+class TimmFamily:
+    """See `vecsearch.encoders.family.Family`. Every name that no other family knows is timm's."""
+
+    backend = "timm"
+    weights_flag = "--weights"
+
+    def recognises(self, model: str) -> bool:  # noqa: ARG002 - timm itself refuses unknown names
+        """See `Family`."""
+        return True
+
+    def made(self, stored: Identity) -> bool:  # noqa: ARG002 - likewise
+        """See `Family`."""
+        return True
+
+    def weights_file(
+        self,
+        model: str,  # noqa: ARG002 - a name says nothing about a file
+        weights: str | Path | None,
+    ) -> str | Path | None:
+        """See `Family`."""
+        return weights
+
+    def short_names(self, stored: Identity) -> set[str]:
+        """See `Family`."""
+        aliases = (alias for alias, model in ALIASES.items() if model == stored.model)
+        return {replace(stored, model=model).name for model in (stored.model, *aliases)}
+
+    def parse(self, model: str) -> tuple[str, str]:
+        """See `Family`."""
+        from vecsearch.encoders.timm import names
+
+        return names.parse(model)
+
+    def load(self, model: str, weights: str | Path | None, *, device: str) -> "TorchEncoder":
+        """See `Family`."""
+        from vecsearch.encoders.timm.model import TimmEncoder
+
+        return TimmEncoder.load(model, weights, device=device)
+
+    def load_stored(
+        self, stored: Identity, source: str | Path | None, *, device: str
+    ) -> "TorchEncoder":
+        """See `Family`."""
+        return self.load(f"{stored.model}.{stored.layer}", source, device=device)
