@@ -225,8 +225,8 @@ SEARCH_TYPES = {
     "filters.Filters",
     "gallery.Label",
     "gallery.StoredImage",
-    "nearest.Hit",
     "query.Answer",
+    "query.Hit",
     "query.Query",
 }
 
