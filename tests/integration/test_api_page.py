@@ -12,7 +12,6 @@ from starlette.testclient import TestClient
 from support import once, picture
 from web_support import Known, ask, client
 
-from vecsearch import collection
 from vecsearch.collection import Collection
 from vecsearch.imaging import decode
 from vecsearch.library import Library
@@ -61,9 +60,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return spied(
         monkeypatch,
         (decode, "bytes_sha256"),
-        (collection, "image_by_sha256"),
+        (Collection, "image_of"),
         (Collection, "ask"),
-        (execute, "_answer"),
+        (execute, "plan"),
     )
 
 
@@ -75,16 +74,16 @@ def test_a_new_picture_is_hashed_once_and_looked_up_once_a_request(
     counts.clear()
     address = post(api, png(1_000))
     assert parse_qs(urlsplit(address).query).keys() == {"collection", "image"}
-    assert counts == {"bytes_sha256": 1, "image_by_sha256": 1}
+    assert counts == {"bytes_sha256": 1, "image_of": 1}
     counts.clear()
     page = api.get(address)
     assert "embedded for this search" in page.text
     assert len(distances(page.text)) > 1
-    # Its name is its hash.
-    assert counts == {"ask": 1, "_answer": 1}
+    # Its name is its hash, and the search itself looks it up.
+    assert counts == {"ask": 1, "plan": 1}
     counts.clear()
     ask(api, image=png(1_000))
-    assert counts == {"bytes_sha256": 1, "ask": 1, "_answer": 1}
+    assert counts == {"bytes_sha256": 1, "ask": 1, "plan": 1}
 
 
 def test_a_stored_picture_that_is_uploaded_is_asked_about_by_its_id(
@@ -97,10 +96,10 @@ def test_a_stored_picture_that_is_uploaded_is_asked_about_by_its_id(
         "metric": ["l2"],
         "k": ["5"],
     }
-    assert counts == {"bytes_sha256": 1, "image_by_sha256": 1}
+    assert counts == {"bytes_sha256": 1, "image_of": 1}
     counts.clear()
     assert len(distances(api.get(address).text)) == 5
-    assert counts == {"ask": 1, "_answer": 1}
+    assert counts == {"ask": 1, "plan": 1}
 
 
 def test_a_picture_that_was_ingested_after_its_upload_is_shown_as_the_stored_one(
@@ -127,7 +126,7 @@ def test_a_cut_off_takes_one_search_and_its_slider_has_the_range_of_all_hits(
     counts.clear()
     value = limit if name == "max_distance" else 1 - limit
     page = api.get("/", params={"id": known[0].id, name: value}).text
-    assert counts == {"ask": 1, "_answer": 1}
+    assert counts == {"ask": 1, "plan": 1}
     assert distances(page) == everything[:10]
     farthest = re.findall(r'data-max="([^"]+)"', plain)
     assert re.findall(r'data-max="([^"]+)"', page) == farthest
