@@ -20,7 +20,7 @@ from vecsearch.postgres.embedded import server
 HOLDER = """
 import sys
 from pathlib import Path
-from vecsearch import server
+from vecsearch.postgres.embedded import server
 
 with server.lease(Path(sys.argv[1]), keep_running=sys.argv[2] == "keep"):
     print("ready", flush=True)
