@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput
+from vecsearch.vocabulary import Engine, parse
 
 DEFAULT_MAX_PIXELS = 128_000_000
-ENGINES = ("auto", "openvino", "torch")
 
 
 def default_data_dir() -> Path:
@@ -32,7 +32,7 @@ class Runtime:
 
     Attributes:
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
-        engine: one of `ENGINES`; "auto" is OpenVINO on a CPU, torch elsewhere.
+        engine: an `Engine`: what runs encoders.
         cache_dir: where exported encoders are kept.
 
     """
@@ -60,7 +60,7 @@ class Settings:
     data_dir: Path
     device: str = "auto"
     max_pixels: int = DEFAULT_MAX_PIXELS
-    engine: str = "auto"
+    engine: str = Engine.auto
     cache_dir: Path | None = None
 
     @property
@@ -92,11 +92,6 @@ class Settings:
                     f"VECSEARCH_MAX_PIXELS is {text!r}. Set it to a number of pixels, 1 or more."
                 )
             max_pixels = int(text)
-        chosen_engine = engine or environ.get("VECSEARCH_ENGINE") or "auto"
-        if chosen_engine not in ENGINES:
-            raise InvalidInput(
-                f"There is no engine {chosen_engine!r}. Use --engine auto, openvino or torch."
-            )
         cache_dir = environ.get("VECSEARCH_CACHE_DIR")
         return cls(
             database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,
@@ -105,7 +100,7 @@ class Settings:
             ),
             device=device or environ.get("VECSEARCH_DEVICE") or "auto",
             max_pixels=max_pixels,
-            engine=chosen_engine,
+            engine=parse(Engine, engine or environ.get("VECSEARCH_ENGINE") or Engine.auto),
             cache_dir=_folder("cache", cache_dir) if cache_dir else None,
         )
 

@@ -25,7 +25,7 @@ PER_FAMILY = 24
 NEIGHBOURS = 10
 SEED = 7
 EPOCHS = 60
-# A quarter of what they are drawn in: it tells the families apart as well, and trains faster.
+# A quarter of their size: it tells the families apart as well, and trains faster.
 IMAGE_SIZE = 64
 
 Colour = tuple[int, int, int]
@@ -33,7 +33,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class DemoQuery:
-    """One query of the demo and how many of its nearest are of its own family."""
+    """One query of the demo, and how many of its nearest are in its own family."""
 
     query: str
     family: str
@@ -43,13 +43,13 @@ class DemoQuery:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo came to.
+    """The result of the demo.
 
     Attributes:
-        same_family, of: over all queries.
-        by_chance: what `same_family` would be if neighbours were drawn at random.
+        same_family, of: totals over all queries.
+        by_chance: the expected `same_family` of random neighbours.
         sheet: the contact sheet's path.
-        example: a picture to go on with.
+        example: a picture to query next.
 
     """
 
@@ -73,10 +73,10 @@ def run(
 
     Args:
         library: an open one.
-        folder: where pictures, encoder and sheet are put.
-        weights: ResNet50's, from a file; None tries the model hub.
-        say: told what happens.
-        on_progress: see `Library.ingest`.
+        folder: for pictures, encoder and sheet.
+        weights: a file of ResNet50's weights; None tries the model hub.
+        say: called with each message.
+        on_progress: see `Collection.ingest`.
 
     """
     pictures = folder / "pictures"
@@ -84,11 +84,11 @@ def run(
     draw_pictures(pictures)
     existing = {row.name: row for row in library.collections()}.get(COLLECTION)
     if existing is not None:
-        say(f"Using collection {COLLECTION!r} again, made by {existing.model}")
+        say(f"Using the existing collection {COLLECTION!r}, encoded by {existing.model}")
         library.collection(COLLECTION).ingest([pictures], on_progress=on_progress)
     else:
         _ingest_first_time(library, folder, weights, say, on_progress)
-    # An earlier demo may have drawn the same pictures elsewhere.
+    # An earlier demo may have drawn the same pictures in another folder.
     prefix = sql.Literal(f"{pictures.absolute()}/").as_string()
     only_these = f"starts_with(path, {prefix})"
     queries = []
@@ -138,9 +138,9 @@ def _ingest_first_time(
         from vecsearch.encoders.autoencoder.checkpoint import checkpoint_file
 
         say(str(error))
-        say(f"So instead of {DEFAULT_MODEL}, an autoencoder is trained now: less than a minute")
+        say(f"Training an autoencoder instead of {DEFAULT_MODEL}: less than a minute")
         model = (folder / "autoencoder.safetensors").absolute()
-        # Of an earlier demo: one on another database, one that was interrupted.
+        # An earlier demo may have left them: on another database, or interrupted.
         model.unlink(missing_ok=True)
         checkpoint_file(model).unlink(missing_ok=True)
         for epoch in Library.train_autoencoder(
@@ -157,7 +157,7 @@ def _ingest_first_time(
 
 
 def draw_pictures(folder: Path) -> None:
-    """Draw every family into a folder of its name; the same pictures each time."""
+    """Draw every family into a folder of its name; the pictures are always the same."""
     import PIL.Image
     from PIL import ImageDraw
 
@@ -177,7 +177,7 @@ def draw_pictures(folder: Path) -> None:
 
 
 def _colours(random_: random.Random) -> tuple[Colour, Colour]:
-    """Return a light paper and a dark ink, so that shape and not colour tells families apart."""
+    """Return a light background and a dark ink, so that only shape tells families apart."""
     light = tuple(random_.randint(200, 250) for _ in range(3))
     dark = tuple(random_.randint(10, 110) for _ in range(3))
     return (light[0], light[1], light[2]), (dark[0], dark[1], dark[2])

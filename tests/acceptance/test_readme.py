@@ -117,7 +117,7 @@ def test_the_demo(tmp_path: Path, environment: dict[str, str], data_dir: Path) -
         text=True,
         check=True,
     )
-    assert "an autoencoder is trained now" in finished.stderr
+    assert "Training an autoencoder instead of" in finished.stderr
     header, *rows = [line.split(",") for line in finished.stdout.splitlines()]
     assert header == ["query", "family", "same_family", "of"]
     assert len(rows) >= 10

@@ -251,7 +251,7 @@ def test_a_running_server_gets_a_port_when_nobody_uses_it(data_dir: Path) -> Non
     port = free_port()
     with (
         server.lease(data_dir),
-        pytest.raises(DatabaseUnavailable, match="Another vecsearch command"),
+        pytest.raises(DatabaseUnavailable, match="Stop `vecsearch serve`"),
     ):
         server.set_port(data_dir, port)
     assert access.port(data_dir) is None

@@ -44,7 +44,7 @@ def _bar() -> Iterator[Progress]:
 
 
 class IngestProgress:
-    """Called with each `vecsearch.ingest.run.Progress`."""
+    """Called with each `vecsearch.ingest.run.Progress`; keeps the last notes."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -58,7 +58,7 @@ class IngestProgress:
 
 
 class StepsProgress:
-    """Called with what is being done, how far it is, and of how much, if that is known."""
+    """Called with the step, how much of it is done, and its total if known."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -89,7 +89,7 @@ class TrainingProgress:
 
     def epoch(self, epoch: "Epoch") -> None:
         """Note the end of an epoch, and print its losses on a terminal."""
-        # Those from before an interruption come without batches.
+        # Epochs from before an interruption come without batches.
         self._pictures = self._done or None
         if self._bar.console.is_terminal:
             self._bar.console.print(
@@ -100,20 +100,20 @@ class TrainingProgress:
 
 @contextmanager
 def ingest_progress() -> Iterator[IngestProgress]:
-    """Show how far an ingest has come."""
+    """Show the progress of an ingest."""
     with _bar() as bar:
         yield IngestProgress(bar)
 
 
 @contextmanager
 def steps_progress() -> Iterator[StepsProgress]:
-    """Show how far a work of several steps has come."""
+    """Show the progress of a task of several steps."""
     with _bar() as bar:
         yield StepsProgress(bar)
 
 
 @contextmanager
 def training_progress() -> Iterator[TrainingProgress]:
-    """Show how far a training has come."""
+    """Show the progress of a training."""
     with _bar() as bar:
         yield TrainingProgress(bar)

@@ -35,14 +35,14 @@ def write_rows(
     """Print rows: dataclasses, or tuples in the order of `columns`.
 
     Args:
-        out: where to.
-        rows: what.
-        format_: how; `paths` prints the column `path` alone, one a line, for xargs.
-        columns: every column.
-        table_columns: the ones that a table shows; None is all.
+        out: the stream to print to.
+        rows: the rows.
+        format_: `paths` prints only the column `path`, one per line, for xargs.
+        columns: all columns.
+        table_columns: the columns of a table; None: all.
 
     Raises:
-        InvalidInput: `paths`, and the rows have none.
+        InvalidInput: the format is `paths`, and the rows have no path.
 
     """
     records = (_record(row, columns) for row in rows)
@@ -64,14 +64,14 @@ def write_rows(
 
 
 def require_object_format(format_: Format | None) -> None:
-    """Refuse a format that cannot show one object, before the work that makes it.
+    """Refuse a format that cannot print one object, before the work that produces it.
 
     Raises:
-        InvalidInput: it is `paths`.
+        InvalidInput: the format is `paths`.
 
     """
     if format_ is Format.paths:
-        raise InvalidInput("This prints no paths. Use another --format.")
+        raise InvalidInput("This command prints no paths. Use another --format.")
 
 
 def write_object(out: TextIO, value: dict[str, Any], format_: Format) -> None:
@@ -83,7 +83,7 @@ def write_object(out: TextIO, value: dict[str, Any], format_: Format) -> None:
 
 
 def human_bytes(size: int) -> str:
-    """Return a size in the largest unit that keeps it above one: 1536 is "1.5 kB"."""
+    """Return a size in the largest unit in which it is at least one: 1536 is "1.5 kB"."""
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1024:  # noqa: PLR2004 - the definition of the units
@@ -103,7 +103,7 @@ def _json(value: Any, indent: int | None = None) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, indent=indent, default=_plain, allow_nan=False)
     except ValueError:
-        # JSON has no word for NaN and infinity.
+        # JSON has neither NaN nor infinity.
         return _json(_finite(value), indent)
 
 
@@ -147,7 +147,7 @@ def _write_table(out: TextIO, records: Iterator[dict[str, Any]], columns: Sequen
     for name in columns:
         table.add_column(name.replace("_", " "), overflow="fold")
     for record in records:
-        # Text: a path may hold what rich takes for markup.
+        # Text, because rich would read parts of some paths as markup.
         table.add_row(*(Text(_shown(record[name])) for name in columns))
     if table.row_count:
         Console(file=out).print(table)

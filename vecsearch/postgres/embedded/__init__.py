@@ -1,1 +1,1 @@
-"""The Postgres from a wheel: its server, who may enter it, and the read-only role."""
+"""The Postgres from a wheel: its server, who may connect, and the read-only role."""

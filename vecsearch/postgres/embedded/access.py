@@ -1,7 +1,7 @@
-"""Who may enter the embedded Postgres, and where.
+"""Who may connect to the embedded Postgres, and how.
 
-Its owner enters by the Unix socket, as superuser. If a port is set, one role that may only read
-enters by TCP, from this machine, with a password. Nobody else enters.
+The owner connects by the Unix socket, as superuser. If a port is set, a read-only role connects by
+TCP, from this machine, with a password. Nobody else can connect.
 """
 
 import socket
@@ -13,7 +13,8 @@ from vecsearch.files import written_whole
 DATABASE = "vecsearch"
 READER = "vecsearch_reader"
 ADDRESS = "127.0.0.1"
-# Whom no line of pg_hba.conf fits is refused; initdb's own trusts everyone on this machine.
+# pg_hba.conf refuses everyone whom no line matches. The one that initdb writes trusts everyone on
+# this machine.
 HBA = f"""\
 local all,replication all trust
 host {DATABASE} {READER} {ADDRESS}/32 scram-sha-256
@@ -21,7 +22,7 @@ host {DATABASE} {READER} {ADDRESS}/32 scram-sha-256
 
 
 def port(data_dir: Path) -> int | None:
-    """Return the port on which the server listens whenever it runs; None is none."""
+    """Return the port on which the server listens when it runs; None: on no port."""
     try:
         return int(_port_file(data_dir).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -29,7 +30,7 @@ def port(data_dir: Path) -> int | None:
 
 
 def remember_port(data_dir: Path, chosen: int | None) -> None:
-    """Keep the port for the server's next start."""
+    """Store the port for the server's next start."""
     if chosen is None:
         _port_file(data_dir).unlink(missing_ok=True)
     else:
@@ -37,23 +38,23 @@ def remember_port(data_dir: Path, chosen: int | None) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """Write a file that nobody but the owner may ever read, whole or not at all."""
+    """Write a file that only the owner can read, whole or not at all."""
     with written_whole(file) as partial:
         partial.touch(0o600)
         partial.write_text(text)
 
 
 def require_free(chosen: int | None) -> None:
-    """Check that a server could listen on this port; Postgres would tell only its log.
+    """Check that a server can listen on this port; Postgres reports a failure only in its log.
 
     Raises:
-        DatabaseUnavailable: another program does, or the system forbids it.
+        DatabaseUnavailable: another program listens on it, or the system forbids it.
 
     """
     if chosen is None:
         return
     with socket.socket() as probe:
-        # As Postgres does: connections that have ended do not take a port.
+        # As Postgres does: a port is free even while closed connections linger on it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((ADDRESS, chosen))

@@ -1,4 +1,4 @@
-"""The reader's address: what a BI tool is given to reach the embedded database."""
+"""The reader's address: how a BI tool connects to the embedded database."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ from vecsearch.postgres.embedded.access import ADDRESS, DATABASE, READER
 
 @dataclass(frozen=True)
 class Address:
-    """Where the reader enters, and its password, of which no character needs quoting in a URL."""
+    """Where the reader connects, and its password, which needs no quoting in a URL."""
 
     port: int
     password: str = field(repr=False)
 
     @property
     def url(self) -> str:
-        """As libpq, SQLAlchemy and most others take it."""
+        """The URL for libpq, SQLAlchemy and most other clients."""
         return f"postgresql://{READER}:{self.password}@{ADDRESS}:{self.port}/{DATABASE}"
 
     @property
     def jdbc(self) -> str:
-        """As Java's tools take it."""
+        """The URL for Java programs."""
         return (
             f"jdbc:postgresql://{ADDRESS}:{self.port}/{DATABASE}"
             f"?user={READER}&password={self.password}"
@@ -43,14 +43,18 @@ def require_port(data_dir: Path) -> int:
     port = access.port(data_dir)
     if port is None:
         raise InvalidInput(
-            "The embedded Postgres listens on no TCP port, and a reader enters by one. "
-            "Give it one with: vecsearch db start --port 5433"
+            "The reader connects by TCP, and the embedded Postgres listens on no port. "
+            "Choose one: vecsearch db start --port 5433"
         )
     return port
 
 
 def prepare(engine: sa.Engine, data_dir: Path) -> Address:
-    """Make the reader on the embedded server, whose owner's engine this is, if need be.
+    """Create or update the reader on the embedded server; return its address.
+
+    Args:
+        engine: of the server's owner.
+        data_dir: the folder of the database.
 
     Raises:
         InvalidInput: the server has no port.
@@ -63,7 +67,7 @@ def prepare(engine: sa.Engine, data_dir: Path) -> Address:
 
 
 def _password(data_dir: Path) -> str:
-    """Return the reader's password, made on first use and kept in a file that is the owner's."""
+    """Return the reader's password, created on first use and stored in a file of the owner's."""
     file = data_dir / "reader-password"
     if not file.exists():
         access.write(file, secrets.token_urlsafe(24))

@@ -1,4 +1,4 @@
-"""The reader: a role that may select from every collection, and change nothing."""
+"""The reader: a role that can select from every collection, and change nothing."""
 
 import sqlalchemy as sa
 from psycopg import sql
@@ -7,7 +7,7 @@ from vecsearch.postgres import catalog, schema
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded.access import READER
 
-# Of the role's every session: the tables are found by name, and nothing is written.
+# Settings of the role's sessions: they find the tables by name, and write nothing.
 SETTINGS = {
     "search_path": "vecsearch, public",
     "default_transaction_read_only": "on",
@@ -15,16 +15,16 @@ SETTINGS = {
 
 
 def create(connection: sa.Connection, password: str) -> None:
-    """Create the role, or bring it up to date; collections that are made later are its, too.
+    """Create the role, or bring it up to date; it can also read collections created later.
 
-    The password travels, and may be logged, only as the verifier that Postgres stores (RFC 5802).
+    The password is sent, and perhaps logged, only as the verifier that Postgres stores (RFC 5802).
     """
     driver = driver_connection(connection)
     verifier = driver.pgconn.encrypt_password(
         password.encode(), READER.encode(), b"scram-sha-256"
     ).decode()
     role, namespace = sql.Identifier(READER), sql.Identifier(schema.SCHEMA)
-    # A collection is made before this or after it: both see that the reader may read it.
+    # A collection is created either before this or after it, and is readable in both cases.
     driver.execute("SELECT pg_advisory_xact_lock(%s)", [catalog.CREATE_LOCK_KEY])
     known = driver.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone()
     driver.execute(

