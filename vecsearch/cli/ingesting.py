@@ -36,6 +36,8 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+# For counts whose names say too little in a table.
+IN_WORDS = {"copied": "identical to stored images"}
 # Two rows of eight.
 PLOTTED = 12
 
@@ -102,7 +104,7 @@ def ingest(
         say(note)
     counts = summary.counts()
     if chosen_format(format_) is Format.table:
-        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        parts = [f"{count:,} {IN_WORDS.get(name, name)}" for name, count in counts.items() if count]
         typer.echo(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
     else:
         write_object(counts, format_)
