@@ -126,7 +126,7 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
                 Thumbnail(row.facts.sha256, 320, 240, random.bytes(THUMBNAIL_BYTES)) for row in rows
             ]
             with connection.begin():
-                writes.write_embedded(connection, collection.table, rows)
+                writes.write_files(connection, collection.table, rows, [])
                 thumbnails.store(connection, drawn)
         with connection.begin():
             analyze(connection, collection.table)

@@ -28,8 +28,8 @@ def ingested(library: Library, photos: Path, small_model: str, weights: Path) ->
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
 
 def touch(file: Path) -> None:
@@ -114,29 +114,13 @@ def test_a_touched_file_is_unchanged_and_not_embedded(library: Library, photos: 
     assert counts(ingest(library.engine, [photos], never_loaded())) == {"unchanged": 12}
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 def test_content_that_is_there_many_times_is_embedded_once(library: Library, photos: Path) -> None:
     for number in range(20):
         shutil.copy(photos / "cats" / "01.png", photos / f"copy {number}.png")
     encoder = PixelEncoder()
     assert counts(ingest(library.engine, [photos], encoder)) == {"added": 12, "copied": 20}
     assert len(encoder.embedded) == len(set(encoder.embedded)) == 12
-
-
-@every_server
-@pytest.mark.usefixtures("small_batches")
-def test_files_that_change_places_change_rows(library: Library, photos: Path) -> None:
-    encoder = PixelEncoder()
-    ingest(library.engine, [photos], encoder)
-    first, last = photos / "cats" / "01.png", photos / "dogs" / "10.png"
-    aside = first.rename(photos / "aside.png")
-    last.rename(first)
-    aside.rename(last)
-    touch(first)
-    assert counts(ingest(library.engine, [photos], encoder)) == {"updated": 2, "unchanged": 10}
-    embeddings = by_path(library, "embedding::real[]")
-    for file in (first, last):
-        assert embeddings[str(file)] == encoder.expected(file).tolist()
 
 
 def test_a_new_file_at_the_place_of_a_moved_one_takes_neither_its_row_nor_its_vector(
@@ -236,7 +220,7 @@ class FailingEncoder(PixelEncoder):
         return super().embed(batch)
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 def test_an_encoder_that_fails_at_once_leaves_no_collection(library: Library, photos: Path) -> None:
     with pytest.raises(EncoderError, match="no more"):
         ingest(library.engine, [photos], FailingEncoder(0, EncoderError("no more")))
@@ -245,7 +229,7 @@ def test_an_encoder_that_fails_at_once_leaves_no_collection(library: Library, ph
     assert library.collections() == []
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("error", [EncoderError("no more"), KeyboardInterrupt("no more")])
 def test_what_was_stored_before_a_failure_stays_and_the_next_run_carries_on(
     library: Library, photos: Path, error: BaseException
@@ -259,8 +243,7 @@ def test_what_was_stored_before_a_failure_stays_and_the_next_run_carries_on(
     assert len(encoder.embedded) == 6
 
 
-@every_server
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_server_that_goes_away_in_the_middle_is_one_sentence_and_keeps_what_is_stored(
     library: Library, server_url: str, photos: Path
 ) -> None:

@@ -26,8 +26,8 @@ Outcome = Summary | DatabaseError
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
 
 def together(*runs: Callable[[], Summary]) -> list[Outcome]:

@@ -48,7 +48,7 @@ def test_a_new_collection_gets_the_index_it_is_told(
 def test_rows_of_a_first_run_that_was_cut_off_are_indexed_by_the_next(
     library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
     class CutOff(PixelEncoder):
         def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":

@@ -243,7 +243,7 @@ def test_after_every_run_the_table_equals_the_folder(
         if seed is not None
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
+        patch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
         run = Run(library.engine, Folder(tmp_path / f"folder_{next(_numbers)}"))
         for turn in [Round(filling, False, (".",)), *turns]:
             run.round(turn)

@@ -98,7 +98,7 @@ def test_a_dry_run_foretells_the_real_one(
     batch_size: int,
     prune: bool,
 ) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", batch_size)
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", batch_size)
     ingest(library.engine, [photos], PixelEncoder())
     rewrite(photos)
     foretold = ingest(library.engine, [photos], PixelEncoder(), prune=prune, dry_run=True)
@@ -113,7 +113,7 @@ def test_a_dry_run_foretells_the_real_one(
 def test_a_first_dry_run_foretells_copies_however_far_apart(
     library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 2)
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 2)
     (photos / "zoo").mkdir()
     shutil.copy(photos / "cats" / "01.png", photos / "zoo")
     foretold = ingest(library.engine, [photos], PixelEncoder(), dry_run=True)
@@ -181,7 +181,7 @@ def test_a_dry_run_on_a_database_without_tables_makes_none(
 def test_progress_counts_the_files_to_open(
     library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 5)
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 5)
     progress: list[Progress] = []
     ingest(library.engine, [photos], PixelEncoder(), progress=progress)
     assert [(step.done, step.total) for step in progress] == [

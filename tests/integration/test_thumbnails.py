@@ -13,7 +13,7 @@ from vecsearch.cli import app
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging import decode, scan, thumbnails
-from vecsearch.ingest import writes
+from vecsearch.ingest import classify, writes
 from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
@@ -58,8 +58,8 @@ def ingested(library: Library, photos: Path) -> Library:
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.BATCH_SIZE", 3)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
 
 @every_server
@@ -92,7 +92,7 @@ def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path
     assert scalar(library, f"{storage} AND attname = 'image'") == "e"
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 def test_copies_collections_and_moves_share_one(library: Library, photos: Path) -> None:
     for number in range(5):
         shutil.copy(photos / "cats" / "01.png", photos / f"copy {number}.png")
@@ -109,7 +109,7 @@ def test_copies_collections_and_moves_share_one(library: Library, photos: Path) 
     assert library.collection("others").thumbnails(ids) == {}
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 def test_rows_from_before_get_theirs_and_nothing_else_is_done(
     ingested: Library, photos: Path
 ) -> None:
@@ -133,7 +133,7 @@ def test_rows_from_before_get_theirs_and_nothing_else_is_done(
 def test_a_content_with_more_rows_than_are_looked_up_is_unchanged_all_the_same(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "MAXIMUM_COPIES", 2)
+    monkeypatch.setattr(classify, "MAXIMUM_COPIES", 2)
     for number in range(5):
         picture(1).save(tmp_path / f"{number}.png")
     ingest(library.engine, [tmp_path], PixelEncoder())
@@ -142,7 +142,7 @@ def test_a_content_with_more_rows_than_are_looked_up_is_unchanged_all_the_same(
     assert len(kept(library)) == 1
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_chunks")
 def test_files_that_moved_or_were_copied_meanwhile_get_theirs_in_the_same_run(
     ingested: Library, photos: Path
 ) -> None:
@@ -189,12 +189,11 @@ def test_what_no_collection_holds_goes_with_a_prune_or_an_update(
     assert kept(ingested) == hashes(photos)
 
 
-@pytest.mark.parametrize("step", ["write_embedded", "write_known"])
-def test_nothing_is_deleted_beside_a_batch_that_is_being_written(
-    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch, step: str
+def test_nothing_is_deleted_beside_a_chunk_that_is_being_written(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = []
-    write_rows = getattr(writes, step)
+    write_files = writes.write_files
 
     def sweep() -> None:
         with database.writing(library.engine) as connection:
@@ -202,16 +201,16 @@ def test_nothing_is_deleted_beside_a_batch_that_is_being_written(
             queries.delete_orphans(connection)
 
     def written(*arguments: Any) -> None:
-        write_rows(*arguments)
+        write_files(*arguments)
         with pytest.raises(DatabaseError, match="lock timeout") as caught:
             sweep()
         refused.append(caught)
 
-    monkeypatch.setattr(writes, step, written)
+    monkeypatch.setattr(writes, "write_files", written)
     ingest(library.engine, [photos], PixelEncoder())
     (photos / "dogs").rename(photos / "wolves")
     ingest(library.engine, [photos], never_loaded())
-    assert len(refused) == 1
+    assert len(refused) == 2
     sweep()
     assert kept(library) == hashes(photos)
 

@@ -176,7 +176,7 @@ def test_with_its_weights_an_import_can_be_asked_about_new_pictures(
         assert len(hits) == 6
     library.collection("theirs").ingest([photos / "dogs"])
     assert scalar(library, "SELECT count(*) FROM theirs") == 12
-    with pytest.raises(EncoderMismatch, match=r"e\.csv has 96 numbers a picture, and .* makes"):
+    with pytest.raises(EncoderMismatch, match=r"e\.csv has embeddings of 96 dimensions; .* has"):
         library.collection("fc").import_file(
             tmp_path / "e.csv",
             model="test_vit.r160_in1k",
@@ -208,12 +208,12 @@ def _vit_weights(folder: Path) -> Path:
 def test_other_embeddings_do_not_get_into_a_collection(ingested: Library, tmp_path: Path) -> None:
     before = rows_of(ingested, "images")
     foreign = write_npz(tmp_path / "foreign.npz", ["a.png"], np.ones((1, 48)))
-    with pytest.raises(EncoderMismatch, match="made by unknown, and those of collection 'images'"):
+    with pytest.raises(EncoderMismatch, match="made by unknown, those of collection 'images'"):
         ingested.collection().import_file(foreign)
     with pytest.raises(EncoderMismatch, match=r"made by pixels, .* other weights"):
         ingested.collection().import_file(foreign, model="pixels")
     narrow = write_npz(tmp_path / "narrow.npz", ["a.png"], np.ones((1, 47)))
-    with pytest.raises(EncoderMismatch, match="47 numbers a picture, and collection 'images'"):
+    with pytest.raises(EncoderMismatch, match="47 dimensions; collection 'images' has 48"):
         ingested.collection().import_file(narrow)
     assert rows_of(ingested, "images") == before
     ingested.collection("new").import_file(foreign, model="theirs")
@@ -253,9 +253,12 @@ def test_a_row_that_was_there_keeps_what_the_file_does_not_tell(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("a.png,1,2\nb.png,1\n", "line 2: 1 numbers"),
+        ("a.png,1,2\nb.png,1\n", "line 2: expected 2 dimensions, found 1"),
         ("a.png,1,2\nb.png,nan,1\n", "line 2: number 1 is not a finite number"),
-        ("a.png,1,2\nb.png,1,1\n./a.png,1,1\n", r"line 3: .*/a\.png stands in line 1 already"),
+        (
+            "a.png,1,2\nb.png,1,1\n./a.png,1,1\n",
+            r"line 3: duplicate path .*/a\.png; first .* line 1",
+        ),
         ("path,e0\n", "has no rows"),
         ("", "has no rows"),
     ],
@@ -301,7 +304,7 @@ def test_an_export_that_was_tampered_with_is_refused(
         for name in old.namelist():
             content = old.read(name)
             new.writestr(name, json.dumps(told) if name == "collection.json" else content)
-    with pytest.raises(InvalidInput, match="does not say of its encoder"):
+    with pytest.raises(InvalidInput, match="describes its encoder in a way"):
         ingested.collection("new").import_file(tmp_path / "f.npz")
 
 

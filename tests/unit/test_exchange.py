@@ -112,8 +112,8 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("a,1,2\nb,1\n", r"line 2: 1 numbers, where those before have 2"),
-            ("a,1,2\n\nb,1,2,3\n", r"line 3: 3 numbers, where those before have 2"),
+            ("a,1,2\nb,1\n", r"line 2: expected 2 dimensions, found 1"),
+            ("a,1,2\n\nb,1,2,3\n", r"line 3: expected 2 dimensions, found 3"),
             ("a,1,2\nb\n", r"line 2: nothing follows the path"),
             ("a;1;2\nb;1;2\n", r"line 1: nothing follows the path. Separate .* with commas"),
             ("p,e,f\na\nb,1,2\n", r"line 2: nothing follows the path"),
@@ -124,7 +124,7 @@ class TestCsv:
             ("p,e,f\na,1,-inf\n", r"line 2: number 2 is not a finite number"),
             ("a,1,2\nb,1e300,1\n", r"line 2: number 1 is not a finite number"),
             ("a,1,2\nb,65520,1\n", r"line 2: number 1 is too large for half precision"),
-            ("a,1,2\nb,0,1e-9\n", r"line 2: every number is zero"),
+            ("a,1,2\nb,0,1e-9\n", r"line 2: the embedding is all zeros"),
             ("a,1,2\nb,1,x2\n", r"line 2: 'x2' is not a number"),
             ("a,1,2\nb,1,\n", r"line 2: '' is not a number"),
             ("a,1,2\n,1,2\n", r"line 2: '' is not a path"),
@@ -166,8 +166,11 @@ class TestNpz:
             ({"paths": PATHS, "embeddings": VECTORS > 1}, "'embeddings' is not rows of numbers"),
             ({"paths": PATHS, "embeddings": np.asfortranarray(VECTORS)}, "stored by column"),
             ({"paths": PATHS, "embeddings": VECTORS * np.nan}, r"row 1: number 1 is not a finite"),
-            ({"paths": PATHS, "embeddings": VECTORS[:, :0]}, "0 numbers a picture"),
-            ({"paths": PATHS, "embeddings": np.ones((3, 16_001))}, "16,001 numbers a picture"),
+            ({"paths": PATHS, "embeddings": VECTORS[:, :0]}, "0 dimensions"),
+            (
+                {"paths": PATHS, "embeddings": np.ones((3, 16_001))},
+                "16,001 dimensions; pg",
+            ),
         ],
     )
     def test_other_arrays_are_refused(
@@ -243,8 +246,11 @@ class TestParquet:
             ({"name": PATHS, "embedding": VECTORS.tolist()}, "has the columns name, embedding"),
             ({"path": PATHS, "embedding": [1.0, 2.0, 3.0]}, "has the columns path, embedding"),
             ({"path": PATHS, "a": VECTORS.tolist(), "b": VECTORS.tolist()}, "the columns path, a"),
-            ({"path": PATHS, "e": [[1.0], [1.0], [1.0, 2.0]]}, "row 3: 2 numbers, where those"),
-            ({"path": PATHS, "e": [[1.0], None, [1.0]]}, "row 2: 0 numbers, where those"),
+            (
+                {"path": PATHS, "e": [[1.0], [1.0], [1.0, 2.0]]},
+                "expected 1 dimensions, found 2",
+            ),
+            ({"path": PATHS, "e": [[1.0], None, [1.0]]}, "row 2: expected 1 dimensions"),
             ({"path": PATHS, "e": [[1.0], [None], [1.0]]}, "row 2: number 1 is not a finite"),
             ({"path": ["a", None, "c"], "e": [[1.0]] * 3}, "row 2: '' is not a path"),
         ],

@@ -25,6 +25,9 @@ from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import DEFAULT_COLLECTION, Precision
 
+# Counts whose names are not clear in a table.
+IN_WORDS = {"copied": "identical to stored images"}
+
 
 @command(app, "ingest", encodes=True)
 def ingest(
@@ -83,7 +86,7 @@ def ingest(
     say_all(summary.notes)
     counts = summary.counts()
     if chosen_format(format_) is Format.table:
-        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        parts = [f"{count:,} {IN_WORDS.get(name, name)}" for name, count in counts.items() if count]
         typer.echo(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
     else:
         write_object(counts, format_)

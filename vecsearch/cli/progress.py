@@ -44,7 +44,7 @@ def _bar() -> Iterator[Progress]:
 
 
 class IngestProgress:
-    """Called with each `vecsearch.ingest.run.Progress`; keeps the last notes."""
+    """Called with each `vecsearch.ingest.run.Progress`."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar

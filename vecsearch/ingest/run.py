@@ -1,10 +1,10 @@
-"""From files to rows: hash, look up, decode, draw, embed, write; one transaction a batch.
+"""From files to rows: hash, classify, decode, draw, embed, write; one transaction a chunk.
 
-While the encoder works on one batch, threads hash and decode those behind it. Lookups for a batch
-happen before the previous ones are written, so what is in flight is remembered here.
+While the encoder works on one chunk, threads hash and decode the files of those behind it.
 """
 
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -16,51 +16,27 @@ from vecsearch.encoders.base import Encoder, averaging, unusable
 from vecsearch.errors import EncoderMismatch
 from vecsearch.imaging import scan
 from vecsearch.imaging.decode import Source
-from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import Thumbnail
-from vecsearch.ingest import metadata, survey, writes
-from vecsearch.ingest.batch import Batch
+from vecsearch.ingest import classify, metadata, pending, scope, writes
+from vecsearch.ingest.chunk import Chunk
+from vecsearch.ingest.pending import Hashed, ToOpen
 from vecsearch.ingest.pipeline import Encoded, Pipeline
-from vecsearch.ingest.survey import Content, Pending
-from vecsearch.ingest.writes import Embedded, Known
+from vecsearch.ingest.scope import Scope
+from vecsearch.ingest.summary import Outcome, Progress, Summary
+from vecsearch.ingest.writes import Embedded
 from vecsearch.postgres import catalog, schema, thumbnails
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 from vecsearch.search import collections
 
-# Files a transaction: more would save little of its cost, and a kill loses at most this much.
-BATCH_SIZE = 32
-# Batches being worked on while one is written: no thread of the encoder's may run out of portions.
+__all__ = ["Ingest", "Options", "Progress", "Summary"]
+
+# Files in a transaction: more would save little of its cost, and a kill loses at most this much.
+CHUNK_SIZE = 32
+# Chunks on their way while one is written: no thread of the encoder may run out of batches.
 AHEAD = 2
-
-
-@dataclass
-class Summary:
-    """What became of the files: added + updated + moved + copied + unchanged + failed = files.
-
-    Attributes:
-        added: new content at a new path.
-        updated: new content at a known path.
-        moved: known content at a new path, its old path gone.
-        copied: known content at a new path, its old path still there.
-        unchanged: known content at a known path.
-        pruned: rows removed because their files are gone.
-        failed: files and folders that could not be read.
-        notes: sentences for the user, complete once the run is done.
-
-    """
-
-    added: int = 0
-    updated: int = 0
-    moved: int = 0
-    copied: int = 0
-    unchanged: int = 0
-    pruned: int = 0
-    failed: int = 0
-    notes: tuple[str, ...] = ()
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts by name, in order, as commands print them."""
-        return {name: value for name, value in vars(self).items() if name != "notes"}
+# Files hashed between two reports of progress, where that comes before everything else.
+EARLY_SIZE = 1_000
 
 
 @dataclass(frozen=True)
@@ -83,23 +59,6 @@ class Options:
     index_method: str | None = None
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        done, total: files to open; what is unchanged, and has a thumbnail, is not among them.
-        summary: the counts so far.
-        step: what is being done, in a word or two.
-
-    """
-
-    done: int
-    total: int
-    summary: Summary
-    step: str = "Ingesting"
-
-
 class Ingest:
     """One run over a walk's files; iterate it to make it happen.
 
@@ -108,7 +67,7 @@ class Ingest:
 
     Args:
         connection: a session of its own, outside any transaction.
-        name: the collection; made with the first batch that has something to store.
+        name: the collection; made with the first chunk that has something to store.
         walk: the files.
         encoder: used, and so loaded, only if there is new content.
         options: how.
@@ -129,18 +88,13 @@ class Ingest:
         self._encoder = encoder
         self._options = options
         self._collection: catalog.StoredCollection | None = None
-        self._table: sa.Table | None = None
-        self._in_flight: list[Batch] = []
-        self._claimed: set[UUID] = set()
-        self._broken: dict[tuple[UUID, str], str] = {}
-        self._predicted: dict[str, UUID] = {}
-        self._outdated: set[UUID] = set()
-        self._note_of_layer: str | None = None
+        self._counts: Counter[Outcome] = Counter()
         self._not_drawn: list[Unreadable] = []
-        self.summary = Summary()
+        self._note_of_layer: str | None = None
+        self._notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Progress]:
-        """Ingest, yielding progress after each batch.
+        """Ingest, yielding progress after each chunk.
 
         Raises:
             VecsearchError: whatever stops a run; what was committed stays, and a next run
@@ -154,11 +108,13 @@ class Ingest:
         yield Progress(0, total, self.summary)
         done = 0
         with Pipeline(self._encoder, max_pixels=self._options.max_pixels) as pipeline:
-            for batch in self._batches(pipeline):
-                self._write(batch)
-                done += len(batch.counts) + len(batch.failed)
+            for _ in self._hash_early(pipeline):
+                yield Progress(0, total, self.summary, step="Comparing")
+            for chunk in self._chunks(pipeline):
+                self._finish(chunk)
+                done += len(chunk)
                 yield Progress(done, total, self.summary)
-        self.summary.notes = tuple(self._conclude())
+        self._notes = tuple(self._conclude())
         yield Progress(total, total, self.summary)
 
     @property
@@ -166,21 +122,29 @@ class Ingest:
         """The collection, if there is one yet."""
         return self._collection
 
+    @property
+    def summary(self) -> Summary:
+        """What has become of the files so far."""
+        return Summary.of(self._counts, self._notes)
+
+    @property
+    def _table(self) -> sa.Table | None:
+        return None if self._collection is None else self._collection.table
+
     def _survey(self) -> int:
         """Compare the walk with the table, set against set; return how many files to open."""
         with self._connection.begin():
-            seen = survey.record_seen(self._connection, self._walk)
+            seen = pending.record_seen(self._connection, self._walk)
             self._collection = self._find_collection()
             if self._collection is not None:
                 collections.require_index_method(self._collection, self._options.index_method)
-            self._table = self._collection.table if self._collection else None
-            pending = survey.record_pending(self._connection, self._table)
+            to_open = pending.record_pending(self._connection, self._table)
             if not self._options.dry_run:
-                survey.forget_errors(self._connection, self._name, self._scope())
-            self._record_failures(self._walk.unreadable, read=[])
-        self.summary.unchanged = seen - pending
-        self.summary.failed = len(self._walk.unreadable)
-        return pending
+                scope.forget_errors(self._connection, self._name, self._scope())
+                writes.write_errors(self._connection, self._name, self._walk.unreadable, [])
+        self._counts[Outcome.unchanged] = seen - to_open
+        self._counts[Outcome.failed] = len(self._walk.unreadable)
+        return to_open
 
     def _find_collection(self) -> catalog.StoredCollection | None:
         exists = self._connection.scalar(
@@ -189,163 +153,161 @@ class Ingest:
         # A dry run may meet a database that has no tables yet.
         return catalog.find_collection(self._connection, self._name) if exists else None
 
-    def _batches(self, pipeline: Pipeline) -> Iterator[Batch]:
-        """Yield batches that are being embedded, each while those behind it are, too."""
+    def _hash_early(self, pipeline: Pipeline) -> Iterator[None]:
+        """Hash the files that may show a picture whose row is about to be overwritten."""
+        with self._connection.begin():
+            if self._table is None or not pending.record_early(self._connection):
+                return
         after = 0
         while True:
             with self._connection.begin():
-                files = survey.next_pending(self._connection, after, BATCH_SIZE)
+                files = pending.next_early(self._connection, after, EARLY_SIZE)
+            if not files:
+                return
+            self._hash(files, pipeline)
+            after = files[-1].position
+            yield
+
+    def _hash(
+        self,
+        files: Sequence[ToOpen],
+        pipeline: Pipeline,
+        chunk: int | None = None,
+        *,
+        keep: bool = False,
+    ) -> dict[str, Source]:
+        """Hash files that are not hashed yet, and put them in a chunk, if one is named.
+
+        Returns:
+            Those that could be read, by path, with their bytes if they are to be kept.
+
+        """
+        opened = pipeline.read([file.path for file in files if not file.is_hashed], keep=keep)
+        read: dict[str, Source] = {}
+        hashed = []
+        for file in files:
+            item = None if file.is_hashed else next(opened)
+            if isinstance(item, Source):
+                read[file.path] = item
+            hashed.append(
+                Hashed(
+                    file.position,
+                    image_id(file.path),
+                    item.sha256 if isinstance(item, Source) else None,
+                    item.reason if isinstance(item, Unreadable) else None,
+                )
+            )
+        with self._connection.begin():
+            pending.record_hashes(self._connection, hashed, chunk)
+        return read
+
+    def _chunks(self, pipeline: Pipeline) -> Iterator[Chunk]:
+        """Yield chunks that are being embedded, each while those behind it are, too."""
+        after = number = 0
+        in_flight: deque[Chunk] = deque()
+        while True:
+            with self._connection.begin():
+                files = pending.next_files(self._connection, after, CHUNK_SIZE)
             if files:
                 after = files[-1].position
-                self._in_flight.append(self._sort(files, pipeline))
+                in_flight.append(self._begin(number, files, in_flight, pipeline))
+                number += 1
             ahead = AHEAD if files else 0
-            while len(self._in_flight) > ahead:
-                yield self._in_flight[0]
-                landed = self._in_flight.pop(0)
-                if self._options.dry_run:
-                    # Nothing was written, so lookups will not find what would have been.
-                    self._predicted.update(landed.sources)
-                    self._outdated |= landed.overwritten
+            while len(in_flight) > ahead:
+                yield in_flight[0]
+                in_flight.popleft()
             if not files:
                 return
 
-    def _sort(self, files: list[Pending], pipeline: Pipeline) -> Batch:
-        """Decide for each file what is to be done, and have new content embedded."""
-        batch = Batch()
-        self_and_ahead = [*self._in_flight, batch]
-        hashes: dict[UUID, str] = {}
-        readable: list[tuple[Pending, str]] = []
-        read: dict[str, Source] = {}
-        paths = [item.file.path for item in files]
-        sources = pipeline.read(paths, keep=not self._options.dry_run)
-        for item, source in zip(files, sources, strict=True):
-            if isinstance(source, Unreadable):
-                batch.failed.append(source)
-            else:
-                read[source.path] = source
-                readable.append((item, source.sha256))
-                hashes[image_id(item.file.path)] = source.sha256
-        contents: dict[str, list[Content]] = {}
-        if self._table is not None and hashes:
-            with self._connection.begin():
-                contents = writes.find_contents(self._connection, self._table, hashes.values())
-        for item, digest in readable:
-            row_id = image_id(item.file.path)
-            rows = contents.get(digest, [])
-            if item.stored and digest != item.sha256 and all(row.id != row_id for row in rows):
-                batch.overwritten.add(row_id)
-        stale = self._outdated.union(*(flying.overwritten for flying in self_and_ahead))
-        for item, digest in readable:
-            rows = [row for row in contents.get(digest, ()) if row.id not in stale]
-            self._place(batch, item, digest, rows)
-        batch.encoded = pipeline.embed([read[file.path] for file, _ in batch.embed])
-        if self._table is not None and not self._options.dry_run:
-            self._draw(batch, {source.sha256: source for source in read.values()}, pipeline)
-        return batch
-
-    def _draw(self, batch: Batch, sources: dict[str, Source], pipeline: Pipeline) -> None:
-        """Have thumbnails made of stored contents, here by SHA-256, that lack one."""
-        coming = {digest for _, digest in batch.embed}
-        coming.update(*(flying.sources for flying in self._in_flight))
+    def _begin(
+        self,
+        number: int,
+        files: Sequence[ToOpen],
+        in_flight: "deque[Chunk]",
+        pipeline: Pipeline,
+    ) -> Chunk:
+        """Decide what to do with a chunk's files, and have new content embedded."""
+        dry_run = self._options.dry_run
+        read = self._hash(files, pipeline, number, keep=not dry_run)
+        table = self._table
+        missing: set[str] = set()
         with self._connection.begin():
-            missing = thumbnails.missing(self._connection, sources.keys() - coming)
-        batch.draw += [pipeline.draw(sources[digest]) for digest in missing]
+            if table is not None:
+                classify.pull_followers(self._connection, number)
+            vacant = classify.match_vacant(self._connection, table, number)
+            classify.decide(self._connection, table, number, vacant)
+            chunk = Chunk(number, *classify.read_chunk(self._connection, number))
+            if table is not None and not dry_run:
+                coming = {item.sha256 for flying in in_flight for item in flying.decisions}
+                stored = {item.sha256 for item in chunk.decisions if item.source is not None}
+                missing = thumbnails.missing(self._connection, stored - coming)
+        if dry_run:
+            return chunk
+        sources: dict[str, Source] = {}
+        new: dict[str, None] = {}
+        for item in chunk.decisions:
+            # What was hashed early is read again.
+            source = read.get(item.file.path, Source(item.file.path, item.sha256))
+            sources.setdefault(item.sha256, source)
+            if item.source is None:
+                new[item.sha256] = None
+        chunk.contents = [*new]
+        chunk.embedding = pipeline.embed([sources[digest] for digest in chunk.contents])
+        chunk.drawing = [pipeline.draw(sources[digest]) for digest in missing]
+        return chunk
 
-    def _place(self, batch: Batch, item: Pending, digest: str, rows: list[Content]) -> None:
-        row_id = image_id(item.file.path)
-        gone = None if item.stored else self._gone(item, rows)
-        if digest in self._predicted:
-            rows = [*rows, Content(self._predicted[digest], item.file.path)]
-        in_flight = [
-            flying.sources[digest] for flying in self._in_flight if digest in flying.sources
-        ]
-        unclaimed = [row.id for row in rows if row.id not in self._claimed]
-        source = next(iter([*in_flight, *unclaimed]), None)
-        source = batch.origins.get(digest, source)
-        known: Known | None = None
-        if digest == item.sha256:
-            outcome = "unchanged"
-            batch.unwritten.append(item.file.path)
-        elif any(row.id == row_id for row in rows):
-            outcome, known = "unchanged", Known(item.file, digest, row_id)  # only touched
-        elif gone is not None:
-            self._claimed.add(gone)
-            outcome, known = "moved", Known(item.file, digest, gone, moved=True)
-        elif source is not None:
-            outcome = "updated" if item.stored else "copied"
-            known = Known(item.file, digest, source)
-        else:
-            outcome = "updated" if item.stored else "added"
-            if not self._options.dry_run:
-                batch.embed.append((item.file, digest))
-        batch.counts[row_id] = outcome
-        batch.sources.setdefault(digest, row_id)
-        batch.origins.setdefault(digest, row_id if known is None else known.source)
-        if known is not None:
-            batch.known.append(known)
+    def _finish(self, chunk: Chunk) -> None:
+        """Wait for what is being embedded and store the chunk, all or nothing."""
+        failed = {} if self._options.dry_run else self._store(chunk)
+        self._counts.update(item.outcome for item in chunk.decisions if item.id not in failed)
+        self._counts[Outcome.failed] += len(chunk.unreadable) + len(failed)
 
-    def _gone(self, item: Pending, rows: list[Content]) -> UUID | None:
-        """Return a row of this content whose file is gone: by preference one of the same name."""
-        left = [row for row in rows if row.id not in self._claimed]
-        left.sort(key=lambda row: Path(row.path).name != item.file.name)
-        return next((row.id for row in left if scan.is_gone(row.path)), None)
-
-    def _write(self, batch: Batch) -> None:
-        """Wait for what is being embedded and store the batch, all or nothing."""
-        if not self._options.dry_run:
-            rows, drawn = self._embedded(batch)
-            drawn += self._drawn(batch)
-            known = [row for row in batch.known if not self._breaks(batch, row)]
-            with self._connection.begin():
-                lock_collection(self._connection, self._name)
-                thumbnails.hold(self._connection)
-                if rows and self._table is None:
-                    self._create_collection()
-                if self._table is not None and rows:
-                    writes.write_embedded(self._connection, self._table, rows)
-                if self._table is not None and known:
-                    writes.write_known(self._connection, self._table, known)
-                if drawn:
-                    thumbnails.store(self._connection, drawn)
-                read = [row.file.path for row in rows] + [row.file.path for row in known]
-                self._record_failures(batch.failed, read + batch.unwritten)
-        for outcome in batch.counts.values():
-            setattr(self.summary, outcome, getattr(self.summary, outcome) + 1)
-        self.summary.failed += len(batch.failed)
-
-    def _embedded(self, batch: Batch) -> tuple[list[Embedded], list[Thumbnail]]:
-        rows, drawn = [], []
-        results = (result for portion in batch.encoded for result in portion.result())
-        for (file, digest), result in zip(batch.embed, results, strict=True):
+    def _store(self, chunk: Chunk) -> dict[UUID, str]:
+        """Store the chunk; return why files turned out to be unreadable, by id."""
+        results = [result for batch in chunk.embedding for result in batch.result()]
+        encoded: dict[str, Encoded] = {}
+        reasons: dict[str, str] = {}
+        for digest, result in zip(chunk.contents, results, strict=True):
             reason = unusable(result.embedding) if isinstance(result, Encoded) else result.reason
             if isinstance(result, Encoded) and reason is None:
-                rows.append(Embedded(file, result.facts, result.embedding))
-                drawn.append(result.thumbnail)
+                encoded[digest] = result
             elif reason is not None:
-                self._fail(batch, file, digest, reason)
-        return rows, drawn
+                reasons[digest] = reason
+        drawn = [item.thumbnail for item in encoded.values()] + self._drawn(chunk)
+        with self._connection.begin():
+            lock_collection(self._connection, self._name)
+            thumbnails.hold(self._connection)
+            failed = pending.record_failures(self._connection, chunk.number, reasons)
+            readable = [item for item in chunk.decisions if item.id not in failed]
+            embedded = [
+                Embedded(item.file, encoded[item.sha256].facts, encoded[item.sha256].embedding)
+                for item in readable
+                if item.source is None
+            ]
+            known = [item for item in readable if item.source is not None and item.is_written]
+            if embedded and self._collection is None:
+                self._create_collection()
+            if self._table is not None:
+                writes.write_files(self._connection, self._table, embedded, known)
+            if drawn:
+                thumbnails.store(self._connection, drawn)
+            unreadable = [
+                Unreadable(item.file.path, failed[item.id])
+                for item in chunk.decisions
+                if item.id in failed
+            ]
+            writes.write_errors(
+                self._connection,
+                self._name,
+                [*chunk.unreadable, *unreadable],
+                [item.file.path for item in readable],
+            )
+        return failed
 
-    def _drawn(self, batch: Batch) -> list[Thumbnail]:
-        results = [drawing.result() for drawing in batch.draw]
+    def _drawn(self, chunk: Chunk) -> list[Thumbnail]:
+        results = [drawing.result() for drawing in chunk.drawing]
         self._not_drawn += [item for item in results if isinstance(item, Unreadable)]
         return [item for item in results if isinstance(item, Thumbnail)]
-
-    def _breaks(self, batch: Batch, row: Known) -> bool:
-        """Fail a file whose content was to come from one that turned out to be unreadable."""
-        reason = self._broken.get((row.source, row.sha256))
-        if reason is not None:
-            self._fail(batch, row.file, row.sha256, reason)
-        return reason is not None
-
-    def _fail(self, batch: Batch, file: File, digest: str, reason: str) -> None:
-        row_id = image_id(file.path)
-        self._broken[row_id, digest] = reason
-        del batch.counts[row_id]
-        batch.failed.append(Unreadable(file.path, reason))
-
-    def _record_failures(self, failed: list[Unreadable], read: list[str]) -> None:
-        if not self._options.dry_run:
-            writes.write_errors(self._connection, self._name, failed, read)
 
     def _create_collection(self) -> None:
         encoder = self._encoder
@@ -362,18 +324,16 @@ class Ingest:
                 f"Another command has just made collection {self._name!r} with another encoder. "
                 "Use a collection of its own: --collection NAME"
             )
-        self._table = self._collection.table
         self._note_of_layer = averaging(encoder)
 
-    def _scope(self) -> survey.Scope:
-        return survey.Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
+    def _scope(self) -> Scope:
+        return Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
 
-    def _gone_rows(self) -> list[UUID]:
+    def _gone_rows(self, table: sa.Table) -> list[UUID]:
         """Return the rows under the roots whose files were not seen and are not there."""
-        assert self._table is not None  # noqa: S101 - for the type checker
         with self._connection.begin():
-            unseen = survey.unseen_rows(self._connection, self._table, self._scope())
-        return [row.id for row in unseen if row.id not in self._claimed and scan.is_gone(row.path)]
+            unseen = scope.unseen_rows(self._connection, table, self._scope())
+        return [row_id for row_id, path in unseen if scan.is_gone(path)]
 
     def _conclude(self) -> Iterator[str]:
         """Prune, set metadata, refresh statistics; yield notes for the user."""
@@ -382,20 +342,20 @@ class Ingest:
         if self._note_of_layer is not None:
             yield self._note_of_layer
         if self._not_drawn:
-            undrawn = self._not_drawn[0]
+            item = self._not_drawn[0]
             yield (
                 f"No thumbnail could be made of {_counted(len(self._not_drawn), 'stored image')}. "
-                f"The first is {undrawn.path}: {undrawn.reason}"
+                f"The first is {item.path}: {item.reason}"
             )
         if self._table is None:
             return
-        gone = self._gone_rows() if self._options.prune else []
-        self.summary.pruned = len(gone)
+        gone = self._gone_rows(self._table) if self._options.prune else []
+        self._counts[Outcome.pruned] = len(gone)
         if self._options.dry_run:
             return
         with self._connection.begin():
             lock_collection(self._connection, self._name)
-            survey.delete_rows(self._connection, self._table, gone)
+            scope.delete_rows(self._connection, self._table, gone)
             if self._options.metadata_file is not None:
                 records = metadata.read_records(self._options.metadata_file)
                 changed, unmatched, first = writes.write_metadata(
@@ -404,10 +364,10 @@ class Ingest:
                 yield f"Set the metadata of {_counted(changed, 'image')}."
                 if first is not None:
                     yield _unmatched(self._options.metadata_file.name, unmatched, first)
-        if self.summary.pruned or self.summary.updated:
+        if self._counts[Outcome.pruned] or self._counts[Outcome.updated]:
             with self._connection.begin():
                 thumbnails.delete_orphans(self._connection)
-        if any(count for name, count in self.summary.counts().items() if name != "unchanged"):
+        if any(count for what, count in self._counts.items() if what is not Outcome.unchanged):
             with self._connection.begin():
                 analyze(self._connection, self._table)
 

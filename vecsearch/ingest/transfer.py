@@ -1,4 +1,4 @@
-"""Import and export: a file of embeddings becomes a collection, all of it or none, and back."""
+"""Import and export: from a file of embeddings to a collection, whole or not at all, and back."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from vecsearch.postgres.rows import analyze, image_id, lock_collection
 from vecsearch.search import collections
 from vecsearch.vocabulary import Metric, parse
 
-# Of imported embeddings, when nobody says what made them.
+# The model of imported embeddings, if neither file nor user names it.
 UNKNOWN_MODEL = "unknown"
 
 
@@ -35,10 +35,10 @@ class Origin:
     """What made the embeddings of a file.
 
     Attributes:
-        identity: its `weights_sha256` is None if which weights they were is not known.
-        weights: where those are.
-        dimensions: None if any will do.
-        default_metric: of a new collection.
+        identity: `weights_sha256` is None if the weights are not known.
+        weights: where to find them.
+        dimensions: None accepts any.
+        default_metric: for a new collection.
 
     """
 
@@ -50,13 +50,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Imports:
-    """What an import came to.
+    """What an import did.
 
     Attributes:
         added: rows at new paths.
         updated: rows whose path was there.
-        with_file: rows whose picture was at hand, or whose file told what it would have.
-        model: what made the embeddings, as far as it is known.
+        with_file: rows with a SHA-256, from the image itself or from the export.
+        model: what made the embeddings, as far as known.
         notes: sentences for the user.
 
     """
@@ -72,7 +72,7 @@ class Imports:
         return {name: value for name, value in vars(self).items() if name != "notes"}
 
 
-# What is being done, how far it is, and of how many rows, if that is known.
+# The step, the rows done, and the rows in all if that is known.
 OnProgress = Callable[[str, int, int | None], None]
 
 
@@ -85,7 +85,7 @@ def find_origin(
     *,
     runtime: Runtime,
 ) -> Origin:
-    """Return what made a file's embeddings: by the file's own word, or else by the caller's.
+    """Return what made a file's embeddings, as the file says, or else the caller.
 
     Args:
         file: for messages.
@@ -96,8 +96,8 @@ def find_origin(
         runtime: where an encoder that is named is loaded.
 
     Raises:
-        InvalidInput: the file says something that makes no sense.
-        EncoderError: `model` or `weights` are not what the file says, or cannot be loaded.
+        InvalidInput: the file's description of its encoder is unusable.
+        EncoderError: `model` or `weights` differ from the file's, or cannot be loaded.
 
     """
     named = registry.weights_file(model, weights)
@@ -124,7 +124,7 @@ def _told_origin(file: Path, told: dict[str, Any]) -> Origin:
         )
     except (KeyError, TypeError, ValueError, InvalidInput) as error:
         raise InvalidInput(
-            f"{file} does not say of its encoder what a vecsearch export says. Export it again."
+            f"{file} describes its encoder in a way that no vecsearch export does. Export it again."
         ) from error
 
 
@@ -140,7 +140,7 @@ def import_file(
     index_method: str | None = None,
     on_progress: OnProgress,
 ) -> Imports:
-    """Store the rows of an open file in the collection `name`, which is made if it is not there.
+    """Store the rows of an open file in the collection `name`; create it if there is none.
 
     Args:
         connection: a session of its own, outside any transaction.
@@ -148,24 +148,24 @@ def import_file(
         file: for messages.
         contents: what `vecsearch.ingest.formats.open_file` gave.
         origin: what made the embeddings.
-        root: where relative paths begin.
-        max_pixels: a picture with more is not read.
-        index_method: of a new collection, for `vecsearch.search.indexes.build.ensure`; None: hnsw.
+        root: the folder that relative paths start from.
+        max_pixels: larger images are not read.
+        index_method: for a new collection, see `vecsearch.search.indexes.build.ensure`; None: hnsw.
         on_progress: called after each block.
 
     Raises:
-        InvalidInput: a row cannot be stored, or a path comes twice; nothing is imported.
-        EncoderMismatch: the collection's encoder is another.
+        InvalidInput: a row cannot be stored, or a path is a duplicate; nothing is imported.
+        EncoderMismatch: the collection's embeddings were made by another encoder.
 
     """
     with connection.begin():
         lock_collection(connection, name)
         first = next(contents.blocks, None)
-        # Our own export of an empty collection tells its dimensions all the same.
+        # An export of an empty collection has dimensions, too.
         told = None if contents.collection is None else origin.dimensions
         dimensions = told if first is None else first.embeddings.shape[1]
         if dimensions is None:
-            raise InvalidInput(f"{file} has no rows. Give one line or row for each picture.")
+            raise InvalidInput(f"{file} has no rows. Write one line or row per image.")
         _require_dimensions(file, dimensions, origin.dimensions, origin.identity.name)
         stored = catalog.find_collection(connection, name)
         if stored is not None:
@@ -183,8 +183,8 @@ def import_file(
         if twice is not None:
             path, one, other = twice
             raise InvalidInput(
-                f"{file}, {contents.unit} {other}: {path} stands in {contents.unit} {one} already. "
-                "Give each picture one row."
+                f"{file}, {contents.unit} {other}: duplicate path {path}; first seen on "
+                f"{contents.unit} {one}. Keep one of them."
             )
         thumbnails.hold(connection)
         collection = stored or collections.create(
@@ -208,10 +208,10 @@ def import_file(
 def export_file(
     connection: sa.Connection, collection: StoredCollection, file: Path, *, on_progress: OnProgress
 ) -> int:
-    """Write the collection to a file, as the transaction sees it; return the number of rows.
+    """Write the collection, as the transaction sees it, to a file; return the number of rows.
 
     Raises:
-        InvalidInput: the file cannot be written, or its suffix names no format.
+        InvalidInput: the file cannot be written, or its suffix is unknown.
 
     """
     source = _Source(connection, collection)
@@ -220,7 +220,7 @@ def export_file(
 
 
 class _Rows:
-    """The rows of blocks, with what the pictures' own files tell where they are at hand."""
+    """The rows of blocks, completed from the image files that are there."""
 
     def __init__(
         self,
@@ -244,24 +244,24 @@ class _Rows:
             for block in self._blocks:
                 # As strings: normalised like the walk's, links kept.
                 paths = [os.path.abspath(self._root / path) for path in block.paths]  # noqa: PTH100
-                told: Iterator[tuple[dict[str, Any], Thumbnail | None]] = (
+                values: Iterator[tuple[dict[str, Any], Thumbnail | None]] = (
                     (
-                        ({name: values[row] for name, values in block.columns.items()}, None)
+                        ({name: column[row] for name, column in block.columns.items()}, None)
                         for row in range(len(paths))
                     )
                     if block.columns
-                    else pool.map(self._told_by_file, paths)
+                    else pool.map(self._from_file, paths)
                 )
                 for number, path, embedding, (columns, thumbnail) in zip(
-                    block.numbers, paths, block.embeddings, told, strict=True
+                    block.numbers, paths, block.embeddings, values, strict=True
                 ):
                     self.with_file += columns.get("sha256") is not None
                     yield Imported(number, image_id(path), path, embedding, columns, thumbnail)
                 done += len(paths)
                 self._on_progress("Reading", done, self._total)
 
-    def _told_by_file(self, path: str) -> tuple[dict[str, Any], Thumbnail | None]:
-        """Return what the picture at `path` tells; without one, only the folder's name."""
+    def _from_file(self, path: str) -> tuple[dict[str, Any], Thumbnail | None]:
+        """Return the columns of the image at `path`; only the label if there is no image."""
         columns: dict[str, Any] = {"label": scan.label(path)}
         file = scan.find(path)
         if file is None:
@@ -298,8 +298,8 @@ class _Source:
 def _require_dimensions(file: Path, found: int, expected: int | None, made_by: str) -> None:
     if expected is not None and found != expected:
         raise EncoderMismatch(
-            f"{file} has {found:,} numbers a picture, and {made_by} makes {expected:,}. "
-            "Use another file, or a --collection of its own."
+            f"{file} has embeddings of {found:,} dimensions; {made_by} has {expected:,}. "
+            "Use another file or another --collection."
         )
 
 
@@ -307,10 +307,10 @@ def _require_same(file: Path, stored: StoredCollection, origin: Origin, dimensio
     _require_dimensions(file, dimensions, stored.dimensions, f"collection {stored.name!r}")
     if origin.identity != stored.identity:
         raise EncoderMismatch(
-            f"The embeddings of {file} were made by {origin.identity.name}, and those of "
-            f"collection {stored.name!r} by {stored.identity.name}"
+            f"The embeddings of {file} were made by {origin.identity.name}, those of collection "
+            f"{stored.name!r} by {stored.identity.name}"
             f"{_other_weights(origin.identity, stored.identity)}, so they cannot be compared. "
-            "Name their encoder with --model and --weights, or use another --collection."
+            "Name the file's encoder with --model and --weights, or use another --collection."
         )
 
 

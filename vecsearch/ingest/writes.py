@@ -1,10 +1,9 @@
-"""Ingest's rows: one transaction a batch.
+"""Writing an ingest's rows, errors and metadata.
 
 Rows arrive by COPY and are merged in one statement, so that any number of runs may write the same
 rows at once.
 """
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +17,18 @@ from psycopg.types.json import Jsonb
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.ingest.classify import Decision
 from vecsearch.ingest.metadata import Record
-from vecsearch.ingest.survey import Content
+from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
 from vecsearch.search import indexes
 
+# What a row's path and folder entry tell, and then what its content tells.
 _LOCATED = (*OF_PATH, *OF_FILE)
 _WRITTEN = (*_LOCATED, *OF_CONTENT)
-
-MAXIMUM_COPIES = 100
 
 
 @dataclass(frozen=True)
@@ -41,120 +40,118 @@ class Embedded:
     embedding: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Known:
-    """A file to store with the content of the row `source`; `moved` takes that row's place."""
+def write_files(
+    connection: sa.Connection,
+    table: sa.Table,
+    embedded: Sequence[Embedded],
+    known: Sequence[Decision],
+) -> None:
+    """Insert or replace the rows of files, those of the `known` with what their sources hold.
 
-    file: File
-    sha256: str
-    source: uuid.UUID
-    moved: bool = False
+    All sources are read before any row changes, so that files may take each other's places. The
+    user's metadata follow a picture that left its row. A row keeps its metadata where none arrive,
+    unless they have followed its own picture elsewhere. The source of a moved file is deleted.
 
-
-def find_contents(
-    connection: sa.Connection, table: sa.Table, hashes: Iterable[str]
-) -> dict[str, list[Content]]:
-    """Return rows that hold each of these contents, by SHA-256, in order of path.
-
-    Of a content with a great many rows, a placeholder picture say, some are enough.
-    """
-    found: dict[str, list[Content]] = {}
-    rows = connection.execute(
-        sa.text(
-            "SELECT wanted AS sha256, stored.id, stored.path"
-            " FROM unnest(CAST(:hashes AS text[])) AS wanted CROSS JOIN LATERAL"
-            f" (SELECT id, path FROM {schema.sql_name(table)} WHERE sha256 = wanted"
-            " ORDER BY path LIMIT :limit) AS stored"
-        ),
-        {"hashes": sorted(set(hashes)), "limit": MAXIMUM_COPIES},
-    )
-    for row in rows:
-        found.setdefault(row.sha256, []).append(Content(row.id, row.path))
-    return found
-
-
-def write_embedded(connection: sa.Connection, table: sa.Table, rows: Sequence[Embedded]) -> None:
-    """Insert or replace rows with new content; a row that was there keeps its metadata."""
-    register_vector(driver_connection(connection))
-    written = ", ".join(names(_WRITTEN))
-    connection.execute(
-        sa.text(
-            f"CREATE TEMP TABLE embedded ON COMMIT DROP AS"
-            f" SELECT {written} FROM {schema.sql_name(table)} WITH NO DATA"
-        )
-    )
-    copy_rows(
-        connection,
-        "embedded",
-        copy_types(_WRITTEN),
-        ((*_located(row.file), *_content(row.facts, row.embedding)) for row in rows),
-    )
-    connection.execute(
-        sa.text(
-            f"INSERT INTO {schema.sql_name(table)} AS stored ({written})"
-            f" SELECT {written} FROM embedded"
-            f" ON CONFLICT (id) DO UPDATE SET {_excluded(names(_WRITTEN))}"
-        )
-    )
-    indexes.follow(connection, table.name, "embedded")
-
-
-def write_known(connection: sa.Connection, table: sa.Table, rows: Sequence[Known]) -> None:
-    """Insert or replace rows whose content another row holds, without embedding anything.
-
-    A file that was only touched is its own source. A moved one takes over the source's metadata,
-    and the source goes.
+    Args:
+        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
+        table: the collection's.
+        embedded: files with new content.
+        known: files whose content a row holds; one that was only touched is its own source.
 
     Raises:
         DatabaseError: another run has changed or removed a source in the meantime.
 
     """
-    connection.execute(
-        sa.text(
-            f"CREATE TEMP TABLE known ({_defined(_LOCATED)}, sha256 text, source uuid,"
-            " moved boolean) ON COMMIT DROP"
+    if not embedded and not known:
+        return
+    target = schema.sql_name(table)
+    _stage(connection, embedded, known)
+    written = ", ".join(names(_WRITTEN))
+    arriving = []
+    if embedded:
+        arriving.append(f"SELECT {written}, NULL::jsonb AS metadata, NULL::uuid FROM embedded")
+    if known:
+        located = ", ".join(f"known.{name}" for name in names(_LOCATED))
+        content = ", ".join(f"source.{name}" for name in names(OF_CONTENT))
+        arriving.append(
+            f"""
+            SELECT {located}, {content},
+                CASE WHEN known.carries AND (known.is_vacated OR source.metadata <> '{{}}')
+                    THEN source.metadata END, known.source
+            FROM known JOIN {target} AS source
+                ON source.id = known.source AND source.sha256 = known.content"""
         )
-    )
-    copy_rows(
-        connection,
-        "known",
-        f"{copy_types(_LOCATED)} text uuid bool",
-        ((*_located(row.file), row.sha256, row.source, row.moved) for row in rows),
-    )
-    touched = connection.execute(
-        sa.text(
-            f"UPDATE {schema.sql_name(table)} AS stored SET file_size = known.file_size,"
-            " modified_at = known.modified_at, ingested_at = now()"
-            " FROM known WHERE stored.id = known.id AND known.source = known.id"
-            " AND stored.sha256 = known.sha256"
-        )
-    ).rowcount
-    file_columns = ", ".join(f"known.{name}" for name in names(_LOCATED))
-    content_columns = ", ".join(f"source.{name}" for name in names(OF_CONTENT))
-    columns = names(_WRITTEN)
     merged = connection.execute(
         sa.text(
             f"""
-            INSERT INTO {schema.sql_name(table)} AS stored ({", ".join(columns)}, metadata)
-            SELECT {file_columns}, {content_columns},
-                CASE WHEN known.moved THEN source.metadata ELSE '{{}}' END
-            FROM known JOIN {schema.sql_name(table)} AS source
-                ON source.id = known.source AND source.sha256 = known.sha256
-            WHERE known.source <> known.id
-            ON CONFLICT (id) DO UPDATE SET {_excluded(columns)}"""
+            MERGE INTO {target} AS stored
+            USING ({" UNION ALL ".join(arriving)}) AS new ({written}, metadata, source)
+                ON stored.id = new.id
+            WHEN MATCHED AND new.source = stored.id THEN
+                UPDATE SET {_taken(OF_FILE)}, ingested_at = now()
+            WHEN MATCHED THEN
+                UPDATE SET {_taken((*OF_FILE, *OF_CONTENT))}, ingested_at = now(),
+                    metadata = coalesce(new.metadata, stored.metadata)
+            WHEN NOT MATCHED THEN
+                INSERT ({written}, metadata)
+                VALUES ({", ".join(f"new.{name}" for name in names(_WRITTEN))},
+                    coalesce(new.metadata, '{{}}'))"""
         )
     ).rowcount
-    if touched + merged != len(rows):
-        raise DatabaseError(
-            "Another run has changed the same images meanwhile. Run this again; it carries on."
+    if merged != len(embedded) + len(known):
+        raise DatabaseError("Another run has changed the same images. Retry; what is stored stays.")
+    # The vectors of sources are copied before those of new contents overwrite them.
+    if known:
+        indexes.follow_known(connection, table.name)
+    if embedded:
+        indexes.follow(connection, table.name, "embedded")
+    if any(item.outcome is Outcome.moved for item in known):
+        connection.execute(
+            sa.text(
+                f"DELETE FROM {target} AS stored USING known"
+                " WHERE known.moved AND stored.id = known.source"
+            )
         )
-    indexes.follow_known(connection, table.name)
-    connection.execute(
-        sa.text(
-            f"DELETE FROM {schema.sql_name(table)} AS stored USING known"
-            " WHERE known.moved AND stored.id = known.source"
+
+
+def _stage(
+    connection: sa.Connection, embedded: Sequence[Embedded], known: Sequence[Decision]
+) -> None:
+    """Copy rows to `embedded` and `known`, tables of this transaction."""
+    if embedded:
+        register_vector(driver_connection(connection))
+        connection.execute(
+            sa.text(f"CREATE TEMP TABLE embedded ({_defined(_WRITTEN)}) ON COMMIT DROP")
         )
-    )
+        copy_rows(
+            connection,
+            "embedded",
+            copy_types(_WRITTEN),
+            ((*_located(row.file), *_content(row.facts, row.embedding)) for row in embedded),
+        )
+    if known:
+        connection.execute(
+            sa.text(
+                f"CREATE TEMP TABLE known ({_defined(_LOCATED)}, content text, source uuid,"
+                " moved boolean, carries boolean, is_vacated boolean) ON COMMIT DROP"
+            )
+        )
+        copy_rows(
+            connection,
+            "known",
+            f"{copy_types(_LOCATED)} text uuid bool bool bool",
+            (
+                (
+                    *_located(item.file),
+                    item.sha256,
+                    item.source,
+                    item.outcome is Outcome.moved,
+                    item.carries,
+                    item.is_vacated,
+                )
+                for item in known
+            ),
+        )
 
 
 def write_errors(
@@ -232,14 +229,14 @@ def write_metadata(
     ).rowcount
     unmatched = connection.execute(
         sa.text(
-            "SELECT count(*) OVER () AS number, line, key, path, metadata FROM records"
+            "SELECT count(*) OVER () AS records, line, key, path, metadata FROM records"
             " WHERE NOT EXISTS (SELECT FROM matches WHERE matches.line = records.line)"
             " ORDER BY line LIMIT 1"
         )
     ).first()
     if unmatched is None:
         return changed, 0, None
-    return changed, unmatched.number, Record(*unmatched[1:])
+    return changed, unmatched.records, Record(*unmatched[1:])
 
 
 def _located(file: File) -> tuple[Any, ...]:
@@ -258,7 +255,6 @@ def _defined(columns: tuple[Column, ...]) -> str:
     return ", ".join(f"{column.name} {column.kind}" for column in columns)
 
 
-def _excluded(columns: Iterable[str]) -> str:
-    """Return the SET list by which a conflicting row takes the new values; metadata stays."""
-    sets = [f"{name} = excluded.{name}" for name in columns if name != "id"]
-    return ", ".join([*sets, "ingested_at = now()"])
+def _taken(columns: tuple[Column, ...]) -> str:
+    """Return the SET list by which a row takes new values."""
+    return ", ".join(f"{name} = new.{name}" for name in names(columns))

@@ -1,4 +1,4 @@
-"""What every writer of rows shares: ids, the lock, COPY, statistics."""
+"""Shared by everything that writes rows: ids, the lock, COPY, statistics."""
 
 import uuid
 from collections.abc import Iterable
@@ -23,9 +23,9 @@ def image_id(path: str) -> uuid.UUID:
 
 
 def lock_collection(connection: sa.Connection, name: str) -> None:
-    """Let one batch at a time write to the collection, until the transaction ends.
+    """Let only this transaction write to the collection until it ends.
 
-    Two runs over the same files would otherwise wait for each other's rows, each for the other.
+    Otherwise two runs over the same files could deadlock on each other's rows.
     """
     connection.execute(
         sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:name))"),
@@ -36,7 +36,7 @@ def lock_collection(connection: sa.Connection, name: str) -> None:
 def copy_rows(
     connection: sa.Connection, table: str, types: str, rows: Iterable[tuple[Any, ...]]
 ) -> None:
-    """Copy rows, in binary, into a table whose columns have these types, in this order."""
+    """Copy rows in binary into a table; `types` are those of its columns, in order."""
     with (
         driver_connection(connection).cursor() as cursor,
         cursor.copy(f"COPY {table} FROM STDIN WITH (FORMAT BINARY)".encode()) as copy,
@@ -47,5 +47,5 @@ def copy_rows(
 
 
 def analyze(connection: sa.Connection, table: sa.Table) -> None:
-    """Tell the planner how many rows there are now."""
+    """Refresh the planner's statistics."""
     connection.execute(sa.text(f"ANALYZE {schema.sql_name(table)}"))

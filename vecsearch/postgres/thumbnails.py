@@ -1,7 +1,7 @@
-"""Thumbnails: one a content, shared by all the rows, of whatever collection, that hold it.
+"""Thumbnails: one per file content, shared by all rows with that content in any collection.
 
-Whoever stores rows says so first by `hold`: what nobody points at is deleted only between such
-transactions, never beside one whose rows cannot be seen yet.
+A transaction that stores rows calls `hold` first. Thumbnails without a row are deleted only while
+no such transaction is open, because its rows cannot be seen yet.
 """
 
 import uuid
@@ -17,7 +17,7 @@ from vecsearch.postgres.rows import copy_rows
 def find(
     connection: sa.Connection, table: sa.Table, ids: Iterable[uuid.UUID]
 ) -> dict[uuid.UUID, bytes]:
-    """Return the thumbnails of rows by id; a row that has none, and what is no row, is left out."""
+    """Return the thumbnails of rows by id, without unknown ids and rows that have none."""
     rows = connection.execute(
         sa.text(
             f"SELECT stored.id, thumbnails.image FROM {schema.sql_name(table)} AS stored"
@@ -31,7 +31,7 @@ def find(
 def get(
     connection: sa.Connection, table: sa.Table, image_id: uuid.UUID
 ) -> tuple[str, bytes] | None:
-    """Return a row's SHA-256 and thumbnail; None if there is no such row, or it has none."""
+    """Return a row's SHA-256 and thumbnail; None if the row or the thumbnail does not exist."""
     row = connection.execute(
         sa.text(
             f"SELECT sha256, thumbnails.image FROM {schema.sql_name(table)} AS stored"
@@ -43,7 +43,7 @@ def get(
 
 
 def missing(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
-    """Return those of the SHA-256 for which there is no thumbnail."""
+    """Return the SHA-256s that have no thumbnail."""
     return set(
         connection.scalars(
             sa.text(
@@ -56,12 +56,12 @@ def missing(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
 
 
 def hold(connection: sa.Connection) -> None:
-    """Let no thumbnail be deleted until the transaction ends; call it before storing rows."""
+    """Keep thumbnails from being deleted until the transaction ends; call before storing rows."""
     connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN ROW EXCLUSIVE MODE"))
 
 
 def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
-    """Add thumbnails; of a content that has one it stays. Once a transaction."""
+    """Add thumbnails; existing ones are kept. Call it once per transaction."""
     connection.execute(
         sa.text(
             "CREATE TEMP TABLE made (sha256 text, width int, height int, image bytea)"
@@ -70,7 +70,7 @@ def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
     )
     values = ((row.sha256, row.width, row.height, row.image) for row in rows)
     copy_rows(connection, "made", "text int4 int4 bytea", values)
-    # In one order everywhere: runs that store the same contents would else wait for each other.
+    # Every run inserts in the same order, so that two runs cannot deadlock.
     connection.execute(
         sa.text(
             "INSERT INTO vecsearch.thumbnails (sha256, width, height, image)"
@@ -81,8 +81,8 @@ def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
 
 
 def delete_orphans(connection: sa.Connection) -> None:
-    """Delete the thumbnails whose content no collection holds; in a transaction of its own."""
-    # It waits for every `hold`, and the next statement sees all that those have stored.
+    """Delete the thumbnails that no row of any collection has; in a transaction of its own."""
+    # The lock waits for every `hold`; the next statement sees the rows that those have stored.
     connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE"))
     names = connection.scalars(sa.select(schema.collections.c.name)).all()
     unheld = " AND ".join(

@@ -1,4 +1,4 @@
-"""Looking around in a collection: its images one by one, a page at a time, and their labels."""
+"""Browsing a collection: single images, pages of images, labels."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -12,7 +12,7 @@ from vecsearch.search.filters import Filters
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A row without its embedding; None is what only a file could tell, where there was none.
+    """A row without its embedding; values that only a file has are None if there was no file.
 
     Attributes:
         sha256: of the file's bytes, in hex.
@@ -57,7 +57,7 @@ def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> St
 def browse(
     connection: sa.Connection, table: sa.Table, filters: Filters, after: UUID | None, limit: int
 ) -> list[StoredImage]:
-    """Return a page of images in order of their ids, which are hashes: a mixed one."""
+    """Return a page of images in order of id; ids are hashes, so the order looks random."""
     statement = _images(table).where(*filters.conditions(table.c))
     statement = statement.order_by(table.c.id).limit(limit)
     if after is not None:

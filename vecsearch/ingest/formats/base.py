@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_SIZE = 1_000
-# What a column of paths may be called.
+# Accepted names for the column of paths.
 PATH_COLUMNS = "path paths file filename file_name image id".split()
 
 
@@ -30,8 +30,8 @@ class Block:
     """Rows of a file.
 
     Attributes:
-        numbers: each row's line in a CSV, from 1; otherwise its place, from 1.
-        paths: as the file has them.
+        numbers: each row's line in a CSV, otherwise its position; both from 1.
+        paths: as written in the file.
         embeddings: shape (n, dimensions).
         columns: in our own exports, the values of `vecsearch.postgres.columns.CARRIED` by name,
             None where a row has none.
@@ -50,9 +50,9 @@ class Contents:
 
     Attributes:
         unit: what `Block.numbers` count: "line" or "row".
-        collection: what our own exports say of the collection they came from; JSON values.
-        rows: how many there are; None with CSV, which does not say.
-        blocks: to be read once, while the file is open.
+        collection: in our own exports, the collection that they came from, as JSON values.
+        rows: how many there are; None with CSV.
+        blocks: read them once, while the file is open.
 
     """
 
@@ -71,11 +71,11 @@ class Source(Protocol):
     longest_path: int
 
     def blocks(self, *, embeddings: bool, columns: bool) -> Iterator[Block]:
-        """Yield every row, in the same order each time; what is not asked for is left empty."""
+        """Yield every row, in the same order each time, without what is not asked for."""
 
 
 class Format(Protocol):
-    """What each module of this room has."""
+    """What each module of this package has."""
 
     def opened(self, file: Path) -> AbstractContextManager[Contents]:
         """See `open_file`."""
@@ -85,21 +85,21 @@ class Format(Protocol):
 
 
 def open_file(file: Path) -> AbstractContextManager[Contents]:
-    """Open a file for reading; every row that it yields can be stored.
+    """Open a file for reading; it yields only rows that can be stored.
 
     Raises:
-        InvalidInput: it cannot be read, or a row cannot be stored; the line or row is named.
-            The same while reading on.
+        InvalidInput: the file cannot be read, or a row cannot be stored; the error names its line
+            or row. Iterating over the blocks raises it, too.
 
     """
     return _format(file).opened(file)
 
 
 def write_file(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
-    """Write a file, whole or not at all; `on_rows` is called with the rows done so far.
+    """Write a file, whole or not at all; call `on_rows` with the number of rows so far.
 
     Raises:
-        InvalidInput: its suffix names no format, or it cannot be written.
+        InvalidInput: its suffix is unknown, or it cannot be written.
 
     """
     writer = _format(file)
@@ -108,11 +108,11 @@ def write_file(file: Path, source: Source, on_rows: Callable[[int], None]) -> No
 
 
 def require_file(file: Path) -> None:
-    """Check that a collection can be written to a file, before the work.
+    """Check in advance that a collection can be written to a file.
 
     Raises:
-        InvalidInput: its suffix names no format, the format needs an extra that is not installed,
-            or its folder cannot be written to.
+        InvalidInput: its suffix is unknown, the format needs an extra that is not installed, or
+            the folder cannot be written to.
 
     """
     _format(file)
@@ -120,27 +120,27 @@ def require_file(file: Path) -> None:
 
 
 def carries_columns(file: Path) -> bool:
-    """Tell whether the file's format holds every column, rather than paths and numbers alone."""
+    """Return whether the file's format holds every column, not only paths and embeddings."""
     return file.suffix.lower() != ".csv"
 
 
 def check(file: Path, unit: str, block: Block) -> Block:
-    """Return the block if each of its rows can be stored.
+    """Return the block if all of its rows can be stored.
 
     Raises:
-        InvalidInput: it cannot; the first such line or row is named.
+        InvalidInput: one cannot; the error names its line or row.
 
     """
     width = block.embeddings.shape[1]
     if not 1 <= width <= MAX_DIMENSIONS:
         raise InvalidInput(
-            f"{file} has {width:,} numbers a picture; pgvector stores 1 to "
-            f"{MAX_DIMENSIONS:,}. Give such embeddings."
+            f"{file} has {width:,} dimensions; pgvector stores 1 to {MAX_DIMENSIONS:,}. "
+            "Use other embeddings."
         )
     for number, path in zip(block.numbers, block.paths, strict=True):
         if not path or "\0" in path or scan.storable(path) is None:
             raise InvalidInput(
-                f"{file}, {unit} {number}: {path!r} is not a path. Begin each row with one."
+                f"{file}, {unit} {number}: {path!r} is not a path. Start each row with one."
             )
     faults = (
         (~np.isfinite(block.embeddings), "is not a finite number"),
@@ -151,27 +151,27 @@ def check(file: Path, unit: str, block: Block) -> Block:
             row, column = np.argwhere(wrong)[0]
             raise InvalidInput(
                 f"{file}, {unit} {block.numbers[row]}: number {column + 1} "
-                f"{words} ({block.embeddings[row, column]}). Mend or remove the row."
+                f"{words} ({block.embeddings[row, column]}). Fix or remove the row."
             )
     zero = ~block.embeddings.astype(np.float16).any(axis=1)
     if zero.any():
         raise InvalidInput(
-            f"{file}, {unit} {block.numbers[int(zero.argmax())]}: every number is zero, which has "
-            "no direction to compare. Remove the row."
+            f"{file}, {unit} {block.numbers[int(zero.argmax())]}: the embedding is all zeros, "
+            "which has no direction to compare. Remove the row."
         )
     return block
 
 
 def block_rows(dimensions: int) -> int:
-    """Return how many rows of an embedding to hold at once: some 16 MB."""
+    """Return how many rows to hold at once: about 16 MB of embeddings."""
     return max(1, min(BLOCK_SIZE, math.ceil(4_000_000 / max(dimensions, 1))))
 
 
 def ragged(file: Path, unit: str, number: int, width: int, expected: int) -> InvalidInput:
-    """Return the error for a row that has not as many numbers as those before it."""
+    """Return the error for a row whose number of dimensions differs from the first row's."""
     return InvalidInput(
-        f"{file}, {unit} {number}: {width:,} numbers, where those before have {expected:,}. "
-        "Give every picture as many."
+        f"{file}, {unit} {number}: expected {expected:,} dimensions, found {width:,}. "
+        "Fix or remove the row."
     )
 
 
@@ -191,8 +191,8 @@ def _format(file: Path) -> Format:
             return parquet_files
         case ".pkl" | ".pickle" | ".npy" | ".pt" | ".pth" | ".joblib":
             raise InvalidInput(
-                f"{file} is not read: such a file can run any program when it is opened. "
+                f"{file}: opening a pickle can run any program, so it is not read. "
                 "Save the embeddings as CSV, NPZ or Parquet."
             )
         case _:
-            raise InvalidInput(f"{file} names no format by its suffix. Use .csv, .npz or .parquet.")
+            raise InvalidInput(f"{file}: unknown format. Use .csv, .npz or .parquet.")

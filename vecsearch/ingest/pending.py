@@ -1,0 +1,218 @@
+"""The tables of one run, temporary ones of its session: `seen` and `pending`.
+
+`seen` holds the walk. `pending` holds the files to open with their hashes and, chunk by chunk, what
+`vecsearch.ingest.classify` decided about each. A chunk is what one transaction writes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch.imaging.scan import File
+from vecsearch.postgres import schema
+from vecsearch.postgres.rows import copy_rows
+
+
+class ToOpen(NamedTuple):
+    """A file of `pending`; `is_hashed` unless it is still to be opened."""
+
+    position: int
+    path: str
+    is_hashed: bool
+
+
+class Hashed(NamedTuple):
+    """A file of `pending` that was opened: its SHA-256, or why it could not be read.
+
+    Neither, if that was noted before.
+    """
+
+    position: int
+    id: UUID
+    sha256: str | None
+    error: str | None
+
+
+def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
+    """Fill `seen` with the walk and return the number of distinct files."""
+    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending, pg_temp.early"))
+    connection.execute(
+        sa.text(
+            "CREATE TEMP TABLE seen (position int, path text, relative text, name text,"
+            " file_size bigint, modified_at timestamptz)"
+        )
+    )
+    rows = (
+        (position, file.path, file.relative, file.name, file.file_size, file.modified_at)
+        for position, file in enumerate(files)
+    )
+    copy_rows(connection, "seen", "int4 text text text int8 timestamptz", rows)
+    # The same file can be named twice: `vecsearch ingest photos photos/cat.jpg`.
+    connection.execute(
+        sa.text(
+            "DELETE FROM seen USING (SELECT path, min(position) AS position FROM seen"
+            " GROUP BY path HAVING count(*) > 1) AS first"
+            " WHERE seen.path = first.path AND seen.position > first.position"
+        )
+    )
+    connection.execute(sa.text("ANALYZE seen"))
+    return connection.scalar(sa.text("SELECT count(*) FROM seen")) or 0
+
+
+def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
+    """Fill `pending` with the files to open and return how many there are.
+
+    They have no row, differ from it in size or time, or their content has no thumbnail. A file's
+    `stored_` columns are its row's; `looks_same` if size and time are as stored.
+    """
+    stored = (
+        "false AS stored, false AS looks_same, NULL::uuid AS id, NULL::text AS stored_sha256,"
+        " NULL::int8 AS stored_size"
+    )
+    join = ""
+    if table is not None:
+        changed = (
+            "(stored.file_size, stored.modified_at)"
+            " IS DISTINCT FROM (seen.file_size, seen.modified_at)"
+        )
+        stored = (
+            f"stored.id IS NOT NULL AS stored, NOT ({changed}) AS looks_same, stored.id,"
+            " stored.sha256 AS stored_sha256, stored.file_size AS stored_size"
+        )
+        join = f"""
+            LEFT JOIN {schema.sql_name(table)} AS stored ON stored.path = seen.path
+            LEFT JOIN vecsearch.thumbnails ON thumbnails.sha256 = stored.sha256
+            WHERE {changed} OR (thumbnails.sha256 IS NULL AND stored.sha256 IS NOT NULL)"""
+    connection.execute(
+        sa.text(
+            f"""
+            CREATE TEMP TABLE pending AS
+            SELECT row_number() OVER (ORDER BY seen.position) AS position, seen.path,
+                seen.relative, seen.name, seen.file_size, seen.modified_at, {stored},
+                NULL::text AS sha256, NULL::text AS error, NULL::int AS chunk,
+                NULL::text AS outcome, NULL::uuid AS source, false AS carries
+            FROM seen {join}"""
+        )
+    )
+    for column in ("position", "chunk", "id", "sha256", "source"):
+        connection.execute(sa.text(f"CREATE INDEX ON pending ({column})"))
+    connection.execute(sa.text("ANALYZE pending"))
+    return connection.scalar(sa.text("SELECT count(*) FROM pending")) or 0
+
+
+def record_early(connection: sa.Connection) -> int:
+    """Fill `early` with the files to hash before anything is written; return how many.
+
+    Where another picture has taken a stored one's place, the stored one may have moved: two names
+    were swapped, say. Its row is overwritten soon, so that must be known before. It can only be in
+    a file of the same size.
+    """
+    connection.execute(
+        sa.text(
+            """
+            CREATE TEMP TABLE early AS
+            WITH before AS (
+                SELECT stored_size AS size, min(position) AS first, max(position) AS last
+                FROM pending WHERE stored_size IS NOT NULL AND NOT looks_same GROUP BY 1),
+            now AS (
+                SELECT file_size AS size, min(position) AS first, max(position) AS last
+                FROM pending WHERE NOT looks_same GROUP BY 1),
+            shared AS (
+                -- Not of a file that was only touched, and shares its size with no other.
+                SELECT size FROM before JOIN now USING (size)
+                WHERE before.first <> before.last OR now.first <> now.last
+                    OR before.first <> now.first)
+            SELECT position, path FROM pending
+            WHERE NOT looks_same AND file_size IN (SELECT size FROM shared)"""
+        )
+    )
+    connection.execute(sa.text("CREATE INDEX ON early (position)"))
+    return connection.scalar(sa.text("SELECT count(*) FROM early")) or 0
+
+
+def next_early(connection: sa.Connection, after: int, limit: int) -> list[ToOpen]:
+    """Return files of `early` after position `after`."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT position, path, false FROM early WHERE position > :after"
+            " ORDER BY position LIMIT :limit"
+        ),
+        {"after": after, "limit": limit},
+    )
+    return [ToOpen(*row) for row in rows]
+
+
+def next_files(connection: sa.Connection, after: int, limit: int) -> list[ToOpen]:
+    """Return the files after position `after` that are in no chunk yet, in order of the walk."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT position, path, coalesce(sha256, error) IS NOT NULL FROM pending"
+            " WHERE position > :after AND chunk IS NULL ORDER BY position LIMIT :limit"
+        ),
+        {"after": after, "limit": limit},
+    )
+    return [ToOpen(*row) for row in rows]
+
+
+def record_hashes(
+    connection: sa.Connection, files: Sequence[Hashed], chunk: int | None = None
+) -> None:
+    """Note the hashes of files that were opened, and put all the files in a chunk, if any."""
+    connection.execute(
+        sa.text(
+            "UPDATE pending SET chunk = :chunk, id = read.id,"
+            " sha256 = coalesce(read.sha256, pending.sha256),"
+            " error = coalesce(read.error, pending.error)"
+            " FROM unnest(CAST(:positions AS int8[]), CAST(:ids AS uuid[]),"
+            " CAST(:hashes AS text[]), CAST(:errors AS text[]))"
+            " AS read (position, id, sha256, error) WHERE pending.position = read.position"
+        ),
+        {
+            "chunk": chunk,
+            "positions": [file.position for file in files],
+            "ids": [file.id for file in files],
+            "hashes": [file.sha256 for file in files],
+            "errors": [file.error for file in files],
+        },
+    )
+
+
+def record_failures(
+    connection: sa.Connection, chunk: int, reasons: Mapping[str, str]
+) -> dict[UUID, str]:
+    """Note the contents that could not be embedded; return why each file fails, by id.
+
+    Args:
+        connection: in a transaction.
+        chunk: where they were to be embedded.
+        reasons: by SHA-256.
+
+    Returns:
+        The files with these contents, and those whose source failed in an earlier chunk.
+
+    """
+    failed: dict[UUID, str] = {}
+    if reasons:
+        rows = connection.execute(
+            sa.text(
+                "UPDATE pending SET error = failed.error"
+                " FROM unnest(CAST(:hashes AS text[]), CAST(:errors AS text[]))"
+                " AS failed (sha256, error)"
+                " WHERE chunk = :chunk AND source IS NULL AND pending.sha256 = failed.sha256"
+                " RETURNING id, pending.error"
+            ),
+            {"chunk": chunk, "hashes": [*reasons], "errors": [*reasons.values()]},
+        )
+        failed |= {row.id: row.error for row in rows}
+    rows = connection.execute(
+        sa.text(
+            "UPDATE pending SET error = source.error FROM pending AS source"
+            " WHERE pending.chunk = :chunk AND pending.error IS NULL"
+            " AND source.id = pending.source AND source.sha256 = pending.sha256"
+            " AND source.error IS NOT NULL RETURNING pending.id, pending.error"
+        ),
+        {"chunk": chunk},
+    )
+    return failed | {row.id: row.error for row in rows}

@@ -1,0 +1,65 @@
+"""The rows and errors under a run's roots: the only ones that it may delete."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch.ingest.summary import Outcome
+from vecsearch.postgres import schema
+from vecsearch.search import indexes
+
+_UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
+_UNDER_ROOTS = f"""
+    EXISTS (SELECT FROM unnest(CAST(:roots AS text[])) AS root WHERE {_UNDER.format("root")})
+    AND NOT EXISTS (
+        SELECT FROM unnest(CAST(:unreadable AS text[])) AS folder
+        WHERE {_UNDER.format("folder")})"""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The rows that a run may delete: those under `roots`, except under `unreadable`."""
+
+    roots: Sequence[str]
+    unreadable: Sequence[str]
+
+
+def forget_errors(connection: sa.Connection, collection: str, scope: Scope) -> None:
+    """Delete the errors of files under the scope's roots that are gone, or are as stored again."""
+    connection.execute(
+        sa.text(
+            f"DELETE FROM vecsearch.ingest_errors AS stored WHERE collection = :collection"
+            f" AND {_UNDER_ROOTS} AND NOT EXISTS"
+            " (SELECT FROM pending WHERE pending.path = stored.path)"
+        ),
+        {"collection": collection, **vars(scope)},
+    )
+
+
+def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> list[tuple[UUID, str]]:
+    """Return id and path of the rows under the scope's roots that the walk did not meet.
+
+    Rows whose pictures have moved are not among them.
+    """
+    rows = connection.execute(
+        sa.text(
+            f"SELECT id, path FROM {schema.sql_name(table)} AS stored WHERE {_UNDER_ROOTS}"
+            " AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"
+            " AND NOT EXISTS (SELECT FROM pending WHERE pending.source = stored.id"
+            " AND pending.carries AND pending.error IS NULL"
+            f" AND pending.outcome = '{Outcome.moved}')"
+        ),
+        vars(scope),
+    )
+    return [(row.id, row.path) for row in rows]
+
+
+def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> None:
+    """Delete rows by id; see `vecsearch.search.indexes.follow` for the lock."""
+    if ids:
+        indexes.follow_deleted(connection, table.name, ids)
+    connection.execute(
+        sa.text(f"DELETE FROM {schema.sql_name(table)} WHERE id = ANY(:ids)"), {"ids": list(ids)}
+    )

@@ -1,0 +1,79 @@
+"""What a run did: an outcome for each file, and their counts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+
+class Outcome(StrEnum):
+    """What a run does with a file, or with a row whose file is gone."""
+
+    added = "added"
+    updated = "updated"
+    moved = "moved"
+    copied = "copied"
+    unchanged = "unchanged"
+    pruned = "pruned"
+    failed = "failed"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the files: added + updated + moved + copied + unchanged + failed = files.
+
+    Attributes:
+        added: new content at a new path.
+        updated: new content at a known path.
+        moved: known content at a new path, its old path gone.
+        copied: known content at a new path, its old path still there.
+        unchanged: known content at a known path.
+        pruned: rows removed because their files are gone.
+        failed: files and folders that could not be read.
+        notes: sentences for the user, complete once the run is done.
+
+    """
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    copied: int = 0
+    unchanged: int = 0
+    pruned: int = 0
+    failed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, counts: Mapping[Outcome, int], notes: tuple[str, ...] = ()) -> Self:
+        """Return the summary with these counts; a missing one is zero."""
+        return cls(
+            added=counts.get(Outcome.added, 0),
+            updated=counts.get(Outcome.updated, 0),
+            moved=counts.get(Outcome.moved, 0),
+            copied=counts.get(Outcome.copied, 0),
+            unchanged=counts.get(Outcome.unchanged, 0),
+            pruned=counts.get(Outcome.pruned, 0),
+            failed=counts.get(Outcome.failed, 0),
+            notes=notes,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts by name, in order, as commands print them."""
+        return {name: value for name, value in vars(self).items() if name != "notes"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        done, total: files to open; what is unchanged, and has a thumbnail, is not among them.
+        summary: the counts so far.
+        step: what is being done, in a word or two.
+
+    """
+
+    done: int
+    total: int
+    summary: Summary
+    step: str = "Ingesting"
