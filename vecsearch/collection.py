@@ -1,7 +1,6 @@
 """One collection: every verb, typed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -9,10 +8,9 @@ from uuid import UUID
 from vecsearch.analysis import duplicates, tuning
 from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.analysis.sampling import FOLDERS, Labelling
-from vecsearch.imaging import scan
-from vecsearch.ingest import choose, formats, transfer
-from vecsearch.ingest.run import Ingest, Options, Progress, Summary
-from vecsearch.postgres import catalog, database, drop, migrate, schema, thumbnails
+from vecsearch.ingest import folders, formats, transfer
+from vecsearch.ingest.summary import Progress, Summary
+from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
 from vecsearch.search import execute, gallery
 from vecsearch.search.embedder import Picture
@@ -20,7 +18,6 @@ from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.search.indexes.resources import Resources
 from vecsearch.search.lookup import image_by_sha256, named_id
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
@@ -79,41 +76,19 @@ class Collection:
             VecsearchError: what stopped the run; what was committed stays.
 
         """
-        store = self._store
-        schema.require_collection_name(self.name)
-        walk = scan.Walk([paths] if isinstance(paths, str | Path) else paths)
-        if not dry_run:
-            migrate.prepare(store.engine)
-        encoder, notes = choose.encoder(
-            store.engine,
+        return folders.ingest(
+            self._store,
             self.name,
-            walk,
-            store.settings,
+            [paths] if isinstance(paths, str | Path) else paths,
             model=model,
             weights=weights,
             precision=precision,
-            find_quantized=store.find_quantized,
-            remember=not dry_run,
-        )
-        options = Options(
+            metadata=metadata,
             prune=prune,
             dry_run=dry_run,
-            metadata_file=metadata,
-            max_pixels=store.settings.max_pixels,
-            index_method=index,
+            index=index,
+            on_progress=on_progress,
         )
-        with database.session(store.engine) as connection:
-            run = Ingest(connection, self.name, walk, encoder, options)
-            for last in run:
-                on_progress(last)
-        notes = [*run.summary.notes, *notes]
-        if run.collection is not None and not dry_run:
-
-            def indexing_progress(step: str, done: int, total: int | None) -> None:
-                on_progress(replace(last, step=step, done=done, total=total or done))
-
-            notes += self.ensure_index(on_progress=indexing_progress)
-        return replace(run.summary, notes=tuple(notes))
 
     def import_file(
         self,
@@ -143,28 +118,16 @@ class Collection:
             EncoderError: the collection's embeddings were made by another encoder.
 
         """
-        store = self._store
-        schema.require_collection_name(self.name)
-        path = Path(file).absolute()
-        with formats.open_file(path) as contents:
-            migrate.prepare(store.engine)
-            origin = transfer.find_origin(
-                path, contents, self.name, model, weights, runtime=store.settings.runtime
-            )
-            with database.session(store.engine) as connection:
-                done = transfer.import_file(
-                    connection,
-                    self.name,
-                    path,
-                    contents,
-                    origin,
-                    root=path.parent if root is None else Path(root).absolute(),
-                    max_pixels=store.settings.max_pixels,
-                    index_method=index,
-                    on_progress=on_progress,
-                )
-            notes = self.ensure_index(on_progress=on_progress)
-            return replace(done, notes=(*done.notes, *notes))
+        return transfer.store_file(
+            self._store,
+            self.name,
+            Path(file).absolute(),
+            model=model,
+            weights=weights,
+            root=None if root is None else Path(root).absolute(),
+            index=index,
+            on_progress=on_progress,
+        )
 
     def export_file(self, file: str | Path, *, on_progress: OnProgress = quiet) -> int:
         """Write the collection to a file, whole or not at all, and return the number of rows.
@@ -226,13 +189,13 @@ class Collection:
             self.name,
             parse(IndexMethod, method),
             {name: value for name, value in options.items() if value is not None},
-            resources=self._resources(memory, workers),
+            resources=self._store.resources(memory, workers),
             on_progress=on_progress,
         )
 
     def ensure_index(self, *, on_progress: OnProgress = quiet) -> list[str]:
         """Build the index that the collection wants, if it is missing; return notes for a user."""
-        resources = self._resources(None, None)
+        resources = self._store.resources()
         return build.ensure(
             self._store.engine, self.name, resources=resources, on_progress=on_progress
         )
@@ -240,7 +203,7 @@ class Collection:
     def index_status(self) -> IndexStatus:
         """Return the state of the index, and what building it would take."""
         with self._reading() as (connection, stored):
-            return index_status(connection, stored, self._resources(None, None))
+            return index_status(connection, stored, self._store.resources())
 
     def tune_index(
         self,
@@ -423,7 +386,3 @@ class Collection:
 
     def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
         return catalog.reading(self._store.engine, self.name)
-
-    def _resources(self, memory: int | None, workers: int | None) -> Resources:
-        is_embedded = self._store.settings.database_url is None
-        return Resources(memory, workers, embedded=is_embedded)

@@ -1,48 +1,36 @@
 """Which encoder an ingest uses: the collection's own, or the one that a new collection gets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vecsearch.config import Settings
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import DEFAULT_MODEL, Encoder, LazyEncoder, Weights
 from vecsearch.errors import EncoderMismatch, SchemaMissing
 from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, database, migrate, quantized
 from vecsearch.search.embedder import collection_encoder
+from vecsearch.search.store import Store
 from vecsearch.vocabulary import Precision, parse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import sqlalchemy as sa
-
-    from vecsearch.encoders.openvino.cache import Exported
 
 
 def encoder(
-    engine: "sa.Engine",
+    store: Store,
     name: str,
     walk: scan.Walk,
-    settings: Settings,
     *,
     model: str | None,
     weights: str | Path | None,
     precision: str | None,
-    find_quantized: "Callable[[str], Exported | None]",
     remember: bool,
 ) -> tuple[Encoder, list[str]]:
     """Return the encoder for an ingest, and notes for a user.
 
     Args:
-        engine: of the database.
+        store: the database, and how encoders run.
         name: the collection.
         walk: the files, on some of which int8 is calibrated.
-        settings: how encoders run, and the cap on pixels.
         model: what the user says; see `vecsearch.collection.Collection.ingest`.
         weights: likewise.
         precision: likewise.
-        find_quantized: finds a quantised encoder by its precision.
         remember: save where the weights are now, and a calibrated encoder.
 
     Raises:
@@ -50,12 +38,11 @@ def encoder(
 
     """
     try:
-        with database.reading(engine) as connection:
-            migrate.require_current(connection)
+        with migrate.reading_current(store.engine) as connection:
             stored = catalog.find_collection(connection, name)
     except SchemaMissing:
         stored = None
-    runtime = settings.runtime
+    runtime = store.settings.runtime
     if stored is None:
         chosen = model or DEFAULT_MODEL
         exact = LazyEncoder(lambda: registry.quickest(chosen, weights, runtime))
@@ -64,9 +51,9 @@ def encoder(
         from vecsearch.encoders.openvino import calibration
 
         made = calibration.calibrate(
-            exact, scan.Walk(walk.roots), runtime, max_pixels=settings.max_pixels
+            exact, scan.Walk(walk.roots), runtime, max_pixels=store.settings.max_pixels
         )
-        with database.writing(engine) as connection:
+        with database.writing(store.engine) as connection:
             quantized.store(connection, made.encoder.identity.precision, made.exported)
         return made.encoder, [made.note]
     if precision is not None and precision != stored.identity.precision.partition("-")[0]:
@@ -75,11 +62,11 @@ def encoder(
             f"{precision} would not compare with it. Leave --precision out, or use a collection "
             "of its own: --collection NAME"
         )
-    found = collection_encoder(stored, model, weights, runtime, find_quantized)
+    found = collection_encoder(stored, model, weights, runtime, store.find_quantized)
     named = registry.weights_file(model, weights)
     if remember and named is not None and stored.identity.weights_sha256 is not None:
         now = Weights.of_file(named)
         if now != stored.weights:
-            with database.writing(engine) as connection:
+            with database.writing(store.engine) as connection:
                 catalog.remember_weights(connection, name, now)
     return found, []

@@ -1,7 +1,7 @@
 """Import and export: from a file of embeddings to a collection, whole or not at all, and back."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -19,11 +19,14 @@ from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import Block, Contents
 from vecsearch.ingest.staging import Imported
-from vecsearch.postgres import catalog, thumbnails
+from vecsearch.postgres import catalog, database, migrate, schema, thumbnails
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.columns import OF_FILE, names
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 from vecsearch.search import collections
+from vecsearch.search.indexes import build
+from vecsearch.search.indexes.build import OnProgress
+from vecsearch.search.store import Store
 from vecsearch.vocabulary import Metric, parse
 
 # The model of imported embeddings, if neither file nor user names it.
@@ -72,8 +75,39 @@ class Imports:
         return {name: value for name, value in vars(self).items() if name != "notes"}
 
 
-# The step, the rows done, and the rows in all if that is known.
-OnProgress = Callable[[str, int, int | None], None]
+def store_file(
+    store: Store,
+    name: str,
+    file: Path,
+    *,
+    model: str | None,
+    weights: str | Path | None,
+    root: Path | None,
+    index: str | None,
+    on_progress: OnProgress,
+) -> Imports:
+    """Import a file, and build the index; see `vecsearch.collection.Collection.import_file`."""
+    schema.require_collection_name(name)
+    with formats.open_file(file) as contents:
+        migrate.prepare(store.engine)
+        runtime = store.settings.runtime
+        origin = find_origin(file, contents, name, model, weights, runtime=runtime)
+        with database.session(store.engine) as connection:
+            done = import_file(
+                connection,
+                name,
+                file,
+                contents,
+                origin,
+                root=root or file.parent,
+                max_pixels=store.settings.max_pixels,
+                index_method=index,
+                on_progress=on_progress,
+            )
+        notes = build.ensure(
+            store.engine, name, resources=store.resources(), on_progress=on_progress
+        )
+    return replace(done, notes=(*done.notes, *notes))
 
 
 def find_origin(

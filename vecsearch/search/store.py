@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from vecsearch.postgres import database, migrate, quantized
 from vecsearch.search.embedder import Embedders
+from vecsearch.search.indexes.resources import Resources
 
 if TYPE_CHECKING:
     from vecsearch.config import Settings
@@ -19,6 +20,10 @@ class Store:
         self.url = url
         self.engine = database.open_engine(url, session)
         self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
+
+    def resources(self, memory: int | None = None, workers: int | None = None) -> Resources:
+        """Return what builds may take; see `Resources`."""
+        return Resources(memory, workers, embedded=self.settings.database_url is None)
 
     def find_quantized(self, precision: str) -> "Exported | None":
         """Return the quantised encoder that a collection's precision names."""

@@ -1,0 +1,62 @@
+"""From folders to a summary: the encoder is chosen, the run made, the index built."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from vecsearch.imaging import scan
+from vecsearch.ingest import choose
+from vecsearch.ingest.run import Ingest, Options
+from vecsearch.ingest.summary import Progress, Summary
+from vecsearch.postgres import database, migrate, schema
+from vecsearch.search.indexes import build
+from vecsearch.search.store import Store
+
+
+def ingest(
+    store: Store,
+    name: str,
+    paths: Iterable[str | Path],
+    *,
+    model: str | None,
+    weights: str | Path | None,
+    precision: str | None,
+    metadata: Path | None,
+    prune: bool,
+    dry_run: bool,
+    index: str | None,
+    on_progress: Callable[[Progress], None],
+) -> Summary:
+    """Ingest folders and files; see `vecsearch.collection.Collection.ingest`."""
+    schema.require_collection_name(name)
+    walk = scan.Walk(paths)
+    if not dry_run:
+        migrate.prepare(store.engine)
+    encoder, notes = choose.encoder(
+        store,
+        name,
+        walk,
+        model=model,
+        weights=weights,
+        precision=precision,
+        remember=not dry_run,
+    )
+    options = Options(
+        prune=prune,
+        dry_run=dry_run,
+        metadata_file=metadata,
+        max_pixels=store.settings.max_pixels,
+        index_method=index,
+    )
+    with database.session(store.engine) as connection:
+        run = Ingest(connection, name, walk, encoder, options)
+        for last in run:
+            on_progress(last)
+    notes = [*run.summary.notes, *notes]
+    if run.collection is not None and not dry_run:
+
+        def on_build(step: str, done: int, total: int | None) -> None:
+            on_progress(replace(last, step=step, done=done, total=total or done))
+
+        notes += build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
+    return replace(run.summary, notes=tuple(notes))
