@@ -138,7 +138,12 @@ def find_collection(connection: sa.Connection, name: str) -> Collection | None:
     return Collection(
         name=row.name,
         identity=Identity(
-            row.model, row.layer, row.weights_sha256, row.preprocessing, row.precision
+            row.backend,
+            row.model,
+            row.layer,
+            row.weights_sha256,
+            row.preprocessing,
+            row.precision,
         ),
         weights=Weights(row.weights_source, row.weights_file_sha256),
         dimensions=row.dimensions,
@@ -218,6 +223,7 @@ def create_collection(
     connection.execute(
         sa.insert(schema.collections).values(
             name=name,
+            backend=identity.backend,
             model=identity.model,
             layer=identity.layer,
             weights_sha256=identity.weights_sha256,
