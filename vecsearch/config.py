@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput
+from vecsearch.vocabulary import Engine, choices
 
 DEFAULT_MAX_PIXELS = 128_000_000
-ENGINES = ("auto", "openvino", "torch")
 
 
 def default_data_dir() -> Path:
@@ -32,7 +32,7 @@ class Runtime:
 
     Attributes:
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
-        engine: one of `ENGINES`; "auto" is OpenVINO on a CPU, torch elsewhere.
+        engine: see `vecsearch.vocabulary.Engine`.
         cache_dir: where exported encoders are kept.
 
     """
@@ -93,10 +93,8 @@ class Settings:
                 )
             max_pixels = int(text)
         chosen_engine = engine or environ.get("VECSEARCH_ENGINE") or "auto"
-        if chosen_engine not in ENGINES:
-            raise InvalidInput(
-                f"There is no engine {chosen_engine!r}. Use --engine auto, openvino or torch."
-            )
+        if chosen_engine not in [*Engine]:
+            raise InvalidInput(f"Unknown engine {chosen_engine!r}. Use --engine {choices(Engine)}.")
         cache_dir = environ.get("VECSEARCH_CACHE_DIR")
         return cls(
             database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,

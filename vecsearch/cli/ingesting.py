@@ -1,7 +1,6 @@
 """Commands that turn pictures into vectors: ingest, train, demo."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,16 +23,10 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
+from vecsearch.vocabulary import Precision
 
 if TYPE_CHECKING:
     from vecsearch.encoders.autoencoder.training import Training
-
-
-class Precision(StrEnum):
-    """Of an encoder's numbers; see `vecsearch.encoders.base`."""
-
-    FP32 = "fp32"
-    INT8 = "int8"
 
 
 # Two rows of eight.
