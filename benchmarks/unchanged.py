@@ -102,7 +102,7 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
     """Store rows and thumbnails of the files, with embeddings of no meaning."""
     random = np.random.default_rng(0)
     files = iter(scan.Walk([folder]))
-    identity = Identity("benchmark", "pooled", "0" * 64, {})
+    identity = Identity("timm", "benchmark", "pooled", "0" * 64, {})
     with database.session(library.engine) as connection:
         with connection.begin():
             collection = collections.create(

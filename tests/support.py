@@ -137,7 +137,7 @@ class PixelEncoder:
     layer_shape: tuple[int, ...] = (3, 4, 4)
     input_size = (4, 4)
     concurrency = 1
-    identity = Identity("pixels", "pooled", "0" * 64, {"size": 4})
+    identity = Identity("timm", "pixels", "pooled", "0" * 64, {"size": 4})
     weights = Weights(None, None)
 
     def __init__(self) -> None:
@@ -228,7 +228,7 @@ def clustered(rows: int, dimensions: int, seed: int) -> "NDArray[np.float64]":
 
 def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> Corpus:
     """Store vectors as images: the one at position 7 has width 7, and so on."""
-    identity = Identity("seeded", "pooled", "0" * 64, {})
+    identity = Identity("timm", "seeded", "pooled", "0" * 64, {})
     with database.writing(library.engine) as connection:
         collections.create(connection, name, identity, Weights(None, None), vectors.shape[1])
         paths = [

@@ -87,7 +87,7 @@ def test_two_first_runs_over_the_same_files_make_one_collection(
 
 def test_of_two_first_runs_with_two_encoders_one_is_refused(library: Library, photos: Path) -> None:
     class Other(MeetingEncoder):
-        identity = Identity("other", "other", "1" * 64, {})
+        identity = Identity("timm", "other", "other", "1" * 64, {})
 
     barrier = Barrier(2)
     with ThreadPoolExecutor(2) as pool:

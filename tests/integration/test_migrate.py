@@ -60,7 +60,7 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     """Make a collection as it was before anything stood beside its table."""
     # What is used to make it, and then taken away.
     later = {"index_method": "text", "index_options": "jsonb", "projection": "int"}
-    later |= {"breadths": "jsonb", "precision": "text"}
+    later |= {"breadths": "jsonb", "precision": "text", "backend": "text"}
     added = ", ".join(f"ADD {column} {type_}" for column, type_ in later.items())
     write(library, f"ALTER TABLE vecsearch.collections {added}")
     columns = "collection text, version int, dimensions int, fitted_at timestamptz"
@@ -399,3 +399,22 @@ def test_a_collection_with_compact_vectors_is_renamed_with_all_beside_it(library
     assert scalar(library, query) == 50
     library.collection("street_view_1").drop()
     make_corpus(library, "theirs", clustered(50, 8, seed=1))
+
+
+def test_an_older_collection_s_encoder_family_is_told_by_its_model(empty: Library) -> None:
+    with database.writing(empty.engine) as connection:
+        alembic_upgrade(connection, "0010")
+    for name, model, sha256 in (
+        ("a", "resnet50.tv_in1k", "'0'"),
+        ("b", "autoencoder", "'0'"),
+        ("c", "unknown", "NULL"),
+    ):
+        write(
+            empty,
+            "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256, preprocessing,"
+            f" dimensions) VALUES ('{name}', '{model}', 'pooled', {sha256}, '{{}}', 8)",
+        )
+        write(empty, f"CREATE TABLE vecsearch.{name} ()")
+    empty.upgrade()
+    backends = "SELECT string_agg(backend, ' ' ORDER BY name) FROM vecsearch.collections"
+    assert scalar(empty, backends) == "timm autoencoder unknown"

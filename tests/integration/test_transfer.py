@@ -231,7 +231,9 @@ def test_a_row_that_was_there_keeps_what_the_file_does_not_tell(
         paths, vectors = arrays["paths"], arrays["embeddings"]
     ingested.collection("back").import_file(tmp_path / "e.npz")
     with database.writing(ingested.engine) as connection:
-        connection.execute(sa.text("UPDATE collections SET weights_sha256 = NULL"))
+        connection.execute(
+            sa.text("UPDATE collections SET backend = 'unknown', weights_sha256 = NULL")
+        )
         connection.execute(
             sa.text(
                 "UPDATE collections SET model = 'theirs', preprocessing = '{}', layer = 'pooled'"

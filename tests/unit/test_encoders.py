@@ -23,6 +23,7 @@ from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
 from vecsearch.encoders.timm.names import parse
 from vecsearch.errors import (
+    EncoderError,
     EncoderMismatch,
     InvalidInput,
     UnknownModel,
@@ -372,3 +373,38 @@ class TestTheEncoderOfACollection:
         file = save_weights(tmp_path / "small.safetensors", small_model, seed=1)
         with pytest.raises(EncoderMismatch, match="with other weights, so"):
             self.of_collection(encoder.identity, encoder.weights, file=file)
+
+
+@pytest.mark.parametrize(
+    ("model", "sha256", "backend"),
+    [
+        ("resnet50.tv_in1k", "0" * 64, "timm"),
+        ("autoencoder", "0" * 64, "autoencoder"),
+        ("unknown", None, "unknown"),
+    ],
+)
+def test_an_identity_of_an_older_file_has_its_backend(
+    model: str, sha256: str | None, backend: str
+) -> None:
+    fields: dict[str, Any] = {
+        "model": model,
+        "layer": "pooled",
+        "weights_sha256": sha256,
+        "preprocessing": {},
+    }
+    found = Identity.from_json(fields)
+    assert found == Identity(backend, model, "pooled", sha256, {})
+    assert Identity.from_json(vars(found)) == found
+
+
+def test_a_family_of_a_newer_vecsearch_is_refused_in_one_sentence() -> None:
+    stored = Identity("clip", "vit", "pooled", "0" * 64, {})
+    with pytest.raises(EncoderError, match=r"Unknown encoder family 'clip'.*Upgrade vecsearch"):
+        registry.family_of(stored)
+
+
+def test_each_family_has_a_name_of_its_own_and_the_last_takes_what_is_left() -> None:
+    names = [family.backend for family in registry.FAMILIES]
+    assert names == ["autoencoder", "timm"]
+    assert registry.family_named("./mine.safetensors").backend == "autoencoder"
+    assert registry.family_named("resnet50").backend == "timm"

@@ -338,7 +338,7 @@ def test_openvino_that_is_not_there_is_an_error_only_if_it_is_asked_for(
 def test_openvino_on_another_device_is_refused(runtime: Runtime) -> None:
     with pytest.raises(InvalidInput, match="not on cuda"):
         choice.kept(
-            base.Identity("m", "pooled", "0" * 64, {}),
+            base.Identity("timm", "m", "pooled", "0" * 64, {}),
             base.Weights(None, None),
             replace(runtime, device="cuda", engine="openvino"),
         )

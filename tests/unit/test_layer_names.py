@@ -113,7 +113,7 @@ def test_a_name_of_a_tag_and_a_layer_both_is_refused_with_both_spellings(
 def test_an_identity_s_name_has_the_layer_unless_the_model_means_it(
     model: str, layer: str, name: str
 ) -> None:
-    assert Identity(model, layer, "0" * 64, {}).name == name
+    assert Identity("timm", model, layer, "0" * 64, {}).name == name
 
 
 class TestTheLayerOfACollection:
@@ -149,7 +149,7 @@ class TestTheLayerOfACollection:
             raise AssertionError(name)
 
         monkeypatch.setattr(names, "parse", never)
-        stored = Identity("resnet50.tv_in1k", layer, "0" * 64, {})
+        stored = Identity("timm", "resnet50.tv_in1k", layer, "0" * 64, {})
         registry.for_collection(
             "images", stored, Weights(None, None), model=model, weights=None, runtime=ON_TORCH
         )

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,8 @@ DEFAULT_MODEL = "resnet50"
 # How many pictures an encoder is given at once. A processor's cache holds as many: ResNet50 takes
 # 47 ms of CPU a picture in batches of 8, 58 of 16, 65 of 32.
 BATCH_SIZE = 8
+# The backend of imported vectors whose weights are not known.
+UNKNOWN = "unknown"
 # The layers that a model's name alone means; each family has one of them.
 POOLED = "pooled"
 LATENT = "latent"
@@ -30,6 +32,7 @@ class Identity:
     """What makes two vectors comparable: all of it must be equal.
 
     Attributes:
+        backend: the encoder family, such as "timm"; `UNKNOWN` if `weights_sha256` is None.
         model: a timm model with its tag, or "autoencoder".
         layer: the layer whose output is the embedding.
         weights_sha256: of the loaded tensors, by name; independent of the file's format. None:
@@ -40,11 +43,25 @@ class Identity:
 
     """
 
+    backend: str
     model: str
     layer: str
     weights_sha256: str | None
     preprocessing: dict[str, Any]
     precision: str = Precision.fp32.value
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Identity":
+        """Return the identity that an exported file tells; older files do not tell the backend.
+
+        Raises:
+            TypeError, KeyError: the fields are not an identity's.
+
+        """
+        if "backend" in fields:
+            return cls(**fields)
+        backend = "autoencoder" if fields["model"] == "autoencoder" else "timm"
+        return cls(UNKNOWN if fields["weights_sha256"] is None else backend, **fields)
 
     @property
     def computes_in(self) -> Precision:

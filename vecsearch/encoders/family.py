@@ -18,7 +18,7 @@ class Family(Protocol):
 
     @property
     def backend(self) -> str:
-        """The family's name."""
+        """The family's name, as identities have it."""
 
     @property
     def weights_flag(self) -> str:
@@ -26,9 +26,6 @@ class Family(Protocol):
 
     def recognises(self, model: str) -> bool:
         """Tell by its looks whether a --model value belongs to the family."""
-
-    def made(self, stored: Identity) -> bool:
-        """Tell whether a stored identity is of the family."""
 
     def weights_file(self, model: str, weights: str | Path | None) -> str | Path | None:
         """Return the file that --model and --weights name; None: no file is named.

@@ -11,6 +11,7 @@ from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
 from vecsearch.encoders.family import Family
 from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
+    EncoderError,
     EncoderMismatch,
     InvalidInput,
     WeightsMismatch,
@@ -33,8 +34,19 @@ def family_named(model: str) -> Family:
 
 
 def family_of(stored: Identity) -> Family:
-    """Return the family of a stored identity."""
-    return next(family for family in FAMILIES if family.made(stored))
+    """Return the family of a stored identity.
+
+    Raises:
+        EncoderError: this vecsearch has no such family.
+
+    """
+    for family in FAMILIES:
+        if family.backend == stored.backend:
+            return family
+    raise EncoderError(
+        f"Unknown encoder family {stored.backend!r} of model {stored.name}. "
+        "Upgrade vecsearch: pip install --upgrade vecsearch"
+    )
 
 
 def weights_file(model: str | None, weights: str | Path | None) -> str | Path | None:
@@ -176,8 +188,9 @@ def require_precision(precision: str | None) -> None:
 
 
 def _require_same_model(name: str, model: str, stored: Identity) -> None:
-    full_model, layer = family_named(model).parse(model)
-    given = replace(stored, model=full_model, layer=layer)
+    family = family_named(model)
+    full_model, layer = family.parse(model)
+    given = replace(stored, backend=family.backend, model=full_model, layer=layer)
     if given != stored:
         raise EncoderMismatch(
             f"Collection {name!r} was made by {stored.name}, and vectors of {given.name} cannot "

@@ -135,7 +135,9 @@ def find_origin(
 
     """
     named = registry.weights_file(model, weights)
-    unknown = Origin(Identity(model or UNKNOWN_MODEL, base.POOLED, None, {}), Weights(None, None))
+    unknown = Origin(
+        Identity(base.UNKNOWN, model or UNKNOWN_MODEL, base.POOLED, None, {}), Weights(None, None)
+    )
     told = unknown if contents.collection is None else _told_origin(file, contents.collection)
     if told.identity.weights_sha256 is not None:
         registry.for_collection(
@@ -151,7 +153,7 @@ def find_origin(
 def _told_origin(file: Path, told: dict[str, Any]) -> Origin:
     try:
         return Origin(
-            Identity(**told["identity"]),
+            Identity.from_json(told["identity"]),
             Weights(**told["weights"]),
             int(told["dimensions"]),
             parse(Metric, told["default_metric"]),

@@ -129,7 +129,12 @@ def from_row(row: Any) -> StoredCollection:
     return StoredCollection(
         name=row.name,
         identity=Identity(
-            row.model, row.layer, row.weights_sha256, row.preprocessing, row.precision
+            row.backend,
+            row.model,
+            row.layer,
+            row.weights_sha256,
+            row.preprocessing,
+            row.precision,
         ),
         weights=Weights(row.weights_source, row.weights_file_sha256),
         dimensions=row.dimensions,
@@ -250,6 +255,7 @@ def register(
     connection.execute(
         sa.insert(schema.collections).values(
             name=name,
+            backend=identity.backend,
             model=identity.model,
             layer=identity.layer,
             weights_sha256=identity.weights_sha256,

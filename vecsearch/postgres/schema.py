@@ -19,7 +19,7 @@ from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod, Metric, Pr
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
 # The newest migration; spelled here so that a search need not import alembic to compare.
-REVISION = "0010"
+REVISION = "0011"
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
@@ -99,6 +99,13 @@ collections = sa.Table(
         nullable=False,
         server_default=Precision.fp32,
         comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
+    ),
+    sa.Column(
+        "backend",
+        sa.Text,
+        nullable=False,
+        comment="Encoder family: timm or autoencoder; "
+        "unknown: imported vectors whose weights are not known",
     ),
     comment="One row per collection: a table of images made by one encoder",
 )

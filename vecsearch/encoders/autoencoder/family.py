@@ -22,10 +22,6 @@ class AutoencoderFamily:
         """See `Family`."""
         return _is_file_name(model) or model.partition(".")[0] == AUTOENCODER
 
-    def made(self, stored: Identity) -> bool:
-        """See `Family`."""
-        return stored.model == AUTOENCODER
-
     def weights_file(self, model: str, weights: str | Path | None) -> str | Path | None:
         """See `Family`."""
         if not _is_file_name(model):

@@ -111,6 +111,7 @@ class AutoencoderEncoder(TorchEncoder):
     def __init__(self, model: Autoencoder, weights: Weights, device: torch.device) -> None:
         size = model.architecture.image_size
         identity = Identity(
+            backend=AUTOENCODER,
             model=AUTOENCODER,
             layer=LATENT,
             weights_sha256=tensors_sha256(model.encoder.state_dict()),

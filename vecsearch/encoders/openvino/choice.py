@@ -14,6 +14,7 @@ from vecsearch.encoders.base import Encoder, Identity, Weights
 from vecsearch.encoders.openvino.cache import Cache, Exported, Refused
 from vecsearch.encoders.openvino.engine import EngineEncoder, available
 from vecsearch.errors import EncoderError, InvalidInput, WeightsUnavailable
+from vecsearch.vocabulary import Engine
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
@@ -43,7 +44,7 @@ def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
     if encoder.device.type != "cpu" or not _on_engine(runtime):
         return encoder
     found = _cache(runtime).find(encoder.identity)
-    insist = runtime.engine == "openvino"
+    insist = runtime.engine == Engine.openvino
     if found is None:
         from vecsearch.encoders.openvino.export import Exporting
 
@@ -76,9 +77,9 @@ def require_engine(runtime: Runtime) -> Runtime:
         InvalidInput: that is not to be had, or another is asked for.
 
     """
-    if runtime.engine == "torch":
+    if runtime.engine == Engine.torch:
         raise InvalidInput("int8 runs on OpenVINO alone. Leave --engine torch out.")
-    chosen = replace(runtime, engine="openvino")
+    chosen = replace(runtime, engine=Engine.openvino)
     _on_engine(chosen)
     return chosen
 
@@ -139,7 +140,7 @@ def _on_engine(runtime: Runtime) -> bool:
         InvalidInput: it is asked for where it is not, or on another device.
 
     """
-    if runtime.engine == "openvino":
+    if runtime.engine == Engine.openvino:
         if not available():
             raise InvalidInput(
                 "OpenVINO is not installed: there is no wheel of it for this system, or it was "
@@ -152,7 +153,7 @@ def _on_engine(runtime: Runtime) -> bool:
             )
         return True
     on_cpu = runtime.device == "cpu" or (runtime.device == "auto" and not _has_driver())
-    return runtime.engine == "auto" and on_cpu and available()
+    return runtime.engine == Engine.auto and on_cpu and available()
 
 
 @cache

@@ -9,6 +9,7 @@ from vecsearch.encoders.base import Identity
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
 
+TIMM = "timm"
 # Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
@@ -16,14 +17,10 @@ ALIASES = {"resnet50": "resnet50.tv_in1k"}
 class TimmFamily:
     """See `vecsearch.encoders.family.Family`. Every name that no other family knows is timm's."""
 
-    backend = "timm"
+    backend = TIMM
     weights_flag = "--weights"
 
     def recognises(self, model: str) -> bool:  # noqa: ARG002 - timm itself refuses unknown names
-        """See `Family`."""
-        return True
-
-    def made(self, stored: Identity) -> bool:  # noqa: ARG002 - likewise
         """See `Family`."""
         return True
 

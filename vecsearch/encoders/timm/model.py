@@ -14,6 +14,7 @@ from vecsearch.encoders.base import POOLED, Identity, Weights
 from vecsearch.encoders.network import Network, TorchEncoder
 from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, tensors_sha256
+from vecsearch.encoders.timm.family import TIMM
 from vecsearch.encoders.timm.names import FC1, FC1_MODULE, parse
 from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable
 
@@ -39,6 +40,7 @@ class TimmEncoder(TorchEncoder):
         # Preprocessing belongs to the weights: create_transform's own defaults differ.
         config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
         identity = Identity(
+            backend=TIMM,
             model=name,
             layer=layer,
             weights_sha256=tensors_sha256(model.state_dict()),
