@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib.metadata
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -13,13 +12,12 @@ from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, Weights
 from vecsearch.encoders.openvino.cache import Cache, Exported, Refused
 from vecsearch.encoders.openvino.engine import EngineEncoder, available
+from vecsearch.encoders.openvino.fallback import go_on_with_torch
 from vecsearch.errors import EncoderError, InvalidInput, WeightsUnavailable
 from vecsearch.vocabulary import Engine
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
-
-logger = logging.getLogger(__name__)
 
 _DRIVERS = ("libcuda.so.1", "libamdhip64.so")
 
@@ -111,26 +109,6 @@ def quantized(
         with suppress(OSError):
             cache.add(identity, found)
     return EngineEncoder(identity, weights, found)
-
-
-def go_on_with_torch(identity: Identity, reason: str, *, insist: bool) -> None:
-    """Tell the user that an export is not used.
-
-    Args:
-        identity: of the encoder.
-        reason: what is said of the export.
-        insist: the user has named the engine.
-
-    Raises:
-        EncoderError: the user insists.
-
-    """
-    if insist:
-        raise EncoderError(
-            f"The export of {identity.name} to OpenVINO {reason}. Leave --engine out."
-        )
-    # With no logging set up, Python prints it to stderr as it is.
-    logger.warning("The export of %s to OpenVINO %s. torch embeds, slower.", identity.name, reason)
 
 
 def _on_engine(runtime: Runtime) -> bool:

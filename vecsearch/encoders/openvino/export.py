@@ -9,8 +9,8 @@ import torch
 
 from vecsearch.encoders.once import Once
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Cache, Exported
-from vecsearch.encoders.openvino.choice import go_on_with_torch
 from vecsearch.encoders.openvino.engine import EngineEncoder, openvino, streams
+from vecsearch.encoders.openvino.fallback import go_on_with_torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
