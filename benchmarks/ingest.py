@@ -34,7 +34,7 @@ import numpy as np
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
-from vecsearch.encoders.timm.family import ALIASES
+from vecsearch.encoders.timm import ALIASES
 from vecsearch.imaging import decode, scan
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vecsearch.encoders.autoencoder import AUTOENCODER
 from vecsearch.encoders.base import LATENT, Identity
 from vecsearch.errors import InvalidInput, UnknownModel
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
-
-AUTOENCODER = "autoencoder"
 
 
 class AutoencoderFamily:

@@ -14,7 +14,7 @@ import safetensors
 import torch
 from torch import nn
 
-from vecsearch.encoders.autoencoder.family import AUTOENCODER
+from vecsearch.encoders.autoencoder import AUTOENCODER
 from vecsearch.encoders.base import LATENT, Identity, Weights
 from vecsearch.encoders.network import Network, TorchEncoder
 from vecsearch.encoders.preprocessing import Preprocessing

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vecsearch.encoders.base import Identity
+from vecsearch.encoders.timm import ALIASES, TIMM
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
-
-TIMM = "timm"
-# Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
-ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
 
 class TimmFamily:

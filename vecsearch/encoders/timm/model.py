@@ -14,7 +14,7 @@ from vecsearch.encoders.base import POOLED, Identity, Weights
 from vecsearch.encoders.network import Network, TorchEncoder
 from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, tensors_sha256
-from vecsearch.encoders.timm.family import TIMM
+from vecsearch.encoders.timm import TIMM
 from vecsearch.encoders.timm.names import FC1, FC1_MODULE, parse
 from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable
 

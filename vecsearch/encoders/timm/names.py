@@ -6,7 +6,7 @@ import timm
 import torch
 
 from vecsearch.encoders.base import POOLED
-from vecsearch.encoders.timm.family import ALIASES
+from vecsearch.encoders.timm import ALIASES
 from vecsearch.errors import UnknownModel
 
 # The fully connected layers of a VGG, after ReLU; timm's pooled output is the second one's.

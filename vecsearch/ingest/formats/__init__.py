@@ -1,5 +1,5 @@
 """Files of embeddings: CSV, NPZ, Parquet."""
 
-from vecsearch.ingest.formats.base import carries_columns, open_file, require_file, write_file
+from vecsearch.ingest.formats.registry import carries_columns, open_file, require_file, write_file
 
 __all__ = ["carries_columns", "open_file", "require_file", "write_file"]

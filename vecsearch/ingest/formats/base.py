@@ -1,7 +1,4 @@
-"""Files of embeddings, CSV, NPZ and Parquet: read and written a block of rows at a time.
-
-Nothing here reads pickles: they can run any program.
-"""
+"""What formats of embeddings share: blocks of rows, and the checks that each row passes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vecsearch.errors import InvalidInput
-from vecsearch.files import require_writable, written_whole
 from vecsearch.imaging import scan
 from vecsearch.vocabulary import MAX_DIMENSIONS, MAX_HALF
 
@@ -84,46 +80,6 @@ class Format(Protocol):
         """See `write_file`; `file` is not there yet."""
 
 
-def open_file(file: Path) -> AbstractContextManager[Contents]:
-    """Open a file for reading; it yields only rows that can be stored.
-
-    Raises:
-        InvalidInput: the file cannot be read, or a row cannot be stored; the error names its line
-            or row. Iterating over the blocks raises it, too.
-
-    """
-    return _format(file).opened(file)
-
-
-def write_file(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
-    """Write a file, whole or not at all; call `on_rows` with the number of rows so far.
-
-    Raises:
-        InvalidInput: its suffix is unknown, or it cannot be written.
-
-    """
-    writer = _format(file)
-    with written_whole(file) as partial:
-        writer.write(partial, source, on_rows)
-
-
-def require_file(file: Path) -> None:
-    """Check in advance that a collection can be written to a file.
-
-    Raises:
-        InvalidInput: its suffix is unknown, the format needs an extra that is not installed, or
-            the folder cannot be written to.
-
-    """
-    _format(file)
-    require_writable(file)
-
-
-def carries_columns(file: Path) -> bool:
-    """Return whether the file's format holds every column, not only paths and embeddings."""
-    return file.suffix.lower() != ".csv"
-
-
 def check(file: Path, unit: str, block: Block) -> Block:
     """Return the block if all of its rows can be stored.
 
@@ -173,26 +129,3 @@ def ragged(file: Path, unit: str, number: int, width: int, expected: int) -> Inv
         f"{file}, {unit} {number}: expected {expected:,} dimensions, found {width:,}. "
         "Fix or remove the row."
     )
-
-
-def _format(file: Path) -> Format:
-    match file.suffix.lower():
-        case ".csv":
-            from vecsearch.ingest.formats import csv_files
-
-            return csv_files
-        case ".npz":
-            from vecsearch.ingest.formats import npz_files
-
-            return npz_files
-        case ".parquet" | ".pq":
-            from vecsearch.ingest.formats import parquet_files
-
-            return parquet_files
-        case ".pkl" | ".pickle" | ".npy" | ".pt" | ".pth" | ".joblib":
-            raise InvalidInput(
-                f"{file}: opening a pickle can run any program, so it is not read. "
-                "Save the embeddings as CSV, NPZ or Parquet."
-            )
-        case _:
-            raise InvalidInput(f"{file}: unknown format. Use .csv, .npz or .parquet.")
