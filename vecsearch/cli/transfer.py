@@ -93,7 +93,7 @@ def export(
     NPZ and Parquet hold every column and the encoder's identity; CSV holds only paths and numbers.
     """
     from vecsearch.cli.progress import steps_progress
-    from vecsearch.ingest.formats.base import carries_columns
+    from vecsearch.ingest.formats import carries_columns
 
     require_object_format(format_)
     with open_library(settings) as library, steps_progress() as progress:
