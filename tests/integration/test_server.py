@@ -186,7 +186,7 @@ def test_a_data_folder_may_have_any_path(tmp_path: Path, name: str) -> None:
 )
 def test_a_path_that_postgres_cannot_quote_is_refused(tmp_path: Path, name: str) -> None:
     with (
-        pytest.raises(DatabaseUnavailable, match="Name another with --data-dir"),
+        pytest.raises(DatabaseUnavailable, match="Choose another with --data-dir"),
         server.lease(tmp_path / name),
     ):
         pass
