@@ -63,12 +63,12 @@ def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> Non
 @pytest.mark.parametrize(
     ("labelling", "message"),
     [
-        (Labelling("colour"), "neither folder nor metadata:KEY"),
-        (Labelling("metadata:"), "neither folder nor metadata:KEY"),
-        (Labelling("metadata:nothing"), "0 images of images have such a label"),
+        (Labelling("colour"), "Use folder or metadata:KEY"),
+        (Labelling("metadata:"), "Use folder or metadata:KEY"),
+        (Labelling("metadata:nothing"), "0 images of images have a label"),
         (Labelling(regex="^[a-z]+"), "has no group"),
         (Labelling(regex="(["), "is not a regular expression"),
-        (Labelling(regex="^(nothing)"), "0 images of images have such a label"),
+        (Labelling(regex="^(nothing)"), "0 images of images have a label"),
     ],
 )
 def test_labels_that_are_none_are_refused(
@@ -195,5 +195,5 @@ class TestCompare:
         for name in ("one", "other"):
             make_corpus(library, name, clustered(20, 8, seed=4))
         relabel(library, "other", "path = '/elsewhere' || path")
-        with pytest.raises(InvalidInput, match="one and other have no path in common"):
+        with pytest.raises(InvalidInput, match="one and other have no image in common"):
             library.compare("one", "other")
