@@ -63,12 +63,12 @@ def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> Non
 @pytest.mark.parametrize(
     ("labelling", "message"),
     [
-        (Labelling("colour"), "neither folder nor metadata:KEY"),
-        (Labelling("metadata:"), "neither folder nor metadata:KEY"),
-        (Labelling("metadata:nothing"), "0 images of images have such a label"),
+        (Labelling("colour"), "Use folder or metadata:KEY"),
+        (Labelling("metadata:"), "Use folder or metadata:KEY"),
+        (Labelling("metadata:nothing"), "0 images of images have a label"),
         (Labelling(regex="^[a-z]+"), "has no group"),
         (Labelling(regex="(["), "is not a regular expression"),
-        (Labelling(regex="^(nothing)"), "0 images of images have such a label"),
+        (Labelling(regex="^(nothing)"), "0 images of images have a label"),
     ],
 )
 def test_labels_that_are_none_are_refused(
@@ -86,7 +86,7 @@ def test_what_cannot_be_scored_is_refused(library: Library) -> None:
     for k in (0, -1):
         with pytest.raises(InvalidInput, match="Ask for at least 1"):
             library.collection().evaluate(k=k)
-    with pytest.raises(InvalidInput, match="some numbers are negative"):
+    with pytest.raises(InvalidInput, match="has negative ones"):
         library.collection().evaluate(metric="chi2")
     with pytest.raises(InvalidInput, match="Use cosine, l2, l1, ip or chi2"):
         library.collection().evaluate(metric="hamming")
@@ -195,5 +195,5 @@ class TestCompare:
         for name in ("one", "other"):
             make_corpus(library, name, clustered(20, 8, seed=4))
         relabel(library, "other", "path = '/elsewhere' || path")
-        with pytest.raises(InvalidInput, match="one and other have no path in common"):
+        with pytest.raises(InvalidInput, match="one and other have no image in common"):
             library.compare("one", "other")

@@ -211,7 +211,7 @@ def test_what_cannot_be_asked_is_refused_in_words(
 
 
 def test_a_collection_that_is_not_there_is_refused_with_those_that_are(corpus: Corpus) -> None:
-    with pytest.raises(CollectionNotFound, match="There are: images"):
+    with pytest.raises(CollectionNotFound, match="Collections: images"):
         corpus.library.collection("pictures").query(id=corpus.ids[0])
 
 

@@ -107,7 +107,7 @@ def test_an_error_points_at_its_place(filled: Library) -> None:
 
 
 def test_two_columns_of_one_name_are_refused(filled: Library) -> None:
-    with pytest.raises(DatabaseError, match="Two columns are called label"):
+    with pytest.raises(DatabaseError, match="Two columns are named label"):
         run(filled, "SELECT a.label, b.label FROM images AS a, images AS b")
 
 

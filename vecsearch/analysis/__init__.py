@@ -1,1 +1,1 @@
-"""What is learnt from a collection: evaluation, comparison, tuning, near-duplicates."""
+"""Analysis of a stored collection: evaluation, comparison, tuning, near-duplicates."""

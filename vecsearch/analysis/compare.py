@@ -1,4 +1,4 @@
-"""Two collections side by side: the same queries, each answered by both."""
+"""Compare two collections: both answer the same queries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,12 +25,12 @@ TIMED_QUERIES = 50
 
 @dataclass(frozen=True)
 class Side:
-    """What one collection came to.
+    """The results of one of the two collections.
 
     Attributes:
         precision, map: see `vecsearch.analysis.evaluate.Evaluation`.
-        p50_ms: of one query's statement, as `vecsearch query` sends it.
-        bytes_per_image: row, embedding and index.
+        p50_ms: median time of one query's statement, as `vecsearch query` sends it.
+        bytes_per_image: bytes of row, embedding and index, per image.
 
     """
 
@@ -46,7 +46,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Example:
-    """One query, and what each collection finds; `correct` tells which share its label."""
+    """One query and the hits of each collection.
+
+    Attributes:
+        answers: hits by collection name.
+        correct: for each hit, whether it has the query's label.
+
+    """
 
     id: UUID
     path: str
@@ -57,15 +63,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison.
 
     Attributes:
-        images: that are in both collections, and have a label.
-        queries: images asked with, each left out of its own answers.
-        labels: how many different ones the queries have.
-        overlap: mean share of the k nearest that both collections name.
-        sides: the two.
-        examples: for looking at.
+        images: number of labelled images that both collections hold.
+        queries: number of query images; each is excluded from its own answers.
+        labels: number of different labels among the queries.
+        overlap: mean share of the k nearest images that both collections return.
+        sides: the results of each collection.
+        examples: queries with their hits, for display.
 
     """
 
@@ -78,7 +84,7 @@ class Comparison:
     examples: list[Example]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it under the names that JSON has."""
+        """Return the comparison as JSON, with its key names."""
         precision = f"precision@{self.k}"
         return {
             "k": self.k,
@@ -103,20 +109,20 @@ def compare(
     examples: int = 0,
     on_progress: OnProgress = quiet,
 ) -> Comparison:
-    """Ask two collections the same questions.
+    """Answer the same queries from two collections and score both.
 
     Args:
         connection: in a transaction.
-        collections: two.
-        k: length of an answer.
-        metric: of both; None is each collection's default.
-        labelling: what is relevant; read from the first collection.
-        seed: of the choice of queries.
-        examples: how many queries to answer for looking at.
+        collections: the two collections.
+        k: number of nearest images per query.
+        metric: metric for both; None uses each collection's default.
+        labelling: where labels come from; they are read from the first collection.
+        seed: seed for choosing the queries.
+        examples: number of queries whose hits to return for display.
         on_progress: see `vecsearch.analysis.evaluate.evaluate`.
 
     Raises:
-        InvalidInput: they share too few images, or cannot be scored.
+        InvalidInput: the collections share too few images, or cannot be scored.
 
     """
     require_k(k)
@@ -167,7 +173,7 @@ class _Party:
 
 
 def _shared_labels(parties: Sequence[_Party], labelling: Labelling) -> dict[str, str | None]:
-    """Return the label, in the first collection, of each path that both hold."""
+    """Return the first collection's label of each path that both collections hold."""
     one, other = parties
     in_other = {image.path for image in other.images}
     found = {
@@ -178,7 +184,7 @@ def _shared_labels(parties: Sequence[_Party], labelling: Labelling) -> dict[str,
     names = " and ".join(party.collection.name for party in parties)
     if not found:
         raise InvalidInput(
-            f"Collections {names} have no path in common. Ingest the same folder into both."
+            f"Collections {names} have no image in common. Ingest the same folder into both."
         )
     sampling.require_labels(list(found.values()), names)
     return found
@@ -198,7 +204,7 @@ def _measure(
         party.collection,
         party.images,
         found,
-        # The same images in the same order, so that the seed chooses the same ones.
+        # Both collections have these images in the same order, so the seed chooses the same ones.
         sampling.choose_queries(found, limit, seed),
         metric=party.metric,
         on_progress=on_progress,

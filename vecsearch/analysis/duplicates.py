@@ -1,4 +1,4 @@
-"""Near-duplicates: from pairs of near images to groups, and which of a group could go."""
+"""Near-duplicates: join similar pairs into groups, and choose which image of a group to keep."""
 
 import math
 import statistics
@@ -17,25 +17,25 @@ from vecsearch.postgres import catalog
 from vecsearch.search.lookup import named_id
 from vecsearch.vocabulary import KeepRule, parse
 
-# A suggested cut-off is half of what parts an image from its tenth neighbour; less where ordinary
-# images would lie that near: at most so large a share of images may have such a neighbour.
+# The suggested cut-off is at most half of the distance to an image's tenth neighbour. It is smaller
+# where ordinary images lie that near: at most the share CHANCE may have such a neighbour by chance.
 RANK = 10
 MAXIMUM_RATIO = 0.5
 CHANCE = 0.02
-# A tenth neighbour is itself a duplicate in a large group, whose images lie within this share of
-# the usual cut-off.
+# In a large group the tenth neighbour is a duplicate too, so the ratio alone would give too small a
+# cut-off. Images within this share of the typical cut-off always count as near.
 FLOOR_RATIO = 0.1
 SAMPLE = 1_000
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An image of a group of near-duplicates.
+    """An image in a group of near-duplicates.
 
     Attributes:
-        group: from 1.
+        group: number of the group, from 1.
         distance: cosine distance to the group's first image.
-        could_go: whether the rule keeps another; None without a rule.
+        could_go: whether the rule keeps another image of the group; None without a rule.
 
     """
 
@@ -56,10 +56,11 @@ class Duplicates:
     """Groups of near-duplicates.
 
     Attributes:
-        images: group by group, each in order.
-        cut_off: what was near.
-        typical: the cut-off of an ordinary image, a cosine distance.
-        split: whether there are so many near images that one group may show as several.
+        images: the images of all groups, group by group, in the requested order.
+        cut_off: the cut-off that was used.
+        typical: the cut-off of a typical image, a cosine distance.
+        split: whether some image has so many near neighbours that one group may be returned as
+            several.
 
     """
 
@@ -78,22 +79,23 @@ def find(
     keep: str | None = None,
     exact: bool = False,
 ) -> Duplicates:
-    """Group the images that pairs within a cut-off join; nothing is deleted.
+    """Group images that are linked by pairs within a cut-off; delete nothing.
 
     Args:
         connection: in a transaction.
-        collection: which one.
-        max_distance: the largest cosine distance of a pair; None suggests a cut-off.
-        order: which of a group comes first; None is `keep`, or oldest.
-        keep: which of a group stays; the others could go.
-        exact: compare every image with every other.
+        collection: the collection to search.
+        max_distance: the largest cosine distance of a pair; None chooses a cut-off from the
+            collection's own distances.
+        order: rule for the order within a group; None uses `keep`, or oldest first.
+        keep: rule for the image of a group to keep; the others get `could_go`.
+        exact: compare every image with every other, without the index.
 
     Raises:
-        InvalidInput: an option cannot be served.
+        InvalidInput: an option has an invalid value.
 
     """
     if max_distance is not None and not 0 <= max_distance < math.inf:
-        raise InvalidInput("--max-distance is not a distance. Give a number from 0 up.")
+        raise InvalidInput("--max-distance must be 0 or more. Give a distance such as 0.05.")
     kept = None if keep is None else _ORDERS[parse(KeepRule, keep)]
     ordered = _ORDERS[parse(KeepRule, order or keep or KeepRule.oldest)]
     table = collection.table
@@ -101,7 +103,7 @@ def find(
         distances = pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact)
         cut_off, typical = suggest(distances)
     else:
-        # No cosine distance is larger; and the square of a tiny one is no number to Postgres.
+        # No cosine distance exceeds 2. The square of a tiny one would underflow in Postgres.
         floor = min(max_distance, 2.0) if max_distance > NOISE**2 else 0.0
         cut_off, typical = CutOff(floor), max_distance
     near, crowded = pairs.near_pairs(connection, collection, cut_off, exact=exact)
@@ -141,16 +143,16 @@ def find(
 
 
 def suggest(distances: Iterable[list[float]]) -> tuple[CutOff, float]:
-    """Suggest a cut-off from how far the neighbours of some images are, each nearest first.
+    """Suggest a cut-off from the neighbour distances of a sample of images, nearest first.
 
-    Near-duplicates are nearer than the neighbourhood that they share. How much nearer an ordinary
-    neighbour may come by chance depends on the number of dimensions that the images fill: among m
-    neighbours within distance s, an expected m (r / s)^(d / 2) lie within r, cosine distance being
-    half the square of a length. d is estimated from the tenth and the fifth neighbour, as by
-    Levina and Bickel (Maximum Likelihood Estimation of Intrinsic Dimension, 2004).
+    Near-duplicates are nearer than their other neighbours. How near an ordinary neighbour comes by
+    chance depends on the intrinsic dimension d of the images: among m neighbours within distance s,
+    m (r / s)^(d / 2) are expected within r (a cosine distance is half a squared length). d is
+    estimated from the tenth and the fifth neighbour, as in Levina and Bickel (Maximum Likelihood
+    Estimation of Intrinsic Dimension, 2004).
 
     Returns:
-        The cut-off, and what it is for an ordinary image, a cosine distance.
+        The cut-off, and its value for a typical image as a cosine distance.
 
     """
     neighbours = [item for item in distances if item]
@@ -171,7 +173,7 @@ def suggest(distances: Iterable[list[float]]) -> tuple[CutOff, float]:
 
 
 def group(near: Iterable[Pair], apart: Iterable[tuple[UUID, UUID]] = ()) -> list[set[UUID]]:
-    """Join pairs, nearest first, to groups of at least two; pairs `apart` never share one."""
+    """Join pairs, nearest first, into groups of two or more; pairs in `apart` stay separate."""
     groups: dict[UUID, set[UUID]] = {}
     enemies: dict[UUID, set[UUID]] = {}
     for image, other in apart:
@@ -194,28 +196,28 @@ def remember_not(
     one: UUID | str,
     other: UUID | str,
 ) -> bool:
-    """Remember that two images, named by id or path, are no near-duplicates.
+    """Record that two images, named by id or path, are not near-duplicates.
 
     Returns:
-        Whether that is new.
+        Whether the pair was not recorded before.
 
     Raises:
-        ImageNotFound: the collection lacks one.
-        InvalidInput: they are one and the same.
+        ImageNotFound: an image is not in the collection.
+        InvalidInput: both names refer to the same image.
 
     """
     ids = [named_id(connection, collection.table, name) for name in (one, other)]
     if ids[0] == ids[1]:
-        raise InvalidInput(f"{one} and {other} are one image. Name two.")
+        raise InvalidInput(f"{one} and {other} are the same image. Name two different ones.")
     return pairs.remember_not(connection, collection.table, ids[0], ids[1])
 
 
 def _taken(member: Member) -> float | None:
-    """Return when the picture was taken, in seconds, or else when its file was last modified."""
+    """Return the time in seconds at which the picture was taken, or else its file modified."""
     when = member.taken_at or member.modified_at
     if when is None:
         return None
-    # A camera's time has no zone.
+    # Camera times have no time zone.
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 

@@ -1,4 +1,4 @@
-"""How good a collection's answers are: against labels, and the index against the exact answer."""
+"""Score a collection's answers against labels, and its index against exact search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vecsearch.search.query import Hit
 
-# The index is asked this many times for each breadth.
+# Number of queries for each value of ef_search, or number of candidates.
 INDEX_QUERIES = 100
 EF_SEARCH = (40, 100, 200, 400, 1_000)
 CANDIDATES = (100, 200, 400, 1_000, 2_000)
@@ -33,14 +33,14 @@ GOOD_RECALL = 0.99
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well the images of one label find each other.
+    """How well the images with one label find each other.
 
     Attributes:
-        label: what they share.
-        images: how many there are.
-        queries: how many of them were asked with.
-        precision: mean share of the k nearest that have the label.
-        map: mean average precision; None if no query has anything to find.
+        label: the label.
+        images: number of images with the label.
+        queries: number of those used as queries.
+        precision: mean share of the k nearest images that have the label.
+        map: mean average precision; None if no query has a relevant image to find.
 
     """
 
@@ -53,20 +53,20 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation came to.
+    """The result of an evaluation.
 
     Attributes:
-        images: with a label; the others are neither asked with nor counted.
-        unlabelled: how many those are.
-        queries: images asked with, each left out of its own answer.
+        images: number of labelled images; images without a label are ignored.
+        unlabelled: number of images without a label.
+        queries: number of query images; each is excluded from its own answer.
         precision: see `ClassScore`; over all queries.
-        map: likewise.
-        classes: by label.
-        index: for each breadth; empty if no index serves the metric.
-        index_used: whether the planner takes the index for a query, at this size.
-        breadth_name: what `IndexScore.breadth` is.
-        choice: the least breadth with a recall of 0.99, else the one with the best.
-        drift: how well compact vectors fit the images; None: there are none.
+        map: see `ClassScore`; over all queries.
+        classes: scores by label.
+        index: scores for each `IndexScore.breadth`; empty if no index serves the metric.
+        index_used: whether the planner uses the index for a query on this table.
+        breadth_name: meaning of `IndexScore.breadth`: "ef_search" or "candidates".
+        choice: the smallest such value with a recall of 0.99, or else the one with the best recall.
+        drift: how well compact vectors fit the images; None if there are no compact vectors.
 
     """
 
@@ -87,7 +87,7 @@ class Evaluation:
     drift: Drift | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it under the names that JSON has."""
+        """Return the evaluation as JSON, with its key names."""
         precision = f"precision@{self.k}"
         scores = [
             {
@@ -146,12 +146,12 @@ def evaluate(
 
     Args:
         connection: in a transaction.
-        collection: which one.
-        k: length of an answer.
-        metric: what ranks it; None is the collection's default.
-        labelling: what is relevant.
-        seed: of the choice of queries, where there are too many images to ask with each.
-        on_progress: called with what is being done, how far it is, and of how much.
+        collection: the collection to score.
+        k: number of nearest images per query.
+        metric: metric that ranks the answers; None uses the collection's default.
+        labelling: where labels come from; images with the query's label are relevant.
+        seed: seed for choosing the queries, if there are more images than can be used.
+        on_progress: called with the current step, the number of units done, and their total.
 
     Raises:
         InvalidInput: the collection or its labels cannot be scored.
@@ -175,7 +175,7 @@ def evaluate(
         breadths = [
             each for each in (CANDIDATES if name == "candidates" else EF_SEARCH) if each >= k
         ]
-        # Beyond them all, what a query would take.
+        # If k exceeds them all, use what a query would use.
         beyond = CANDIDATES_PER_ROW * k
         beyond = beyond if name == "candidates" else MAXIMUM_EF_SEARCH
         breadths = breadths or [beyond]
@@ -202,7 +202,7 @@ def evaluate(
 
 
 def score(sample: Sample, k: int) -> tuple[list[ClassScore], float, float | None]:
-    """Return the score of each class, and precision at k and mean average precision overall."""
+    """Return the score of each label, and the overall precision at k and mean average precision."""
     names = np.array([label if label is not None else "" for label in sample.labels])
     by_label: dict[str, list[tuple[float, float | None]]] = {}
     for position, order in zip(sample.positions, sample.rankings(), strict=True):
@@ -266,5 +266,5 @@ def _score_index(
                 breadth=breadth,
             )
         )
-        on_progress("Asking the index", number + 1, len(breadths))
+        on_progress("Measuring the index", number + 1, len(breadths))
     return scores

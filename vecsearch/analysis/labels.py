@@ -1,4 +1,4 @@
-"""What evaluation reads: every image's labels, and some images' embeddings."""
+"""Read the images' labels and embeddings for evaluation."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Image:
-    """An image and what may be its label; `value` is what its metadata has under a key."""
+    """An image with its possible labels; `value` is the metadata value under the chosen key."""
 
     id: UUID
     path: str
@@ -24,7 +24,7 @@ class Image:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
+        """The file name without its folder."""
         return os.path.basename(self.path)  # noqa: PTH119 - as strings: this runs per image
 
 
@@ -33,8 +33,8 @@ def read_images(connection: sa.Connection, table: sa.Table, key: str | None) -> 
 
     Args:
         connection: in a transaction.
-        table: the collection's.
-        key: of the metadata, whose value is read, too; None is none.
+        table: the collection's table.
+        key: metadata key whose value is also read; None reads no metadata.
 
     """
     value = sa.null() if key is None else table.c.metadata[key].astext

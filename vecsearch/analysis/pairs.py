@@ -1,4 +1,4 @@
-"""Which images lie near each other: a self-join that the index drives."""
+"""Find pairs of similar images with a self-join that uses the index."""
 
 import itertools
 from collections import Counter
@@ -18,20 +18,20 @@ from vecsearch.search.indexes import serving
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH, MINIMUM_EF_SEARCH
 from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS, index_settings
 
-# So many of an image's nearest are looked at, itself left out; and so many more, of other
-# embeddings than its own, where all of those are within the cut-off.
+# Nearest neighbours to examine per image, not counting the image itself.
 NEIGHBOURS = 20
+# If all of those are within the cut-off, neighbours with a different embedding to examine.
 MORE_NEIGHBOURS = 200
-# In single precision, equal embeddings may lie this far apart.
+# Rounding to single precision can give equal embeddings a distance this large.
 NOISE = 1e-6
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """How near is near: a pair's distance is at most the geometric mean of both images' reaches.
+    """The rule by which a pair is near: its distance is at most the mean of both images' reaches.
 
-    An image's reach is `ratio` times the distance to its `rank`th neighbour, and `floor` at least.
-    A ratio of 0 makes `floor` the cut-off of every pair.
+    The mean is geometric. An image's reach is `ratio` times the distance to its `rank`th neighbour,
+    but at least `floor`. With a ratio of 0, `floor` is the cut-off of every pair.
     """
 
     floor: float
@@ -41,7 +41,7 @@ class CutOff:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images, the smaller id first, and the cosine distance between them."""
+    """Two images, the smaller id first, and their cosine distance."""
 
     image: UUID
     other: UUID
@@ -50,7 +50,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Member:
-    """An image that is near another one."""
+    """An image that is near another image."""
 
     id: UUID
     path: str
@@ -64,13 +64,14 @@ class Member:
 def neighbour_distances(
     connection: sa.Connection, collection: StoredCollection, images: int, *, exact: bool = False
 ) -> list[list[float]]:
-    """Return how far the neighbours of some images are, each image's nearest first.
+    """Return the neighbour distances of a sample of images, nearest first for each image.
 
     Args:
         connection: in a transaction.
-        collection: whose.
-        images: how many at most; in order of their ids, which are hashes, they are a fair sample.
-        exact: compare with every row.
+        collection: the collection to sample.
+        images: the largest number of images; taken in order of id, which is a hash, so that they
+            are a random sample.
+        exact: compare with every row, without the index.
 
     """
     source = schema.sql_name(collection.table)
@@ -90,15 +91,17 @@ def neighbour_distances(
 def near_pairs(
     connection: sa.Connection, collection: StoredCollection, cut_off: CutOff, *, exact: bool = False
 ) -> tuple[list[Pair], set[UUID]]:
-    """Return pairs within the cut-off, nearest first: enough to join all that such pairs join.
+    """Return pairs within the cut-off, nearest first: enough of them to form every group.
 
-    Not all of them: files of equal content are a chain, and equal embeddings share their nearest.
-    An image that does not find itself is lost to the index; it is compared with every row, and its
-    own reach decides.
+    Some pairs are left out: files with equal content are linked in a chain, and images with equal
+    embeddings share one neighbour search. An image whose index search does not return the image
+    itself is unreachable in the graph; it is compared with every row, and only its own reach
+    counts.
 
     Returns:
-        The pairs, and images that have more neighbours within `floor` than were looked at. Nothing
-        is missing unless those are in more than one group: the rest know all of their neighbours.
+        The pairs, and the images with more neighbours within `floor` than were examined. No pair
+        is missing unless those images are in more than one group: all neighbours of the other
+        images are known.
 
     """
     source = schema.sql_name(collection.table)
@@ -152,7 +155,7 @@ def near_pairs(
 
 
 def members(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> list[Member]:
-    """Return what is known of these images."""
+    """Return the stored facts about these images."""
     columns = [table.c[name] for name in Member.__dataclass_fields__]
     rows = connection.execute(sa.select(*columns).where(table.c.id == _any(ids)))
     return [Member(*row) for row in rows]
@@ -161,7 +164,7 @@ def members(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> 
 def distances_to(
     connection: sa.Connection, table: sa.Table, firsts: Sequence[UUID], others: Sequence[UUID]
 ) -> list[float]:
-    """Return the cosine distance of each of `firsts` to the one of `others` in its place."""
+    """Return the cosine distance of each image in `firsts` to the one at its place in `others`."""
     source = schema.sql_name(table)
     rows = connection.execute(
         sa.text(
@@ -178,7 +181,7 @@ def distances_to(
 
 
 def not_duplicates(connection: sa.Connection, table: sa.Table) -> list[tuple[UUID, UUID]]:
-    """Return the pairs that somebody has said are no near-duplicates."""
+    """Return the pairs that a user marked as not near-duplicates."""
     said = schema.not_duplicates
     rows = connection.execute(
         sa.select(said.c.image, said.c.other).where(said.c.collection == table.name)
@@ -187,7 +190,7 @@ def not_duplicates(connection: sa.Connection, table: sa.Table) -> list[tuple[UUI
 
 
 def remember_not(connection: sa.Connection, table: sa.Table, one: UUID, other: UUID) -> bool:
-    """Remember that two images are no near-duplicates; tell whether that is new."""
+    """Record that two images are not near-duplicates; return whether the pair is new."""
     statement = postgresql.insert(schema.not_duplicates).values(
         collection=table.name, image=min(one, other), other=max(one, other)
     )
@@ -203,7 +206,10 @@ def _more_neighbours(
     *,
     exact: bool,
 ) -> list[Any]:
-    """Return pairs within `floor` of images whose nearest all were, once per embedding."""
+    """Return more pairs within `floor`, for images whose examined neighbours all were.
+
+    Images with equal embeddings are searched once.
+    """
     if not crowded:
         return []
     source = schema.sql_name(collection.table)
@@ -225,7 +231,7 @@ def _more_neighbours(
 def _lost_neighbours(
     connection: sa.Connection, collection: StoredCollection, lost: set[UUID], cut_off: CutOff
 ) -> list[Any]:
-    """Return pairs within the reach of images that no path in the index leads to."""
+    """Return the pairs within reach of images that are unreachable in the index's graph."""
     if not lost:
         return []
     source = schema.sql_name(collection.table)
@@ -249,12 +255,12 @@ def _lost_neighbours(
 
 
 def _neighbours(collection: StoredCollection, where: str = "true", *, exact: bool) -> str:
-    """Return the join of each image `i` with its nearest, `n`.
+    """Return SQL that joins each image `i` with its nearest images, `n`.
 
-    The index serves only the bare ORDER BY. It compares numbers that were normalised and rounded;
-    the distance that comes back is of those that are stored, where equal ones may differ by 1e-7.
-    Compact vectors choose candidates, twice as many as are asked for; an image that has none does
-    not find itself, and so is lost.
+    The index serves only a plain ORDER BY. It compares normalised and rounded numbers; the returned
+    distance is computed from the stored embeddings, where equal ones may differ by 1e-7. Compact
+    vectors choose twice as many candidates as requested; an image without a compact vector does
+    not find itself, and so counts as unreachable.
     """
     source = f"{schema.sql_name(collection.table)} AS o"
     if not exact:
@@ -269,7 +275,7 @@ def _neighbours(collection: StoredCollection, where: str = "true", *, exact: boo
 def _set_up(connection: sa.Connection, neighbours: int, *, exact: bool) -> None:
     settings = EXACT_SETTINGS
     if not exact:
-        # Every image asks, and a planner that guesses the table small would compare all with all.
+        # Every image is a query. If the planner expects a small table, it compares all with all.
         ef_search = max(MINIMUM_EF_SEARCH, 2 * neighbours)
         settings = FORCED_SETTINGS | index_settings(min(ef_search, MAXIMUM_EF_SEARCH))
     apply_settings(driver_connection(connection), settings)

@@ -1,4 +1,4 @@
-"""How good a ranking is: precision, average precision, recall, overlap; numpy, no database."""
+"""Compute distances and ranking scores (precision, average precision, recall) with numpy."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def distances(queries: "NDArray[Any]", rows: "NDArray[Any]", metric: Metric) -> "Floats":
-    """Return distances, shape (q, n), of embeddings (q, d) to embeddings (n, d).
+    """Return the distances, shape (q, n), of embeddings (q, d) to embeddings (n, d).
 
-    The same as `Metric.sql`, in double precision.
+    They equal those of `Metric.sql`, in double precision.
     """
     return DISTANCES[metric](queries.astype(np.float64), rows.astype(np.float64))
 
@@ -52,7 +52,7 @@ DISTANCES: dict[Metric, Callable[["Floats", "Floats"], "Floats"]] = {
     Metric.ip: _ip,
     Metric.chi2: _chi2,
 }
-# Those that are no matrix product, and so take a pass over the numbers for each pair.
+# Metrics that are not a matrix product, and so read all numbers of each pair.
 ELEMENTWISE = frozenset({Metric.l1, Metric.chi2})
 
 
@@ -65,16 +65,16 @@ def nearest_first(distances: "Floats", own: int) -> "NDArray[np.int64]":
 def precision_at(relevant: "NDArray[np.bool_]", k: int) -> float:
     """Return the share of the first k of a ranking that is relevant.
 
-    Of a ranking shorter than k, all of it counts: nothing more could have been shown.
+    A ranking shorter than k counts whole: no more images could have been returned.
     """
     return float(relevant[:k].mean())
 
 
 def average_precision(relevant: "NDArray[np.bool_]") -> float | None:
-    """Return the mean of the precisions at each relevant place of a whole ranking.
+    """Return the mean of the precisions at each relevant rank of a complete ranking.
 
-    None if nothing is relevant. Manning, Raghavan and Schütze, Introduction to Information
-    Retrieval (2008), section 8.4.
+    Return None if nothing is relevant. Source: Manning, Raghavan and Schütze, Introduction to
+    Information Retrieval (2008), section 8.4.
     """
     places = np.flatnonzero(relevant)
     if not len(places):
@@ -83,13 +83,13 @@ def average_precision(relevant: "NDArray[np.bool_]") -> float | None:
 
 
 def recall(found: "Floats", exact: "Floats") -> float:
-    """Return the share of the exact nearest that was found, by distance, so that ties count.
+    """Return the share of the exact nearest rows that was found; compares distances, for ties.
 
     Args:
         found: exact distances of the k rows that were found.
-        exact: the k least distances there are, ascending.
+        exact: the k smallest distances of all rows, ascending.
 
     """
-    # Half precision and the order of summing leave that much between equal distances.
+    # Equal distances may differ by this much, from half precision and the order of summation.
     limit = exact[-1] + 1e-6 * max(abs(exact[-1]), 1e-3)
     return float(min((found <= limit).sum(), len(exact)) / len(exact))

@@ -1,4 +1,4 @@
-"""Which images a collection is judged by: their labels, and how far every image is from them."""
+"""Choose the query images of an evaluation, read labels, and measure all exact distances."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAXIMUM_QUERIES = 1_000
-# Distances held at once, and numbers subtracted for metrics that are no matrix product: some
-# hundreds of megabytes, and about a minute.
+# Limits on distances in memory (some hundred megabytes), and on subtractions by metrics that are
+# not a matrix product (about a minute).
 MAXIMUM_DISTANCES = 50_000_000
 MAXIMUM_DIFFERENCES = 20_000_000_000
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """Where an image's label comes from: what shares it is relevant.
+    """Where labels come from; images with the query's label are relevant.
 
     Attributes:
         source: "folder" for the name of the folder, or "metadata:KEY".
-        regex: its first group on the file name instead of `source`; upper and lower case are
-            the same.
+        regex: overrides `source`: the label is its first group in the file name; ignores case.
 
     """
 
@@ -41,7 +40,7 @@ class Labelling:
 
     @property
     def key(self) -> str | None:
-        """The key of the metadata that the label is read from, if it is."""
+        """The metadata key that the label is read from; None if it is not read from metadata."""
         kind, _, key = self.source.partition(":")
         return key if kind == "metadata" else None
 
@@ -49,7 +48,7 @@ class Labelling:
         """Return each image's label; None if it has none.
 
         Raises:
-            InvalidInput: the source is not known, or the expression is wrong or has no group.
+            InvalidInput: the source is unknown, or the expression is invalid or has no group.
 
         """
         if self.regex is not None:
@@ -57,12 +56,12 @@ class Labelling:
                 pattern = re.compile(self.regex, re.IGNORECASE)
             except re.error as error:
                 raise InvalidInput(
-                    f"--label-regex {self.regex!r} is not a regular expression: {error}. Mend it."
+                    f"--label-regex {self.regex!r} is not a regular expression: {error}. Fix it."
                 ) from error
             if not pattern.groups:
                 raise InvalidInput(
-                    f"--label-regex {self.regex!r} has no group. Put what is the label in "
-                    "parentheses: '^([a-z]+)'"
+                    f"--label-regex {self.regex!r} has no group. Put parentheses around the "
+                    "label: '^([a-z]+)'"
                 )
             found = (pattern.search(image.name) for image in images)
             return [match[1].casefold() if match and match[1] else None for match in found]
@@ -70,7 +69,7 @@ class Labelling:
             return [image.label for image in images]
         if self.key:
             return [image.value for image in images]
-        raise InvalidInput(f"--label {self.source!r} is neither folder nor metadata:KEY. Use one.")
+        raise InvalidInput(f"Unknown --label {self.source!r}. Use folder or metadata:KEY.")
 
 
 FOLDERS = Labelling()
@@ -78,13 +77,13 @@ FOLDERS = Labelling()
 
 @dataclass(frozen=True)
 class Sample:
-    """Some images of a collection, and how far each of its images is from them.
+    """The query images of an evaluation, and their distances to every image.
 
     Attributes:
-        positions: of the queries among `images`.
-        images: all, in order of path.
-        labels: of each of them.
-        distances: shape (queries, images).
+        positions: positions of the queries in `images`.
+        images: all images of the collection, in order of path.
+        labels: the label of each image.
+        distances: exact distances, shape (queries, images).
 
     """
 
@@ -96,7 +95,7 @@ class Sample:
     def rankings(self) -> "Iterator[NDArray[np.int64]]":
         """Yield, for each query, the positions of the other labelled images, nearest first.
 
-        One at a time: all of them take as much memory as the distances.
+        They come one at a time: all together take as much memory as the distances.
         """
         labelled = np.array([label is not None for label in self.labels])
         for own, row in zip(self.positions, self.distances, strict=True):
@@ -105,22 +104,22 @@ class Sample:
 
 
 def require_labels(found: Sequence[str | None], where: str) -> None:
-    """Refuse what has nothing to find.
+    """Check that at least two images have a label.
 
     Raises:
-        InvalidInput: there are fewer than two images with a label.
+        InvalidInput: fewer than two images have a label.
 
     """
     labelled = sum(label is not None for label in found)
     if labelled < 2:  # noqa: PLR2004 - one image has nothing to find
         raise InvalidInput(
-            f"{labelled} images of {where} have such a label, and it takes two to compare. "
-            "Name another with --label or --label-regex."
+            f"{labelled} images of {where} have a label; at least 2 are needed. "
+            "Choose another source of labels with --label or --label-regex."
         )
 
 
 def query_limit(collection: StoredCollection, images: int, metric: Metric) -> int:
-    """Return how many of a collection's images can be asked with in bounded time and memory."""
+    """Return the number of query images that bounded time and memory allow."""
     limit = min(MAXIMUM_QUERIES, MAXIMUM_DISTANCES // images)
     if metric in ranking.ELEMENTWISE:
         limit = min(limit, MAXIMUM_DIFFERENCES // (images * collection.dimensions))
@@ -145,7 +144,7 @@ def measure(
     metric: Metric,
     on_progress: OnProgress,
 ) -> Sample:
-    """Measure how far every image is from those at `positions`.
+    """Measure the distance of every image to those at `positions`.
 
     Raises:
         InvalidInput: the metric is not defined for the embeddings.
@@ -158,8 +157,8 @@ def measure(
     for block in staging.read_blocks(connection, collection.table, embeddings=True, columns=False):
         if metric.needs_non_negative and min(block.embeddings.min(), queries.min()) < 0:
             raise InvalidInput(
-                f"Metric {metric!r} is not defined for the embeddings of collection "
-                f"{collection.name!r}: some numbers are negative. Use cosine, l2 or l1."
+                f"Metric {metric!r} needs non-negative embeddings, and collection "
+                f"{collection.name!r} has negative ones. Use cosine, l2 or l1."
             )
         rows = slice(done, done + len(block.paths))
         distances[:, rows] = ranking.distances(queries, block.embeddings, metric)

@@ -1,4 +1,4 @@
-"""What is measured of an index on the user's own images: recall, time, and drift."""
+"""Measure an index on the user's own images: recall, time and drift; choose its setting."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUERIES = 100
-# Rows that a tuning compares in all, or it would take minutes.
+# Limit on the rows that exact searches compare in one tuning; more would take minutes.
 COMPARED = 20_000_000
 LEAST_QUERIES = 20
 BREADTHS = (10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800, 1_000)
 MORE_CANDIDATES = (1_500, 2_000, 3_000, 4_000)
-# Images of which drift is measured, and points of variance of which it is told.
+# Sample size for measuring drift, and the loss of variance (from 0 to 1) that counts as stale.
 DRIFT_SAMPLE = 2_000
 STALE = 0.05
 
 
 @dataclass(frozen=True)
 class IndexScore:
-    """How well and how fast the index answers.
+    """Recall and time of the index with one setting.
 
     Attributes:
-        breadth: hnsw.ef_search or, where candidates are re-ranked, their number.
-        recall: share of the exact k nearest that is found.
-        p50_ms, p95_ms: of the statement alone.
+        breadth: hnsw.ef_search, or the number of candidates if candidates are re-ranked.
+        recall: share of the exact k nearest images that is found.
+        p50_ms, p95_ms: percentiles of the statement's time.
 
     """
 
@@ -53,14 +53,14 @@ class IndexScore:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a tuning came to.
+    """The result of a tuning.
 
     Attributes:
-        breadth_name: what `IndexScore.breadth` is.
-        scores: of rising breadths, up to the first that reaches the recall.
-        queries: stored images that were asked with.
-        choice: that first one; None: none reaches it.
-        index_used: whether the planner takes the index for a query, at this size.
+        breadth_name: meaning of `IndexScore.breadth`: "ef_search" or "candidates".
+        scores: scores with rising settings, up to the first that reaches the recall.
+        queries: number of stored images used as queries.
+        choice: the first score that reaches the recall; None if none does.
+        index_used: whether the planner uses the index for a query on this table.
 
     """
 
@@ -76,13 +76,13 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Drift:
-    """How much of the images' variance compact vectors keep, from 0 to 1.
+    """The share of the images' variance that compact vectors keep, from 0 to 1.
 
     Attributes:
-        fitted: of the images that the projection was fitted to.
-        now: of the images there are.
-        since: of those ingested since; None: there are none.
-        since_images: how many of those were looked at.
+        fitted: share for the images that the projection was fitted to.
+        now: share for the current images.
+        since: share for images ingested after the fit; None if there are none.
+        since_images: number of those that were examined.
 
     """
 
@@ -93,12 +93,12 @@ class Drift:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the index should be built anew."""
+        """Whether the index should be rebuilt."""
         return self.fitted - min(self.now, 1.0 if self.since is None else self.since) > STALE
 
 
 def is_served(connection: sa.Connection, collection: StoredCollection, metric: Metric) -> bool:
-    """Tell whether an index serves the metric, itself or by candidates."""
+    """Return whether an index serves the metric, directly or by choosing candidates."""
     index = serving(collection)
     return index.serves(metric) and index.is_ready(connection)
 
@@ -106,7 +106,7 @@ def is_served(connection: sa.Connection, collection: StoredCollection, metric: M
 def uses_index(
     connection: sa.Connection, collection: StoredCollection, query: UUID, k: int, metric: Metric
 ) -> bool:
-    """Tell whether the planner takes the index for a query, at this size."""
+    """Return whether the planner uses the index for a query on this table."""
     search = Search(collection, query, Query(k=k, metric=metric))
     return execute.explain(connection, search)[1]
 
@@ -122,22 +122,22 @@ def score(
     metric: Metric,
     breadth: int,
 ) -> IndexScore:
-    """Ask the index with stored images.
+    """Measure recall and time of the index, with stored images as queries.
 
     Args:
         connection: in a transaction.
-        collection: which one.
-        queries: ids of the images.
-        exact: for each, the distances of its k nearest, itself left out, ascending.
+        collection: the collection to measure.
+        queries: ids of the query images.
+        exact: for each query, the distances of its k nearest other images, ascending.
         found: returns the distances of the hits of the query at a position.
-        k: length of an answer.
-        metric: what ranks it.
+        k: number of nearest images per query.
+        metric: metric that ranks the answers.
         breadth: see `IndexScore`.
 
     """
     recalls, times = [], []
     for position, query in enumerate(queries):
-        # Every index finds the query itself, so that recall would look better than it is.
+        # Every index finds the query itself, which would raise the measured recall.
         asked = Query(k=k, metric=metric, exclude_self=True)
         search = Search(collection, query, asked, chosen=breadth, forced=True)
         hits, seconds = execute.timed(connection, search)
@@ -156,28 +156,28 @@ def tune(
     metric: str | None = None,
     on_progress: OnProgress = quiet,
 ) -> Tuning:
-    """Find the least breadth at which the index finds enough of the exact answers.
+    """Find the smallest ef_search, or number of candidates, that reaches a recall.
 
     Args:
         connection: in a transaction.
-        collection: which one.
-        recall: the share of the exact k nearest that is to be found, on average.
-        k: length of an answer.
-        metric: what ranks it; None is the collection's default.
-        on_progress: called with what is being done, how far it is, and of how much.
+        collection: the collection to tune.
+        recall: the mean share of the exact k nearest images to reach.
+        k: number of nearest images per query.
+        metric: metric that ranks the answers; None uses the collection's default.
+        on_progress: called with the current step, the number of units done, and their total.
 
     Raises:
-        InvalidInput: an option makes no sense, or no index serves the metric.
+        InvalidInput: an option has an invalid value, or no index serves the metric.
 
     """
     require_k(k)
     ranked_by = Query(metric=metric).ranked_by(collection.default_metric)
     if not 0 < recall <= 1:
-        raise InvalidInput(f"--recall is {recall}. Give a share above 0, up to 1.")
+        raise InvalidInput(f"--recall is {recall}. Give a number above 0 and up to 1.")
     if not is_served(connection, collection, ranked_by):
         raise InvalidInput(
             f"No index of collection {collection.name!r} serves {ranked_by}, so every search is "
-            "exact. One that does: vecsearch index create --method compact --collection "
+            "exact. Create one: vecsearch index create --method compact --collection "
             f"{collection.name}"
         )
     rows = count(connection, collection.table)
@@ -194,7 +194,7 @@ def tune(
     name = serving(collection).breadth_name(ranked_by)
     ladder = [*BREADTHS, *(MORE_CANDIDATES if name == "candidates" else ())]
     least = {"candidates": k, "ef_search": 1}[name]
-    # Beyond them all, what a query would take.
+    # If k exceeds them all, use what a query would use.
     breadths = [each for each in ladder if each >= least] or [CANDIDATES_PER_ROW * k]
     scores: list[IndexScore] = []
     for number, breadth in enumerate(breadths):
@@ -210,7 +210,7 @@ def tune(
                 breadth=breadth,
             )
         )
-        on_progress("Asking the index", number + 1, len(breadths))
+        on_progress("Measuring the index", number + 1, len(breadths))
         if scores[-1].recall >= recall:
             break
     return Tuning(
@@ -226,7 +226,7 @@ def tune(
 
 
 def drift(connection: sa.Connection, collection: StoredCollection) -> Drift | None:
-    """Measure how well a projection fits the images there are; None: there is none."""
+    """Measure how well the projection fits the current images; None if there is no projection."""
     if collection.compact is None:
         return None
     projection = vectors.read_projection(connection, collection.compact)

@@ -1,4 +1,4 @@
-"""One SQL statement of the user's own."""
+"""Run one SQL statement written by the user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +14,15 @@ Result = tuple[list[str], Iterator[tuple[Any, ...]], str]
 
 @contextmanager
 def running(engine: sa.Engine, statement: str, *, write: bool) -> Iterator[Result]:
-    """Run one statement as it stands; yield column names, rows, and the server's own summary.
+    """Run one statement unchanged; yield column names, rows, and the server's command tag.
 
     Args:
-        engine: of the database.
+        engine: the database's engine.
         statement: one SQL statement.
-        write: commit it; otherwise it is read-only, and rolled back with what it may have SET.
+        write: commit it; otherwise the transaction is read-only and is rolled back, with any SET.
 
     Raises:
-        DatabaseError: Postgres refused it; the message points at the place.
+        DatabaseError: Postgres refused the statement; the message points at the position.
 
     """
     if write:
@@ -36,13 +36,13 @@ def running(engine: sa.Engine, statement: str, *, write: bool) -> Iterator[Resul
 
 def _run(connection: sa.Connection, statement: str) -> Result:
     if statement.lstrip().lower().startswith("copy"):
-        raise DatabaseError("COPY needs a client that speaks it. Use: vecsearch db shell")
+        raise DatabaseError("COPY does not work here. Run it in: vecsearch db shell")
     driver = driver_connection(connection)
-    # A prepared statement holds one command, so a second one behind a semicolon is refused.
+    # A prepared statement holds one command, so Postgres refuses a second one after a semicolon.
     with translated(statement):
         cursor = driver.execute(statement.encode(), prepare=True)
     columns = [column.name for column in cursor.description or ()]
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        raise DatabaseError(f"Two columns are called {' and '.join(twice)}. Rename one with AS.")
+        raise DatabaseError(f"Two columns are named {' and '.join(twice)}. Rename one with AS.")
     return columns, iter(cursor if columns else ()), cursor.statusmessage or ""

@@ -1,9 +1,9 @@
-"""What stands beside a collection's table for people whose tools speak only SQL.
+"""Create the view and the functions of a collection's table, for people who use only SQL.
 
-`NAME_view` is the table without its vectors. `NAME_nearest(image)` is every image in order of
-distance from one of them, of which a client's own WHERE, JOIN and LIMIT take what they want: it is
-a plain SELECT that Postgres expands in place, so the index serves it as it serves ours.
-`NAME_similarity(image, other)` is the cosine similarity of two of them.
+`NAME_view` is the table without its vectors. `NAME_nearest(image)` lists every image, nearest
+first; clients add WHERE, JOIN, ORDER BY and LIMIT. It is a plain SELECT that Postgres inlines, so
+the index serves it as it serves our own searches. `NAME_similarity(image, other)` is the cosine
+similarity of two images.
 """
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 
 
 def create(connection: sa.Connection, table: sa.Table) -> None:
-    """Create the view and the comparing function of a collection's table, commented."""
+    """Create the view and the similarity function of a collection's table, with comments."""
     name = table.name
     source = schema.sql_name(table)
     view, similarity = (
@@ -47,13 +47,13 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
 def replace_nearest(
     connection: sa.Connection, table: sa.Table, order: tuple[str, str] | None
 ) -> None:
-    """Create the function that orders a collection by distance, as its index can serve it.
+    """Create or replace NAME_nearest, written so that the collection's index can serve it.
 
     Args:
         connection: in a transaction.
-        table: the collection's.
-        order: SQL of the function's body, and a remark for its comment; None: all rows, which an
-            index of the embeddings serves.
+        table: the collection's table.
+        order: SQL of the function's body, and a remark for its comment; None orders all rows by
+            their embeddings, which an index on the embeddings serves.
 
     """
     source = schema.sql_name(table)
@@ -79,7 +79,7 @@ one of them, named by its id or its whole path; add WHERE and LIMIT{remark}'""",
 
 
 def row_of(image: str) -> str:
-    """Return SQL for what the function tells of the row `i`; `image` is the query's embedding."""
+    """Return SQL for the function's columns of row `i`; `image` is SQL of the query's embedding."""
     columns = ", ".join(f"i.{name}" for name in names(NEAREST))
     distance = f"i.embedding <=> {image}"
     return f"{columns}, {distance} AS distance, 1 - ({distance}) AS similarity"
@@ -88,7 +88,7 @@ def row_of(image: str) -> str:
 def embedding_of(parameter: str, source: str, value: str = "t.embedding") -> str:
     """Return SQL for the embedding of the image that a parameter names; NULL if there is none.
 
-    An id is found in the primary key; a path is compared with every row's.
+    An id is looked up in the primary key; a path is compared with every row.
     """
     return f"""
         CASE WHEN {parameter} ~ '{ID}'

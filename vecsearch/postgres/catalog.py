@@ -1,4 +1,4 @@
-"""The register: which collections there are, what made them, and what serves their searches."""
+"""The register, the table `collections`: each collection with its encoder and its index."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,16 +22,16 @@ from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Any fixed number: two commands that make one collection exclude each other by it.
+# Any fixed number: the key of the lock that lets one command at a time create a collection.
 CREATE_LOCK_KEY = 0x766564
 
 
 @dataclass(frozen=True)
 class Compact:
-    """One projection of a collection, and so one table of compact vectors.
+    """One projection of a collection, which has its own table of compact vectors.
 
     Attributes:
-        dimensions: of a compact vector.
+        dimensions: dimensions of a compact vector.
 
     """
 
@@ -42,7 +42,7 @@ class Compact:
 
     @property
     def table(self) -> sa.Table:
-        """The table of the vectors: id, compact."""
+        """The table of compact vectors, with columns id and compact."""
         return schema.compact_table(self.collection, self.version, self.dimensions)
 
     @property
@@ -53,13 +53,14 @@ class Compact:
 
 @dataclass(frozen=True)
 class StoredCollection:
-    """A collection as the register has it.
+    """A collection as its row in the register describes it.
 
     Attributes:
-        index_method: the index that is wanted.
-        index_options: what it is built with: m, ef_construction, dims; missing: the default.
+        index_method: the requested index method.
+        index_options: build options m, ef_construction, dims; a missing one has its default.
         compact: the compact vectors in use; see `vecsearch.search.indexes.serving`.
-        breadths: by metric, what `index tune` found: breadth, k, recall.
+        breadths: by metric, what `index tune` found: "breadth" is ef_search or, for re-ranked
+            metrics, the number of candidates; "k" and "recall" are those of the tuning.
 
     """
 
@@ -75,7 +76,7 @@ class StoredCollection:
     breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def has_encoder_of(self, other: "StoredCollection") -> bool:
-        """Tell whether both are one collection, so that one encoder serves them."""
+        """Return whether both are the same collection, so that one loaded encoder serves both."""
         return (self.identity, self.weights, self.created_at) == (
             other.identity,
             other.weights,
@@ -84,7 +85,7 @@ class StoredCollection:
 
     @property
     def table(self) -> sa.Table:
-        """The collection's own table."""
+        """The collection's table."""
         return schema.collection_table(self.name, self.dimensions)
 
 
@@ -99,11 +100,11 @@ class IngestError:
 
 @contextmanager
 def reading(engine: sa.Engine, name: str) -> "Iterator[tuple[sa.Connection, StoredCollection]]":
-    """Yield a connection in a read-only transaction, and a collection of its snapshot.
+    """Yield a connection in a read-only transaction, and the collection as its snapshot shows it.
 
     Raises:
-        CollectionNotFound: there is none of this name.
-        SchemaError: the tables are of another version.
+        CollectionNotFound: there is no collection of this name.
+        SchemaError: the tables are of another version of vecsearch.
 
     """
     with migrate.reading_current(engine) as connection:
@@ -122,7 +123,7 @@ def selected() -> sa.Select[Any]:
 
 
 def from_row(row: Any) -> StoredCollection:
-    """Return the collection of a row of `selected`."""
+    """Return the collection that a row of `selected` describes."""
     compact = None
     if row.compact is not None:
         compact = Compact(row.name, row.projection, row.compact, row.fitted_at)
@@ -150,16 +151,16 @@ def from_row(row: Any) -> StoredCollection:
 def open_collection(
     connection: sa.Connection, name: str, content: tuple[str, str | None] | None = None
 ) -> tuple[StoredCollection, UUID | None]:
-    """Return a collection, and its image with this content, in one round trip.
+    """Return a collection, and the id of its image with this content, in one round trip.
 
     Args:
-        connection: from `vecsearch.postgres.database.pipelining`; a transaction is begun.
+        connection: from `vecsearch.postgres.database.pipelining`; this begins the transaction.
         name: the collection.
-        content: SHA-256 in hex, and the path to be preferred, if there is one; None: no image.
+        content: SHA-256 in hex, and the preferred path or None; None looks up no image.
 
     Raises:
-        CollectionNotFound: there is none of this name.
-        SchemaError: the tables are of another version.
+        CollectionNotFound: there is no collection of this name.
+        SchemaError: the tables are of another version of vecsearch.
 
     """
     driver = driver_connection(connection)
@@ -176,7 +177,7 @@ def open_collection(
             if content is not None:
                 image = found.fetchone()
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
-        # No tables, older ones, or no such collection: find out which.
+        # There are no tables, or older ones, or no such collection; the code below finds out which.
         driver.rollback()
         row = None
     if row is None or row.revision != schema.REVISION or not migrate.is_usable(row.pgvector):
@@ -193,7 +194,7 @@ _BY_CONTENT = (
 
 @cache
 def _entry() -> bytes:
-    """Return the statement that reads a collection's entry, the revision and pgvector's version."""
+    """Return SQL that reads a collection's row, the schema's revision and pgvector's version."""
     revision = sa.text(f"(SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE})")
     pgvector = sa.text("(SELECT extversion FROM pg_extension WHERE extname = 'vector')")
     statement = selected().add_columns(
@@ -221,11 +222,11 @@ def get_collection(connection: sa.Connection, name: str) -> StoredCollection:
     collection = find_collection(connection, name)
     if collection is None:
         names = list_names(connection)
-        others = f"There are: {', '.join(names)}." if names else "There are none yet."
+        others = f"Collections: {', '.join(names)}." if names else "There are none yet."
         schema.require_collection_name(name)
         raise CollectionNotFound(
             f"There is no collection {name!r}. {others} "
-            f"Make it with: vecsearch ingest FOLDER --collection {name}"
+            f"Create it: vecsearch ingest FOLDER --collection {name}"
         )
     return collection
 
@@ -240,10 +241,10 @@ def register(
     default_metric: Metric,
     index_method: IndexMethod,
 ) -> StoredCollection:
-    """Add a collection to the register; its table is the caller's work.
+    """Add a collection to the register; the caller creates its table.
 
     Raises:
-        InvalidInput: `name` cannot name a table, or `dimensions` are more than pgvector stores.
+        InvalidInput: `name` cannot name a table, or pgvector cannot store so many `dimensions`.
 
     """
     schema.require_collection_name(name)
@@ -272,7 +273,7 @@ def register(
 
 
 def lock_creation(connection: sa.Connection) -> None:
-    """Let one transaction at a time make a collection."""
+    """Take the lock that lets one transaction at a time create a collection."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)))
 
 
@@ -300,7 +301,7 @@ def drop_compact(connection: sa.Connection, compact: Compact) -> None:
 
 
 def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> None:
-    """Note where the collection's weights are to be found from now on."""
+    """Store the new location of the collection's weights."""
     connection.execute(
         sa.update(schema.collections)
         .where(schema.collections.c.name == name)
@@ -309,15 +310,15 @@ def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> 
 
 
 def list_names(connection: sa.Connection) -> list[str]:
-    """Return the names of the collections, in order."""
+    """Return the names of the collections, sorted."""
     return list(connection.scalars(sa.select(schema.collections.c.name).order_by("name")))
 
 
 def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:
-    """Return the files that could not be ingested into `collection`, by path.
+    """Return the files that could not be ingested into `collection`, sorted by path.
 
     Raises:
-        CollectionNotFound: there are none, and no such collection.
+        CollectionNotFound: there are neither such files nor such a collection.
 
     """
     errors = schema.ingest_errors
@@ -327,6 +328,6 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
         .order_by(errors.c.path)
     ).all()
     if not rows:
-        # A first run whose every file failed leaves errors and no collection.
+        # If every file of a first run failed, there are errors but no collection.
         get_collection(connection, collection)
     return [IngestError(row.path, row.error, row.at) for row in rows]

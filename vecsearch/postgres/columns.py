@@ -1,7 +1,7 @@
 """The columns that every collection has, each declared once.
 
-The table, the analysts' view and function, COPY, and imports and exports follow from `COLUMNS`. A
-new column needs a line here, an attribute of the class that its origin names, one of
+The table, the analysts' view and function, COPY, imports and exports are derived from `COLUMNS`. A
+new column needs an entry here, an attribute of the class that its origin names, an attribute of
 `vecsearch.search.gallery.StoredImage`, and a migration; tests compare them.
 """
 
@@ -32,11 +32,11 @@ class Kind(StrEnum):
     halfvec = "halfvec"
 
     def sql_type(self, dimensions: int) -> "sa.types.TypeEngine[Any]":
-        """Return SQLAlchemy's type; only halfvec has dimensions."""
+        """Return SQLAlchemy's type; only halfvec uses `dimensions`."""
         return HALFVEC(dimensions) if self is Kind.halfvec else _SQL_TYPES[self]
 
     def copied(self, value: Any) -> Any:
-        """Return a value as COPY takes it."""
+        """Return a value in the form that COPY takes."""
         wrap = _WRAPPED.get(self)
         return value if value is None or wrap is None else wrap(value)
 
@@ -69,11 +69,11 @@ class Column:
     """A column of every collection.
 
     Attributes:
-        comment: for analysts, as COMMENT ON.
-        nullable: whether a row may lack it.
-        default: an SQL expression for rows that are written without a value.
-        view: its place in NAME_view, from 1; None: not there.
-        nearest: its place in the result of NAME_nearest, likewise.
+        comment: text of COMMENT ON, for analysts.
+        nullable: whether the value may be NULL.
+        default: an SQL expression for rows written without a value.
+        view: position in NAME_view, from 1; None if it is not in the view.
+        nearest: position in the result of NAME_nearest, from 1; None if it is not in the result.
 
     """
 
@@ -88,11 +88,11 @@ class Column:
 
     @property
     def required(self) -> bool:
-        """Whether a row cannot be written without a value."""
+        """Whether every written row must give a value."""
         return not self.nullable and self.default is None
 
     def built(self, dimensions: int) -> "sa.Column[Any]":
-        """Return SQLAlchemy's column, new each time."""
+        """Return a new SQLAlchemy column."""
         return sa.Column(
             self.name,
             self.kind.sql_type(dimensions),
@@ -103,7 +103,7 @@ class Column:
         )
 
 
-# In the order of the table.
+# In the order of the table's columns.
 COLUMNS: Final = (
     Column(
         "id",
@@ -200,9 +200,9 @@ COLUMNS: Final = (
 BY_NAME: Final = {column.name: column for column in COLUMNS}
 OF_PATH: Final = tuple(column for column in COLUMNS if column.origin is Origin.PATH)
 OF_FILE: Final = tuple(column for column in COLUMNS if column.origin is Origin.FILE)
-# Equal files share these.
+# Files with equal content have equal values of these.
 OF_CONTENT: Final = tuple(column for column in COLUMNS if column.origin is Origin.CONTENT)
-# What exports carry beside path and embedding; the id follows from the path.
+# Columns of an export besides path and embedding; the id is derived from the path.
 CARRIED: Final = tuple(
     column for column in COLUMNS if column.name not in {"id", "path", "embedding"}
 )
@@ -215,10 +215,10 @@ NEAREST: Final = tuple(
 
 
 def names(columns: tuple[Column, ...]) -> list[str]:
-    """Return the columns' names, in order."""
+    """Return the names of the columns, in order."""
     return [column.name for column in columns]
 
 
 def copy_types(columns: tuple[Column, ...]) -> str:
-    """Return the columns' types as `vecsearch.postgres.rows.copy_rows` takes them."""
+    """Return the columns' types in the form that `vecsearch.postgres.rows.copy_rows` takes."""
     return " ".join(column.kind for column in columns)

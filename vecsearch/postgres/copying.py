@@ -1,4 +1,4 @@
-"""Copying a collection from one database to another, both with tables of this version."""
+"""Copy a collection from one database to another; both have tables of this version."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ from vecsearch.postgres.rows import analyze, lock_collection
 
 
 def refuse_existing(connection: sa.Connection, names: Iterable[str]) -> None:
-    """Refuse to restore over collections.
+    """Check that none of these collections exists, before a restore.
 
     Raises:
-        InvalidInput: one of these exists.
+        InvalidInput: one of them exists.
 
     """
     existing = sorted({*names} & {*catalog.list_names(connection)})
@@ -27,22 +27,23 @@ def refuse_existing(connection: sa.Connection, names: Iterable[str]) -> None:
 
 
 def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> None:
-    """Copy a collection and all that is stored for it, except HNSW indexes.
+    """Copy a collection and everything stored for it, except HNSW indexes.
 
-    Its function NAME_nearest is the plain one; see `vecsearch.search.collections.order_nearest`.
+    NAME_nearest gets its plain form, which orders all rows by their embeddings; afterwards call
+    `vecsearch.search.collections.order_nearest`.
 
     Args:
         source: in a transaction on one snapshot.
         target: in a transaction.
-        name: which collection.
+        name: the collection.
 
     Raises:
-        CollectionNotFound: the source has none of this name.
-        InvalidInput: the target has one.
+        CollectionNotFound: the source has no collection of this name.
+        InvalidInput: the target already has one.
 
     """
     collection = catalog.get_collection(source, name)
-    # In the order in which an ingest takes them.
+    # Take locks in the same order as an ingest.
     lock_collection(target, name)
     thumbnails.hold(target)
     target.execute(sa.select(sa.func.pg_advisory_xact_lock(catalog.CREATE_LOCK_KEY)))
@@ -58,7 +59,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
         in_use = sql.SQL("{} AND version = {}").format(belongs, collection.compact.version)
         _copy(source, target, schema.projections, in_use)
         _copy(source, target, vectors)
-        # Versions are numbered in one sequence, which must stay ahead of those that come in.
+        # All versions come from one sequence, which must stay ahead of the copied version.
         target.execute(
             sa.text(
                 "SELECT setval(numbers, greatest(:version, nextval(numbers))) FROM"
@@ -85,7 +86,7 @@ def _copy(
     where: sql.Composable = sql.SQL("true"),  # noqa: B008 - a constant
     into: sql.Composable | None = None,
 ) -> None:
-    """Copy the rows of a table that meet a condition."""
+    """Copy the rows that meet a condition from the source's table to the target's, or `into`."""
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
     reading = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT BINARY)").format(
         columns, _name(table), where
@@ -104,7 +105,7 @@ def _copy(
 def _add(
     source: sa.Connection, target: sa.Connection, table: sa.Table, where: sql.Composable
 ) -> None:
-    """Copy the rows that meet a condition and that the target lacks."""
+    """Copy the rows that meet a condition and are missing in the target."""
     incoming = sql.Identifier("pg_temp", f"incoming_{table.name}")
     driver = driver_connection(target)
     driver.execute(
@@ -114,7 +115,7 @@ def _add(
     )
     _copy(source, target, table, where, into=incoming)
     key = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.primary_key)
-    # In one order everywhere, as `vecsearch.postgres.thumbnails.store` has it.
+    # Every run inserts in the same order, as in `vecsearch.postgres.thumbnails.store`.
     driver.execute(
         sql.SQL("INSERT INTO {} SELECT * FROM {} ORDER BY {} ON CONFLICT DO NOTHING").format(
             _name(table), incoming, key

@@ -1,4 +1,4 @@
-"""From a URL to connections, and from driver errors to ours: the one place for both."""
+"""Open connections from a URL, and translate the driver's errors into ours."""
 
 import re
 import select
@@ -20,7 +20,7 @@ from vecsearch.errors import (
 from vecsearch.postgres import schema
 
 CONNECT_TIMEOUT_S = 10
-# Connections that are kept for threads that ask at once.
+# Idle connections kept for concurrent threads.
 POOL_SIZE = 16
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
@@ -29,11 +29,11 @@ EXTENSION_HELP = (
 
 
 def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine:
-    """Return an Engine for any Postgres URL; nothing is connected yet.
+    """Return an Engine for any Postgres URL, without connecting.
 
     Args:
-        url: in which form SQLAlchemy or libpq take it.
-        session: settings of Postgres for every connection.
+        url: a URL in the form of SQLAlchemy or libpq.
+        session: Postgres settings for every connection.
 
     Raises:
         InvalidInput: the URL is not a Postgres URL.
@@ -68,9 +68,10 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
 
 
 def _is_open(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether an idle connection still has a server, without asking it.
+    """Return whether an idle connection is still open, without a round trip.
 
-    A server that ends says so, and closes; one that is there has nothing to say.
+    A server that stops sends a message and closes, so its socket is readable; the socket of an open
+    idle connection has nothing to read.
     """
     if connection.closed:
         return False
@@ -80,7 +81,7 @@ def _is_open(connection: psycopg.Connection[Any]) -> bool:
 
 
 def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str]) -> None:
-    """Put settings in force until the transaction ends."""
+    """Apply settings until the transaction ends."""
     calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
     driver.execute(
         f"SELECT {calls}".encode(),
@@ -90,12 +91,12 @@ def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str
 
 
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
+    """Return a URL with its password hidden."""
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
 def _set_path(connection: psycopg.Connection[Any]) -> None:
-    """Put our schema, and whichever one pgvector was installed in, on the session's path."""
+    """Put our schema and pgvector's schema on the session's search path."""
     connection.execute(
         "SELECT set_config('search_path', concat_ws(', ', %s::text,"
         " nullif(current_setting('search_path'), ''),"
@@ -114,22 +115,22 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         yield connection
-        # Rather than rolled back, after which psycopg forgets what it has prepared.
+        # Commit: after a rollback, psycopg forgets its prepared statements.
         if not connection.invalidated:
             connection.commit()
             driver_connection(connection).commit()
 
 
-# Begins what `reading` yields.
+# Begins a transaction like that of `reading`.
 BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 @contextmanager
 def pipelining(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection whose caller sends `BEGIN` and COMMIT, each with other statements.
+    """Yield a connection whose caller pipelines `BEGIN` and COMMIT with other statements.
 
-    Left to psycopg, either is a round trip of its own. A transaction that is open at the end is
-    committed, after an error rolled back.
+    psycopg would spend a round trip on each. A transaction still open at the end is committed, or
+    rolled back after an error.
     """
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
@@ -140,20 +141,20 @@ def pipelining(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection in a transaction that is committed at the end."""
+    """Yield a connection in a transaction, and commit it at the end."""
     with translated(), engine.begin() as connection:
         yield connection
 
 
 @contextmanager
 def session(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection whose transactions the caller begins and commits."""
+    """Yield a connection; the caller begins and commits its transactions."""
     with translated(), engine.connect() as connection:
         yield connection
 
 
 def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
-    """Return psycopg's own connection, in the same transaction."""
+    """Return the psycopg connection, in the same transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
     return driver
@@ -161,10 +162,10 @@ def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
 
 @contextmanager
 def translated(statement: str | None = None) -> Iterator[None]:
-    """Turn SQLAlchemy's and psycopg's errors into ours.
+    """Translate errors of SQLAlchemy and psycopg into ours.
 
     Args:
-        statement: the text that was sent, so that an error's position can be pointed at.
+        statement: the text that was sent, so that the message can point at an error's position.
 
     """
     try:
@@ -174,9 +175,7 @@ def translated(statement: str | None = None) -> Iterator[None]:
     except psycopg.Error as error:
         raise _ours(error, statement) from error
     except sa.exc.TimeoutError as error:
-        raise DatabaseBusy(
-            "Too many questions are being answered at once. Ask again in a moment."
-        ) from error
+        raise DatabaseBusy("All database connections are in use. Retry in a moment.") from error
 
 
 def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
@@ -195,7 +194,7 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
 
 
 def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
-    """Return an error of which more can be said than Postgres says."""
+    """Return a more helpful error for some well-known errors of Postgres; None for others."""
     if error.sqlstate in {"0A000", "58P01"} and '"vector"' in message:
         return ExtensionMissing(f"The server lacks pgvector: {message}. {EXTENSION_HELP}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and '"vector"' in message:
@@ -205,13 +204,13 @@ def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
         )
     if isinstance(error, psycopg.errors.DiskFull):
         return DatabaseError(
-            f"The database's disk is full: {message}. Free some space and run this again; "
-            "what was committed is kept."
+            f"The database's disk is full: {message}. Free some space and retry; "
+            "committed work is kept."
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseBusy(
-            f"The database gave up: {message}. Ask for less, or ask where nothing limits the time: "
-            "on the command line."
+            f"The database stopped the statement: {message}. Ask for fewer images, or use the "
+            "command line, which has no time limit."
         )
     return None
 
@@ -232,6 +231,6 @@ def _pointed_at(statement: str, position: int) -> str:
     before = statement[: position - 1]
     column = len(before) - (before.rfind("\n") + 1)
     line = statement.split("\n")[before.count("\n")]
-    # A vector's literal is longer than any terminal.
+    # A vector literal is longer than any terminal line, so show only the part near the error.
     start = max(0, column - 60)
     return f"  {line[start : column + 60]}\n  {' ' * (column - start)}^"

@@ -1,4 +1,4 @@
-"""Removing a collection, with everything that is stored for it."""
+"""Drop a collection, with everything that is stored for it."""
 
 import psycopg
 import sqlalchemy as sa
@@ -9,11 +9,12 @@ from vecsearch.postgres import catalog, schema, thumbnails
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import lock_collection
 
-# Long enough for most searches; meanwhile new ones on this collection wait behind the drop.
+# Long enough for most running searches. New searches on this collection wait behind the drop.
 LOCK_TIMEOUT_S = 30
 
-# What depends on relations or functions, or on a table's row type, and is not among them itself. A
-# view depends by its rule. Indexes, triggers and policies of a table go with it ("a", "i").
+# Selects the objects that depend on given tables and functions, or on the tables' row types, and
+# are not among them. A view depends through its rule. Indexes, triggers and policies have other
+# dependency types ("a", "i") and are dropped with their table.
 _DEPENDENTS = """
     WITH ours AS (
         SELECT 'pg_class'::regclass AS catalog, oid FROM unnest(%(tables)s::oid[]) AS oid
@@ -37,24 +38,24 @@ _DEPENDENTS = """
 
 
 def drop(connection: sa.Connection, name: str) -> None:
-    """Remove a collection: its table and all beside it, and all rows that are stored for it.
+    """Drop a collection: its tables, view and functions, and all rows stored for it elsewhere.
 
-    Thumbnails and quantised models stay as long as another collection uses them.
+    Thumbnails and quantised models that another collection uses are kept.
 
     Args:
         connection: in a transaction.
-        name: which collection.
+        name: the collection.
 
     Raises:
-        CollectionNotFound: there is none of this name.
-        InvalidInput: views, functions or tables of the user's own depend on it.
-        DatabaseBusy: other programs use its table.
+        CollectionNotFound: there is no collection of this name.
+        InvalidInput: views, functions or tables that the user created depend on it.
+        DatabaseBusy: other programs are using its table.
 
     """
     driver = driver_connection(connection)
     driver.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'".encode())
     try:
-        # In the order in which an ingest takes them.
+        # Take locks in the same order as an ingest.
         lock_collection(connection, name)
         driver.execute("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE")
         driver.execute("SELECT pg_advisory_xact_lock(%s)", [catalog.CREATE_LOCK_KEY])
@@ -74,7 +75,7 @@ def drop(connection: sa.Connection, name: str) -> None:
 
 
 def _relations(driver: "psycopg.Connection[tuple[object, ...]]", name: str) -> list[str]:
-    """Return the names of the collection's relations in the order in which they can go."""
+    """Return the names of the collection's relations, in an order in which they can be dropped."""
     versions = driver.execute(
         "SELECT version FROM vecsearch.projections WHERE collection = %s ORDER BY version", [name]
     )

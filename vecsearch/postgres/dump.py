@@ -1,8 +1,8 @@
-"""Dumps: a database's collections, or one of them, in a file of pg_dump's custom format.
+"""Dump and restore all collections of a database, or one, in pg_dump's custom format.
 
-A dump of one collection is a dump of a database that holds nothing else. Where a dump cannot be
-restored as it is, beside other collections say, it is restored into a scratch database first,
-upgraded there, and copied from it row by row.
+A dump of one collection is made by copying it to a scratch database and dumping that. A dump that
+cannot be restored directly, for example because the database has other collections, is restored
+into a scratch database, upgraded there, and copied row by row.
 """
 
 import os
@@ -24,18 +24,18 @@ from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import server
 
 DUMP, RESTORE = "pg_dump", "pg_restore"
-# Embeddings hardly compress, so a higher level only takes time.
+# Embeddings hardly compress, so a higher level only takes more time.
 COMPRESSION = "1"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dump holds.
+    """The contents of a dump.
 
     Attributes:
-        revision: of the tables.
-        collections: their names.
-        extension_schema: where pgvector was.
+        revision: the schema's revision.
+        collections: names of the collections.
+        extension_schema: the schema in which pgvector was installed.
 
     """
 
@@ -45,7 +45,7 @@ class Contents:
 
 
 def dump(engine: sa.Engine, file: Path) -> None:
-    """Write all of our schema to a file, whole or not at all.
+    """Write our whole schema to a file; on failure the file is unchanged.
 
     Raises:
         InvalidInput: the file cannot be written.
@@ -60,16 +60,16 @@ def dump(engine: sa.Engine, file: Path) -> None:
 
 
 def dump_collection(engine: sa.Engine, name: str, file: Path, folder: Path) -> None:
-    """Write one collection to a file, whole or not at all.
+    """Write one collection to a file; on failure the file is unchanged.
 
     Args:
-        engine: of a database with tables of this version.
+        engine: engine of a database with tables of this version.
         name: the collection.
         file: see `dump`.
-        folder: where a scratch database may be; it takes as much space as the collection.
+        folder: folder for a scratch database, which takes as much space as the collection.
 
     Raises:
-        CollectionNotFound: there is none of this name.
+        CollectionNotFound: there is no collection of this name.
         InvalidInput: see `dump`.
 
     """
@@ -82,16 +82,16 @@ def dump_collection(engine: sa.Engine, name: str, file: Path, folder: Path) -> N
 
 
 def read_contents(file: Path) -> Contents:
-    """Return what a dump holds.
+    """Return the contents of a dump.
 
     Raises:
-        InvalidInput: it is not a dump of ours, or there is no such file.
-        SchemaNewer: a newer vecsearch made it.
+        InvalidInput: the file is not a dump of vecsearch, or does not exist.
+        SchemaNewer: a newer vecsearch made the dump.
 
     """
     if not file.is_file():
         raise InvalidInput(f"{file} is not a file. Name one that `vecsearch db dump` wrote.")
-    # The whole definition, and the rows of two small tables.
+    # Read all definitions, and the rows of two small tables.
     tables = "--data-only", "--table=alembic_version", "--table=collections"
     definition, rows = (
         _script(file, *arguments) for arguments in (("--section=pre-data",), tables)
@@ -118,15 +118,15 @@ def restore(engine: sa.Engine, file: Path, folder: Path, only: str | None = None
     Their HNSW indexes may be missing afterwards; the caller builds them.
 
     Args:
-        engine: of the database.
+        engine: engine of the target database.
         file: the dump.
         folder: see `dump_collection`.
-        only: one of the dump's collections; None: all of them.
+        only: one of the dump's collections; None restores all of them.
 
     Raises:
-        InvalidInput: it is not a dump, or a collection exists already.
-        SchemaNewer: a newer vecsearch made it.
-        SchemaOutdated: the database's own tables are older.
+        InvalidInput: the file is not a dump, or a collection already exists.
+        SchemaNewer: a newer vecsearch made the dump.
+        SchemaOutdated: the target database's tables are of an older version.
 
     """
     contents = read_contents(file)
@@ -151,7 +151,7 @@ def restore(engine: sa.Engine, file: Path, folder: Path, only: str | None = None
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[sa.Engine]:
-    """Yield the engine of an empty database, on a server that is gone afterwards."""
+    """Yield the engine of an empty database on a temporary server."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as place,
@@ -165,7 +165,11 @@ def scratch(folder: Path) -> Iterator[sa.Engine]:
 
 
 def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
-    """Tell whether pg_restore can write to this database: nothing of ours is there, and it fits."""
+    """Return whether pg_restore can restore into this database directly.
+
+    It must have no schema of ours, pgvector in the same schema or not at all, and a pg_restore that
+    can read the file.
+    """
     with database.reading(engine) as connection:
         driver = driver_connection(connection)
         is_used = driver.execute(
@@ -179,22 +183,22 @@ def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
         major = _server_major(connection)
     if is_used == (True,) or installed not in {None, (contents.extension_schema,)}:
         return False
-    # A pg_restore that fits an older server does not read what a newer pg_dump wrote.
+    # The pg_restore of an older server cannot read the dump of a newer pg_dump.
     return _listed(file, major) is not None
 
 
 def _restore_into(
     engine: sa.Engine, file: Path, contents: Contents, *, indexed: bool = True
 ) -> dict[str, str]:
-    """Restore a whole dump into a database that has nothing of ours, and upgrade it.
+    """Restore a whole dump into a database without our schema, and upgrade it.
 
-    It returns new names of collections that the upgrade renamed, by the old ones.
+    Return the collections that the upgrade renamed: new names by old names.
 
     Args:
-        engine: of the database.
+        engine: engine of the target database.
         file: the dump.
-        contents: what it holds.
-        indexed: False leaves out the HNSW indexes, which take most of the time.
+        contents: contents of the dump.
+        indexed: False omits the HNSW indexes, which take most of the time.
 
     """
     place = contents.extension_schema
@@ -230,10 +234,10 @@ def _server_major(connection: sa.Connection) -> int:
 
 
 def _program(name: str, major: int) -> str:
-    """Return the path of one of Postgres' programs that fits a server.
+    """Return the path of a Postgres program that is not older than the server.
 
     Raises:
-        DatabaseError: all that are here are older than the server.
+        DatabaseError: every installed version is older than the server.
 
     """
     fitting = [version for version in server.versions() if version >= major]
@@ -244,7 +248,7 @@ def _program(name: str, major: int) -> str:
     match = re.search(r"\) (\d+)", printed)
     if found is None or match is None or int(match[1]) < major:
         raise DatabaseError(
-            f"The server is PostgreSQL {major}, and {name} of an older version refuses it. "
+            f"The server is PostgreSQL {major}, and this machine has no {name} of that version. "
             f"Install the client programs of PostgreSQL {major}, and put them on the PATH."
         )
     return found
@@ -254,19 +258,19 @@ def _run(engine: sa.Engine, name: str, major: int, *arguments: str) -> None:
     """Run pg_dump or pg_restore on the engine's database.
 
     Raises:
-        DatabaseError: it failed.
+        DatabaseError: the program failed.
 
     """
-    # Not `set`, which takes None for "as it is".
+    # Not `set`, for which None means "unchanged".
     url = engine.url._replace(drivername="postgresql", password=None)
     words = [_program(name, major), *arguments]
     words.append(f"--dbname={url.render_as_string(hide_password=False)}")
-    # On the command line, others on this machine could read it.
+    # In an environment variable: other users of this machine can read the command line.
     password = {} if engine.url.password is None else {"PGPASSWORD": engine.url.password}
     done = _output(words, **password)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if "error:" in line]
-        reason = (said or done.stderr.splitlines() or ["it does not say why"])[0]
+        reason = (said or done.stderr.splitlines() or ["unknown reason"])[0]
         raise DatabaseError(
             f"{name} failed: {reason.rpartition('error: ')[2]}. Nothing was written."
         )
@@ -284,10 +288,10 @@ def _output(words: list[str], **variables: str) -> "subprocess.CompletedProcess[
 
 
 def _script(file: Path, *arguments: str) -> str:
-    """Return SQL for a part of a dump.
+    """Return a part of a dump as SQL.
 
     Raises:
-        InvalidInput: it is not a dump.
+        InvalidInput: the file is not a dump.
 
     """
     newest = str(server.program(RESTORE, max(server.versions())))
@@ -301,13 +305,13 @@ def _script(file: Path, *arguments: str) -> str:
 
 
 def _listed(file: Path, major: int) -> str | None:
-    """Return a dump's table of contents; None if a server's own pg_restore cannot read it."""
+    """Return a dump's table of contents; None if this version's pg_restore cannot read it."""
     done = _output([_program(RESTORE, major), "--list", str(file)])
     return done.stdout if done.returncode == 0 else None
 
 
 def _column(script: str, table: str, column: str) -> list[str]:
-    """Return a column of the rows that a script copies into a table; ours hold no escapes."""
+    """Return one column of the rows that a script copies into a table; values have no escapes."""
     pattern = rf"^COPY {schema.SCHEMA}\.{table} \((.*?)\) FROM stdin;\n(.*?)^\\\.$"
     found = re.search(pattern, script, re.MULTILINE | re.DOTALL)
     if found is None:

@@ -1,4 +1,4 @@
-"""Bringing a database up to date, and refusing one that is not."""
+"""Migrate a database's tables to this version, and check that they are of this version."""
 
 import threading
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ from vecsearch.errors import (
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import EXTENSION_HELP, driver_connection, reading, writing
 
-# Earlier ones have an overflow in parallel index builds and a corruption in vacuum.
+# Earlier versions have an overflow in parallel index builds, and vacuum may corrupt an index.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
 _REVISION_AND_PGVECTOR = sa.text(
     f"SELECT (SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE}),"
     " (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
 )
-# Alembic's context is one for the process, so its threads take turns.
+# Alembic has one context per process, so threads take turns.
 _alembic = threading.Lock()
 
 
 def run(engine: sa.Engine) -> dict[str, str]:
-    """Apply every migration that is missing; see `upgrade`."""
+    """Apply all missing migrations in a transaction of its own; see `upgrade`."""
     with writing(engine) as connection:
         renamed = upgrade(connection)
     # Connections that were open before pgvector was installed do not have it on their path.
@@ -39,14 +39,14 @@ def run(engine: sa.Engine) -> dict[str, str]:
 
 @contextmanager
 def reading_current(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection in a read-only transaction on tables of this version."""
+    """Yield a connection in a read-only transaction; refuse tables of another version."""
     with reading(engine) as connection:
         require_current(connection)
         yield connection
 
 
 def prepare(engine: sa.Engine) -> None:
-    """Set up a database that has no tables; refuse one whose tables are of another version."""
+    """Create the tables in a database that has none; refuse tables of another version."""
     try:
         with reading(engine) as connection:
             require_current(connection)
@@ -55,14 +55,14 @@ def prepare(engine: sa.Engine) -> None:
 
 
 def upgrade(connection: sa.Connection) -> dict[str, str]:
-    """Apply every migration that is missing, in one transaction under a lock.
+    """Apply all missing migrations, in one transaction under a lock.
 
-    Collections whose names vecsearch needs are renamed first; their new names by the old ones are
-    returned.
+    Collections with names that vecsearch now reserves are renamed first. Return the new names by
+    the old names.
 
     Raises:
-        ExtensionMissing: pgvector is absent, too old, or may not be installed by this role.
-        SchemaNewer: a newer vecsearch has been here.
+        ExtensionMissing: pgvector is absent, too old, or this role may not install it.
+        SchemaNewer: a newer vecsearch has migrated the tables.
 
     """
     from alembic import command
@@ -86,7 +86,7 @@ def require_current(connection: sa.Connection) -> None:
     """Check, in one round trip, that server, extension and tables fit this version of vecsearch.
 
     Raises:
-        SchemaMissing, SchemaOutdated, SchemaNewer, ExtensionMissing, DatabaseError: they do not.
+        SchemaMissing, SchemaOutdated, SchemaNewer, ExtensionMissing, DatabaseError: one does not.
 
     """
     require_server(connection)
@@ -112,7 +112,7 @@ def require_server(connection: sa.Connection) -> None:
     """Check the server's version.
 
     Raises:
-        DatabaseError: it is older than PostgreSQL 16.
+        DatabaseError: the server is older than PostgreSQL 16.
 
     """
     major = driver_connection(connection).info.server_version // 10_000
@@ -132,17 +132,17 @@ def pgvector_version(connection: sa.Connection) -> str | None:
 
 
 def pgvector_advice(version: str | None) -> str | None:
-    """Say what an administrator should know of this version; None if it is good."""
+    """Return a warning about this version for an administrator; None if there is none."""
     if version is None or tuple(map(int, version.split("."))) >= RECOMMENDED_PGVECTOR:
         return None
     return (
-        f"pgvector {version} has faults in index builds and vacuum that "
-        f"{'.'.join(map(str, RECOMMENDED_PGVECTOR))} mends; upgrade it."
+        f"pgvector {version} has bugs in index builds and vacuum; upgrade it to "
+        f"{'.'.join(map(str, RECOMMENDED_PGVECTOR))} or newer."
     )
 
 
 def migrations_dir() -> Path:
-    """Return the folder of the migrations: inside the wheel, or beside us in a checkout."""
+    """Return the folder of the migrations: inside the package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
@@ -163,7 +163,7 @@ def _revision(connection: sa.Connection) -> str | None:
 
 
 def is_known(revision: str | None) -> bool:
-    """Tell whether this vecsearch has a migration of that name; otherwise a newer one made it."""
+    """Return whether this vecsearch has this revision; otherwise a newer version made it."""
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(str(migrations_dir())).walk_revisions()
@@ -180,7 +180,7 @@ def _refuse_newer(connection: sa.Connection) -> None:
 
 
 def is_usable(version: str | None) -> bool:
-    """Tell whether this version of pgvector, if there is one, is new enough."""
+    """Return whether this version of pgvector is new enough; False for None."""
     return (
         version is not None
         and tuple(int(part) for part in version.split(".")[:2]) >= schema.MINIMUM_PGVECTOR

@@ -1,4 +1,4 @@
-"""Quantised encoders, which are kept with the collections that they embed for."""
+"""Quantised encoders, stored in the database of the collections that use them."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -17,6 +17,6 @@ def find(connection: sa.Connection, precision: str) -> Exported | None:
 
 
 def store(connection: sa.Connection, precision: str, exported: Exported) -> None:
-    """Keep a quantised encoder under its precision; it may be there."""
+    """Store a quantised encoder under its precision; an existing one is kept."""
     values = {**vars(exported), "layer_shape": list(exported.layer_shape), "precision": precision}
     connection.execute(insert(schema.quantized_models).values(values).on_conflict_do_nothing())

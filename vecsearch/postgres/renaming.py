@@ -1,6 +1,6 @@
-"""Renaming a collection: its table, all beside it, and the rows that name it.
+"""Rename a collection: its tables, indexes, view and functions, and the rows that name it.
 
-Everything is found by asking the database, because tables of any earlier version are renamed, too.
+The objects are looked up in the database, because the tables may be of any earlier version.
 """
 
 import itertools
@@ -16,9 +16,9 @@ _VIEW, _SIMILARITY, _NEAREST = schema.VIEW_SUFFIX, schema.SIMILARITY_SUFFIX, sch
 
 
 def free_reserved_names(connection: sa.Connection) -> dict[str, str]:
-    """Rename collections whose names vecsearch needs for itself; return new names by old ones.
+    """Rename collections with names that vecsearch reserves; return new names by old names.
 
-    An earlier version, which had no use for the name, may have let a user give it.
+    Earlier versions did not reserve all of these names.
 
     Args:
         connection: in a transaction; tables may be of any version, or missing.
@@ -37,12 +37,12 @@ def free_reserved_names(connection: sa.Connection) -> dict[str, str]:
 
 
 def rename(connection: sa.Connection, old: str, new: str) -> None:
-    """Rename a collection, whatever its version; `new` is free.
+    """Rename a collection of any version of vecsearch.
 
     Args:
         connection: in a transaction.
-        old: the collection.
-        new: its new name.
+        old: the current name.
+        new: the new name, which nothing else has.
 
     """
     driver = driver_connection(connection)
@@ -65,7 +65,7 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
 
 
 def _objects(connection: sa.Connection, old: str, new: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the kind, the name as SQL, and the new name of the table and of all beside it."""
+    """Yield the kind, the name as SQL, and the new name of each object of the collection."""
     driver = driver_connection(connection)
     tables = driver.execute(
         "SELECT oid, relname FROM pg_class"
@@ -94,7 +94,7 @@ def _objects(connection: sa.Connection, old: str, new: str) -> Iterator[tuple[st
 
 
 def _free_name(connection: sa.Connection, name: str, taken: set[str]) -> str:
-    """Return a name like another that a collection can have."""
+    """Return an unused collection name that begins like `name`."""
     driver = driver_connection(connection)
     for number in itertools.count(1):
         found = f"{name[: schema.LONGEST_NAME - 4]}_{number}"

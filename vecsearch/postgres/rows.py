@@ -1,4 +1,4 @@
-"""Shared by everything that writes rows: ids, the lock, COPY, statistics."""
+"""Helpers for everything that writes rows: ids, the write lock, COPY, statistics."""
 
 import uuid
 from collections.abc import Iterable
@@ -10,22 +10,22 @@ import sqlalchemy as sa
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import driver_connection
 
-# Any fixed number, beside the hash of a collection's name.
+# Any fixed number; with the hash of a collection's name it is the key of the write lock.
 WRITE_LOCK_KEY = 0x7665
 
 
 def image_id(path: str) -> uuid.UUID:
     """Return the id of the row for `path`: UUIDv5 (RFC 9562) of its file URI.
 
-    Any worker anywhere writes the same row for the same path.
+    Every process derives the same id for the same path.
     """
     return uuid.uuid5(uuid.NAMESPACE_URL, PurePath(path).as_uri())
 
 
 def lock_collection(connection: sa.Connection, name: str) -> None:
-    """Let only this transaction write to the collection until it ends.
+    """Take the collection's write lock until the transaction ends.
 
-    Otherwise two runs over the same files could deadlock on each other's rows.
+    Without it, two runs over the same files could deadlock on each other's rows.
     """
     connection.execute(
         sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:name))"),
@@ -36,7 +36,7 @@ def lock_collection(connection: sa.Connection, name: str) -> None:
 def copy_rows(
     connection: sa.Connection, table: str, types: str, rows: Iterable[tuple[Any, ...]]
 ) -> None:
-    """Copy rows in binary into a table; `types` are those of its columns, in order."""
+    """Copy rows into a table in binary format; `types` are the types of its columns, in order."""
     with (
         driver_connection(connection).cursor() as cursor,
         cursor.copy(f"COPY {table} FROM STDIN WITH (FORMAT BINARY)".encode()) as copy,

@@ -1,7 +1,7 @@
-"""The tables, as SQLAlchemy knows them: a public interface that analysts read.
+"""The tables, as SQLAlchemy definitions; analysts read these tables, so they are public.
 
-`migrations/` builds the shared tables; a collection's own table is built from `collection_table`
-when the collection is made, and every later migration applies to it, too.
+`migrations/` creates the shared tables. A collection's table is created from `collection_table`
+together with the collection, and later migrations change it too.
 """
 
 import re
@@ -18,7 +18,7 @@ from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod, Metric, Pr
 
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
-# The newest migration; spelled here so that a search need not import alembic to compare.
+# The newest migration; repeated here so that a search need not import alembic to compare.
 REVISION = "0011"
 
 MINIMUM_POSTGRES = 16
@@ -237,18 +237,18 @@ projections = sa.Table(
 )
 
 RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
-# Of what stands beside a collection's table; see `vecsearch.postgres.analysts`.
+# Suffixes of a collection's view and functions; see `vecsearch.postgres.analysts`.
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
 TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
-# Of the tables of compact vectors: NAME_compact_VERSION.
+# Tables of compact vectors are named NAME_compact_VERSION.
 COMPACT = "_compact_"
 
 
 def is_reserved(name: str) -> bool:
-    """Tell whether vecsearch uses a name itself, beside a collection or for all of them."""
+    """Return whether vecsearch uses this name for an object of its own."""
     is_compact = re.search(rf"{COMPACT}\d+$", name) is not None
     return name in RESERVED_NAMES or name.endswith(TAKEN_SUFFIXES) or is_compact
 
@@ -278,8 +278,8 @@ def require_collection_name(name: str) -> str:
 def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.Table:
     """Return the table of the collection `name`, with its indexes; HNSW only if `indexed`.
 
-    It is one object for all who ask, or SQLAlchemy would compile each statement anew. Embeddings
-    of more than 4,000 dimensions get no HNSW index: pgvector has none for them.
+    Calls share one object, so that SQLAlchemy compiles each statement once. Embeddings of more
+    than 4,000 dimensions get no HNSW index: pgvector cannot index them.
     """
     table = sa.Table(
         require_collection_name(name),
@@ -300,10 +300,10 @@ def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.
 
 @lru_cache(maxsize=256)
 def compact_table(name: str, version: int, dimensions: int) -> sa.Table:
-    """Return the table of the compact vectors of the collection `name` by one projection.
+    """Return the table of compact vectors that one projection makes for the collection `name`.
 
-    It has no foreign key: to drop one takes a lock that keeps readers of the collection out. What
-    it holds of rows that are gone is joined away.
+    It has no foreign key: dropping one takes a lock that blocks readers of the collection. Queries
+    join it with the collection's table, so vectors of deleted rows are ignored.
     """
     return sa.Table(
         f"{require_collection_name(name)}{COMPACT}{version}",
@@ -320,13 +320,13 @@ def compact_table(name: str, version: int, dimensions: int) -> sa.Table:
 
 
 def sql_name(table: sa.Table | str) -> str:
-    """Return a table's qualified name, or a bare name, quoted where SQL's own words need it."""
+    """Return a table's qualified name, or a bare name; names that are SQL keywords are quoted."""
     preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]  # untyped there
     return preparer.quote(table) if isinstance(table, str) else preparer.format_table(table)
 
 
 def embedding_bytes(dimensions: int) -> int:
-    """Return the size of one stored embedding: pgvector's header and two bytes a number."""
+    """Return the bytes of one stored embedding: pgvector's header and two bytes per dimension."""
     return 8 + 2 * dimensions
 
 

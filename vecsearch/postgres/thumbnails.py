@@ -1,7 +1,7 @@
 """Thumbnails: one per file content, shared by all rows with that content in any collection.
 
 A transaction that stores rows calls `hold` first. Thumbnails without a row are deleted only while
-no such transaction is open, because its rows cannot be seen yet.
+no such transaction is open, because its rows are not visible yet.
 """
 
 import uuid
@@ -17,7 +17,7 @@ from vecsearch.postgres.rows import copy_rows
 def find(
     connection: sa.Connection, table: sa.Table, ids: Iterable[uuid.UUID]
 ) -> dict[uuid.UUID, bytes]:
-    """Return the thumbnails of rows by id, without unknown ids and rows that have none."""
+    """Return thumbnails by id; ids without a row or a thumbnail are left out."""
     rows = connection.execute(
         sa.text(
             f"SELECT stored.id, thumbnails.image FROM {schema.sql_name(table)} AS stored"
@@ -81,7 +81,7 @@ def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
 
 
 def delete_orphans(connection: sa.Connection) -> None:
-    """Delete the thumbnails that no row of any collection has; in a transaction of its own."""
+    """Delete the thumbnails that no row of any collection uses; call it in its own transaction."""
     # The lock waits for every `hold`; the next statement sees the rows that those have stored.
     connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE"))
     names = connection.scalars(sa.select(schema.collections.c.name)).all()

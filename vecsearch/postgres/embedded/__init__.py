@@ -1,1 +1,1 @@
-"""The Postgres from a wheel: its server, who may connect, and the read-only role."""
+"""The embedded Postgres, from a wheel: its server, access rules, and the read-only role."""

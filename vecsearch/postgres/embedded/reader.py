@@ -44,7 +44,7 @@ def require_port(data_dir: Path) -> int:
     if port is None:
         raise InvalidInput(
             "The reader connects by TCP, and the embedded Postgres listens on no port. "
-            "Choose one: vecsearch db start --port 5433"
+            "Give it one: vecsearch db start --port 5433"
         )
     return port
 
