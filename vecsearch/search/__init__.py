@@ -1,1 +1,1 @@
-"""From a question to hits: one SQL statement, and the indexes that serve it."""
+"""Search: from a query to hits by one SQL statement, and the indexes that serve it."""

@@ -1,4 +1,4 @@
-"""Making a collection: its table, what stands beside it for analysts, its line in the register."""
+"""Create a collection: its table, the analysts' view and functions, its row in the register."""
 
 import sqlalchemy as sa
 
@@ -20,19 +20,21 @@ def create(
     default_metric: Metric = Metric.cosine,
     index_method: str | None = None,
 ) -> StoredCollection:
-    """Make a collection unless another has just now; `indexes.build.ensure` builds its index.
+    """Create a collection, or return the one that another process has just created.
+
+    `indexes.build.ensure` builds its index.
 
     Args:
         connection: in a transaction.
-        name: of the collection and its table.
-        identity: of its encoder.
-        weights: where those are.
-        dimensions: of an embedding.
-        default_metric: of a query that names none.
-        index_method: the index that is wanted: hnsw, compact or none; None: hnsw.
+        name: name of the collection and its table.
+        identity: identity of its encoder.
+        weights: where the encoder's weights are.
+        dimensions: dimensions of an embedding.
+        default_metric: metric of queries that name none.
+        index_method: hnsw, compact or none; None uses hnsw.
 
     Raises:
-        InvalidInput: `name` cannot name a table, or `dimensions` are more than pgvector stores.
+        InvalidInput: `name` cannot name a table, or pgvector cannot store so many `dimensions`.
 
     """
     schema.require_collection_name(name)
@@ -41,7 +43,7 @@ def create(
     existing = catalog.find_collection(connection, name)
     if existing is not None:
         return existing
-    # Of one that was removed by hand, with its table alone.
+    # Someone may have deleted an earlier collection by hand and left its compact vectors.
     for left in catalog.compact_versions(connection, name):
         catalog.drop_compact(connection, left)
     stored = catalog.register(
@@ -53,7 +55,7 @@ def create(
         default_metric=default_metric,
         index_method=method,
     )
-    # Not IF NOT EXISTS: a table of this name that is not in the register is somebody else's.
+    # Not IF NOT EXISTS: a table of this name that is not in the register belongs to someone else.
     table = schema.collection_table(name, dimensions, indexed=False)
     table.create(connection)
     analysts.create(connection, table)
@@ -62,15 +64,15 @@ def create(
 
 
 def order_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
-    """Let the collection's function NAME_nearest order as its index can serve it."""
+    """Replace the function NAME_nearest by the form that the collection's index can serve."""
     analysts.replace_nearest(connection, stored.table, serving(stored).analysts_order())
 
 
 def require_index_method(collection: StoredCollection, method: str | None) -> None:
-    """Refuse to be told of another index than the one that a collection has been given.
+    """Check that a requested index method is the one that the collection has.
 
     Raises:
-        InvalidInput: it has another.
+        InvalidInput: the collection has another.
 
     """
     if method is not None and parse(IndexMethod, method) is not collection.index_method:

@@ -1,4 +1,4 @@
-"""Running a search: few round trips, and the guarantee that an answer is never silently short."""
+"""Run searches: in few round trips, and with a guarantee that no answer is silently short."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +30,11 @@ Row = tuple[Any, ...]
 
 
 class _Half(bytes):
-    """A halfvec in Postgres' binary format: 20 kB of text need not be parsed."""
+    """A halfvec in Postgres' binary format; its text form would be 20 kB to parse."""
 
 
 class _HalfDumper(Dumper):
-    # The type is what the statement casts it to, whichever number the server gave that.
+    # The statement casts the parameter, so its type need not be known here.
     format = Format.BINARY
 
     def dump(self, obj: _Half) -> bytes:
@@ -48,10 +48,10 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
     """Answer a query in a collection.
 
     Args:
-        engine: of the database.
+        engine: the database's engine.
         name: the collection.
-        query: what is asked.
-        embedders: of new pictures; no connection waits for them.
+        query: the query.
+        embedders: encoders of new pictures; no connection is held while they run.
 
     Raises:
         VecsearchError: the query cannot be answered.
@@ -68,18 +68,18 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
             target = embedder.remembered(picture)
         if target is not None:
             return _answer(engine, connection, collection, target, query)
-    assert picture is not None  # noqa: S101 - an id is a target
+    assert picture is not None  # noqa: S101 - without a picture, target is an id
     embedding = embedder.embed(picture)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, embedding, query)
 
 
 def check(connection: sa.Connection, collection: StoredCollection, query: Query) -> None:
-    """Check what needs no picture, before one is embedded.
+    """Check the query's options, before a picture is embedded.
 
     Raises:
-        InvalidInput: an option cannot be served.
-        DatabaseError: Postgres does not understand `where`.
+        InvalidInput: an option has an invalid value.
+        DatabaseError: Postgres does not accept `where`.
 
     """
     query.check(collection.default_metric)
@@ -99,9 +99,9 @@ def plan(
 
     Args:
         connection: in a transaction.
-        collection: where to search.
+        collection: the collection to search.
         target: a stored image's id, or an embedding, shape (dimensions,).
-        query: the rest; `Query.check` has passed it.
+        query: the other options, already checked by `Query.check`.
 
     """
     search = Search(collection, target, query)
@@ -110,17 +110,17 @@ def plan(
         candidates = search.candidates is not None
         vectors = search.index.vectors(connection, target, candidates=candidates)
         search = replace(search, vectors=tuple(vectors))
-    # Cosine's candidates are few, and the planner weighs them against all rows that match.
+    # Cosine has few candidates, and the planner itself compares their cost with an exact search.
     if search.candidates is not None and search.metric is not Metric.cosine:
         more = statement.matching(search).offset(search.candidates).limit(1)
         if connection.scalar(more) is None:
-            # To choose candidates from so few would leave nobody out.
+            # No more rows match than there are candidates, so an exact search compares the same.
             return replace(search, exact=True)
     return search
 
 
 def _tuned(collection: StoredCollection, search: Search) -> int | None:
-    """Return what `index tune` found, if it is enough for this k."""
+    """Return the setting that `index tune` found, if it was tuned for this k or a larger one."""
     tuned = collection.breadths.get(search.metric)
     if tuned is None or search.k is None or search.k > tuned["k"]:
         return None
@@ -130,7 +130,7 @@ def _tuned(collection: StoredCollection, search: Search) -> int | None:
 def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:
     """Return the nearest rows within the cut-off, and the search that found them.
 
-    Settings end with it, so that other searches may follow in the transaction.
+    Its settings end with it, so the transaction can run other searches afterwards.
     """
     with connection.begin_nested() as savepoint:
         hits, ran = _nearest(connection, search, ends=False)
@@ -141,25 +141,25 @@ def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Searc
 def _nearest(connection: sa.Connection, search: Search, *, ends: bool) -> tuple[list[Hit], Search]:
     """Return the nearest rows, always min(k, matching rows), and the search that found them.
 
-    The index may stop early: a filter that few rows pass, a node no path leads to. An answer that
-    came out short, or without the stored image it was asked for, is asked for again without it.
+    The index may return too few rows: few rows pass the filter, or a node is unreachable in the
+    graph. If an answer is short, or lacks the stored query image, an exact search runs instead.
     """
     exact = replace(search, exact=True)
     rows = _run(connection, search, ends=ends)
     if not search.is_exact and (len(rows) != search.k or _lacks_own(search, rows)):
         search, rows = exact, _run(connection, exact, ends=ends)
     if _lacks_own(search, rows):
-        # Either a condition excludes it, or more copies than k are as near as it is.
+        # Either a condition excludes it, or more than k copies have the same distance.
         own = _run(connection, replace(exact, own_only=True), ends=ends)
         rows = _sorted(search, [*own, *rows])[: search.k]
     return _hits(search, rows), search
 
 
 def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
-    """Return what the statement finds, short or not, and the seconds that it took."""
+    """Return the hits of one statement, even if they are too few, and the seconds it took."""
     with connection.begin_nested() as savepoint:
         _apply(connection, search)
-        text = search.sent  # to write the statement is not the database's time
+        text = search.sent  # before the clock starts: compiling is not the database's time
         started = perf_counter()
         with _cursor(connection) as cursor, translated(text):
             rows = cursor.execute(text.encode(), _parameters(search), prepare=True).fetchall()
@@ -169,7 +169,7 @@ def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
 
 
 def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
-    """Return the statement's plan, and whether the HNSW index answers it."""
+    """Return the statement's plan, and whether it uses the HNSW index."""
     text = f"EXPLAIN {search.sent_with_cut_off}"
     _apply(connection, search)
     with _cursor(connection) as cursor, translated(text):
@@ -179,7 +179,7 @@ def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
 
 
 class _Ran:
-    """A search that has run, and what can be asked of it. See `query.Statement`."""
+    """A search that has run; computes SQL and plan on demand. See `query.Statement`."""
 
     def __init__(self, engine: sa.Engine, search: Search) -> None:
         self._engine = engine
@@ -207,7 +207,7 @@ class _Ran:
 def _opened(
     engine: sa.Engine, name: str, picture: Picture | None
 ) -> Iterator[tuple[sa.Connection, StoredCollection, UUID | None]]:
-    """Yield a connection, a collection, and the id of a picture that it holds, if it does."""
+    """Yield a connection, the collection, and the stored id of the picture, if it has one."""
     content = None if picture is None else (picture.sha256, picture.path)
     with database.pipelining(engine) as connection:
         collection, known = catalog.open_collection(connection, name, content)
@@ -226,7 +226,7 @@ def _answer(
     hits, ran = _nearest(connection, search, ends=query.where is None)
     seconds = perf_counter() - started
     if query.where is not None:
-        # A condition may SET what is not to outlive it.
+        # A user's condition may change settings, which the rollback restores.
         driver_connection(connection).rollback()
     within = _within(search, hits)
     return Answer(
@@ -245,11 +245,11 @@ def _run(connection: sa.Connection, search: Search, *, ends: bool = False) -> li
 
     Args:
         connection: in a transaction.
-        search: what for.
-        ends: commit in the same round trip; what follows is another transaction.
+        search: the search.
+        ends: commit in the same round trip; later statements run in another transaction.
 
     Raises:
-        ImageNotFound: nothing has the id that is asked with.
+        ImageNotFound: no image has the query's id.
 
     """
     text = search.sent
@@ -262,23 +262,23 @@ def _run(connection: sa.Connection, search: Search, *, ends: bool = False) -> li
                 driver.execute("COMMIT")
         rows = cursor.fetchall()
     if isinstance(search.target, UUID) and rows and rows[0][-1] is None:
-        # An id that nothing has is at no distance from anything.
+        # The distance is NULL because no image has this id.
         raise missing(search.collection.name, search.target)
     return _sorted(search, rows)
 
 
 def _lacks_own(search: Search, rows: list[Row]) -> bool:
-    """Tell whether the nearest row of all, the stored query image's own, is not among the rows."""
+    """Return whether the rows lack the stored query image, which should be the nearest."""
     return (
         isinstance(search.target, UUID)
         and not search.excludes_own
-        and search.metric is not Metric.ip  # by inner product, longer vectors are nearer
+        and search.metric is not Metric.ip  # by inner product, longer vectors can be nearer
         and all(row[0] != search.target for row in rows)
     )
 
 
 def _sorted(search: Search, rows: list[Row]) -> list[Row]:
-    """Return rows by distance; of equal ones the query's own row is first, then by path."""
+    """Return rows sorted by distance; among equal ones, the query image first, then by path."""
     own = search.target if isinstance(search.target, UUID) else None
     return sorted(rows, key=lambda row: (row[-1], row[0] != own, row[1]))
 
@@ -308,24 +308,24 @@ def _parameters(search: Search) -> list[Any]:
         return [search.target]
     compared = search.vectors or (search.target,)
     if search.candidates is None:
-        # Of an exact search that follows one by candidates.
+        # An exact search may follow one with candidates; it needs only the embedding.
         compared = compared[:1]
     return [_Half(HalfVector(vector).to_binary()) for vector in compared]
 
 
 def _cursor(connection: sa.Connection) -> psycopg.RawCursor[Row]:
-    # Dollars alone mark parameters, so that signs in the user's condition mean what they say.
+    # Only `$1` marks a parameter, so percent signs in the user's condition are left alone.
     return psycopg.RawCursor(driver_connection(connection))
 
 
 def _apply(connection: sa.Connection, search: Search) -> None:
-    """Put a search's settings in force until the transaction ends."""
+    """Apply a search's settings until the transaction ends."""
     _set(driver_connection(connection), search)
 
 
 def _set(driver: "psycopg.Connection[Any]", search: Search) -> None:
     settings = search.settings()
     if search.is_exact or search.forced:
-        # A prepared statement keeps its plan, which was made under other settings.
+        # A prepared statement may reuse a plan that was made under other settings.
         settings = {**settings, "plan_cache_mode": "force_custom_plan"}
     database.apply_settings(driver, settings)

@@ -1,4 +1,4 @@
-"""Filters that anybody may set: typed values, never SQL."""
+"""Typed filters, safe for untrusted callers: they never contain SQL."""
 
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
@@ -9,13 +9,13 @@ import sqlalchemy as sa
 
 @dataclass(frozen=True)
 class Filters:
-    """Which images are searched; None leaves a filter out.
+    """Conditions on the images to search; None disables a filter.
 
     Attributes:
-        label: the folder's name.
-        date_from, date_to: the first and the last day; of when the picture was taken or, where
-            that is not known, of when its file was last modified (UTC).
-        min_width, max_width, min_height, max_height: in pixels.
+        label: name of the folder.
+        date_from, date_to: first and last day on which the picture was taken or, if that is
+            unknown, its file was last modified (UTC).
+        min_width, max_width, min_height, max_height: limits in pixels.
 
     """
 
@@ -28,7 +28,7 @@ class Filters:
     max_height: int | None = None
 
     def __bool__(self) -> bool:
-        """Tell whether any is set."""
+        """Return whether any filter is set."""
         return any(getattr(self, field.name) is not None for field in fields(self))
 
     def conditions(self, columns: Any) -> list[sa.ColumnElement[bool]]:
@@ -41,7 +41,7 @@ class Filters:
             given.append(columns.label == self.label)
         if self.date_from is not None:
             given.append(when >= sa.literal(self.date_from, sa.Date))
-        # The last day has 24 hours; after the calendar's last there is nothing to leave out.
+        # Include the whole last day. No date is later than date.max, so that needs no condition.
         if self.date_to is not None and self.date_to < date.max:
             after = self.date_to + timedelta(days=1)
             given.append(when < sa.literal(after, sa.Date))

@@ -1,4 +1,4 @@
-"""Browsing a collection: single images, pages of images, labels."""
+"""Browse a collection: single images, pages of images, labels."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -12,12 +12,13 @@ from vecsearch.search.filters import Filters
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A row without its embedding; values that only a file has are None if there was no file.
+    """A row without its embedding; values read from a file are None if it was imported without one.
 
     Attributes:
-        sha256: of the file's bytes, in hex.
-        width, height: in pixels, upright.
-        modified_at, taken_at: the latter is the camera's local time, naive.
+        sha256: SHA-256 of the file's bytes, in hex.
+        width, height: pixels of the upright picture.
+        modified_at: when the file was last modified.
+        taken_at: the camera's local time, without a time zone.
         latitude, longitude: degrees north and east.
         exif, metadata: JSON.
 
@@ -42,14 +43,14 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class Label:
-    """A label, and how many images have it."""
+    """A label and the number of images that have it."""
 
     label: str
     images: int
 
 
 def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> StoredImage | None:
-    """Return the image with this id, if there is one."""
+    """Return the image with this id; None if there is none."""
     row = connection.execute(_images(table).where(table.c.id == image_id)).first()
     return None if row is None else StoredImage(*row)
 
@@ -66,7 +67,7 @@ def browse(
 
 
 def list_labels(connection: sa.Connection, table: sa.Table, limit: int) -> list[Label]:
-    """Return the commonest labels, commonest first. Reads every row."""
+    """Return the most frequent labels, the most frequent first. Reads every row."""
     count = sa.func.count()
     rows = connection.execute(
         sa.select(table.c.label, count)
@@ -78,7 +79,7 @@ def list_labels(connection: sa.Connection, table: sa.Table, limit: int) -> list[
 
 
 def has_label(connection: sa.Connection, table: sa.Table, label: str) -> bool:
-    """Tell whether any image has this label."""
+    """Return whether any image has this label."""
     found = sa.select(sa.literal(1)).where(table.c.label == label).limit(1)
     return connection.scalar(found) is not None
 

@@ -1,4 +1,4 @@
-"""Stored images, found by id, path or content."""
+"""Find stored images by id, path or content."""
 
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +13,7 @@ def stored_id(connection: sa.Connection, table: sa.Table, image: UUID | str) -> 
     """Return the id of a stored image.
 
     Raises:
-        ImageNotFound: it is not an id, or nothing has it.
+        ImageNotFound: it is not an id, or no image has it.
 
     """
     parsed = parse_id(image)
@@ -23,22 +23,22 @@ def stored_id(connection: sa.Connection, table: sa.Table, image: UUID | str) -> 
 
 
 def parse_id(image: UUID | str) -> UUID:
-    """Return an id.
+    """Return the id that a text spells.
 
     Raises:
-        ImageNotFound: it is not one.
+        ImageNotFound: the text is not an id.
 
     """
     try:
         return image if isinstance(image, UUID) else UUID(image)
     except ValueError as error:
         raise ImageNotFound(
-            f"{image!r} is not an id. Ids look like {UUID(int=0)}; every hit shows its own."
+            f"{image!r} is not an id. Ids look like {UUID(int=0)}; every hit shows its id."
         ) from error
 
 
 def missing(collection: str, image: UUID) -> ImageNotFound:
-    """Return the error for an id that nothing has."""
+    """Return the error for an id that no image has."""
     return ImageNotFound(f"Collection {collection!r} has no image {image}. Every hit shows its id.")
 
 
@@ -46,7 +46,7 @@ def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UU
     """Return the id of a stored image, named by its id or its path.
 
     Raises:
-        ImageNotFound: nothing is called that.
+        ImageNotFound: no image has this id or path.
 
     """
     try:
@@ -64,7 +64,7 @@ def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UU
 def image_by_sha256(
     connection: sa.Connection, table: sa.Table, sha256: str, path: str | None = None
 ) -> UUID | None:
-    """Return the id of a row with this content, at `path` if there is one there."""
+    """Return the id of a row with this content, preferably the one at `path`; None if none."""
     found: UUID | None = connection.scalar(
         sa.select(table.c.id)
         .where(table.c.sha256 == sha256)
@@ -75,21 +75,21 @@ def image_by_sha256(
 
 
 def has_image(connection: sa.Connection, table: sa.Table, image: UUID) -> bool:
-    """Tell whether there is a row with this id."""
+    """Return whether there is a row with this id."""
     return connection.scalar(sa.select(sa.literal(1)).where(table.c.id == image)) is not None
 
 
 def count(connection: sa.Connection, table: sa.Table) -> int:
-    """Return how many rows there are."""
+    """Return the number of rows."""
     return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
 def has_rows(connection: sa.Connection, table: sa.Table, rows: int) -> bool:
-    """Tell whether there are so many rows, without counting them all."""
+    """Return whether there are at least `rows` rows, without counting them all."""
     found = sa.select(sa.literal(1)).select_from(table).offset(rows - 1).limit(1)
     return connection.scalar(found) is not None
 
 
 def sample_ids(connection: sa.Connection, table: sa.Table, limit: int) -> list[UUID]:
-    """Return so many ids in their order: they are hashes, so it is a fair sample."""
+    """Return the first `limit` ids in order; ids are hashes, so this is a random sample."""
     return list(connection.scalars(sa.select(table.c.id).order_by(table.c.id).limit(limit)))

@@ -1,4 +1,4 @@
-"""What a user asks, and what comes back."""
+"""A user's query, and its answer."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,24 +21,24 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Query:
-    """What a user asks for: exactly one of `image` and `id`, and how to rank and cut the answer.
+    """A query: exactly one of `image` and `id`, with the metric, the filters and the limits.
 
-    The command line, the API, the page and `Collection.query` all make one of these.
+    The command line, the API, the page and `Collection.query` all build one of these.
 
     Attributes:
-        image: a file, its bytes, or a picture that was read; its stored vector is used if its
-            content is in the collection.
+        image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
+            in the collection.
         id: a stored image's id.
-        k: at most this many; None: 10, or no limit when there is a cut-off.
-        metric: a name of `Metric`; None: the collection's default.
-        where: a condition in SQL on the collection's columns, from the user's own hand.
-        filters: conditions of typed values, from anybody.
-        min_similarity: cosine only; the same as a `max_distance` of 1 less it.
-        max_distance: leave out what is farther.
-        exact: compare with every row.
-        exclude_self: leave out the query image's own row.
-        model: what the user says the collection's encoder is; None: whatever it is.
-        weights: where its weights are now; None: where they were.
+        k: the largest number of hits; None means 10, or no limit if there is a cut-off.
+        metric: a name of `Metric`; None uses the collection's default.
+        where: an SQL condition on the collection's columns; only from a trusted user.
+        filters: typed conditions; safe from untrusted callers.
+        min_similarity: for cosine only; equals a `max_distance` of 1 - `min_similarity`.
+        max_distance: the largest distance of a hit.
+        exact: compare with every row, without the index.
+        exclude_self: exclude the query image's own row.
+        model: the encoder that the collection must have; None accepts any.
+        weights: where its weights are now; None uses the stored location.
 
     """
 
@@ -57,33 +57,33 @@ class Query:
     weights: str | Path | None = None
 
     def check(self, default_metric: Metric) -> None:
-        """Check what needs neither a picture nor a database.
+        """Check the options that need neither a picture nor a database.
 
         Raises:
-            InvalidInput: an option cannot be served.
+            InvalidInput: an option has an invalid value.
 
         """
         if (self.image is None) == (self.id is None):
-            raise InvalidInput("Say what to search for: either an image or --id ID.")
+            raise InvalidInput("Name what to search for: either an image or --id ID.")
         self.cut_off(default_metric)
         if self.k is not None:
             require_k(self.k)
 
     def ranked_by(self, default_metric: Metric) -> Metric:
-        """Return the metric that orders the answer."""
+        """Return the metric that ranks the answer."""
         return default_metric if self.metric is None else parse(Metric, self.metric)
 
     def cut_off(self, default_metric: Metric) -> float | None:
-        """Return the distance beyond which hits are left out.
+        """Return the largest distance of a hit; None if there is no cut-off.
 
         Raises:
-            InvalidInput: there are two, or one that makes no sense for the metric.
+            InvalidInput: both cut-offs are given, or one is invalid for the metric.
 
         """
         metric = self.ranked_by(default_metric)
         if self.min_similarity is None:
             if self.max_distance is not None and not math.isfinite(self.max_distance):
-                raise InvalidInput("--max-distance is not finite. Give a number, or leave it out.")
+                raise InvalidInput("--max-distance is not finite. Give a number, or omit it.")
             return self.max_distance
         if self.max_distance is not None:
             raise InvalidInput("Give --min-similarity or --max-distance, not both.")
@@ -96,7 +96,7 @@ class Query:
         return 1.0 - self.min_similarity
 
     def limit(self, default_metric: Metric) -> int | None:
-        """Return how many hits to answer with at most; None: every one within the cut-off."""
+        """Return the largest number of hits; None for every hit within the cut-off."""
         if self.k is None and self.cut_off(default_metric) is None:
             return DEFAULT_K
         return self.k
@@ -104,11 +104,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Hit:
-    """One row of a result; see `vecsearch.postgres.schema` for its columns.
+    """One row of an answer; see `vecsearch.postgres.columns` for the stored columns.
 
     Attributes:
-        rank: from 1, nearest first.
-        distance: what SQL ordered by; for `ip` it is the negative inner product.
+        rank: rank from 1, nearest first.
+        distance: the distance that SQL ordered by; for `ip`, the negative inner product.
         similarity: 1 - cosine distance; None for other metrics.
 
     """
@@ -130,44 +130,44 @@ class Hit:
     metadata: dict[str, Any]
 
 
-# What a hit has of its row, in the order of its fields.
+# The columns of a row that a hit has, in the order of its fields.
 HIT_COLUMNS = [
     name for name in Hit.__dataclass_fields__ if name not in {"rank", "distance", "similarity"}
 ]
 
 
 class Statement(Protocol):
-    """How an answer was found."""
+    """The statement that found an answer."""
 
     @property
     def sql(self) -> str:
-        """The statement that ran, with its settings, ready for psql."""
+        """The statement that ran, with its settings, ready to paste into psql."""
 
     @property
     def plan(self) -> str:
-        """Postgres' plan for it."""
+        """Postgres' plan for the statement."""
 
     @property
     def uses_index(self) -> bool:
-        """Whether the HNSW index served it, or every row was compared."""
+        """Whether the plan uses the HNSW index, instead of comparing every row."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query found, and how; iterating it yields the hits.
+    """The hits of a query, and how they were found; iterating yields the hits.
 
-    `sql` is written, and Postgres is asked for `plan` and `uses_index`, when they are first read,
-    for which the library must still be open.
+    `sql`, `plan` and `uses_index` are computed when they are first read; the library must still be
+    open then.
 
     Attributes:
-        hits: nearest first.
-        metric: what the distances are.
-        candidates: how many of the nearest, by cosine or by compact vectors, were compared by the
-            metric; None: all rows, or the index knows the metric.
-        seconds: how long the database took to find them.
-        statement: how they were found.
-        image: the stored image whose vector was used; None: the picture is not in the collection.
-        beyond: with a cut-off and a k, the hits that only the cut-off left out.
+        hits: the hits, nearest first.
+        metric: the metric of the distances.
+        candidates: number of candidates, chosen by cosine or compact vectors, that the metric
+            re-ranked; None if the metric ranked all rows, or the index serves it directly.
+        seconds: time that the database took.
+        statement: the statement that found the hits.
+        image: the stored image whose vector was used; None if the picture is not in the collection.
+        beyond: with both a cut-off and a k, the hits that only the cut-off removed.
 
     """
 
@@ -200,10 +200,10 @@ class Answer:
 
 
 def require_k(k: int) -> None:
-    """Refuse a k that asks for nothing.
+    """Check that k is at least 1.
 
     Raises:
-        InvalidInput: it is less than 1.
+        InvalidInput: k is less than 1.
 
     """
     if k < 1:
@@ -213,7 +213,10 @@ def require_k(k: int) -> None:
 def taking(
     make: Callable[P, Q],
 ) -> Callable[[Callable[[Self_, Q], R]], Callable[Concatenate[Self_, P], R]]:
-    """Let a method that takes a value be called with the arguments that make the value."""
+    """Return a decorator that builds a method's one argument by calling `make`.
+
+    The decorated method takes the arguments of `make`.
+    """
 
     def decorate(method: Callable[[Self_, Q], R]) -> Callable[Concatenate[Self_, P], R]:
         def call(self: Self_, /, *arguments: P.args, **options: P.kwargs) -> R:

@@ -1,7 +1,7 @@
-"""From a query to its one SQL statement.
+"""Build the one SQL statement of a query.
 
-Where no index serves the metric itself, one that serves another order finds candidates, which the
-metric re-ranks in the same statement.
+If no index serves the metric directly, an index with another order chooses candidates, and the
+same statement re-ranks them by the metric.
 """
 
 from dataclasses import dataclass, replace
@@ -24,10 +24,11 @@ from vecsearch.search.query import HIT_COLUMNS, Query
 from vecsearch.vocabulary import Metric
 
 MAXIMUM_SCAN_TUPLES = 2**31 - 1
-# Times work_mem, of which a walk takes some 100 bytes a row.
+# Multiple of work_mem that an index scan may use; it needs about 100 bytes per row.
 MAXIMUM_SCAN_MEM_MULTIPLIER = 1_000
-# They are on by default; where somebody has changed that, the index must not win. Embeddings lie
-# out of line, so the planner thinks a scan of them too small for a second process.
+# Scans and sorts are on by default, but a server may turn them off; an exact search needs them.
+# Embeddings are stored out of line (TOAST), so the planner underestimates the table and would not
+# use parallel workers.
 EXACT_SETTINGS = {
     "enable_indexscan": "off",
     "enable_seqscan": "on",
@@ -35,24 +36,24 @@ EXACT_SETTINGS = {
     "min_parallel_table_scan_size": "0",
     "parallel_setup_cost": "0",
 }
-# Of an index that the planner would rather not use.
+# Make the planner use the index even if it estimates a higher cost.
 FORCED_SETTINGS = {"enable_seqscan": "off", "enable_sort": "off"}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What tells statements apart, but for the image or vector that is asked with.
+    """Everything that determines a statement's text, except the query's id or vector.
 
     Attributes:
-        index: what serves the collection.
-        metric: what ranks.
-        k: at most so many rows; None: every one.
-        candidates: how many are re-ranked; None: none are.
+        index: the collection's index.
+        metric: metric that ranks the rows.
+        k: the largest number of rows; None for all rows.
+        candidates: number of candidates to re-rank; None if there is no re-ranking.
         where, filters: see `Query`.
-        max_distance: leave out what is farther.
-        by_id: whether a stored image is asked with, rather than a vector.
-        excludes_own: whether that image's own row is left out.
-        own_only: whether it alone is wanted.
+        max_distance: the largest distance of a row; None for no cut-off.
+        by_id: whether the query is a stored image's id instead of a vector.
+        excludes_own: whether the query image's own row is excluded.
+        own_only: whether only the query image's own row is returned.
 
     """
 
@@ -70,17 +71,18 @@ class Shape:
 
 @dataclass(frozen=True)
 class Search:
-    """A query, and all that it takes to write its statement.
+    """A query with everything needed to build its statement.
 
     Attributes:
-        collection: where to search.
+        collection: the collection to search.
         target: an embedding, shape (dimensions,), or the id of a stored image.
-        query: the rest; its image or id is `target` by now.
-        chosen: ef_search or, where candidates are re-ranked, their number; None: enough for k.
-        exact: compare with every row, whatever the query says.
-        forced: use the index even where the planner would rather not, to measure it.
-        own_only: of the rows, only the stored query image's own.
-        vectors: what a vector is compared with, from `Index.vectors`; empty: `target` alone.
+        query: the other options; `target` replaces its image or id.
+        chosen: ef_search, or the number of candidates if they are re-ranked; None chooses one that
+            is enough for k.
+        exact: compare with every row, even if the query does not request it.
+        forced: use the index even if the planner prefers a scan; for measuring it.
+        own_only: return only the stored query image's own row.
+        vectors: the bound vectors, from `Index.vectors`; if empty, `target` alone.
 
     """
 
@@ -95,44 +97,44 @@ class Search:
 
     @cached_property
     def index(self) -> Index:
-        """What serves the collection."""
+        """The collection's index."""
         return serving(self.collection)
 
     @cached_property
     def metric(self) -> Metric:
-        """What ranks the hits."""
+        """The metric that ranks the hits."""
         return self.query.ranked_by(self.collection.default_metric)
 
     @cached_property
     def k(self) -> int | None:
-        """How many hits at most; None: every one within the cut-off."""
+        """The largest number of hits; None for every hit within the cut-off."""
         return self.query.limit(self.collection.default_metric)
 
     @cached_property
     def max_distance(self) -> float | None:
-        """Beyond which hits are left out."""
+        """The largest distance of a hit; None for no cut-off."""
         return self.query.cut_off(self.collection.default_metric)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the index is out of the question: asked for, or the answer has no LIMIT."""
+        """Whether every row is compared: on request, or because the answer has no LIMIT."""
         return self.exact or self.query.exact or self.k is None
 
     @property
     def candidates(self) -> int | None:
-        """How many candidates are compared by the metric; None: every row is, or the index does."""
+        """The number of candidates to re-rank; None if the search needs no re-ranking."""
         if self.is_exact or self.k is None:
             return None
         return self.index.candidates(self.metric, self.k, self.chosen)
 
     @property
     def excludes_own(self) -> bool:
-        """Whether the stored query image's own row is left out."""
+        """Whether the stored query image's own row is excluded."""
         return self.query.exclude_self and isinstance(self.target, UUID)
 
     @property
     def shape(self) -> Shape:
-        """What its statement shares with others like it."""
+        """The shape, by which its statement is cached."""
         return Shape(
             index=self.index,
             metric=self.metric,
@@ -164,30 +166,30 @@ class Search:
     def sent(self) -> str:
         """The statement as it is sent: `$1` is the id or the embedding.
 
-        The cut-off is left to the caller where there is a k: it only truncates an ordered list,
-        and a list that came out short must be told from one that was cut.
+        If there is a k, the caller applies the cut-off: it only truncates an ordered list, and the
+        caller must distinguish a short list from a truncated one.
         """
         shape = self.shape
         return _sent(shape if shape.k is None else replace(shape, max_distance=None))
 
     @property
     def sent_with_cut_off(self) -> str:
-        """The statement as it is shown, with `$1` in place of what is asked with."""
+        """The statement with its cut-off, and `$1` for the id or the embedding."""
         return _sent(self.shape)
 
     def settings(self) -> dict[str, str]:
-        """Return the settings it runs under, each for its transaction alone."""
+        """Return the Postgres settings for the statement, which apply to its transaction only."""
         if self.is_exact or self.k is None:
             return EXACT_SETTINGS
         settings = index_settings(self.index.ef_search(self.candidates, self.k, self.chosen))
         if self.candidates is not None:
-            # Too few hits are noticed and asked for again; too few candidates would not be.
+            # Too few hits are noticed, and an exact search follows; too few candidates are not.
             settings["hnsw.max_scan_tuples"] = str(MAXIMUM_SCAN_TUPLES)
             settings["hnsw.scan_mem_multiplier"] = str(MAXIMUM_SCAN_MEM_MULTIPLIER)
         return (FORCED_SETTINGS if self.forced else {}) | settings
 
     def script(self) -> str:
-        """Return what runs, to be pasted into psql: the settings, for once, and the statement."""
+        """Return the settings and the statement as one transaction, ready to paste into psql."""
         settings = "".join(
             f"SET LOCAL {name} = '{value}';\n" for name, value in self.settings().items()
         )
@@ -195,20 +197,20 @@ class Search:
 
 
 def index_settings(ef_search: int) -> dict[str, str]:
-    """Return the settings under which the index keeps so many nodes in view, and never ends early.
+    """Return settings that use this ef_search and continue the index scan until LIMIT is reached.
 
-    Otherwise LIMIT above ef_search, or a filter, shortens an answer without a word.
+    Otherwise an answer is short without a warning if LIMIT is above ef_search or rows are filtered.
     """
     return {
         "hnsw.ef_search": str(ef_search),
         "hnsw.iterative_scan": "strict_order",
-        # A disk's 4 makes the planner compare 100,000 embeddings rather than walk a graph of them.
+        # With the default of 4, the planner scans 100,000 embeddings instead of using the index.
         "random_page_cost": "1.1",
     }
 
 
 def matching(search: Search) -> sa.Select[Any]:
-    """Return a statement with a 1 for each row that meets the search's conditions."""
+    """Return a statement that yields 1 for each row that meets the search's conditions."""
     table = search.collection.table.alias(search.collection.name)
     rows = sa.select(sa.literal(1)).select_from(table)
     return _filtered(rows, table, search.query.where, search.query.filters)
@@ -216,7 +218,7 @@ def matching(search: Search) -> sa.Select[Any]:
 
 @lru_cache(maxsize=512)
 def _sent(shape: Shape) -> str:
-    """Return the statement as it is sent; written once for each shape."""
+    """Return the statement as it is sent; compiled once for each shape."""
     image: Expression = sa.literal_column("CAST($1 AS uuid)", sa.Uuid)
     places = iter(("$1", "$2"))
 
@@ -229,19 +231,19 @@ def _sent(shape: Shape) -> str:
 
 
 def _statement(shape: Shape, target: Target, image: Expression) -> sa.Select[Any]:
-    """Return a search as a statement.
+    """Return the statement of a search.
 
-    An index serves only a bare `ORDER BY column <=> … LIMIT n`, so a cut-off goes around it, and so
-    does the distance by which candidates are re-ranked.
+    An index serves only a plain `ORDER BY column <=> … LIMIT n`, so the cut-off and the re-ranking
+    of candidates are in an outer SELECT.
 
     Args:
-        shape: of the statement.
-        target: what a column of vectors is compared with.
-        image: the stored query image's id, if that is asked with.
+        shape: the shape of the statement.
+        target: returns the expression to compare a vector column with.
+        image: the stored query image's id, if the query is by id.
 
     """
     table = shape.index.table
-    # Under its bare name, so that conditions and readers can call it that.
+    # Aliased to its unqualified name, which the user's condition can use.
     images = table.alias(table.name)
     own = target(table.c.embedding)
     everything = sa.select(*(images.c[name] for name in [*HIT_COLUMNS, "embedding"]))
@@ -275,9 +277,9 @@ def _statement(shape: Shape, target: Target, image: Expression) -> sa.Select[Any
 
 
 def _stored(column: sa.Column[Any], image: Expression) -> Expression:
-    """Return a stored image's own vector in a column.
+    """Return SQL for a stored image's own vector in a column.
 
-    A copy of its own, or it would be fetched from out of line for every comparison.
+    `subvector` copies it once; otherwise Postgres would read it from TOAST for every comparison.
     """
     stored = column.table.alias("query_image")
     own = sa.func.subvector(stored.c[column.name], 1, _dimensions(column))
@@ -295,18 +297,18 @@ def _filtered(
     rows = rows.where(*filters.conditions(images.c))
     if where is None:
         return rows
-    # Lines of its own, so that a comment ends and an error can be pointed at.
+    # On lines of its own, so that a comment in it ends there and an error's position is clear.
     return rows.where(sa.literal_column(f"(\n{where}\n)", sa.Boolean))
 
 
 def _written(statement: sa.Select[Any]) -> str:
-    """Return a statement with its values written out."""
-    # The named style is the one in which SQLAlchemy leaves percent signs alone.
+    """Return a statement's text with literal values."""
+    # Only in the named style does SQLAlchemy leave percent signs unchanged.
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # untyped there
     return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def condition_check(table: sa.Table, where: str) -> str:
-    """Return a statement by which Postgres judges a condition, before it is between parentheses."""
+    """Return a statement with which Postgres checks a condition without parentheses around it."""
     source = f"{schema.sql_name(table)} AS {schema.sql_name(table.name)}"
     return f"EXPLAIN SELECT FROM {source} WHERE\n{where}"

@@ -1,4 +1,4 @@
-"""What there is: the database, its collections, their indexes."""
+"""Report the state of the database, its collections and their indexes."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from vecsearch.search.indexes.resources import Resources, choose
 from vecsearch.search.lookup import count
 from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric
 
-# Of an index that is not valid, and where there is none.
+# Values of `index` for an index that is not valid yet, and for no index.
 BUILDING, NOTHING = "building", "none"
 
 
@@ -22,14 +22,14 @@ class CollectionStatus:
     """A collection's size and the state of its index.
 
     Attributes:
-        model: the encoder's model, and its layer if that is not the pooled one.
-        images: rows.
-        errors: files that could not be ingested.
-        table_bytes: rows and embeddings, without indexes.
-        index: the method that serves, "building" while it is not valid, "none" if every search
-            is exact.
-        index_bytes: the HNSW index alone.
-        scan_bytes: the embeddings, which a search without the index reads from first to last.
+        model: the encoder's model, with its layer unless that is the pooled output.
+        images: number of rows.
+        errors: number of files that could not be ingested.
+        table_bytes: bytes of rows and embeddings, without indexes.
+        index: the index method in use, "building" while the index is not valid, "none" if every
+            search is exact.
+        index_bytes: bytes of the HNSW index.
+        scan_bytes: bytes of the embeddings, all of which an exact search reads.
 
     """
 
@@ -52,11 +52,11 @@ class Status:
     """The database and everything in it.
 
     Attributes:
-        database: its URL, without the password.
-        embedded: whether it is the one from the wheel.
+        database: the URL, without its password.
+        embedded: whether it is the embedded Postgres.
         postgres: the server's version.
-        pgvector: the extension's version; None if there is none.
-        advice: what an administrator should know; None is good.
+        pgvector: the extension's version; None if it is not installed.
+        advice: a warning for an administrator; None if there is none.
 
     """
 
@@ -73,19 +73,20 @@ class IndexStatus:
     """A collection's index.
 
     Attributes:
-        method: what is wanted.
-        index: the method that serves; "building" while it is not ready; "none" if every search is
+        method: the requested index method.
+        index: the index method in use; "building" while it is not ready; "none" if every search is
             exact.
-        images: rows of the collection.
-        indexed: those that the index has; rows written past vecsearch lack compact vectors.
-        dims: dimensions of what is indexed; None: nothing is.
-        version, variance_kept, sample, fitted_at: of the projection; None: there is none.
-        m, ef_construction: what it was built with; None: there is none.
-        index_bytes: the HNSW index alone.
-        compact_bytes: the compact vectors beside it.
-        memory, workers: bytes and parallel workers that a build would take now, on this machine.
-        needed: bytes of the whole graph.
-        breadths: by metric, what `index tune` found.
+        images: number of rows of the collection.
+        indexed: number of rows in the index; rows written without vecsearch lack compact vectors.
+        dims: dimensions of the indexed vectors; None if there is no index.
+        version, variance_kept, sample, fitted_at: facts about the projection; None if there is
+            none.
+        m, ef_construction: build options of the index; None if there is no index.
+        index_bytes: bytes of the HNSW index.
+        compact_bytes: bytes of the compact vectors.
+        memory, workers: bytes and parallel workers that a build would use now, on this machine.
+        needed: bytes that the whole graph needs.
+        breadths: by metric, ef_search or the number of candidates that `index tune` found.
 
     """
 
@@ -144,7 +145,7 @@ def collection_status(connection: sa.Connection, collection: StoredCollection) -
 def index_status(
     connection: sa.Connection, collection: StoredCollection, resources: Resources
 ) -> IndexStatus:
-    """Return the state of a collection's index, and what building it anew would take."""
+    """Return the state of a collection's index, and the resources that a rebuild would use."""
     rows = count(connection, collection.table)
     index = serving(collection)
     found = ddl.find(connection, index.name)
@@ -177,7 +178,7 @@ def index_status(
 
 
 def bytes_per_image(connection: sa.Connection, collection: StoredCollection) -> int:
-    """Return what a row takes up: its columns, its embedding and its place in every index."""
+    """Return the bytes per row: its columns, its embedding and its entries in all indexes."""
     name = schema.sql_name(collection.table)
     total = connection.scalar(sa.select(sa.func.pg_total_relation_size(name))) or 0
     total += serving(collection).bytes_beside(connection)
@@ -190,7 +191,7 @@ def _serves(method: IndexMethod, found: ddl.Index | None) -> str:
         return NOTHING
     if not found.valid:
         return BUILDING
-    # One of that name that nobody asked for serves all the same.
+    # The method is none, but the collection has an HNSW index, which Postgres uses.
     return IndexMethod.hnsw if method is IndexMethod.none else method
 
 

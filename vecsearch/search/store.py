@@ -1,4 +1,4 @@
-"""What searches share: an open database, and encoders that stay loaded."""
+"""The resources that searches share: an open database, and loaded encoders."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """An open database, and the encoders of its collections; what a `Library` holds."""
+    """An open database and the encoders of its collections; a `Library` holds one."""
 
     def __init__(self, settings: "Settings", url: str, session: Mapping[str, str] | None) -> None:
         self.settings = settings
@@ -22,10 +22,10 @@ class Store:
         self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
 
     def resources(self, memory: int | None = None, workers: int | None = None) -> Resources:
-        """Return what builds may take; see `Resources`."""
+        """Return the resources that an index build may use; see `Resources`."""
         return Resources(memory, workers, embedded=self.settings.database_url is None)
 
     def find_quantized(self, precision: str) -> "Exported | None":
-        """Return the quantised encoder that a collection's precision names."""
+        """Return the quantised encoder that a precision names; None if there is none."""
         with migrate.reading_current(self.engine) as connection:
             return quantized.find(connection, precision)
