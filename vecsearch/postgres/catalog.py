@@ -48,7 +48,7 @@ class Compact:
     @property
     def index(self) -> str:
         """The name of its HNSW index."""
-        return f"{self.table.name}_hnsw"
+        return f"{self.table.name}{schema.HNSW_SUFFIX}"
 
 
 @dataclass(frozen=True)

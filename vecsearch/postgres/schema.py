@@ -240,7 +240,8 @@ RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()),
 # Suffixes of a collection's view and functions; see `vecsearch.postgres.analysts`.
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
-TAKEN_SUFFIXES = ("_pkey", "_sha256", "_hnsw", VIEW_SUFFIX)
+HNSW_SUFFIX = "_hnsw"
+TAKEN_SUFFIXES = ("_pkey", "_sha256", HNSW_SUFFIX, VIEW_SUFFIX)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
 # Tables of compact vectors are named NAME_compact_VERSION.
@@ -332,4 +333,4 @@ def embedding_bytes(dimensions: int) -> int:
 
 def hnsw_index(collection: str) -> str:
     """Return the name of the collection's HNSW index."""
-    return f"{collection}_embedding_hnsw"
+    return f"{collection}_embedding{HNSW_SUFFIX}"

@@ -58,4 +58,4 @@ class HnswIndex(Index):
     @classmethod
     def names(cls, collection: str) -> tuple[str, ...]:
         """Return the index's name, and the one it has while it is built."""
-        return schema.hnsw_index(collection), f"{collection}_next_hnsw"
+        return schema.hnsw_index(collection), f"{collection}_next{schema.HNSW_SUFFIX}"
