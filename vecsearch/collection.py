@@ -1,4 +1,4 @@
-"""One collection: every verb, typed."""
+"""One collection, with a typed method for everything that can be done with it."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class Collection:
-    """A collection of a library. Nothing is looked up before a verb needs it.
+    """A collection of a library; creating this object does not access the database.
 
-    Every verb raises `CollectionNotFound` where there is no such collection, and `SchemaError`
-    where the tables are of another version of vecsearch; see `vecsearch.errors`.
+    Every method raises `CollectionNotFound` if there is no such collection, and `SchemaError` if
+    the tables are of another version of vecsearch; see `vecsearch.errors`.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -56,24 +56,24 @@ class Collection:
         index: str | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> Summary:
-        """Embed the images under `paths` that are new, and note what moved, changed or went.
+        """Embed the new and changed images under `paths`, and update the rows of moved ones.
 
-        The collection is made if it does not exist.
+        The collection is created if it does not exist.
 
         Args:
             paths: folders and files.
-            model: a timm model or an autoencoder's file; None: the collection's own, or ResNet50.
-            weights: a file; None: where the collection's came from, or the model hub.
-            precision: int8 calibrates a new collection's encoder on its own pictures; None: the
-                collection's own, or fp32.
+            model: a timm model or an autoencoder's file; None uses the collection's, or ResNet50.
+            weights: a file; None uses the location of the collection's weights, or the model hub.
+            precision: int8 calibrates a new collection's encoder on its own pictures; None uses the
+                collection's precision, or fp32.
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
-            dry_run: only say what would be done.
-            index: of a new collection: hnsw, compact or none; None: hnsw.
+            dry_run: report what would be done, and change nothing.
+            index: index method of a new collection: hnsw, compact or none; None uses hnsw.
             on_progress: called after each batch, and while the index of a new collection is built.
 
         Raises:
-            VecsearchError: what stopped the run; what was committed stays.
+            VecsearchError: the error that stopped the run; committed rows are kept.
 
         """
         return folders.ingest(
@@ -100,21 +100,22 @@ class Collection:
         index: str | None = None,
         on_progress: OnProgress = quiet,
     ) -> transfer.Imports:
-        """Store embeddings from a CSV, NPZ or Parquet file: all of them, or none.
+        """Store all embeddings of a CSV, NPZ or Parquet file, or none if one fails.
 
-        The collection is made if it does not exist.
+        The collection is created if it does not exist.
 
         Args:
-            file: paths with their numbers, or an export of ours.
-            model: what made the numbers, if the file does not say; any name will do.
-            weights: the model's file, which lets new pictures be searched for; without it only
+            file: paths with embeddings, or an export of vecsearch.
+            model: name of the model that made the embeddings, if the file does not name it; it need
+                not be a known model.
+            weights: the model's file, with which new pictures can be searched for; without it, only
                 pictures of the collection can be.
-            root: where the file's relative paths begin; None: the file's own folder.
-            index: of a new collection: hnsw, compact or none; None: hnsw.
+            root: folder of the file's relative paths; None uses the file's own folder.
+            index: index method of a new collection: hnsw, compact or none; None uses hnsw.
             on_progress: called after each block of rows.
 
         Raises:
-            InvalidInput: the file, or a line of it, cannot be stored.
+            InvalidInput: the file, or one of its lines, is invalid.
             EncoderError: the collection's embeddings were made by another encoder.
 
         """
@@ -130,15 +131,15 @@ class Collection:
         )
 
     def export_file(self, file: str | Path, *, on_progress: OnProgress = quiet) -> int:
-        """Write the collection to a file, whole or not at all, and return the number of rows.
+        """Write the collection to a file, and return the number of rows.
 
         Args:
-            file: its suffix is the format: `.npz` and `.parquet` hold every column and the
-                encoder's identity, `.csv` paths and numbers alone. An existing one is replaced.
+            file: an existing file is replaced. The suffix sets the format: `.npz` and `.parquet`
+                have every column and the encoder's identity, `.csv` only paths and embeddings.
             on_progress: called after each block of rows.
 
         Raises:
-            InvalidInput: the file cannot be written, or its suffix names no format.
+            InvalidInput: the file cannot be written and is unchanged, or its suffix is unknown.
 
         """
         path = Path(file).absolute()
@@ -147,7 +148,7 @@ class Collection:
             return transfer.export_file(connection, stored, path, on_progress=on_progress)
 
     def ask(self, query: Query) -> Answer:
-        """Return the images nearest to what a query asks for; an image or an id.
+        """Return the images nearest to the image or id of a query.
 
         Raises:
             VecsearchError: the query cannot be answered.
@@ -157,7 +158,7 @@ class Collection:
 
     @taking(Query)
     def query(self, query: Query) -> Answer:
-        """Return the images nearest to a picture; takes what `Query` takes, see `ask`."""
+        """Return the images nearest to a picture; takes the arguments of `Query`, see `ask`."""
         return self.ask(query)
 
     def create_index(
@@ -169,17 +170,17 @@ class Collection:
         on_progress: OnProgress = quiet,
         **options: int | None,
     ) -> list[str]:
-        """Build an index while searches go on, and return notes for a user.
+        """Build an index while searches go on, and return notes for the user.
 
         Args:
             method: hnsw, compact or none.
-            memory: bytes that the build may take; None: what it needs, within bounds.
-            workers: parallel workers beside the first process; None: as there are cores.
-            on_progress: called now and then.
-            options: of `vecsearch.vocabulary.build_options`; None: the default.
+            memory: bytes that the build may use; None uses what it needs, within bounds.
+            workers: parallel workers in addition to the main process; None depends on the cores.
+            on_progress: called from time to time.
+            options: see `vecsearch.vocabulary.build_options`; None uses the default.
 
         Raises:
-            VecsearchError: it cannot be built; what served before goes on.
+            VecsearchError: the index cannot be built; the old one stays in use.
 
         """
         with migrate.reading_current(self._store.engine):
@@ -194,14 +195,14 @@ class Collection:
         )
 
     def ensure_index(self, *, on_progress: OnProgress = quiet) -> list[str]:
-        """Build the index that the collection wants, if it is missing; return notes for a user."""
+        """Build the collection's index if it is missing; return notes for the user."""
         resources = self._store.resources()
         return build.ensure(
             self._store.engine, self.name, resources=resources, on_progress=on_progress
         )
 
     def index_status(self) -> IndexStatus:
-        """Return the state of the index, and what building it would take."""
+        """Return the state of the index, and the resources that a build would use."""
         with self._reading() as (connection, stored):
             return index_status(connection, stored, self._store.resources())
 
@@ -216,13 +217,13 @@ class Collection:
         """Find the fastest setting of the index that reaches a recall, and save it.
 
         Args:
-            recall: share of the exact k nearest to find, on average.
-            k: length of an answer.
-            metric: None: the collection's default.
-            on_progress: called now and then.
+            recall: the mean share of the exact k nearest images to reach.
+            k: number of nearest images per query.
+            metric: metric that ranks the answers; None uses the collection's default.
+            on_progress: called from time to time.
 
         Raises:
-            InvalidInput: an option makes no sense, or no index serves the metric.
+            InvalidInput: an option has an invalid value, or no index serves the metric.
 
         """
         with self._reading() as (connection, stored):
@@ -245,14 +246,14 @@ class Collection:
         seed: int = 0,
         on_progress: OnProgress = quiet,
     ) -> "Evaluation":
-        """Score answers against labels, and the index against the exact answer.
+        """Score answers against labels, and the index against exact search.
 
         Args:
-            k: length of an answer.
-            metric: None: the collection's default.
-            labelling: what is relevant.
-            seed: chooses the queries where there are too many images to ask with each.
-            on_progress: called now and then.
+            k: number of nearest images per query.
+            metric: metric that ranks the answers; None uses the collection's default.
+            labelling: where labels come from; images with the query's label are relevant.
+            seed: seed for choosing the queries, if there are more images than can be used.
+            on_progress: called from time to time.
 
         Raises:
             InvalidInput: the collection or its labels cannot be scored.
@@ -286,14 +287,14 @@ class Collection:
             )
 
     def not_duplicates(self, one: UUID | str, other: UUID | str) -> bool:
-        """Remember that two images are not near-duplicates; tell whether that is new."""
+        """Record that two images are not near-duplicates; return whether the pair is new."""
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
             stored = catalog.get_collection(connection, self.name)
             return duplicates.remember_not(connection, stored, one, other)
 
     def image(self, image: UUID | str) -> StoredImage:
-        """Return a stored image, named by its id or its path.
+        """Return the stored image with this id or path.
 
         Raises:
             ImageNotFound: there is none.
@@ -302,11 +303,11 @@ class Collection:
         with self._reading() as (connection, stored):
             image_id = named_id(connection, stored.table, image)
             found = gallery.find_image(connection, stored.table, image_id)
-        assert found is not None  # noqa: S101 - of the same snapshot
+        assert found is not None  # noqa: S101 - both statements read the same snapshot
         return found
 
     def image_of(self, picture: Picture) -> StoredImage | None:
-        """Return the stored image with a picture's content; None: there is none."""
+        """Return the stored image with a picture's content; None if there is none."""
         with self._reading() as (connection, stored):
             table = stored.table
             found = image_by_sha256(connection, table, picture.sha256, picture.path)
@@ -315,34 +316,34 @@ class Collection:
     def browse(
         self, filters: Filters = NO_FILTERS, *, after: UUID | None = None, limit: int
     ) -> list[StoredImage]:
-        """Return a page of images in order of their ids, which are hashes: a mixed one.
+        """Return a page of images in order of id; ids are hashes, so the order looks random.
 
         Args:
-            filters: which images.
-            after: the last id of the page before; None: the first page.
-            limit: how many at most.
+            filters: conditions on the images.
+            after: the last id of the previous page; None returns the first page.
+            limit: the largest number of images.
 
         """
         with self._reading() as (connection, stored):
             return gallery.browse(connection, stored.table, filters, after, limit)
 
     def labels(self, limit: int) -> list[Label]:
-        """Return the commonest labels, commonest first. Reads every row."""
+        """Return the most frequent labels, the most frequent first. Reads every row."""
         with self._reading() as (connection, stored):
             return gallery.list_labels(connection, stored.table, limit)
 
     def has_label(self, label: str) -> bool:
-        """Tell whether any image has this label."""
+        """Return whether any image has this label."""
         with self._reading() as (connection, stored):
             return gallery.has_label(connection, stored.table, label)
 
     def thumbnail(self, image_id: UUID) -> tuple[str, bytes] | None:
-        """Return an image's SHA-256 and thumbnail; None: no such image, or it has none."""
+        """Return an image's SHA-256 and thumbnail; None if there is no such image or thumbnail."""
         with self._reading() as (connection, stored):
             return thumbnails.get(connection, stored.table, image_id)
 
     def thumbnails(self, ids: Iterable[UUID]) -> dict[UUID, bytes]:
-        """Return the thumbnails of stored images by id; those without one are left out."""
+        """Return thumbnails by id; ids without a stored image or thumbnail are left out."""
         with self._reading() as (connection, stored):
             return thumbnails.find(connection, stored.table, ids)
 
@@ -352,7 +353,7 @@ class Collection:
             return collection_status(connection, stored)
 
     def errors(self) -> list[IngestError]:
-        """Return the files that could not be ingested, and why."""
+        """Return the files that could not be ingested, with the reasons."""
         with migrate.reading_current(self._store.engine) as connection:
             return catalog.list_errors(connection, self.name)
 
@@ -362,7 +363,7 @@ class Collection:
             return stored.default_metric
 
     def warm(self) -> None:
-        """Load the encoder; without this the first new picture waits for it.
+        """Load the encoder now, so that the first query with a new picture need not wait.
 
         Raises:
             EncoderError: it cannot be loaded.
@@ -373,11 +374,11 @@ class Collection:
         self._store.embedders.of(stored).warm()
 
     def drop(self) -> None:
-        """Remove the collection: rows, embeddings, index, and what is stored for it; files stay.
+        """Drop the collection with its rows, embeddings and index; image files are not touched.
 
         Raises:
-            InvalidInput: views or other objects of the user's own depend on its table.
-            DatabaseBusy: other programs use its table.
+            InvalidInput: views or other objects that the user created depend on its table.
+            DatabaseBusy: other programs are using its table.
 
         """
         with database.writing(self._store.engine) as connection:

@@ -1,4 +1,4 @@
-"""Settings: flag > `VECSEARCH_*` environment variable > default."""
+"""Settings, in order of precedence: flag, `VECSEARCH_*` environment variable, default."""
 
 import os
 import re
@@ -28,12 +28,12 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How encoders run.
+    """Where and how encoders run.
 
     Attributes:
-        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
-        engine: an `Engine`: what runs encoders.
-        cache_dir: where exported encoders are kept.
+        device: "auto" (CUDA if available), "cpu", "cuda", "cuda:1", …
+        engine: the name of an `Engine`.
+        cache_dir: folder of exported encoders.
 
     """
 
@@ -44,15 +44,15 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a library needs to open.
+    """The settings of a library.
 
     Attributes:
-        database_url: any Postgres >= 16 with pgvector >= 0.8; None means the embedded one.
-        data_dir: where the embedded database lives.
-        device: where encoders run: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", …
-        max_pixels: pictures with more pixels than this are refused before they are decoded.
+        database_url: any Postgres >= 16 with pgvector >= 0.8; None uses the embedded one.
+        data_dir: folder of the embedded database.
+        device: where encoders run: "auto" (CUDA if available), "cpu", "cuda", "cuda:1", …
+        max_pixels: pictures with more pixels are refused before decoding.
         engine: see `Runtime`.
-        cache_dir: see `Runtime`; None is the user's cache folder.
+        cache_dir: see `Runtime`; None uses the user's cache folder.
 
     """
 
@@ -65,7 +65,7 @@ class Settings:
 
     @property
     def runtime(self) -> Runtime:
-        """How encoders run."""
+        """The settings of encoders."""
         return Runtime(self.device, self.engine, self.cache_dir or default_cache_dir())
 
     @classmethod
@@ -79,10 +79,10 @@ class Settings:
         engine: str | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> "Settings":
-        """Fill what is not given from the environment, then from the defaults.
+        """Return settings; missing ones come from the environment, then from the defaults.
 
         Raises:
-            InvalidInput: an environment variable has a value that cannot be used.
+            InvalidInput: a setting or an environment variable has an invalid value.
 
         """
         if max_pixels is None:

@@ -3,18 +3,18 @@
 Each message is one sentence that says what happened and one that says what to do next.
 
     VecsearchError
-    ├── InvalidInput            an argument that cannot be served
+    ├── InvalidInput            an invalid argument, path or option value
     │   └── ImageNotFound       no stored image has this id or path
     ├── ImageUnreadable         a query picture that cannot be decoded
     ├── EncoderError
     │   ├── UnknownModel        no such model
-    │   ├── WeightsUnavailable  not downloadable, moved, unreadable
+    │   ├── WeightsUnavailable  weights not downloadable, moved or unreadable
     │   ├── WeightsMismatch     weights of another model, or changed since
-    │   └── EncoderMismatch     a second encoder for an existing collection
+    │   └── EncoderMismatch     another encoder than the collection's
     ├── CollectionNotFound
-    └── DatabaseError           whatever Postgres refused
+    └── DatabaseError           Postgres refused a statement
         ├── DatabaseUnavailable
-        ├── DatabaseBusy        a statement took longer than it may
+        ├── DatabaseBusy        time limit, a lock, or no free connection
         ├── ExtensionMissing    pgvector is absent or too old
         └── SchemaError
             ├── SchemaMissing   no vecsearch tables yet
@@ -24,11 +24,11 @@ Each message is one sentence that says what happened and one that says what to d
 
 
 class VecsearchError(Exception):
-    """The root of the family; its message is written for a user."""
+    """The base class of all errors of vecsearch; messages are for users."""
 
 
 class InvalidInput(VecsearchError):
-    """An argument, path or option value that cannot be served."""
+    """An argument, path or option value is invalid."""
 
 
 class ImageNotFound(InvalidInput):
@@ -52,7 +52,7 @@ class WeightsUnavailable(EncoderError):
 
 
 class WeightsMismatch(EncoderError):
-    """The weights do not belong to the model, or changed since the collection was made."""
+    """The weights are of another model, or changed after the collection was created."""
 
 
 class EncoderMismatch(EncoderError):
@@ -68,11 +68,11 @@ class DatabaseError(VecsearchError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """No connection can be made."""
+    """The database cannot be reached."""
 
 
 class DatabaseBusy(DatabaseError):
-    """A statement took longer than it may, or no connection came free."""
+    """A statement reached its time limit, a lock is held, or all connections are in use."""
 
 
 class ExtensionMissing(DatabaseError):
@@ -80,7 +80,7 @@ class ExtensionMissing(DatabaseError):
 
 
 class SchemaError(DatabaseError):
-    """The tables do not fit this version of vecsearch."""
+    """The tables are not of this version of vecsearch."""
 
 
 class SchemaMissing(SchemaError):

@@ -1,4 +1,4 @@
-"""Files that results are written to: whether one can be there, and writing it whole."""
+"""Check that a result file can be written, and write it atomically."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from vecsearch.errors import InvalidInput
 
 
 def require_writable(file: Path) -> None:
-    """Check that a file can be written at this place, over one that may be there.
+    """Check that a file can be created or replaced at this path.
 
     Raises:
-        InvalidInput: its folder is not there, or it cannot be written to.
+        InvalidInput: its folder does not exist, or cannot be written to.
 
     """
     folder = file.absolute().parent
@@ -26,17 +26,17 @@ def require_writable(file: Path) -> None:
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
-    """Yield a path to write to, which takes the file's place at the end; on failure nothing does.
+    """Yield a temporary path to write to; on success it replaces the file.
 
     Raises:
-        InvalidInput: it cannot be written; what was there before stays.
+        InvalidInput: the file cannot be written; an existing one is unchanged.
 
     """
-    target = file.resolve()  # a link stays a link
+    target = file.resolve()  # replace the target of a link, not the link
     partial = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
     try:
         if target.exists() and not target.is_file():
-            yield target  # a pipe or a device, /dev/stdout say
+            yield target  # a pipe or a device, such as /dev/stdout
             return
         yield partial
         partial.replace(target)

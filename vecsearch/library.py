@@ -1,4 +1,4 @@
-"""The Python API: everything the commands do.
+"""The Python API, which does everything that the commands do.
 
 from vecsearch.library import Library
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vecsearch.search.embedder import Embedders
 
 
-# What programs import from here, for `Library` gives or takes it.
+# The types that `Library` takes or returns, for programs to import.
 __all__ = ["Answer", "Collection", "CollectionStatus", "Library", "Query", "Status"]
 
 
@@ -64,12 +64,12 @@ class Library:
         keep_running: bool = False,
         session: Mapping[str, str] | None = None,
     ) -> Self:
-        """Open the database that the settings name, starting the embedded one if it is that.
+        """Open the database of the settings; start the embedded server if they name none.
 
         Args:
             settings: None reads the environment.
-            keep_running: leave the embedded server up after this library is closed.
-            session: settings of Postgres for every connection.
+            keep_running: keep the embedded server running after this library is closed.
+            session: Postgres settings for every connection.
 
         Raises:
             DatabaseUnavailable: the embedded server does not start.
@@ -83,7 +83,7 @@ class Library:
             return cls(settings, url, resources.pop_all(), session)
 
     def close(self) -> None:
-        """Disconnect, and let the embedded server stop if nothing else uses it."""
+        """Disconnect, and stop the embedded server if nothing else uses it."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class Library:
 
     @property
     def settings(self) -> Settings:
-        """What the library was opened with."""
+        """The settings of the library."""
         return self._store.settings
 
     @property
@@ -104,21 +104,21 @@ class Library:
 
     @property
     def engine(self) -> "sa.Engine":
-        """SQLAlchemy's engine on the database."""
+        """The database's SQLAlchemy engine."""
         return self._store.engine
 
     @property
     def embedders(self) -> "Embedders":
-        """The encoders of query pictures, each kept once it is loaded."""
+        """The encoders of query pictures; a loaded encoder is kept."""
         return self._store.embedders
 
     def collection(self, name: str = DEFAULT_COLLECTION) -> Collection:
-        """Return a collection, which need not exist yet; `ingest` and `import_file` make it."""
+        """Return a collection, which need not exist; `ingest` and `import_file` create it."""
         return Collection(self._store, name)
 
     @taking(Query)
     def query(self, query: Query) -> Answer:
-        """Ask the default collection; takes what `Query` takes, see `Collection.ask`."""
+        """Query the default collection; takes the arguments of `Query`, see `Collection.ask`."""
         return self.collection().ask(query)
 
     def compare(
@@ -133,20 +133,20 @@ class Library:
         examples: int = 0,
         on_progress: OnProgress = quiet,
     ) -> "Comparison":
-        """Ask two collections the same questions, about the images that both hold.
+        """Answer the same queries from two collections, and score both.
 
         Args:
-            one: a collection; its labels count.
-            other: another.
-            k: length of an answer.
-            metric: of both; None: each collection's default.
-            labelling: what is relevant.
-            seed: chooses the queries.
-            examples: how many queries to answer for looking at.
-            on_progress: called now and then.
+            one: a collection; labels are read from it.
+            other: another collection.
+            k: number of nearest images per query.
+            metric: metric for both; None uses each collection's default.
+            labelling: where labels come from; images with the query's label are relevant.
+            seed: seed for choosing the queries.
+            examples: number of queries whose hits to return for display.
+            on_progress: called from time to time.
 
         Raises:
-            InvalidInput: they share too few images, or cannot be scored.
+            InvalidInput: the collections share too few images, or cannot be scored.
 
         """
         from vecsearch.analysis import compare
@@ -164,28 +164,28 @@ class Library:
             )
 
     def upgrade(self) -> list[str]:
-        """Create the tables, or bring them up to date; return notes for a user.
+        """Create the tables, or migrate them to this version; return notes for the user.
 
         Raises:
             ExtensionMissing, SchemaNewer: see `vecsearch.errors`.
 
         """
         return [
-            f"Renamed collection {old!r} to {new!r}: vecsearch uses the old name itself now."
+            f"Renamed collection {old!r} to {new!r}: vecsearch now reserves the old name."
             for old, new in migrate.run(self.engine).items()
         ]
 
     def dump(self, file: str | Path, *, collection: str | None = None) -> None:
-        """Write every collection, or one of them, to a file, whole or not at all.
+        """Write all collections, or one of them, to a file.
 
-        A dump of everything also holds the user's own views, and columns of collections' tables.
+        A dump of all collections also has views and columns that the user added to our schema.
 
         Args:
-            file: an existing one is replaced.
-            collection: None: all of them.
+            file: an existing file is replaced.
+            collection: the collection to dump; None dumps all of them.
 
         Raises:
-            InvalidInput: the file cannot be written.
+            InvalidInput: the file cannot be written, and is unchanged.
             DatabaseError: pg_dump fails, or is too old for the server.
 
         """
@@ -204,13 +204,13 @@ class Library:
         """Restore the collections of a dump, all or none, with their indexes; return their names.
 
         Args:
-            file: what `dump` wrote, with this version of vecsearch or an older one.
-            collection: one of the dump's; None: all of them.
+            file: a file that `dump` wrote, with this version of vecsearch or an older one.
+            collection: one of the dump's collections; None restores all of them.
             on_progress: called while indexes are built.
 
         Raises:
-            InvalidInput: it is not a dump, or one of its collections exists already.
-            SchemaNewer: a newer vecsearch made it.
+            InvalidInput: the file is not a dump, or one of its collections already exists.
+            SchemaNewer: a newer vecsearch made the dump.
 
         """
         names = dump.restore(self.engine, Path(file).absolute(), self.settings.data_dir, collection)
@@ -236,17 +236,17 @@ class Library:
         )
 
     def check(self) -> None:
-        """Check that the database answers, and that its tables, if there are any, fit.
+        """Check that the database answers, and that its tables, if any, are of this version.
 
         Raises:
-            DatabaseError: it does not, or they do not.
+            DatabaseError: one of these is not the case.
 
         """
         with suppress(SchemaMissing), migrate.reading_current(self.engine):
             pass
 
     def collections(self) -> list[CollectionStatus]:
-        """Return every collection, by name; none if the database has no tables yet."""
+        """Return all collections, sorted by name; none if the database has no tables yet."""
         try:
             with migrate.reading_current(self.engine) as connection:
                 return list_status(connection)
@@ -269,10 +269,10 @@ class Library:
 
         Args:
             statement: one SQL statement.
-            write: otherwise the transaction is read-only.
+            write: commit the transaction; otherwise it is read-only.
 
         Raises:
-            DatabaseError: Postgres refused it.
+            DatabaseError: Postgres refused the statement.
 
         """
         with adhoc.running(self.engine, statement, write=write) as result:

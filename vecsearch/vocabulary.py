@@ -1,4 +1,4 @@
-"""Names that every door uses, each declared once. Imports nothing that takes time."""
+"""Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
 import re
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from vecsearch.errors import InvalidInput
 
 
 class Metric(StrEnum):
-    """How the distance between two embeddings is measured; smaller is closer.
+    """A distance between two embeddings; smaller is closer.
 
     A new member needs two implementations, which tests require: its SQL here (and a migration, if
-    it is not an operator of pgvector's), and its numpy in `vecsearch.analysis.ranking`.
+    pgvector has no operator for it), and its numpy in `vecsearch.analysis.ranking`.
 
     Attributes:
-        meaning: what the distance is, in words.
-        sql: the distance of two SQL expressions, `{0}` and `{1}`, both of type halfvec.
+        meaning: the distance's name in words.
+        sql: template for the distance of two SQL expressions, `{0}` and `{1}`, of type halfvec.
         needs_non_negative: whether it is undefined for embeddings with negative numbers.
-        is_reranked: whether it is too slow for every row of a large table, so that, unless an
-            exact answer is asked for, it orders candidates that cosine chose.
+        is_reranked: whether it is too slow for every row of a large table; then, unless the search
+            is exact, cosine chooses candidates and this metric re-ranks them.
 
     """
 
@@ -36,7 +36,7 @@ class Metric(StrEnum):
         needs_non_negative: bool = False,  # noqa: FBT001, FBT002 - enum members are positional
         is_reranked: bool = False,  # noqa: FBT001, FBT002 - likewise
     ) -> Self:
-        """Make a member whose value is its name alone."""
+        """Create a member whose value is its name."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
@@ -54,12 +54,12 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True)
 class BuildOption:
-    """A number that an index is built with: `--name` on the command line, `name` in the register.
+    """A numeric build option of an index: `--name` on the command line, `name` in the register.
 
     Attributes:
-        least, most: what it may be.
-        default: what it is unless it is given.
-        help: one clause for people who choose.
+        least, most: its range.
+        default: its default.
+        help: one clause of help text.
 
     """
 
@@ -75,7 +75,7 @@ class BuildOption:
         return f"--{self.name.replace('_', '-')}"
 
 
-# pgvector's limits: what halfvec stores, and what HNSW indexes of it.
+# pgvector's limits: dimensions of a stored halfvec, and of one that HNSW can index.
 MAX_DIMENSIONS = 16_000
 MAX_INDEXED_DIMENSIONS = 4_000
 
@@ -87,11 +87,11 @@ DIMS = BuildOption("dims", 1, MAX_INDEXED_DIMENSIONS, 128, "Dimensions of a comp
 
 
 class IndexMethod(StrEnum):
-    """What serves searches; `vecsearch.search.indexes` has a class for each.
+    """A method of indexing a collection; `vecsearch.search.indexes` has a class for each.
 
     Attributes:
-        help: one clause for people who choose.
-        options: what it can be built with.
+        help: one clause of help text.
+        options: its build options.
 
     """
 
@@ -99,7 +99,7 @@ class IndexMethod(StrEnum):
     options: tuple[BuildOption, ...]
 
     def __new__(cls, value: str, text: str, *options: BuildOption) -> Self:
-        """Make a member whose value is its name alone."""
+        """Create a member whose value is its name."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.help = text
@@ -118,14 +118,14 @@ class IndexMethod(StrEnum):
 
 
 class Precision(StrEnum):
-    """What an encoder computes in; its identity names the quantised network beside `int8`."""
+    """Numeric precision of an encoder; an identity appends the quantised model's hash to `int8`."""
 
     fp32 = "fp32"
     int8 = "int8"
 
 
 class KeepRule(StrEnum):
-    """Which image of a group of near-duplicates comes first."""
+    """The rule for the first image of a group of near-duplicates."""
 
     oldest = "oldest"
     newest = "newest"
@@ -134,7 +134,7 @@ class KeepRule(StrEnum):
 
 
 class Engine(StrEnum):
-    """What runs encoders: auto is OpenVINO on a CPU, torch elsewhere."""
+    """The library that runs encoders: auto is OpenVINO on a CPU, torch on other devices."""
 
     auto = "auto"
     openvino = "openvino"
@@ -145,10 +145,10 @@ Named = TypeVar("Named", bound=StrEnum)
 
 
 def parse(kind: type[Named], name: str) -> Named:
-    """Return the member of this name.
+    """Return the member with this name.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no such member.
 
     """
     try:
@@ -159,12 +159,12 @@ def parse(kind: type[Named], name: str) -> Named:
 
 
 def build_options() -> tuple[BuildOption, ...]:
-    """Return what indexes can be built with, each option once."""
+    """Return the build options of all index methods, each once."""
     return tuple(dict.fromkeys(option for method in IndexMethod for option in method.options))
 
 
 def choices(names: type[StrEnum]) -> str:
-    """Return the names as a sentence ends with them: "a, b or c"."""
+    """Return the names as a phrase: "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else str(last)
 

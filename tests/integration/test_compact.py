@@ -338,8 +338,8 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
     [
         ("compact", {"dims": 0}, "--dims is 0"),
         ("compact", {"dims": 4_001}, "--dims is 4001"),
-        ("hnsw", {"dims": 64}, "takes no --dims"),
-        ("none", {"m": 16}, "takes no --m"),
+        ("hnsw", {"dims": 64}, "has no option --dims"),
+        ("none", {"m": 16}, "has no option --m"),
         ("hnsw", {"m": 1}, "--m is 1"),
         ("hnsw", {"m": 101}, "--m is 101"),
         ("hnsw", {"ef_construction": 3}, "--ef-construction is 3"),

@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_read_is_recorded_with_a_reason(
     assert recorded == {
         "empty.png": "The file is empty.",
         "text.jpg": "It is not an image, or of a format that cannot be read.",
-        "dangling.png": "It is a link to nothing.",
+        "dangling.png": "It is a broken link.",
         "pipe.png": "It is not a regular file.",
     }
 

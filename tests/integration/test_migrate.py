@@ -364,7 +364,7 @@ def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
     write(empty, f"CREATE VIEW mine AS SELECT width FROM {name}")
     (note,) = empty.upgrade()
     new = f"{name}_1"
-    expected = f"Renamed collection '{name}' to '{new}': vecsearch uses the old name itself now."
+    expected = f"Renamed collection '{name}' to '{new}': vecsearch now reserves the old name."
     assert note == expected
     assert [status.name for status in empty.collections()] == ["images", new]
     assert scalar(empty, "SELECT count(*) FROM mine") == 30

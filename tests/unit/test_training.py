@@ -222,7 +222,7 @@ def test_only_the_finished_file_is_left(trained: Path, tmp_path: Path) -> None:
         ({"first": 1}, "was made from other pictures"),
         ({"count": PICTURES + 1}, "was made from other pictures"),
         ({"count": 4}, "was made from other pictures"),
-        ({"epochs": 1}, r"has 2 epochs already\. Give --epochs 2 or more"),
+        ({"epochs": 1}, r"already has 2 epochs\. Give --epochs 2 or more"),
     ],
     ids=str,
 )
@@ -239,7 +239,7 @@ def test_another_training_is_not_resumed_and_what_differs_is_said(
 
 def test_what_lies_in_the_way_is_refused_with_the_ways_on(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "own.safetensors"
-    with pytest.raises(InvalidInput, match=r"no checkpoint .* Leave --resume out"):
+    with pytest.raises(InvalidInput, match=r"no checkpoint .* Omit --resume"):
         train(output, resume=True)
     interrupt(output, 1)
     with pytest.raises(InvalidInput, match=r"Go on from it with --resume, or delete it"):
@@ -264,7 +264,7 @@ def test_a_training_that_diverges_is_said_and_writes_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "LEARNING_RATE", float("inf"))
-    with pytest.raises(InvalidInput, match="No epoch came to a finite loss"):
+    with pytest.raises(InvalidInput, match="No epoch had a finite loss"):
         list(train(tmp_path / "own.safetensors"))
     assert list(tmp_path.iterdir()) == []
 

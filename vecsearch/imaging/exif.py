@@ -1,4 +1,4 @@
-"""What a camera wrote into a file: tags as JSON values, the time, the place, which way is up."""
+"""Read EXIF: tags as JSON values, time, place and orientation."""
 
 import math
 from datetime import datetime
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
 
 # EXIF orientation (CIPA DC-008, tag 0x0112) to the PIL.Image.Transpose that undoes it.
 ORIENTATIONS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-# Those of them that exchange width and height: turns by a quarter, and flips across a diagonal.
+# The transposes that exchange width and height: quarter turns, and flips across a diagonal.
 SIDEWAYS = frozenset({2, 4, 5, 6})
 
 
 def turn(exif: "Exif") -> Any:
-    """Return the `PIL.Image.Transpose` that makes the picture upright; None if it is."""
+    """Return the `PIL.Image.Transpose` that makes the picture upright; None if it is upright."""
     from PIL import ExifTags
 
     return ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
 
 
 def turned(size: tuple[int, int], turn: Any) -> tuple[int, int]:
-    """Return the width and height that a picture of this size has after its turn."""
+    """Return the width and height of a picture of this size after its turn."""
     return size[::-1] if turn in SIDEWAYS else size
 
 
 def read_tags(exif: "Exif") -> dict[str, Any]:
-    """Return the tags by name, with values that JSON can hold."""
+    """Return the tags by name, with values that JSON can represent."""
     from PIL import ExifTags
 
     tags: dict[str, Any] = {}
@@ -45,7 +45,7 @@ def read_tags(exif: "Exif") -> dict[str, Any]:
 
 
 def taken_at(tags: dict[str, Any]) -> datetime | None:
-    """Return the camera's local time, naive."""
+    """Return the camera's local time, without a time zone; None if there is none."""
     for name in ("DateTimeOriginal", "DateTimeDigitized"):
         try:
             return datetime.strptime(str(tags[name])[:19], "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 - EXIF has no zone
@@ -55,13 +55,13 @@ def taken_at(tags: dict[str, Any]) -> datetime | None:
 
 
 def degrees(tags: dict[str, Any], name: str, negative: str, limit: int) -> float | None:
-    """Return a coordinate in degrees.
+    """Return a coordinate in degrees; None if it is missing or invalid.
 
     Args:
         tags: from `read_tags`.
-        name: of the tag: "GPSLatitude" or "GPSLongitude".
-        negative: the reference, such as "S", that makes it negative.
-        limit: beyond which it makes no sense.
+        name: name of the tag: "GPSLatitude" or "GPSLongitude".
+        negative: the reference that makes the value negative: "S" or "W".
+        limit: the largest valid absolute value.
 
     """
     match tags.get(name):
@@ -75,7 +75,7 @@ def degrees(tags: dict[str, Any], name: str, negative: str, limit: int) -> float
 
 
 def _json_value(value: object) -> Any:
-    """Return what JSON and Postgres can hold of an EXIF value; None for what they cannot."""
+    """Return an EXIF value as JSON and Postgres can store it; None if they cannot."""
     if isinstance(value, str):
         text = value.replace("\0", "").strip()
         return text.encode(errors="replace").decode() or None

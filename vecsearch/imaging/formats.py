@@ -1,4 +1,4 @@
-"""The image formats that can be ingested and searched by: one table."""
+"""The table of supported image formats."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ class Format:
     """An image format.
 
     Attributes:
-        name: Pillow's.
-        media_type: HTTP's.
-        suffixes: of its files.
-        is_drafted: whether its decoder can make a half, a quarter or an eighth of the size.
-        is_opened: whether Pillow opens it by this name; otherwise another format's opener finds it.
+        name: Pillow's name for the format.
+        media_type: media type in HTTP.
+        suffixes: suffixes of its files.
+        is_drafted: whether the decoder can scale to a half, a quarter or an eighth.
+        is_opened: whether Pillow opens it by this name; otherwise another format's plugin opens it.
 
     """
 
@@ -23,10 +23,10 @@ class Format:
     is_opened: bool = True
 
 
-# Pillow's other formats either hold no photos or run other programs.
+# Pillow's other formats are not for photos, or are decoded by external programs.
 TABLE = (
     Format("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), is_drafted=True),
-    # Several JPEGs in one file.
+    # A file of several JPEGs.
     Format("MPO", "image/jpeg", (), is_drafted=True, is_opened=False),
     Format("PNG", "image/png", (".png",)),
     Format("WEBP", "image/webp", (".webp",)),

@@ -1,4 +1,4 @@
-"""Finding image files: folders walked, nothing opened."""
+"""Find image files: walk folders without opening any file."""
 
 import os
 import stat
@@ -22,10 +22,10 @@ class File:
     """A file that looks like an image, not opened yet.
 
     Attributes:
-        path: absolute; symbolic links are kept as they were met.
-        relative: the path below the root that it was found under.
+        path: absolute path; symbolic links are not resolved.
+        relative: the path relative to the root under which it was found.
         file_size: bytes.
-        modified_at: to the microsecond, which is what the database keeps.
+        modified_at: modification time in microseconds, the precision of the database.
 
     """
 
@@ -36,7 +36,7 @@ class File:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
+        """The file name without its folder."""
         return os.path.basename(self.path)  # noqa: PTH119 - as strings: this runs per file
 
     @property
@@ -47,24 +47,23 @@ class File:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file or folder that cannot be used, and why, in words for its owner."""
+    """A file or folder that cannot be read, with the reason as a sentence for users."""
 
     path: str
     reason: str
 
 
 class Walk:
-    """The image files under some paths; iterate once, then read what was left out.
+    """The image files under some paths; iterate once, then read `unreadable` and `skipped`.
 
-    Folders are walked in order of name. Links to folders are followed after everything else, and
-    no folder is entered twice, so links cannot loop. Hidden files and folders and other systems'
-    junk are skipped, unless they are named as roots. A file that is named is taken whatever its
-    suffix.
+    Folders are walked in order of name. Links to folders are followed last, and no folder is
+    entered twice, so links cannot loop. Hidden files and folders, and other systems' junk folders,
+    are skipped unless they are roots. A root that is a file is used with any suffix.
 
     Attributes:
         roots: the absolute paths to walk.
         unreadable: folders that could not be listed and files that could not be examined.
-        skipped: how many files were left out because their suffix is not an image's.
+        skipped: number of files skipped because they have no image suffix.
 
     """
 
@@ -110,7 +109,7 @@ class Walk:
                         self.skipped += 1
                 except OSError as error:
                     dangling = entry.is_symlink() and isinstance(error, FileNotFoundError)
-                    reason = "It is a link to nothing." if dangling else os_reason(error)
+                    reason = "It is a broken link." if dangling else os_reason(error)
                     self._leave(entry.path, reason)
             folders.extendleft(reversed(below))
 
@@ -129,7 +128,7 @@ class Walk:
 
 
 def find(path: str) -> File | None:
-    """Return the file at `path`; None if there is none, or it may not be looked at."""
+    """Return the file at `path`; None if there is none, or it cannot be examined."""
     try:
         info = os.stat(path)  # noqa: PTH116 - strings throughout
     except (OSError, ValueError):
@@ -145,7 +144,7 @@ def label(path: str) -> str:
 
 
 def storable(path: str) -> str | None:
-    """Return the path if the database can hold it: as UTF-8."""
+    """Return the path if the database can store it; None if it is not valid UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -154,12 +153,12 @@ def storable(path: str) -> str | None:
 
 
 def shown(path: str) -> str:
-    """Return the path as it can be printed and stored, bytes that are not UTF-8 escaped."""
+    """Return the path in a form that can be printed and stored: invalid UTF-8 is escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def is_gone(path: str) -> bool:
-    """Tell whether nothing is at `path`; what one may not look at counts as there."""
+    """Return whether nothing exists at `path`; one that cannot be examined counts as existing."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -173,16 +172,16 @@ def _modified_at(info: os.stat_result) -> datetime:
     try:
         return _EPOCH + timedelta(microseconds=info.st_mtime_ns // 1000)
     except OverflowError:
-        return _EPOCH  # a broken clock's year 10000
+        return _EPOCH  # beyond the year 9999, from a broken clock
 
 
 def os_reason(error: OSError) -> str:
-    """Say why the system refused."""
+    """Return the system's reason for an error, as a sentence."""
     return sentence(error.strerror or error)
 
 
 def sentence(text: object) -> str:
-    """Return the first line of a text, ended as a sentence."""
+    """Return the first line of a text, with a full stop at its end."""
     return (
         f"{str(text).strip().splitlines()[0] if str(text).strip() else 'no details'}".rstrip(".")
         + "."

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: one safetensors file beside its output."""
+"""Checkpoints, from which a training can be resumed: a safetensors file next to its output."""
 
 import json
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ _METADATA_KEY = "vecsearch_checkpoint"
 
 
 def checkpoint_file(output: Path) -> Path:
-    """Return where the checkpoint of the training that writes `output` is."""
+    """Return the checkpoint file of a training that writes `output`."""
     return output.with_name(f"{output.name}.checkpoint")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training between two epochs.
+    """The state of a training between two epochs.
 
     Attributes:
-        settings: what must be the same to go on; JSON values.
-        pictures: SHA-256 of the pixels trained on, in hex; they must be the same, too.
-        epochs: how many were planned.
-        losses: training and validation loss of each epoch that is done.
-        model: the network's tensors now.
-        kept: its tensors after the epoch with the least validation loss, if there is one.
-        adam: the optimizer's state; by the parameter's position, then by Adam's own names.
+        settings: settings that must be equal when resuming; JSON values.
+        pictures: SHA-256 of the training pixels, in hex; must be equal when resuming.
+        epochs: the planned number of epochs.
+        losses: training and validation loss of each finished epoch.
+        model: the network's current tensors.
+        kept: its tensors after the epoch with the lowest validation loss; empty if there is none.
+        adam: the optimizer's state, by position of the parameter, then by Adam's names.
 
     """
 
@@ -45,7 +45,7 @@ class Checkpoint:
     adam: Mapping[int, Mapping[str, torch.Tensor]]
 
     def write(self, file: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the checkpoint; on failure an existing file is unchanged."""
         notes = {"settings": self.settings, "pictures": self.pictures} | {
             "epochs": self.epochs,
             "losses": self.losses,
@@ -58,10 +58,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, file: Path) -> "Checkpoint":
-        """Read what `write` wrote.
+        """Read a checkpoint.
 
         Raises:
-            InvalidInput: the file is no checkpoint, or is damaged.
+            InvalidInput: the file is not a checkpoint, or is damaged.
 
         """
         parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "kept": {}, "adam": {}}
@@ -86,31 +86,31 @@ class Checkpoint:
             )
         except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InvalidInput(
-                f"{file} cannot be read as a checkpoint: {error}. Delete it to begin anew."
+                f"{file} cannot be read as a checkpoint: {error}. Delete it to start over."
             ) from error
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Adam) -> None:
-        """Put a model and its optimizer where they were."""
+        """Restore the state of a model and its optimizer."""
         model.load_state_dict(self.model)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": self.adam, "param_groups": groups})
 
     def require_settings(self, settings: Mapping[str, Any], file: Path) -> None:
-        """Refuse to go on with other settings.
+        """Check that the settings equal those of the checkpoint.
 
         Raises:
-            InvalidInput: they differ; the message says in what.
+            InvalidInput: they differ; the message names the differences.
 
         """
         differing = [name for name in settings if self.settings.get(name) != settings[name]]
         if differing:
             raise InvalidInput(
                 f"{file} was made with {_listed(self.settings, differing)}, not "
-                f"{_listed(settings, differing)}. Resume with the same, or delete it to begin anew."
+                f"{_listed(settings, differing)}. Resume with the same, or delete it to start over."
             )
 
     def require_pictures(self, pictures: str, file: Path) -> None:
-        """Refuse to go on with other pictures.
+        """Check that the pictures equal those of the checkpoint.
 
         Raises:
             InvalidInput: their SHA-256 differs.
@@ -118,8 +118,8 @@ class Checkpoint:
         """
         if pictures != self.pictures:
             raise InvalidInput(
-                f"{file} was made from other pictures than these. "
-                "Resume with the same, or delete it to begin anew."
+                f"{file} was made from other pictures. "
+                "Resume with the same ones, or delete it to start over."
             )
 
 

@@ -1,4 +1,4 @@
-"""Training an autoencoder: its epochs, which of them is kept, when to stop, how to go on."""
+"""Train an autoencoder: run epochs, keep the best, stop early, resume from a checkpoint."""
 
 import hashlib
 import json
@@ -34,13 +34,13 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the pictures came to; losses are mean squared errors of 0..1 pixels.
+    """The result of one epoch; losses are mean squared errors of pixels from 0 to 1.
 
     Attributes:
-        epoch: its number, from 1.
-        training_loss: the mean over the pass, while the network was changing.
-        validation_loss: of the held-out pictures, after it.
-        best: no epoch before had a validation loss as low.
+        epoch: number of the epoch, from 1.
+        training_loss: mean loss over the epoch, while the network was changing.
+        validation_loss: loss on the held-out pictures, after the epoch.
+        best: whether every earlier epoch had a higher validation loss.
 
     """
 
@@ -52,19 +52,19 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Options:
-    """How to train.
+    """The options of a training.
 
     Attributes:
-        latent: numbers in one embedding.
-        epochs: passes over the pictures, at most; None is 30, or as many as the training that is
-            resumed was begun with.
-        image_size: pixels on each side of the network's input, one of `IMAGE_SIZES`; None lets
-            the pictures decide.
-        patience: stop after so many epochs without a better validation loss; 0 is never.
-        seed: of the split, the order, and the first weights; 0 to 2**63 - 1.
-        resume: go on from the checkpoint.
+        latent: dimensions of an embedding.
+        epochs: the largest number of epochs; None uses 30 or, when resuming, the number that the
+            training was started with.
+        image_size: width and height of the network's input in pixels, one of `IMAGE_SIZES`; None
+            chooses it by the pictures' sizes.
+        patience: stop after this many epochs without a better validation loss; 0 never stops early.
+        seed: seed for the split, the order and the initial weights; 0 to 2**63 - 1.
+        resume: resume from the checkpoint.
         device: "auto", "cpu", "cuda", …
-        on_batch: called with the epoch, from 1, and the number of pictures just trained on.
+        on_batch: called with the epoch, from 1, and the number of pictures in the batch.
 
     """
 
@@ -78,39 +78,38 @@ class Options:
     on_batch: Callable[[int, int], None] = lambda _epoch, _pictures: None
 
     def require_sense(self) -> None:
-        """Check the numbers.
+        """Check that all numbers are in range.
 
         Raises:
-            InvalidInput: one is out of its range.
+            InvalidInput: one is out of range.
 
         """
         if not 1 <= self.latent <= MAX_DIMENSIONS or (self.epochs is not None and self.epochs < 1):
             raise InvalidInput(
-                f"--latent is 1 to {MAX_DIMENSIONS:,}, --epochs 1 or more. Give such numbers."
+                f"--latent must be 1 to {MAX_DIMENSIONS:,}, and --epochs 1 or more. Change them."
             )
         if self.patience < 0:
-            raise InvalidInput("--patience is 0 or more. Give such a number; 0 never stops early.")
+            raise InvalidInput("--patience must be 0 or more. Give 0 to never stop early.")
         if not 0 <= self.seed < 2**63:
-            raise InvalidInput("--seed is 0 or more, below 2**63. Give such a number.")
+            raise InvalidInput("--seed must be 0 or more and below 2**63. Give another.")
         if self.image_size not in {None, *IMAGE_SIZES}:
             sizes = ", ".join(map(str, IMAGE_SIZES))
-            raise InvalidInput(f"--image-size is one of {sizes}. Give one of these.")
+            raise InvalidInput(f"--image-size must be one of {sizes}. Choose one.")
 
 
 class Training:
-    """A training of an autoencoder: iterate it, once, to do the work and see each epoch.
+    """A training of an autoencoder: iterate once to train; each step yields an epoch.
 
-    A fifth of the pictures is held out for validation; the others are mirrored at random, which
-    makes more of them. The pictures wait in a temporary file, so memory does not grow with their
-    number. A checkpoint is left beside the output after each epoch; after the last, the weights of
-    the epoch with the least validation loss become the output, and the checkpoint is removed.
-    A training that is interrupted and resumed yields the same epochs and, on a CPU, writes the
-    same bytes as one that is not.
+    A fifth of the pictures is held out for validation; the others are randomly mirrored, as
+    augmentation. Pictures are kept in a temporary file, so memory does not grow with their number.
+    Each epoch writes a checkpoint next to the output. At the end, the weights of the epoch with the
+    lowest validation loss are written to the output, and the checkpoint is deleted. A resumed
+    training yields the same epochs as an uninterrupted one and, on a CPU, writes the same bytes.
 
     Attributes:
-        checkpoint: the file that it can be resumed from.
-        epochs: those done so far, those before an interruption included.
-        planned: how many there will be at most; known once the first is on its way.
+        checkpoint: the file from which the training can be resumed.
+        epochs: the finished epochs, including those before an interruption.
+        planned: the largest number of epochs; set when the first epoch starts.
 
     """
 
@@ -121,17 +120,18 @@ class Training:
         output: Path,
         options: Options,
     ) -> None:
-        """Check what can be checked before a picture is read.
+        """Check the arguments, without reading any picture.
 
         Args:
-            pictures: mode RGB, any size.
-            longer_sides: of the pictures, in pixels; they decide the image size if no option does.
+            pictures: pictures of mode RGB, any size.
+            longer_sides: the longer side of each picture, in pixels; sets the image size if the
+                options do not.
             output: a file that does not exist yet.
-            options: see there.
+            options: see `Options`.
 
         Raises:
-            InvalidInput: a nonsensical number, an output that exists, a checkpoint that is there
-                though nothing is to be resumed, or the other way round.
+            InvalidInput: an option is out of range, the output exists, there is no checkpoint to
+                resume from, or there is one but `resume` is not set.
 
         """
         options.require_sense()
@@ -143,12 +143,12 @@ class Training:
             )
         if options.resume and not self.checkpoint.exists():
             raise InvalidInput(
-                f"There is no checkpoint {self.checkpoint} to resume from. Leave --resume out."
+                f"There is no checkpoint {self.checkpoint} to resume from. Omit --resume."
             )
         if self.checkpoint.exists() and not options.resume:
             raise InvalidInput(
                 f"{self.checkpoint} is left from a training that was interrupted. "
-                "Go on from it with --resume, or delete it to begin anew."
+                "Continue it with --resume, or delete it to start over."
             )
         self.epochs: list[Epoch] = []
         self._pictures = pictures
@@ -159,10 +159,11 @@ class Training:
         self._kept: dict[str, torch.Tensor] = {}
 
     def __iter__(self) -> Iterator[Epoch]:
-        """Yield each epoch when it is done; first those from before an interruption.
+        """Yield each finished epoch, beginning with those before an interruption.
 
         Raises:
-            InvalidInput: fewer than five pictures, or a checkpoint of another training.
+            InvalidInput: there are fewer than five pictures, or the checkpoint is of another
+                training.
 
         """
         self._prepare()
@@ -176,19 +177,19 @@ class Training:
             yield self.epochs[-1]
         if not self._kept:
             self.checkpoint.unlink()
-            raise InvalidInput("No epoch came to a finite loss. Train with another --seed.")
+            raise InvalidInput("No epoch had a finite loss. Train with another --seed.")
         self._model.load_state_dict(self._kept)
         model.save(self._model, self._output)
         self.checkpoint.unlink()
 
     def reconstructions(self, count: int) -> "tuple[NDArray[np.uint8], NDArray[np.uint8]]":
-        """Return held-out pictures, and what the kept epoch draws of them; after the last epoch.
+        """Return held-out pictures and their reconstructions; call it after the last epoch.
 
         Args:
-            count: how many pictures at most.
+            count: the largest number of pictures.
 
         Returns:
-            Originals and drawings, each of shape (n, size, size, 3).
+            Originals and reconstructions, uint8, each of shape (n, size, size, 3).
 
         """
         originals = np.asarray(self._stored[self._validation[:count]])
@@ -209,7 +210,7 @@ class Training:
         self.planned = options.epochs or (found.epochs if found is not None else EPOCHS)
         if found is not None and self.planned < len(found.losses):
             raise InvalidInput(
-                f"{self.checkpoint} has {len(found.losses)} epochs already. "
+                f"{self.checkpoint} already has {len(found.losses)} epochs. "
                 f"Give --epochs {len(found.losses)} or more."
             )
         self._stored, self._fingerprint = _store(
@@ -220,7 +221,7 @@ class Training:
         least = round(1 / VALIDATION_SHARE)
         if len(self._stored) < least:
             raise InvalidInput(
-                f"{len(self._stored)} pictures are too few to train on. Give at least {least}; "
+                f"{len(self._stored)} pictures are too few to train on. Use at least {least}; "
                 "hundreds are better."
             )
         order = np.random.default_rng(options.seed).permutation(len(self._stored))
@@ -247,7 +248,7 @@ class Training:
         return done >= self.planned or 0 < patience <= done - best
 
     def _train_once(self, epoch: int) -> float:
-        # By seed and epoch, so that a resumed training draws what it would have drawn.
+        # Seeded by epoch, so that a resumed training uses the same random numbers.
         random = np.random.default_rng([self._options.seed, epoch])
         self._model.train()
         total = 0.0
@@ -286,7 +287,7 @@ class Training:
 
 
 def choose_image_size(longer_sides: Iterable[int]) -> int:
-    """Return the least image size that is no less than the median side, or else the greatest."""
+    """Return the smallest image size that is at least the median side, or else the largest."""
     middle = median([*longer_sides] or [0])
     return next((size for size in IMAGE_SIZES if size >= middle), IMAGE_SIZES[-1])
 
@@ -304,7 +305,7 @@ def _store(
 ) -> "tuple[NDArray[np.uint8], str]":
     """Return the pictures as one array on disk, shape (n, size, size, 3), and its SHA-256.
 
-    In `folder`, since a folder for temporary files may be small, or memory.
+    The array is in `folder`, because the system's temporary folder may be small or in memory.
     """
     digest = hashlib.sha256()
     number = 0
@@ -316,7 +317,7 @@ def _store(
             number += 1
         file.flush()
         shape = (number, size, size, 3)
-        # The mapping outlives the file, which is gone once both are closed.
+        # The mapping stays valid after the file is closed; the disk space is freed with it.
         stored = (
             np.memmap(file, np.uint8, "r", shape=shape) if number else np.empty(shape, np.uint8)
         )

@@ -1,4 +1,4 @@
-"""Index methods: `METHODS` has a class for each; `serving` says which one searches go through."""
+"""Index methods: `METHODS` has a class for each; `serving` returns the one a collection uses."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -18,17 +18,17 @@ METHODS: dict[IndexMethod, type[Index]] = {
 
 
 def serving(stored: StoredCollection) -> Index:
-    """Return what a collection's searches go through."""
+    """Return the index that a collection's searches use."""
     return METHODS[stored.index_method].of(stored)
 
 
 def follow(connection: sa.Connection, collection: str, staged: str) -> None:
-    """Bring every index up to rows that have just been written.
+    """Update every index for rows that have just been written.
 
     Args:
         connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
-        collection: where the rows were written.
-        staged: a table of this session with their columns id and embedding.
+        collection: the collection of the rows.
+        staged: a temporary table with the rows' columns id and embedding.
 
     """
     for index in METHODS.values():
@@ -36,12 +36,12 @@ def follow(connection: sa.Connection, collection: str, staged: str) -> None:
 
 
 def follow_known(connection: sa.Connection, collection: str) -> None:
-    """Bring every index up to rows of the table `known`; see `vecsearch.ingest.writes`."""
+    """Update every index for the rows in table `known`; see `vecsearch.ingest.writes`."""
     for index in METHODS.values():
         index.follow_known(connection, collection)
 
 
 def follow_deleted(connection: sa.Connection, collection: str, ids: Sequence[UUID]) -> None:
-    """Bring every index up to rows that go; see `follow`."""
+    """Update every index for rows that are deleted; see `follow`."""
     for index in METHODS.values():
         index.follow_deleted(connection, collection, list(ids))

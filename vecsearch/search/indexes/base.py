@@ -1,4 +1,4 @@
-"""What an index method is: how it chooses candidates, what it builds, what it shows of itself."""
+"""The interface of an index method: how it chooses candidates, is built and reports its state."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,31 +21,32 @@ if TYPE_CHECKING:
     from vecsearch.search.indexes.build import Build
 
 Expression = sa.ColumnElement[Any]
-# Gives what a column of vectors is compared with: the query image's own, or a bound vector.
+# Returns the expression to compare a vector column with: the query image's own, or a bound vector.
 Target = Callable[[sa.Column[Any]], Expression]
 
-# pgvector's own limit, and the least that keeps recall high at small k.
+# The smallest ef_search that keeps recall high at small k, and pgvector's maximum.
 MINIMUM_EF_SEARCH = 100
 MAXIMUM_EF_SEARCH = 1_000
-# Candidates to re-rank, for each row asked for.
+# The smallest number of candidates to re-rank.
 MINIMUM_CANDIDATES = 1_000
-# Cosine needs few, because it orders much as what chose them does.
+# Cosine needs fewer, because compact vectors give nearly its order.
 MINIMUM_COSINE_CANDIDATES = 100
+# Candidates to re-rank per requested row.
 CANDIDATES_PER_ROW = 4
-# What LIMIT takes.
+# The largest LIMIT.
 MAXIMUM_K = 2**63 - 1
 
 
 def distance(metric: Metric, embedding: Expression, target: Expression) -> Expression:
-    """Return the distance between two vectors in SQL, as `Metric.sql` writes it."""
+    """Return the SQL distance between two vectors, from the template `Metric.sql`."""
     before, between, after = _parts(metric)
     if before:
-        # A function's arguments; an operator has none before it.
+        # The template is a function call; an operator has no text before its first operand.
         function = sa.func
         for name in before.rstrip("(").split("."):
             function = getattr(function, name)
         return function(embedding, target, type_=sa.Double())
-    assert not after  # noqa: S101 - an operator has nothing behind it
+    assert not after  # noqa: S101 - an operator has no text after its second operand
     return embedding.op(between.strip(), return_type=sa.Double())(target)
 
 
@@ -57,15 +58,15 @@ def _parts(metric: Metric) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Index:
-    """What serves the searches of a collection: here, an index of its embeddings, by cosine.
+    """An index of a collection; this base class searches the embeddings by cosine distance.
 
-    One class a method, in a module of its name, listed in `vecsearch.search.indexes.METHODS`. This
-    one compares embeddings themselves; a method whose index is of something else overrides how
-    candidates and neighbours are chosen.
+    Each method is a subclass in a module of its name, listed in `vecsearch.search.indexes.METHODS`.
+    A method that indexes something other than embeddings overrides how candidates and neighbours
+    are chosen.
 
     Attributes:
-        collection: its name.
-        dimensions: of its embeddings.
+        collection: name of the collection.
+        dimensions: dimensions of its embeddings.
 
     """
 
@@ -76,36 +77,36 @@ class Index:
 
     @classmethod
     def of(cls, stored: StoredCollection) -> Self:
-        """Return the index that serves a collection which wants this method."""
+        """Return the index for a collection that has this method."""
         return cls(stored.name, stored.dimensions)
 
-    # How it is searched.
+    # Searching.
 
     @property
     def name(self) -> str:
-        """The name of the Postgres index, whether there is one or not."""
+        """The name of the Postgres index, which need not exist."""
         return schema.hnsw_index(self.collection)
 
     @property
     def table(self) -> sa.Table:
-        """The collection's own table."""
+        """The collection's table."""
         return schema.collection_table(self.collection, self.dimensions)
 
     def reranks(self, metric: Metric) -> bool:
-        """Tell whether candidates, chosen in another order, are re-ranked by the metric."""
+        """Return whether the index chooses candidates, which the metric re-ranks."""
         return metric.is_reranked
 
     def serves(self, metric: Metric) -> bool:
-        """Tell whether the index, if it is there, orders by the metric or chooses candidates."""
+        """Return whether the index can order by the metric, or choose candidates for it."""
         return metric is Metric.cosine or self.reranks(metric)
 
     def candidates(self, metric: Metric, k: int, chosen: int | None) -> int | None:
-        """Return how many candidates to re-rank; None: the index knows the metric.
+        """Return the number of candidates to re-rank; None if the metric needs no re-ranking.
 
         Args:
-            metric: what ranks them in the end.
-            k: length of the answer.
-            chosen: how many `index tune` or a caller says; None: enough for k.
+            metric: metric that re-ranks them.
+            k: number of requested rows.
+            chosen: the number from `index tune` or a caller; None chooses enough for k.
 
         """
         if not self.reranks(metric):
@@ -114,12 +115,12 @@ class Index:
         return min(max(chosen or max(least, CANDIDATES_PER_ROW * k), k), MAXIMUM_K)
 
     def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:
-        """Return how many nodes to keep in view while the graph is walked (hnsw.ef_search)."""
+        """Return hnsw.ef_search, the number of nodes that an index scan keeps as nearest so far."""
         enough = CANDIDATES_PER_ROW * (candidates or k)
         return min(chosen or max(MINIMUM_EF_SEARCH, enough), MAXIMUM_EF_SEARCH)
 
     def breadth_name(self, metric: Metric) -> str:
-        """Return which of the two numbers makes a search more thorough."""
+        """Return which number `index tune` varies for a metric: "candidates" or "ef_search"."""
         return "candidates" if self.reranks(metric) else "ef_search"
 
     def choose(
@@ -128,14 +129,14 @@ class Index:
         images: sa.FromClause,
         target: Target,
         *,
-        by_id: bool,  # noqa: ARG002 - of methods whose own vectors may be missing
+        by_id: bool,  # noqa: ARG002 - for methods whose own vectors may be missing
     ) -> sa.Select[Any]:
-        """Return the rows in the order in which candidates are taken.
+        """Return the rows in the order in which candidates are chosen.
 
         Args:
             found: the rows that meet the conditions.
-            images: the collection's table, as `found` calls it.
-            target: what a column of vectors is compared with.
+            images: the collection's table, under its alias in `found`.
+            target: returns the expression to compare a vector column with.
             by_id: whether that is the vector of a stored image.
 
         """
@@ -144,66 +145,66 @@ class Index:
 
     def vectors(
         self,
-        connection: sa.Connection,  # noqa: ARG002 - of methods that project
+        connection: sa.Connection,  # noqa: ARG002 - for methods that project
         embedding: NDArray[np.float32],
         *,
-        candidates: bool,  # noqa: ARG002 - likewise
+        candidates: bool,  # noqa: ARG002 - for methods that project
     ) -> list[NDArray[np.float32]]:
-        """Return what a statement compares with, when it is asked with an embedding.
+        """Return the vectors to bind in a statement whose query is an embedding.
 
         Args:
             connection: in a transaction.
             embedding: shape (dimensions,).
-            candidates: whether candidates are chosen.
+            candidates: whether the statement chooses candidates.
 
         """
         return [embedding]
 
     def neighbours(self, images: str, where: str) -> tuple[str, str]:
-        """Return SQL of the rows that an image's neighbours are taken from, and a condition.
+        """Return SQL for a FROM clause and a WHERE condition that select an image's neighbours.
 
         Args:
-            images: the collection's table, aliased o.
+            images: the collection's table, with alias o.
             where: a condition on o.
 
         """
         return images, where
 
     def analysts_order(self) -> tuple[str, str] | None:
-        """Return SQL of the function NAME_nearest; None: the plain one serves.
+        """Return SQL for the function NAME_nearest; None for the plain form.
 
         Returns:
-            The body, for `vecsearch.postgres.analysts`, and a remark on the order.
+            The body, for `vecsearch.postgres.analysts`, and a remark on the order of its rows.
 
         """
         return None
 
-    # What there is of it.
+    # State.
 
     def is_ready(self, connection: sa.Connection) -> bool:
-        """Tell whether the Postgres index is there, and may be used."""
+        """Return whether the Postgres index exists and is valid."""
         found = ddl.find(connection, self.name)
         return found is not None and found.valid
 
     def facts(self, connection: sa.Connection) -> "Facts":
-        """Return what `index status` shows beside the Postgres index."""
+        """Return facts for `index status` that the Postgres index itself does not give."""
         rows = count(connection, self.table)
         return Facts(indexed=rows, dimensions=self.dimensions)
 
-    def bytes_beside(self, connection: sa.Connection) -> int:  # noqa: ARG002 - of other methods
-        """Return the bytes of the tables that it keeps beside the collection's own."""
+    def bytes_beside(self, connection: sa.Connection) -> int:  # noqa: ARG002 - for other methods
+        """Return the bytes of the method's own tables, such as compact vectors."""
         return 0
 
-    # How it is built.
+    # Building.
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:
-        """Tell whether a collection that wants this method lacks its index, and could have it."""
+        """Return whether the index is missing and can be built now."""
         raise NotImplementedError
 
     @classmethod
-    def waiting(cls, stored: StoredCollection) -> str | None:  # noqa: ARG003 - of other methods
-        """Say why a collection that wants this method does not have its index yet."""
+    def waiting(cls, stored: StoredCollection) -> str | None:  # noqa: ARG003 - for other methods
+        """Return a note on why the index is not built yet; None if there is nothing to say."""
         return None
 
     @classmethod
@@ -213,7 +214,7 @@ class Index:
 
     @classmethod
     def require(cls, stored: StoredCollection) -> None:
-        """Check that the method can serve a collection.
+        """Check that the method can index a collection.
 
         Raises:
             InvalidInput: it cannot.
@@ -222,38 +223,39 @@ class Index:
 
     @classmethod
     def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> Compact | None:
-        """Build it beside what serves; return the compact vectors that it made, if it has any."""
+        """Build the index while the old one serves; return its new compact vectors, if any."""
         raise NotImplementedError
 
     @classmethod
-    def names(cls, collection: str) -> tuple[str, ...]:  # noqa: ARG003 - of other methods
-        """Return the Postgres indexes on the collection's own table that only this method needs."""
+    def names(cls, collection: str) -> tuple[str, ...]:  # noqa: ARG003 - for other methods
+        """Return the Postgres indexes on the collection's table that only this method uses."""
         return ()
 
-    # What follows the rows as they are written; by default an index on the table needs nothing.
+    # Updates when rows are written. Postgres maintains an index on the table by itself.
 
     @classmethod
     def follow(cls, connection: sa.Connection, collection: str, staged: str) -> None:
-        """Follow rows that have just been written; `staged` is a table of their ids, embeddings."""
+        """Update for rows that have just been written; `staged` has their ids and embeddings."""
 
     @classmethod
     def follow_known(cls, connection: sa.Connection, collection: str) -> None:
-        """Follow rows of `known`, whose content another row holds, before moved sources go."""
+        """Update for rows in `known`, whose content another row has, before moved rows go."""
 
     @classmethod
     def follow_deleted(cls, connection: sa.Connection, collection: str, ids: "list[UUID]") -> None:
-        """Follow rows that go."""
+        """Update for rows that are deleted."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What an index has beside the Postgres index.
+    """Facts about an index that the Postgres index itself does not give.
 
     Attributes:
-        indexed: rows that it can find.
-        dimensions: of the vectors that are indexed.
-        version, variance_kept, sample, fitted_at: of the projection; None: there is none.
-        compact_bytes: of the compact vectors.
+        indexed: number of rows in the index.
+        dimensions: dimensions of the indexed vectors.
+        version, variance_kept, sample, fitted_at: facts about the projection; None if there is
+            none.
+        compact_bytes: bytes of the compact vectors.
 
     """
 

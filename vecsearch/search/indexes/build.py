@@ -1,6 +1,6 @@
-"""Building an index beside readers and writers, and putting it to use in one short transaction.
+"""Build an index while readers and writers go on, and switch to it in one short transaction.
 
-A build that is cut off leaves what was in use before, and the next one starts over.
+An interrupted build leaves the old index in use, and the next build starts over.
 """
 
 import threading
@@ -20,11 +20,12 @@ from vecsearch.search.indexes.resources import ANY, Resources, choose, gigabytes
 from vecsearch.search.lookup import count
 from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, build_options
 
-# A reader that has been at it for longer has planned its statements.
+# How long to wait for readers of the old index. A transaction that has run for longer has planned
+# its statements.
 READERS_TIMEOUT_S, POLL_S = 30.0, 0.2
 DROP_TIMEOUT_S = 5
 
-# What is being done, how far it is, and of how much, if that is known.
+# Called with the current step, the number of units done, and their total, if known.
 OnProgress = Callable[[str, int, int | None], None]
 
 
@@ -41,18 +42,18 @@ def create(
     resources: Resources = ANY,
     on_progress: OnProgress = quiet,
 ) -> list[str]:
-    """Build an index, put it to use, and drop what served before; return notes for the user.
+    """Build an index, switch to it, and drop the old one; return notes for the user.
 
     Args:
-        engine: of the database.
+        engine: the database's engine.
         name: the collection.
-        method: which.
-        options: by `BuildOption.name`; missing: the default.
-        resources: what the build may take.
-        on_progress: called now and then.
+        method: the index method.
+        options: values by `BuildOption.name`; a missing one has its default.
+        resources: memory and workers for the build.
+        on_progress: called from time to time.
 
     Raises:
-        InvalidInput: an option is out of bounds, or the method cannot serve the collection.
+        InvalidInput: an option is out of range, or the method cannot index the collection.
         DatabaseBusy: another command is building the collection's index.
 
     """
@@ -74,7 +75,7 @@ def ensure(
     resources: Resources = ANY,
     on_progress: OnProgress = quiet,
 ) -> list[str]:
-    """Build the index that the collection wants, if it is missing; return notes for the user."""
+    """Build the collection's index if it is missing; return notes for the user."""
     with engine.connect() as connection, translated():
         collection = catalog.get_collection(connection, name)
         wanted = METHODS[collection.index_method]
@@ -90,10 +91,10 @@ def ensure(
 
 
 def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
-    """Return the options, with what follows from them.
+    """Return the options, with defaults that depend on them.
 
     Raises:
-        InvalidInput: one is out of bounds, or means nothing to the method.
+        InvalidInput: an option is out of range, or the method has no such option.
 
     """
     known = {option.name: option for option in build_options()}
@@ -110,8 +111,8 @@ def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
             f"{EF_CONSTRUCTION.flag} is less than twice {M.flag}. Give at least {2 * m}."
         )
     for name in options.keys() - {option.name for option in method.options}:
-        raise InvalidInput(f"--method {method} takes no {known[name].flag}. Leave it out.")
-    # pgvector's default is too little for many links.
+        raise InvalidInput(f"--method {method} has no option {known[name].flag}. Omit it.")
+    # pgvector's default is too small for this m.
     if 2 * m > EF_CONSTRUCTION.default:
         options.setdefault(EF_CONSTRUCTION.name, 2 * m)
     return options
@@ -121,27 +122,30 @@ def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
 def _builder(
     engine: sa.Engine, name: str
 ) -> Iterator[tuple[sa.Connection, StoredCollection | None]]:
-    """Yield a connection that commits each statement, and the collection if it alone builds it."""
+    """Yield a connection that commits each statement, and the collection.
+
+    The collection is None if another session is building its index.
+    """
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
         try:
             collection = catalog.get_collection(connection, name)
             is_claimed = ddl.claim(connection, collection.name)
-            # Anew, because somebody else may have built it until now.
+            # Read it again, because another command may have built the index meanwhile.
             yield connection, catalog.get_collection(connection, name) if is_claimed else None
         finally:
-            # Not to be used again: with it go its settings and its claim.
+            # Close the connection instead of pooling it, to drop its settings and its lock.
             connection.invalidate()
 
 
 class Build:
-    """One build, on a connection that commits each statement unless a transaction is begun.
+    """One build of an index.
 
     Attributes:
-        connection: that one.
-        collection: as it was when the build began.
-        on_progress: called now and then.
-        notes: for the user.
+        connection: a connection that commits each statement unless a transaction is begun.
+        collection: the collection as it was when the build began.
+        on_progress: called from time to time.
+        notes: notes for the user.
 
     """
 
@@ -159,7 +163,7 @@ class Build:
         self._resources = resources
 
     def run(self, method: IndexMethod, options: Mapping[str, int]) -> None:
-        """Build an index, put it to use, and drop what served before."""
+        """Build an index, switch to it, and drop the old one."""
         collection, index = self.collection, METHODS[method]
         index.require(collection)
         self._drop_versions(but=collection.compact)
@@ -193,9 +197,9 @@ class Build:
         chosen = choose(rows, dimensions, server, self._resources)
         if chosen.memory < chosen.needed:
             self.notes.append(
-                f"The graph takes {gigabytes(chosen.needed)} and the build had "
-                f"{gigabytes(chosen.memory)}, so it was slower than it could be. "
-                f"If the server has more, give it: --memory {gigabytes(chosen.needed)}"
+                f"The graph needs {gigabytes(chosen.needed)} and the build had "
+                f"{gigabytes(chosen.memory)}, so the build was slower than necessary. "
+                f"If the server has more memory, use: --memory {gigabytes(chosen.needed)}"
             )
         ddl.apply(self.connection, chosen.memory, chosen.workers)
         with self._watched():
@@ -203,7 +207,7 @@ class Build:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Begin a transaction while nobody else writes to the collection."""
+        """Begin a transaction that holds the collection's write lock."""
         driver = driver_connection(self.connection)
         with driver.transaction():
             lock_collection(self.connection, self.collection.name)
@@ -220,13 +224,13 @@ class Build:
             except sa.exc.OperationalError as error:
                 if not ddl.is_lock_timeout(error):
                     raise
-                # Writers wait for this transaction, and so would for that reader.
+                # Give up soon: writers wait for this transaction, which waits for the reader.
                 self.notes.append(
-                    "Somebody still reads the old compact vectors; the next build drops them."
+                    "The old compact vectors are still being read; the next build drops them."
                 )
 
     def _wait_for_readers(self) -> None:
-        """Wait for those that may yet look for what is to be dropped."""
+        """Wait for transactions that may still read the old compact vectors."""
         waiting = ddl.readers(self.connection)
         until = monotonic() + READERS_TIMEOUT_S
         pause = threading.Event()
@@ -236,12 +240,12 @@ class Build:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Report how far the build is, from a second connection."""
+        """Report the build's progress, from a second connection."""
         pid = driver_connection(self.connection).info.backend_pid
         ended = threading.Event()
 
         def watch() -> None:
-            # Progress is a courtesy: its failures are nobody's concern.
+            # A failure to report progress must not stop the build.
             with (
                 suppress(VecsearchError, sa.exc.SQLAlchemyError),
                 self.connection.engine.connect() as second,

@@ -1,4 +1,4 @@
-"""HNSW on principal components, whose nearest the whole embeddings re-rank."""
+"""The index method `compact`: HNSW on principal components; embeddings re-rank its candidates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 OPERATORS = "halfvec_l2_ops"
 DEFAULT_DIMENSIONS = 128
 SAMPLE = 10_000
-# Below, comparing every image is as fast, and principal components are a matter of chance.
+# With fewer images, an exact search is as fast, and the principal components are unreliable.
 LEAST_IMAGES = 1_000
 WAITS = (
-    f"The compact index is built from {LEAST_IMAGES:,} images on; until then every search "
+    f"The compact index will be built at {LEAST_IMAGES:,} images; until then every search "
     "compares all images. To build it now: vecsearch index create --method compact"
 )
-# Re-ranked by the analysts' function.
+# Number of candidates that the analysts' function NAME_nearest re-ranks.
 ANALYSTS_CANDIDATES = 200
 
 
 @dataclass(frozen=True)
 class CompactIndex(Index):
-    """See the module.
+    """An HNSW index on compact vectors.
 
     Attributes:
-        compact: the projection in use, and so the table of compact vectors.
+        compact: the projection in use, which has the table of compact vectors.
 
     """
 
@@ -57,7 +57,7 @@ class CompactIndex(Index):
 
     @classmethod
     def of(cls, stored: StoredCollection) -> Any:
-        """Return the index, or none where its compact vectors are still to come."""
+        """Return the index, or `NoIndex` if the compact vectors do not exist yet."""
         if stored.compact is None:
             return NoIndex.of(stored)
         return cls(stored.name, stored.dimensions, stored.compact)
@@ -67,21 +67,21 @@ class CompactIndex(Index):
         """The name of the HNSW index on the compact vectors."""
         return self.compact.index
 
-    def reranks(self, metric: Metric) -> bool:  # noqa: ARG002 - whichever it is
+    def reranks(self, metric: Metric) -> bool:  # noqa: ARG002 - the same for every metric
         """Return True: compact vectors choose candidates for every metric."""
         return True
 
     def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:  # noqa: ARG002
-        """Return as many as there are candidates.
+        """Return the number of candidates as ef_search, within its bounds.
 
-        To look at more compact vectors costs less than to re-rank more, and finds as much.
+        A higher ef_search costs less than more candidates, and gives as much recall.
         """
         return min(max(MINIMUM_EF_SEARCH, candidates or 0), MAXIMUM_EF_SEARCH)
 
     def choose(
         self, found: sa.Select[Any], images: sa.FromClause, target: Target, *, by_id: bool
     ) -> sa.Select[Any]:
-        """Join the compact vectors, nearest first."""
+        """Join the compact vectors, and order by their distance."""
         stored = self.compact.table
         aliased = stored.alias("vectors")
         place = target(stored.c.compact)
@@ -95,14 +95,14 @@ class CompactIndex(Index):
     def vectors(
         self, connection: sa.Connection, embedding: NDArray[np.float32], *, candidates: bool
     ) -> list[NDArray[np.float32]]:
-        """Return the embedding and, if candidates are chosen, its compact vector."""
+        """Return the embedding and, if the statement chooses candidates, its compact vector."""
         if not candidates:
             return [embedding]
         fitted = vectors.read_projection(connection, self.compact)
         return [embedding, fitted.project(embedding[np.newaxis])[0]]
 
     def neighbours(self, images: str, where: str) -> tuple[str, str]:
-        """Return twice as many candidates as neighbours are asked for."""
+        """Return SQL that selects twice as many candidates as requested neighbours."""
         source = schema.sql_name(self.compact.table)
         place = f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
         candidates = f"""
@@ -111,9 +111,9 @@ class CompactIndex(Index):
         return candidates, "true"
 
     def analysts_order(self) -> tuple[str, str]:
-        """Return the nearest candidates, re-ranked, then all others in their compact order.
+        """Return SQL for re-ranked candidates, then all other rows in order of compact vectors.
 
-        A LIMIT within the former never looks at the latter, and a WHERE reaches both.
+        A LIMIT within the candidates does not read the other rows; a WHERE applies to both.
         """
         source, stored = schema.sql_name(self.table), schema.sql_name(self.compact.table)
         place = f"""
@@ -121,10 +121,10 @@ class CompactIndex(Index):
             THEN (SELECT t.compact FROM {stored} AS t WHERE t.id = CAST(image AS uuid))
             ELSE (SELECT t.compact FROM {source} AS s JOIN {stored} AS t ON t.id = s.id
                 WHERE s.path = image LIMIT 1) END"""
-        # A copy of its own, or it would be fetched from out of line for every comparison.
+        # `subvector` copies it once; otherwise it would be read from TOAST for every comparison.
         own = f"subvector(t.embedding, 1, {self.dimensions})"
         row = analysts.row_of(analysts.embedding_of("image", source, own))
-        # Read by both branches, so that neither runs in parallel and loses its order.
+        # Both branches read `candidates`, so neither runs in parallel, which would lose its order.
         body = f"""
             WITH candidates AS MATERIALIZED (
                 SELECT c.id FROM {stored} AS c WHERE {place} IS NOT NULL
@@ -142,7 +142,7 @@ class CompactIndex(Index):
         return body, remark
 
     def facts(self, connection: sa.Connection) -> Facts:
-        """Return how well the projection fitted, and how many vectors there are."""
+        """Return the facts about the projection and the compact vectors."""
         fitted = vectors.read_projection(connection, self.compact)
         return Facts(
             indexed=count(connection, self.compact.table),
@@ -162,7 +162,7 @@ class CompactIndex(Index):
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:
-        """Tell whether there are images enough and no index, or not a whole one."""
+        """Return whether there are enough images, and the index is missing or invalid."""
         if stored.compact is None:
             return has_rows(connection, stored.table, LEAST_IMAGES)
         found = ddl.find(connection, stored.compact.index)
@@ -170,24 +170,24 @@ class CompactIndex(Index):
 
     @classmethod
     def waiting(cls, stored: StoredCollection) -> str | None:
-        """Say that there are too few images yet."""
+        """Return a note that there are too few images; None if the index has been built."""
         return WAITS if stored.compact is None else None
 
     @classmethod
     def wanted_dimensions(cls, stored: StoredCollection) -> int:
-        """Return the dimensions that were asked for, or the default."""
+        """Return the dimensions of the compact vectors: existing, requested or default."""
         if stored.compact is not None:
             return stored.compact.dimensions
         return min(stored.index_options.get("dims", DEFAULT_DIMENSIONS), stored.dimensions)
 
     @classmethod
     def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> Compact:
-        """Fit a projection, project every image, and index what comes of it."""
+        """Fit a projection, project every image, and index the compact vectors."""
         connection, stored = build.connection, build.collection
         if rows < 2:  # noqa: PLR2004 - one image has no components
             raise InvalidInput(
-                f"Collection {stored.name!r} has {rows} images, and principal components take at "
-                "least 2. Ingest some first."
+                f"Collection {stored.name!r} has {rows} images; a compact index needs at least 2. "
+                "Ingest some first."
             )
         build.on_progress("Fitting", 0, None)
         sample = vectors.sample(connection, stored.table, SAMPLE)
@@ -198,11 +198,11 @@ class CompactIndex(Index):
         if found < min(asked, stored.dimensions):
             build.notes.append(
                 f"{rows:,} images have at most {found} principal components. "
-                "Build it again when there are more."
+                "Build the index again when there are more images."
             )
         with build.writing():
             made = vectors.register(connection, stored.name, fitted)
-        # Twice: a copy that was written while the first pass ran may have had no source.
+        # Two passes: a copy written during the first may have found no compact vector to copy.
         done = 0
         for _ in range(2):
             after: UUID | None = None
@@ -223,15 +223,15 @@ class CompactIndex(Index):
 
     @classmethod
     def follow(cls, connection: sa.Connection, collection: str, staged: str) -> None:
-        """Project what has been written; see `vectors.follow`."""
+        """Project the rows that have just been written; see `vectors.follow`."""
         vectors.follow(connection, collection, staged)
 
     @classmethod
     def follow_known(cls, connection: sa.Connection, collection: str) -> None:
-        """Copy the compact vectors of the same content; see `vectors.follow_known`."""
+        """Copy the compact vectors of equal content; see `vectors.follow_known`."""
         vectors.follow_known(connection, collection)
 
     @classmethod
     def follow_deleted(cls, connection: sa.Connection, collection: str, ids: list[UUID]) -> None:
-        """Delete the compact vectors of rows that go."""
+        """Delete the compact vectors of deleted rows."""
         vectors.delete(connection, collection, ids)

@@ -1,4 +1,4 @@
-"""HNSW indexes: built, swapped and dropped while the collection is read and written."""
+"""Build, switch and drop HNSW indexes while the collection is read and written."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +9,19 @@ import sqlalchemy as sa
 from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import Compact, StoredCollection
 
-# Any fixed number, beside the hash of a collection's name: one command at a time builds.
+# Any fixed number; with the hash of a collection's name it is the key of the build lock.
 BUILD_LOCK_KEY = 0x7669
 
 
 @dataclass(frozen=True)
 class Index:
-    """An HNSW index that there is.
+    """An existing HNSW index.
 
     Attributes:
-        valid: whether searches may use it; one that is being built is not, nor is one whose build
-            was cut off.
+        valid: whether searches can use it; False while it is being built, and after an interrupted
+            build.
         size: bytes.
-        options: m and ef_construction where they are not the default.
+        options: m and ef_construction, if they are not the default.
 
     """
 
@@ -32,7 +32,7 @@ class Index:
 
 
 def find(connection: sa.Connection, name: str) -> Index | None:
-    """Return the index of this name."""
+    """Return the index of this name; None if there is none."""
     row = connection.execute(
         sa.text(
             "SELECT indisvalid, pg_relation_size(oid), reloptions FROM pg_index"
@@ -57,7 +57,7 @@ def table_bytes(connection: sa.Connection, table: sa.Table) -> int:
 
 
 def claim(connection: sa.Connection, collection: str) -> bool:
-    """Let this session alone build the collection's index, until it ends; False: another does."""
+    """Take the build lock until the session ends; return False if another session has it."""
     return bool(
         connection.scalar(
             sa.text("SELECT pg_try_advisory_lock(:key, hashtext(:name))"),
@@ -74,15 +74,15 @@ def build(
     operators: str,
     options: dict[str, int],
 ) -> None:
-    """Build an index while its table is read and written. The connection commits by itself.
+    """Build an index while its table is read and written.
 
     Args:
-        connection: outside any transaction.
-        name: of the index; one that is there is replaced.
-        table: whose.
-        column: its column of vectors.
+        connection: a connection that commits each statement, outside any transaction.
+        name: name of the index; an existing one is dropped first.
+        table: the table to index.
+        column: its vector column.
         operators: the operator class.
-        options: m and ef_construction, where they are not pgvector's own.
+        options: m and ef_construction; a missing one has pgvector's default.
 
     """
     drop(connection, name)
@@ -94,7 +94,7 @@ def build(
 
 
 def drop(connection: sa.Connection, name: str) -> None:
-    """Drop an index, if it is there, while its table is read and written; see `build`."""
+    """Drop an index, if it exists, while its table is read and written; see `build`."""
     connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {schema.SCHEMA}.{name}")
 
 
@@ -110,10 +110,7 @@ def use(
     options: dict[str, int],
     compact: Compact | None,
 ) -> None:
-    """Let searches use another index from the next statement on.
-
-    What was tuned for the last one is forgotten.
-    """
+    """Switch searches to another index, and reset the settings tuned for the old one."""
     connection.execute(
         sa.update(schema.collections)
         .where(schema.collections.c.name == collection.name)
@@ -129,7 +126,7 @@ def use(
 def set_breadth(
     connection: sa.Connection, collection: StoredCollection, metric: str, tuned: dict[str, Any]
 ) -> None:
-    """Remember how broadly the index is to be searched for a metric, unless it is another now."""
+    """Store a tuned ef_search, or number of candidates, unless the index was replaced meanwhile."""
     columns = schema.collections.c
     connection.execute(
         sa.update(schema.collections)
@@ -147,9 +144,10 @@ def set_breadth(
 
 
 def readers(connection: sa.Connection) -> set[str]:
-    """Return the transactions, other than this, that may have read the register as it was.
+    """Return other transactions that may have read the register before the switch.
 
-    Whoever has asked which projection is in use holds a lock of the register until it ends.
+    A transaction that has read which projection is in use holds a lock on the register until its
+    end.
     """
     rows = connection.scalars(
         sa.text(
@@ -162,7 +160,7 @@ def readers(connection: sa.Connection) -> set[str]:
 
 
 def progress(connection: sa.Connection, pid: int) -> tuple[int, int] | None:
-    """Return how many rows the index that a session builds has, and of how many."""
+    """Return the rows indexed so far by a session's build, and their total; None if unknown."""
     row = connection.execute(
         sa.text(
             "SELECT tuples_done, tuples_total FROM pg_stat_progress_create_index"
@@ -174,7 +172,7 @@ def progress(connection: sa.Connection, pid: int) -> tuple[int, int] | None:
 
 
 def server_settings(connection: sa.Connection) -> tuple[int, int]:
-    """Return the session's maintenance_work_mem in bytes, and its parallel maintenance workers."""
+    """Return maintenance_work_mem in bytes, and the number of parallel maintenance workers."""
     row = connection.execute(
         sa.text(
             "SELECT pg_size_bytes(current_setting('maintenance_work_mem')),"
@@ -185,11 +183,11 @@ def server_settings(connection: sa.Connection) -> tuple[int, int]:
 
 
 def apply(connection: sa.Connection, memory: int, workers: int) -> None:
-    """Give this session's builds so many bytes and parallel workers."""
+    """Set the memory in bytes and the parallel workers of this session's builds."""
     settings = {
         "maintenance_work_mem": f"{memory // 1024}kB",
         "max_parallel_maintenance_workers": str(workers),
-        # What suits a role's queries would cut a long build off.
+        # A time limit meant for the role's queries would cancel a long build.
         "statement_timeout": "0",
         "lock_timeout": "0",
     }
@@ -197,11 +195,11 @@ def apply(connection: sa.Connection, memory: int, workers: int) -> None:
 
 
 def wait_for_locks(connection: sa.Connection, seconds: float) -> None:
-    """Let the transaction wait so long for a lock, and no longer."""
+    """Set the time that the transaction waits for a lock."""
     setting = sa.func.set_config("lock_timeout", f"{round(1_000 * seconds)}ms", True)
     connection.execute(sa.select(setting))
 
 
 def is_lock_timeout(error: sa.exc.DBAPIError) -> bool:
-    """Tell whether a statement failed because it waited for a lock for too long."""
+    """Return whether a statement failed because it waited too long for a lock."""
     return isinstance(error.orig, psycopg.errors.LockNotAvailable)

@@ -1,4 +1,4 @@
-"""HNSW on the embeddings themselves, by cosine."""
+"""The index method `hnsw`: HNSW on the embeddings, by cosine distance."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,23 +19,23 @@ OPERATORS = "halfvec_cosine_ops"
 
 
 class HnswIndex(Index):
-    """See the module."""
+    """An HNSW index on the embeddings."""
 
     method = IndexMethod.hnsw
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:
-        """Tell whether it is not there, or not whole."""
+        """Return whether the index is missing or invalid, and pgvector can index the embeddings."""
         if stored.dimensions > MAX_INDEXED_DIMENSIONS:
             return False
         return not cls.of(stored).is_ready(connection)
 
     @classmethod
     def require(cls, stored: StoredCollection) -> None:
-        """Check that there are not too many dimensions for HNSW.
+        """Check that HNSW can index so many dimensions.
 
         Raises:
-            InvalidInput: there are.
+            InvalidInput: there are too many.
 
         """
         if stored.dimensions > MAX_INDEXED_DIMENSIONS:
@@ -46,7 +46,7 @@ class HnswIndex(Index):
 
     @classmethod
     def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> None:
-        """Build it under another name, then let it take the old one's."""
+        """Build the index under a temporary name, drop the old one, and rename the new one."""
         stored = build.collection
         direct, following = cls.names(stored.name)
         build.graph(
@@ -57,5 +57,5 @@ class HnswIndex(Index):
 
     @classmethod
     def names(cls, collection: str) -> tuple[str, ...]:
-        """Return the index's name, and the one it has while it is built."""
+        """Return the index's name, and its temporary name during a build."""
         return schema.hnsw_index(collection), f"{collection}_next{schema.HNSW_SUFFIX}"

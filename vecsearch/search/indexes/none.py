@@ -1,4 +1,4 @@
-"""No index: every search compares all images, and is exact."""
+"""The index method `none`: every search compares all images and is exact."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class NoIndex(Index):
-    """See the module."""
+    """The absence of an index."""
 
     method = IndexMethod.none
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:  # noqa: ARG003
-        """Return False: nothing is."""
+        """Return False: there is nothing to build."""
         return False
 
     @classmethod
     def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> None:
-        """Build nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Principal components: embeddings made compact, so that few numbers find the candidates."""
+"""Principal components: project embeddings to short vectors, which choose candidates."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# More columns than are asked for, and rounds of multiplication, make the subspace exact enough.
+# Extra columns and power iterations make the subspace accurate enough.
 OVERSAMPLING = 16
 POWER_ITERATIONS = 2
 
@@ -18,14 +18,14 @@ POWER_ITERATIONS = 2
 class Projection:
     """A linear map of normalised embeddings onto their principal components.
 
-    There is no whitening: the nearest by compact vectors are candidates, which the full embeddings
-    re-rank, and to give faint components the weight of strong ones only makes candidates worse.
+    There is no whitening: compact vectors choose candidates, which the embeddings re-rank, and
+    scaling weak components up would only give worse candidates.
 
     Attributes:
-        mean: of the sample's normalised embeddings, shape (dimensions,), float32.
+        mean: mean of the sample's normalised embeddings, shape (dimensions,), float32.
         components: orthonormal rows, strongest first, shape (compact dimensions, dimensions),
             float32.
-        sample: how many embeddings it was fitted to.
+        sample: number of embeddings that it was fitted to.
         variance_kept: share of their variance that compact vectors keep, from 0 to 1.
 
     """
@@ -38,14 +38,14 @@ class Projection:
     def project(self, embeddings: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """Return compact vectors, shape (rows, compact dimensions).
 
-        Between normalised embeddings L2 distance orders as cosine does, and a projection onto
-        orthogonal axes keeps most of it.
+        Normalised embeddings have the same order by L2 distance as by cosine distance, and a
+        projection onto orthogonal axes keeps most of the L2 distance.
 
         Args:
-            embeddings: as they are stored, shape (rows, dimensions).
+            embeddings: stored embeddings, not normalised, shape (rows, dimensions).
 
         """
-        # By linearity: mean and norms come off the short vectors.
+        # The map is linear, so norm and mean are applied to the short vectors, which is faster.
         compact = embeddings @ self.components.T
         compact /= _norms(embeddings)
         compact -= self._origin
@@ -57,10 +57,10 @@ class Projection:
         return origin
 
     def kept(self, embeddings: "NDArray[np.float32]") -> float:
-        """Return the share of these embeddings' variance about the mean that is kept.
+        """Return the share of these embeddings' variance that compact vectors keep.
 
         Args:
-            embeddings: as they are stored, shape (rows, dimensions).
+            embeddings: stored embeddings, not normalised, shape (rows, dimensions).
 
         """
         centred = np.subtract(normalised(embeddings), self.mean, dtype=np.float32)
@@ -70,14 +70,15 @@ class Projection:
 def fit(embeddings: "NDArray[np.float32]", dimensions: int, *, seed: int = 0) -> Projection:
     """Fit a projection by randomised subspace iteration.
 
-    Halko, Martinsson and Tropp, Finding Structure with Randomness (2011), algorithm 4.4: some
-    products with the data instead of an eigendecomposition, which takes minutes at 4,096.
+    Source: Halko, Martinsson and Tropp, Finding Structure with Randomness (2011), algorithm 4.4. It
+    needs a few products with the data; an eigendecomposition takes minutes at 4,096 dimensions.
 
     Args:
-        embeddings: a fair sample, as stored, shape (rows, dimensions); at least two rows.
-        dimensions: of compact vectors; fewer if there are not so many rows less one, or so many
-            dimensions.
-        seed: of the starting subspace.
+        embeddings: a random sample of stored embeddings, not normalised, shape (rows, dimensions);
+            at least two rows.
+        dimensions: dimensions of compact vectors; capped at rows - 1 and the dimensions of an
+            embedding.
+        seed: seed of the starting subspace.
 
     """
     rows, full = embeddings.shape
@@ -90,26 +91,26 @@ def fit(embeddings: "NDArray[np.float32]", dimensions: int, *, seed: int = 0) ->
     basis = _orthonormal(centred @ start)
     for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(centred @ _orthonormal(centred.T @ basis))
-    # The right singular vectors of what is left, strongest first.
+    # The right singular vectors of the data within the subspace, strongest first.
     components = np.ascontiguousarray(_orthonormal((basis.T @ centred).T).T[:kept])
     return Projection(mean, components, rows, _share(centred @ components.T, centred))
 
 
 def normalised(embeddings: "NDArray[np.float32]") -> "NDArray[np.float32]":
-    """Return embeddings of length 1."""
+    """Return the embeddings scaled to length 1."""
     return embeddings / _norms(embeddings)
 
 
 def _orthonormal(columns: "NDArray[np.float32]") -> "NDArray[np.float32]":
-    """Return the left singular vectors of a tall matrix, strongest first; those of nothing are 0.
+    """Return the left singular vectors of a tall matrix, strongest first; 0 beyond its rank.
 
-    By the eigenvectors of its small Gram matrix, in double precision: a QR decomposition spends
-    most of its time on threads that wait for each other.
+    They come from the eigenvectors of its small Gram matrix, in double precision. This is faster
+    than a QR decomposition, whose threads mostly wait for each other.
     """
     wide = columns.astype(np.float64)
     values, vectors = np.linalg.eigh(wide.T @ wide)
     values, vectors = values[::-1], vectors[:, ::-1]
-    # Of rounding alone.
+    # Smaller eigenvalues are rounding errors.
     least = max(values[0], 0.0) * len(values) * np.finfo(np.float32).eps ** 2
     scale = np.where(values > least, 1 / np.sqrt(np.maximum(values, 1e-300)), 0.0)
     found: NDArray[np.float32] = (wide @ (vectors * scale)).astype(np.float32)
@@ -117,7 +118,7 @@ def _orthonormal(columns: "NDArray[np.float32]") -> "NDArray[np.float32]":
 
 
 def _norms(embeddings: "NDArray[np.float32]") -> "NDArray[np.float32]":
-    """Return lengths, shape (rows, 1); 1 for zero, which has no direction."""
+    """Return the lengths, shape (rows, 1); 1 for a zero vector, to avoid a division by zero."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     norms[norms == 0] = 1
     return np.asarray(norms, np.float32)

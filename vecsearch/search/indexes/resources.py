@@ -1,24 +1,25 @@
-"""What a build may take of the machine: memory, and parallel workers."""
+"""Choose the memory and the parallel workers of an index build."""
 
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-# What a graph takes beside its vectors, a row, and what to spare.
+# Bytes of the graph per row, without its vector, and a safety factor.
 GRAPH_BYTES, SPARE = 700, 1.2
-# Of the machine's memory, where the server is ours; and what Postgres wants for each process.
+# A build on the embedded server may use 1 / MEMORY_SHARE of the machine's memory, and at least
+# LEAST_MEMORY bytes. Postgres needs PROCESS_MEMORY bytes for each process.
 MEMORY_SHARE, LEAST_MEMORY = 4, 2**26
 PROCESS_MEMORY = 2**25
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a build may take.
+    """The resources that a build may use.
 
     Attributes:
-        memory: bytes for the graph; None: what it needs, within bounds.
-        workers: parallel workers beside the first process; None: by the machine's cores.
-        embedded: whether the server is on this machine, and ours.
+        memory: bytes for the graph; None uses what it needs, within bounds.
+        workers: parallel workers in addition to the main process; None depends on the cores.
+        embedded: whether the server is the embedded one.
 
     """
 
@@ -27,18 +28,18 @@ class Resources:
     embedded: bool = False
 
 
-# Whatever the build needs, within the server's own bounds.
+# What the build needs, within the server's own limits.
 ANY = Resources()
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a build takes.
+    """The resources chosen for a build.
 
     Attributes:
         memory: bytes.
-        workers: parallel workers beside the first process.
-        needed: bytes that the whole graph takes; with less memory a build is much slower.
+        workers: parallel workers in addition to the main process.
+        needed: bytes that the whole graph needs; with less memory, the build is much slower.
 
     """
 
@@ -48,13 +49,13 @@ class Chosen:
 
 
 def choose(rows: int, dimensions: int, server: tuple[int, int], resources: Resources) -> Chosen:
-    """Return what a build takes.
+    """Return the resources for a build.
 
     Args:
-        rows: of the table.
-        dimensions: of the vectors that are indexed.
-        server: its maintenance_work_mem in bytes, and its parallel maintenance workers.
-        resources: what the user says.
+        rows: number of rows of the table.
+        dimensions: dimensions of the indexed vectors.
+        server: maintenance_work_mem in bytes, and the number of parallel maintenance workers.
+        resources: the user's limits.
 
     """
     needed = int(rows * (2 * dimensions + GRAPH_BYTES) * SPARE)
@@ -65,7 +66,7 @@ def choose(rows: int, dimensions: int, server: tuple[int, int], resources: Resou
         workers = (os.cpu_count() or 1) - 1
     if resources.workers is not None:
         workers = resources.workers
-    # Postgres gives each process its part, and takes fewer where there is not enough for all.
+    # Postgres divides the memory among processes, and starts fewer if it is not enough for all.
     least = max(LEAST_MEMORY, PROCESS_MEMORY * (workers + 1))
     memory = max(min(needed, memory), min(least, memory))
     if resources.memory is not None:
@@ -76,7 +77,7 @@ def choose(rows: int, dimensions: int, server: tuple[int, int], resources: Resou
 
 
 def _can_share(memory: int) -> bool:
-    """Tell whether processes can share so much: containers are often given 64 MB."""
+    """Return whether /dev/shm has room for this much; in containers it often has only 64 MB."""
     with suppress(OSError):
         shared = os.statvfs("/dev/shm")  # noqa: S108 - asked for its size alone
         return shared.f_bavail * shared.f_frsize > memory
@@ -84,7 +85,7 @@ def _can_share(memory: int) -> bool:
 
 
 def gigabytes(size: int) -> str:
-    """Return a size as Postgres and `--memory` take it, rounded up."""
+    """Return a size in the form that Postgres and `--memory` take, rounded up."""
     if size < 2**30:
         return f"{-(-size // 2**20)}MB"
     return f"{-(-size // 2**30)}GB"

@@ -1,9 +1,9 @@
-"""Compact vectors in Postgres: the register of projections, and a table of vectors for each.
+"""Compact vectors in Postgres: the table of projections, and a table of vectors for each.
 
-A collection's table stays as it is: a column would be an UPDATE of every row. Beside it are tables
-`NAME_compact_VERSION`, one for each of its projections: the one that searches use and, while its
-successor is built, that one. Whoever writes to the collection writes to them all, so that nothing
-is missed; whoever reads knows by the version which projection made a table's vectors.
+Compact vectors are not a column of the collection's table, because filling it would update every
+row. They are in tables `NAME_compact_VERSION`, one per projection: the one that searches use and,
+during a build, its successor. Every write to the collection also writes to all of them. The version
+in the name identifies the projection that made the vectors.
 """
 
 import uuid
@@ -20,16 +20,16 @@ from vecsearch.postgres.catalog import Compact, compact_versions
 from vecsearch.postgres.database import driver_connection
 from vecsearch.search.indexes.projection import Projection
 
-# Rows that are read, projected and written at once: 20 MB at 2,048 dimensions.
+# Rows to read, project and write at once: 20 MB at 2,048 dimensions.
 CHUNK = 5_000
 _CACHE = "vecsearch.projections"
-# COPY's binary format: a header, rows of fields that each tell their length, a trailer.
+# COPY's binary format: a header, rows of fields with their lengths, a trailer.
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 
 
 def register(connection: sa.Connection, collection: str, projection: Projection) -> Compact:
-    """Keep a projection and make its table, empty; from now on writers fill it, too.
+    """Store a projection and create its empty table, which later writes fill too.
 
     The connection is in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
     """
@@ -53,7 +53,7 @@ def register(connection: sa.Connection, collection: str, projection: Projection)
 
 
 def _grant_alike(connection: sa.Connection, table: sa.Table, collection: str) -> None:
-    """Let those read the table who may read the register or the collection: searches need it."""
+    """Grant SELECT on the table to all roles that can read the register or the collection."""
     grantees = connection.scalars(
         sa.text(
             "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"
@@ -69,7 +69,7 @@ def _grant_alike(connection: sa.Connection, table: sa.Table, collection: str) ->
 
 
 def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
-    """Return a projection; a connection keeps what it has read once, a megabyte or so."""
+    """Return a projection; each connection caches those it has read, about 1 MB each."""
     cache: dict[Compact, Projection] = connection.info.setdefault(_CACHE, {})
     found = cache.get(compact)
     if found is None:
@@ -95,16 +95,16 @@ def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
 def sample(
     connection: sa.Connection, table: sa.Table, limit: int, *, since: datetime | None = None
 ) -> NDArray[np.float32]:
-    """Return so many embeddings in order of id: ids are hashes, so it is a fair sample.
+    """Return the first `limit` embeddings in order of id; ids are hashes, so they are random.
 
     Args:
         connection: in a transaction.
-        table: the collection's.
-        limit: how many at most.
-        since: only of rows that were written later.
+        table: the collection's table.
+        limit: the largest number of rows.
+        since: only rows ingested after this time; None for all rows.
 
     Returns:
-        Shape (rows, dimensions).
+        Embeddings, shape (rows, dimensions).
 
     """
     source = schema.sql_name(table)
@@ -116,21 +116,21 @@ def sample(
 def fill(
     connection: sa.Connection, source: str, compact: Compact, after: uuid.UUID | None
 ) -> tuple[int, uuid.UUID | None]:
-    """Add the compact vectors of the next chunk of rows that have none.
+    """Add compact vectors for the next chunk of rows that have none.
 
     Args:
         connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
         source: SQL for a table with columns id and embedding.
-        compact: whose table is filled.
-        after: the id behind which the chunk begins; None: the first.
+        compact: the projection whose table to fill.
+        after: the last id of the previous chunk; None starts with the first row.
 
     Returns:
-        How many were added, and the id behind which the next chunk begins; None: there is none.
+        The number of added vectors, and the last id of the chunk; None if no rows are left.
 
     """
     target = schema.sql_name(compact.table)
     start = uuid.UUID(int=0) if after is None else after
-    # The second bound spares a look at all that was filled before.
+    # The same bound on the compact vectors avoids reading those of earlier chunks.
     behind = f"id {'>=' if after is None else '>'} '{start}'"
     ids, embeddings = _read(
         connection,
@@ -145,12 +145,12 @@ def fill(
 
 
 def follow(connection: sa.Connection, collection: str, staged: str) -> None:
-    """Bring every table of compact vectors up to rows that have just been written.
+    """Update every table of compact vectors for rows that have just been written.
 
     Args:
         connection: see `fill`.
-        collection: where the rows were written.
-        staged: a table of this session with their columns id and embedding.
+        collection: the collection of the rows.
+        staged: a temporary table with the rows' columns id and embedding.
 
     """
     for compact in compact_versions(connection, collection):
@@ -166,15 +166,16 @@ def follow(connection: sa.Connection, collection: str, staged: str) -> None:
 
 
 def follow_known(connection: sa.Connection, collection: str) -> None:
-    """Bring every table up to `known`, before its moved sources go: see `vecsearch.ingest.writes`.
+    """Update every table for the rows in `known`, before the rows they moved from are deleted.
 
-    A source that a table which is being filled still lacks leaves its row to be filled later.
+    See `vecsearch.ingest.writes`. If a table is being filled and still lacks the source's vector,
+    the row's vector is filled later.
     """
     for compact in compact_versions(connection, collection):
         table = schema.sql_name(compact.table)
         taken = f"taken_{compact.version}"
         for statement in (
-            # Beforehand, because rows may take each other's places.
+            # Read all sources before any change, because rows may swap places.
             f"""
             CREATE TEMP TABLE {taken} ON COMMIT DROP AS SELECT known.id, source.compact
             FROM known LEFT JOIN {table} AS source ON source.id = known.source
@@ -187,7 +188,7 @@ def follow_known(connection: sa.Connection, collection: str) -> None:
 
 
 def delete(connection: sa.Connection, collection: str, ids: Sequence[uuid.UUID]) -> None:
-    """Delete the compact vectors of rows that go."""
+    """Delete the compact vectors of deleted rows."""
     for compact in compact_versions(connection, collection):
         table = compact.table
         connection.execute(
@@ -196,7 +197,7 @@ def delete(connection: sa.Connection, collection: str, ids: Sequence[uuid.UUID])
 
 
 def delete_orphans(connection: sa.Connection, source: sa.Table, compact: Compact) -> None:
-    """Delete compact vectors whose rows are gone."""
+    """Delete compact vectors that have no row."""
     connection.exec_driver_sql(
         f"DELETE FROM {schema.sql_name(compact.table)} AS c WHERE NOT EXISTS"
         f" (SELECT FROM {schema.sql_name(source)} AS i WHERE i.id = c.id)"
@@ -204,7 +205,7 @@ def delete_orphans(connection: sa.Connection, source: sa.Table, compact: Compact
 
 
 def _row(dimensions: int) -> "np.dtype[Any]":
-    """Return the layout of one row, id and halfvec, in COPY's binary format."""
+    """Return the layout of one row in COPY's binary format: an id and a halfvec."""
     return np.dtype(
         [
             ("fields", ">i2"),
@@ -219,14 +220,14 @@ def _row(dimensions: int) -> "np.dtype[Any]":
 
 
 def _read(connection: sa.Connection, query: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return the ids, as bytes, and the embeddings that a query finds, all of one length."""
+    """Return the ids, as bytes, and the embeddings, shape (rows, dimensions), of a query."""
     statement = f"COPY ({query}) TO STDOUT (FORMAT BINARY)"
     with driver_connection(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
         data = b"".join(copy)
     body = memoryview(data)[len(_HEADER) : -len(_TRAILER)]
     if not body:
         return np.empty(0, "V16"), np.empty((0, 0), np.float32)
-    # In the first row, behind the id and the vector's length.
+    # The first row has the dimensions after the id and the vector's length.
     dimensions = int(np.frombuffer(body, ">i2", 1, offset=26)[0])
     rows = np.frombuffer(body, _row(dimensions))
     return rows["id"], rows["numbers"].astype(np.float32)
