@@ -2,7 +2,8 @@
 
 The table, the analysts' view and function, COPY, imports and exports are derived from `COLUMNS`. A
 new column needs an entry here, an attribute of the class that its origin names, an attribute of
-`vecsearch.search.gallery.StoredImage`, and a migration; tests compare them.
+`vecsearch.search.gallery.ImageFacts` (of `StoredImage` if hits do not show it), and a migration;
+tests compare them.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,32 @@ from vecsearch.search.filters import Filters
 
 
 @dataclass(frozen=True)
-class StoredImage:
+class ImageFacts:
+    """The columns that hits and stored images both show; see `StoredImage`."""
+
+    label: str
+    width: int | None
+    height: int | None
+    format: str | None
+    file_size: int | None
+    modified_at: datetime | None
+    taken_at: datetime | None
+    latitude: float | None
+    longitude: float | None
+
+
+@dataclass(frozen=True)
+class _Located:
+    """The fields that precede a stored image's facts."""
+
+    id: UUID
+    path: str
+    sha256: str | None
+
+
+# Dataclasses take fields from the last base first.
+@dataclass(frozen=True)
+class StoredImage(ImageFacts, _Located):
     """A row without its embedding; values read from a file are None if it was imported without one.
 
     Attributes:
@@ -24,18 +49,6 @@ class StoredImage:
 
     """
 
-    id: UUID
-    path: str
-    sha256: str | None
-    label: str
-    width: int | None
-    height: int | None
-    format: str | None
-    file_size: int | None
-    modified_at: datetime | None
-    taken_at: datetime | None
-    latitude: float | None
-    longitude: float | None
     exif: dict[str, Any]
     metadata: dict[str, Any]
     ingested_at: datetime

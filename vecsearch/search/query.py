@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
@@ -11,6 +10,7 @@ from uuid import UUID
 from vecsearch.errors import InvalidInput
 from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
+from vecsearch.search.gallery import ImageFacts
 from vecsearch.vocabulary import DEFAULT_K, Metric, parse
 
 P = ParamSpec("P")
@@ -103,7 +103,19 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Hit:
+class _Ranked:
+    """The fields that precede a hit's facts."""
+
+    rank: int
+    id: UUID
+    path: str
+    distance: float
+    similarity: float | None
+
+
+# Dataclasses take fields from the last base first.
+@dataclass(frozen=True)
+class Hit(ImageFacts, _Ranked):
     """One row of an answer; see `vecsearch.postgres.columns` for the stored columns.
 
     Attributes:
@@ -113,20 +125,6 @@ class Hit:
 
     """
 
-    rank: int
-    id: UUID
-    path: str
-    distance: float
-    similarity: float | None
-    label: str
-    width: int | None
-    height: int | None
-    format: str | None
-    file_size: int | None
-    modified_at: datetime | None
-    taken_at: datetime | None
-    latitude: float | None
-    longitude: float | None
     metadata: dict[str, Any]
 
 
