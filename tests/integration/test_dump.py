@@ -200,7 +200,7 @@ def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
     write(library, "DROP FUNCTION images_similarity")
     for table in "not_duplicates thumbnails projections quantized_models".split():
         write(library, f"DROP TABLE {table}")
-    for column in "index_method index_options projection breadths precision".split():
+    for column in "index_method index_options projection breadths precision backend".split():
         write(library, f"ALTER TABLE collections DROP {column}")
     write(library, f"UPDATE alembic_version SET version_num = '{revision}'")
     library.dump(file)
