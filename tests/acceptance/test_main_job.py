@@ -166,7 +166,7 @@ def test_paths_from_stdin_and_errors_that_are_told(
     assert "vecsearch errors" in finished.stderr
     (row,) = map(json.loads, ingested("errors").stdout.splitlines())
     assert row["path"] == str(broken)
-    assert row["error"] == "It is not an image, or of a format that cannot be read."
+    assert row["error"] == "Not an image, or an unsupported format."
     ingested("ingest", "-", "--strict", stdin=listed, status=1)
 
 

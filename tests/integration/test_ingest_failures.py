@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_read_is_recorded_with_a_reason(
     assert recorded.pop("cut.png").startswith("The image is damaged: ")
     assert recorded == {
         "empty.png": "The file is empty.",
-        "text.jpg": "It is not an image, or of a format that cannot be read.",
+        "text.jpg": "Not an image, or an unsupported format.",
         "dangling.png": "It is a broken link.",
         "pipe.png": "It is not a regular file.",
     }

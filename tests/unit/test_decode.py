@@ -185,7 +185,7 @@ def test_too_many_pixels_are_refused_before_any_is_decoded() -> None:
     "content", [b"This is a letter, not a photo.", b"\xff\xd8\xff", b"%PDF-1.7\n", b"\0" * 1000]
 )
 def test_what_is_no_image_is_called_that(content: bytes) -> None:
-    assert refusal(content) == "It is not an image, or of a format that cannot be read."
+    assert refusal(content) == "Not an image, or an unsupported format."
 
 
 def test_an_empty_file_is_called_that() -> None:
@@ -218,7 +218,7 @@ def test_what_decoders_raise_of_their_own_becomes_a_reason(chunk: bytes, reason:
 def test_postscript_is_not_handed_to_ghostscript() -> None:
     """A file from a stranger must not choose which program runs, whatever it is called."""
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    assert refusal(content) == "It is not an image, or of a format that cannot be read."
+    assert refusal(content) == "Not an image, or an unsupported format."
 
 
 def test_a_file_is_loaded_as_its_bytes_are_decoded(tmp_path: Path) -> None:

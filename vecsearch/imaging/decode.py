@@ -194,7 +194,7 @@ def decode(
         width, height = exif.turned(size, turn) if drafted else upright.size
         tags = exif.read_tags(header)
     except PIL.UnidentifiedImageError:
-        return Unreadable(path, "It is not an image, or of a format that cannot be read.")
+        return Unreadable(path, "Not an image, or an unsupported format.")
     except MemoryError:
         return Unreadable(path, "There is not enough memory to decode it.")
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files

@@ -137,7 +137,7 @@ class Embedder:
         embedding = mine.result()
         reason = unusable(embedding)
         if reason is not None:
-            raise ImageUnreadable(f"{name} cannot be searched for. {reason}")
+            raise ImageUnreadable(f"{name}: {reason}")
         with self._lock:
             self._remembered[picture.sha256] = embedding
             if len(self._remembered) > REMEMBERED:
@@ -163,7 +163,7 @@ class Embedder:
             picture.content, name, max_pixels=self._max_pixels, sha256=picture.sha256
         ) as image:
             if isinstance(image, scan.Unreadable):
-                raise ImageUnreadable(f"{name} cannot be searched for. {image.reason}")
+                raise ImageUnreadable(f"{name}: {image.reason}")
             return use(image.pixels)
 
     def _embed_waiting(self, encoder: Encoder) -> None:
