@@ -202,7 +202,7 @@ def test_what_cannot_be_searched_for_is_refused_without_the_encoder() -> None:
     mine = Embedder(load, max_pixels=100)
     for content, reason in (
         (b"", "empty"),
-        (b"<html>", "not an image"),
+        (b"<html>", "Not an image"),
         (png(1).content, "pixels"),
     ):
         with pytest.raises(ImageUnreadable, match=reason):
