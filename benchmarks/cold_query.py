@@ -1,9 +1,9 @@
-"""A first answer, the embedded database stopped, beside importing timm and one forward pass.
+"""Compare a cold query, which starts the database, with importing timm and one forward pass.
 
     python benchmarks/cold_query.py PICTURES --weights resnet50.safetensors
 
-One of PICTURES is left out of the collection and asked about: a new picture. All sides take turns;
-ratios of medians are printed.
+One of PICTURES is not ingested and serves as the new query picture. All sides take turns; ratios of
+medians are printed.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The libraries and databases that people would pick instead, set as alike as they allow.
+"""The alternatives to vecsearch, with settings as equal as they allow.
 
-Graphs have 16 links a node and are built with 64 candidates (pgvector's own defaults), by both
-cores or as many as there are; a question is asked by one thread.
+Graphs have 16 links per node and are built with 64 candidates (pgvector's defaults), by all cores;
+queries run in one thread.
 """
 
 import os
@@ -23,12 +23,12 @@ THREADS = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to ask.
+    """A way to query a contestant.
 
     Attributes:
-        name: for the table.
-        ask: from a vector and a breadth to the nearest rows.
-        breadths: what may be tried; (None,) is its own choice.
+        name: name in the table.
+        ask: returns the nearest rows for a vector and a setting, called breadth.
+        breadths: settings to try, such as values of ef_search; (None,) uses the default.
 
     """
 
@@ -38,12 +38,12 @@ class Mode:
 
 
 class Contestant:
-    """What is measured: loaded, then built, then asked.
+    """A library or database to measure: load, then build, then query.
 
     Attributes:
-        name: on the command line.
-        loads: whether loading is apart from building.
-        holds_vectors: whether the size of the index has the whole vectors in it.
+        name: name on the command line.
+        loads: whether loading is a separate step from building.
+        holds_vectors: whether the index's size includes the vectors.
 
     """
 
@@ -57,7 +57,7 @@ class Contestant:
         self.rows = rows
 
     def load(self, vectors: Array) -> None:
-        """Take vectors, shape (rows, DIMENSIONS)."""
+        """Load vectors, shape (rows, DIMENSIONS)."""
 
     def build(self) -> None:
         """Build the index."""
@@ -67,11 +67,11 @@ class Contestant:
         raise NotImplementedError
 
     def modes(self) -> list[Mode]:
-        """Return the ways to ask."""
+        """Return the ways to query it."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 class Hnswlib(Contestant):
@@ -103,7 +103,7 @@ class Hnswlib(Contestant):
 
 
 class Faiss(Contestant):
-    """faiss' HNSW over whole vectors, in this process, single precision."""
+    """faiss' HNSW on the vectors, in this process, single precision."""
 
     name = "faiss"
     loads = False
@@ -133,7 +133,7 @@ class Faiss(Contestant):
     def modes(self) -> list[Mode]:
         import faiss
 
-        # For the whole process, once every index is built.
+        # This applies to the whole process, so set it after every index is built.
         faiss.omp_set_num_threads(1)
         return [Mode("faiss HNSW", self._ask)]
 
@@ -176,7 +176,7 @@ class Usearch(Contestant):
 
 
 class Chroma(Contestant):
-    """Chroma, its files on disk, in this process; it indexes as it loads."""
+    """Chroma, with files on disk, in this process; it builds its index while loading."""
 
     name = "chroma"
     loads = False
@@ -216,7 +216,7 @@ class Chroma(Contestant):
     def _ask(self, vector: Array, breadth: int) -> Sequence[int]:
         if breadth != self._breadth:
             self._collection.modify(configuration={"hnsw": {"ef_search": breadth}})
-            # An index that is open goes on with the breadth that it was opened with.
+            # An open index keeps the ef_search that it was opened with.
             self._client.clear_system_cache()
             self._client = self._open()
             self._collection = self._client.get_collection("vectors", embedding_function=None)
@@ -226,9 +226,9 @@ class Chroma(Contestant):
 
 
 class LanceDB(Contestant):
-    """LanceDB, its files on disk, in this process: the index that it makes by default, IVF_PQ.
+    """LanceDB, with files on disk, in this process, with its default index, IVF_PQ.
 
-    Refined, it compares some times as many candidates as asked for by their whole vectors.
+    With refining, it re-ranks several times as many candidates as requested by their vectors.
     """
 
     name = "lancedb"

@@ -1,11 +1,12 @@
-"""Where there is a CUDA device: an ingest beside the encoder alone, and beside decoding alone.
+"""Compare an ingest on a CUDA device with the encoder alone and with decoding alone.
 
     python benchmarks/cuda.py FOLDER --weights FILE
 
-In every round, in one process: the forward pass on pictures that are ready, decoding and preparing
-by the threads that an ingest has and with nothing embedded, and a whole ingest of copies of the
-folder's pictures, each with bytes of its own, into a new collection. First, the least cosine of
-the device's embeddings to those of the CPU, by torch. Without a device it says so.
+Every round measures, in one process: the forward pass on ready pictures; decoding and preparing
+with the threads of an ingest, without embedding; and a whole ingest of copies of the folder's
+pictures, each with unique bytes, into a new collection. Before that, it prints the smallest cosine
+similarity between the device's embeddings and those of torch on the CPU. Without a device, it
+prints a message.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from vecsearch.library import Library
 
 
 class Preparing:
-    """An encoder that prepares as another does, and embeds nothing."""
+    """An encoder that prepares pictures like another one, but does not embed them."""
 
     concurrency = 1
 
@@ -49,7 +50,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
-    parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
+    parser.add_argument("--weights", type=Path, help="the model's weights; default: the model hub")
     parser.add_argument("--model", default=base.DEFAULT_MODEL)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -57,7 +58,7 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        print("There is no CUDA device here, so nothing was measured.")
+        print("There is no CUDA device, so nothing was measured.")
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "pictures"
@@ -90,13 +91,13 @@ def main() -> None:
 def _agreement(
     encoder: Encoder, pictures: "np.typing.NDArray[np.uint8]", arguments: argparse.Namespace
 ) -> float:
-    """Return the least cosine between the device's embeddings and the CPU's."""
+    """Return the smallest cosine similarity between embeddings of the device and of the CPU."""
     on_cpu = registry.load(arguments.model, arguments.weights, device="cpu")
     return least_cosine(encoder.embed(pictures), on_cpu.embed(pictures))
 
 
 def _decoding(encoder: Encoder, paths: list[Path]) -> float:
-    """Return the pictures a second that are read, decoded, drawn and prepared."""
+    """Return the pictures per second that are read, decoded, made thumbnails of and prepared."""
     size = 32 * BATCH_SIZE
     with Pipeline(Preparing(encoder), max_pixels=10**9) as pipeline:
         started = perf_counter()

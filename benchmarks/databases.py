@@ -1,13 +1,14 @@
-"""vecsearch beside what people would pick instead: the same vectors, the same questions, one run.
+"""Compare vecsearch with its alternatives: the same vectors, the same queries, one run.
 
     python -m venv .venv && .venv/bin/pip install . -r benchmarks/requirements.txt
     .venv/bin/python benchmarks/databases.py --output benchmarks/results/databases.json
 
-Each is loaded, builds its index with every core, and is then asked one question at a time, by one
-thread, for the 10 nearest by cosine of vectors that it does not hold. Of a list of search breadths
-each gets the least that finds 0.999 of the exact answer, or else the one that finds most; then all
-are asked in turn, in rounds, and the medians over the rounds are printed. The exact answer is
-computed in single precision from the very vectors that all are given; see vectors.py.
+Each is loaded, builds its index with all cores, and answers one query at a time, from one thread:
+the 10 nearest by cosine for vectors that are not stored. Each uses the smallest setting from a list
+(ef_search, candidates or the like, called `breadth` in the results) that reaches a recall of 0.999,
+or else the one with the highest recall. Then all take turns, in rounds, and the medians over the
+rounds are printed. The exact answer is computed in single precision from the same vectors; see
+vectors.py.
 """
 
 import argparse
@@ -38,7 +39,7 @@ DIRECT, COMPACT = "vecsearch, hnsw", "vecsearch, compact"
 
 
 class Ours(Contestant):
-    """A collection with one kind of index."""
+    """A vecsearch collection with one index method."""
 
     method = ""
     holds_vectors = True
@@ -72,7 +73,7 @@ class Ours(Contestant):
         ]
 
     def by_id(self, row: int) -> None:
-        """Ask by a stored image."""
+        """Query by a stored image."""
         image = image_id(f"/made/{row:09}.png")
         self._library.collection(self.method).query(id=image, k=product.K)
 
@@ -94,25 +95,25 @@ class Ours(Contestant):
 
 
 class Direct(Ours):
-    """pgvector's HNSW over the whole embeddings, as halves."""
+    """pgvector's HNSW on the embeddings, in half precision."""
 
     name = method = "hnsw"
 
 
 class Compact(Ours):
-    """HNSW over what is left of the embeddings on their principal components; re-ranked."""
+    """HNSW on the embeddings' principal components; candidates are re-ranked."""
 
     name = method = "compact"
     holds_vectors = False
 
 
 OTHERS = (Hnswlib, Faiss, Usearch, Chroma, LanceDB)
-NOTE = "¹ The graph or the codes alone; the whole vectors are stored beside them."
+NOTE = "¹ Only the graph or the codes; the vectors are stored separately."
 NAMES = [kind.name for kind in (Direct, Compact, *OTHERS)]
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     options = _arguments()
     with tempfile.TemporaryDirectory(dir=options.data_dir) as temporary:
         folder = Path(temporary)
@@ -202,7 +203,7 @@ def _build(contestant: Contestant, vectors: Array) -> dict[str, Any]:
 
 
 def _breadth(mode: Mode, queries: Array, nearest: Nearest) -> tuple[Mode, int | None, float]:
-    """Return the least breadth that finds enough, or the best one, and the recall there."""
+    """Return the smallest setting that reaches the recall, or else the best, and its recall."""
     found: dict[int | None, float] = {}
     for breadth in mode.breadths:
         answers = [list(mode.ask(vector, breadth)) for vector in queries]
@@ -215,7 +216,7 @@ def _breadth(mode: Mode, queries: Array, nearest: Nearest) -> tuple[Mode, int | 
 
 
 def _time(ask: Any, questions: Any) -> list[float]:
-    """Return the seconds of each question, after some that warm up."""
+    """Return the seconds of each query, after a warm-up."""
     for question in questions[:10]:
         ask(question)
     seconds = []
@@ -227,9 +228,9 @@ def _time(ask: Any, questions: Any) -> list[float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return a Markdown table of a result."""
+    """Return a result as a Markdown table."""
     lines = [
-        "| | load s | build s | index MB | breadth | recall@10 | p50 ms | p95 ms |",
+        "| | load s | build s | index MB | setting | recall@10 | p50 ms | p95 ms |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     seen = set()
@@ -241,14 +242,14 @@ def table(result: dict[str, Any]) -> str:
             cells = [load, f"{built['build_s']:.1f}", f"{built['index_mb']:,.0f}"]
             cells[2] += "" if built["holds_vectors"] else "¹"
         seen.add(row["contestant"])
-        breadth = "its own" if row["breadth"] is None else str(row["breadth"])
+        breadth = "default" if row["breadth"] is None else str(row["breadth"])
         cells += [breadth, f"{row['recall']:.4f}", f"{row['p50_ms']:.2f}", f"{row['p95_ms']:.2f}"]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def ratios(result: dict[str, Any]) -> list[str]:
-    """Return what the compact index comes to beside the others, a line each."""
+    """Return the ratios of the compact index to the others, one line each."""
     builds = result["builds"]
     asked = {row["name"]: row for row in result["asked"]}
     lines = []
@@ -282,7 +283,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data-dir", type=Path, help="an existing folder, for some 5 GB meanwhile")
+    parser.add_argument("--data-dir", type=Path, help="an existing folder with 5 GB of free space")
     parser.add_argument("--output", type=Path, help="a JSON file")
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""How many near-duplicates `vecsearch duplicates` finds at the cut-off that it suggests itself.
+"""Measure how many near-duplicates `vecsearch duplicates` finds with the cut-off it chooses.
 
-Some of a folder's pictures are resized, recompressed or brightened, the variants are ingested
-beside the originals, and the groups are compared with what is known. Prints a line for each seed.
+Some of a folder's pictures are resized, recompressed or brightened, the variants are ingested with
+the originals, and the groups are compared with the known pairs. Prints one line per seed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ KINDS = ("resized", "recompressed", "brightened")
 
 
 def variant(source: Path, kind: str, chance: random.Random, file: Path) -> None:
-    """Save a picture changed in one way."""
+    """Save a picture with one kind of change."""
     with PIL.Image.open(source) as opened:
         picture = opened.convert("RGB")
     quality = 90
@@ -35,11 +35,13 @@ def variant(source: Path, kind: str, chance: random.Random, file: Path) -> None:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--weights", type=Path, help="of ResNet50; default: from the model hub")
-    parser.add_argument("--data-dir", type=Path, help="keeps the embedded database for another run")
+    parser.add_argument("--weights", type=Path, help="ResNet50's weights; default: the model hub")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder of the embedded database, kept for another run"
+    )
     parser.add_argument("--variants", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
@@ -47,7 +49,7 @@ def main() -> None:
         data_dir = options.data_dir or Path(temporary) / "data"
         with Library.open(Settings.load(data_dir=data_dir)) as library:
             library.collection().ingest(options.images, weights=options.weights)
-            print(f"Of the originals alone, {len(together(library))} pairs.")
+            print(f"Among the originals: {len(together(library))} pairs.")
             print("seed  " + "  ".join(f"{kind:>16}" for kind in KINDS) + "   found  other pairs")
             for seed in range(options.seeds):
                 folder = Path(temporary) / f"variants-{seed}"
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def measure(library: Library, options: argparse.Namespace, folder: Path, seed: int) -> str:
-    """Make variants, find groups, and take the variants out again."""
+    """Make variants, find groups, and remove the variants."""
     chance = random.Random(seed)  # noqa: S311 - seeded, to be repeated
     folder.mkdir()
     originals = sorted(path for path in options.images.absolute().rglob("*") if path.is_file())
@@ -80,7 +82,7 @@ def measure(library: Library, options: argparse.Namespace, folder: Path, seed: i
 
 
 def together(library: Library) -> set[frozenset[str]]:
-    """Return the pairs of paths that share a group."""
+    """Return the pairs of paths in the same group."""
     groups: dict[int, list[str]] = {}
     for image in library.collection().duplicates().images:
         groups.setdefault(image.group, []).append(image.path)

@@ -1,14 +1,14 @@
-"""The bare encoder beside the machine's own matrix multiplication, in fp32 and in int8.
+"""Compare the encoder alone with the machine's matrix multiplication, in fp32 and int8.
 
     python benchmarks/encoder.py PICTURES --weights resnet50.safetensors
 
-A ResNet50 picture is 8.2 GFLOP, so sgemm's speed bounds the pictures a second. All sides take turns
-in one run, and ratios of medians are printed. PICTURES is a folder of real ones: int8 is calibrated
-on half of them, and its neighbours are compared over all.
+ResNet50 needs 8.2 GFLOP per picture, so sgemm's speed bounds the pictures per second. All sides
+take turns in one run, and ratios of medians are printed. PICTURES is a folder of real pictures:
+int8 is calibrated on half of them, and its neighbours are compared on all.
 
-Weights that are random have features that are nearly the same for every picture, of which rounding
-reorders the neighbours. `--condition FILE` takes the statistics of their batch norms from PICTURES,
-as training leaves them, writes the result to FILE, and measures that.
+With random weights, all pictures have almost the same features, so rounding reorders neighbours.
+`--condition FILE` computes the statistics of the batch norms from PICTURES, as training would,
+writes the weights to FILE, and measures those.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> dict[str, Any]:
-    """Return images a second, ratios to the bound, and int8's share of fp32's neighbours."""
+    """Return images per second, ratios to the bound, and int8's share of fp32's neighbours."""
     import torch
 
     plain = registry.load(MODEL, weights, device="cpu")
@@ -106,13 +106,13 @@ def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> d
 
 
 def prepared(encoder: Encoder, folder: Path) -> "NDArray[np.uint8]":
-    """Return a folder's pictures as the encoder reads them."""
+    """Return a folder's pictures as the encoder's input."""
     loaded = (decode.load(f.path, max_pixels=DEFAULT_MAX_PIXELS) for f in scan.Walk([folder]))
     return np.stack([encoder.prepare(i.pixels) for i in loaded if isinstance(i, decode.Image)])
 
 
 def sgemm(multiply: Callable[[], object]) -> float:
-    """Return the pictures a second that a matrix multiplication's speed would allow."""
+    """Return the pictures per second that the speed of matrix multiplication allows."""
     times = 8
     started = perf_counter()
     for _ in range(times):
@@ -122,7 +122,7 @@ def sgemm(multiply: Callable[[], object]) -> float:
 
 
 def speed(encoder: Encoder, batches: "list[NDArray[np.uint8]]") -> float:
-    """Return the pictures a second of batches that are ready, by as many threads as it takes."""
+    """Return the pictures per second for ready batches, with enough threads."""
     with ThreadPoolExecutor(encoder.concurrency) as pool:
         started = perf_counter()
         list(pool.map(encoder.embed, batches))
@@ -130,7 +130,7 @@ def speed(encoder: Encoder, batches: "list[NDArray[np.uint8]]") -> float:
 
 
 def condition(weights: Path, pictures: Path, output: Path) -> Path:
-    """Write weights whose batch norms know the pictures, and return where."""
+    """Write weights with batch norm statistics of the pictures; return the file."""
     import safetensors.torch
     import torch
 
@@ -142,7 +142,7 @@ def condition(weights: Path, pictures: Path, output: Path) -> Path:
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     batch = torch.from_numpy(prepared(encoder, pictures))
-    # A norm's statistics stand once those before it do.
+    # A norm's statistics are valid once those of all earlier norms are.
     for layer in norms:
         layer.train()
     with torch.no_grad():

@@ -1,15 +1,15 @@
-"""How load, build, index, answers and memory grow with the rows, through vecsearch itself.
+"""Measure how load, build, index, queries and memory of vecsearch grow with the number of rows.
 
     python benchmarks/growth.py --rows 10000 100000 1000000 --data-dir FOLDER
 
-Every size is a database of its own, in FOLDER and deleted afterwards. Vectors (see vectors.py) are
-imported without an index, from NPZ files of 50,000 rows, then `index create --method compact` and
-`index tune` run, then questions are asked, one at a time, for the 10 nearest by cosine of vectors
-that are not stored. A size that is done has its results in the output folder and is not done again.
+Every size has its own database in FOLDER, which is deleted afterwards. Vectors (see vectors.py) are
+imported without an index, from NPZ files of 50,000 rows; then `index create --method compact` and
+`index tune` run; then queries run, one at a time, for the 10 nearest by cosine to vectors that are
+not stored. A size with results in the output folder is skipped.
 
-Peak memory, on Linux, is the sum over processes of their proportional set sizes, five times a
-second: the server's, shared buffers once, and those of this process and its children, which make
-the vectors, too. What the kernel keeps of files is not in it.
+Peak memory, on Linux, is the sum of the processes' proportional set sizes, sampled five times a
+second: those of the server, with shared buffers counted once, and those of this process and its
+children, which also make the vectors. The kernel's file cache is not included.
 """
 
 import argparse
@@ -37,14 +37,14 @@ COLLECTION = "growth"
 BREADTHS = (40, 100, None)
 ROUNDS = 5
 RECALL = 0.999
-# Rows, indexes, the server's log, and the rows of one import twice.
+# Bytes per row for rows, indexes, the server's log, and the rows of one import twice.
 BYTES_PER_ROW = 10_000
 LEAST_BYTES = 3_000_000_000
 SAMPLES_PER_SECOND = 5
 
 
 def main() -> None:
-    """Measure each size that has no results yet, and print."""
+    """Measure each size that has no results yet, and print all."""
     options = _arguments()
     options.output.mkdir(parents=True, exist_ok=True)
     for rows in sorted(options.rows):
@@ -101,7 +101,7 @@ def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
 
 
 def _ask(library: Library, queries: Array, exact: Nearest) -> list[dict[str, Any]]:
-    """Ask at every breadth in turn, in rounds."""
+    """Query with every setting in turn, in rounds."""
     statements = [product.Statement(library, COLLECTION) for _ in BREADTHS]
     pairs = list(zip(statements, BREADTHS, strict=True))
     recalls = [
@@ -131,7 +131,7 @@ def _ask(library: Library, queries: Array, exact: Nearest) -> list[dict[str, Any
 
 
 class Memory:
-    """The peaks of what the server and this process with its children hold, in MB."""
+    """Peak memory of the server, and of this process with its children, in MB."""
 
     def __init__(self, library: Library) -> None:
         with library.engine.connect() as connection:
@@ -142,7 +142,7 @@ class Memory:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Note the peaks of what is done within."""
+        """Record peak memory during the `with` block."""
         peaks = self.peaks[name] = {"server": 0.0, "client": 0.0}
         ended = threading.Event()
 
@@ -163,7 +163,7 @@ class Memory:
 
 
 def _megabytes(root: int, *, apart_from: int) -> float:
-    """Return what a process and its descendants hold; the server may have been started by us."""
+    """Return the memory of a process and its descendants, without the server's."""
     parents = _parents()
     total = 0
     for process in parents:
@@ -198,7 +198,7 @@ def _proportional(process: int) -> int:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Return the results of every size that was measured, smallest first."""
+    """Return the results of all measured sizes, smallest first."""
     results = [json.loads(file.read_text()) for file in folder.glob("growth-*.json")]
     return sorted(results, key=lambda result: int(result["rows"]))
 
@@ -209,7 +209,7 @@ def peak(result: dict[str, Any], part: str) -> float:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return Markdown tables of results: what is stored, and what is asked."""
+    """Return Markdown tables of results: storage, and queries."""
     names = (
         "rows, load s, build s, its graph s, index MB, compact MB, table MB, server MB, client MB"
     )
@@ -251,7 +251,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data-dir", type=Path, help="an existing folder, for 10 kB a row")
+    parser.add_argument(
+        "--data-dir", type=Path, help="an existing folder with 10 kB of free space per row"
+    )
     results = Path(__file__).parent / "results"
     parser.add_argument("--output", type=Path, default=results, help="a folder, for JSON")
     return parser.parse_args()

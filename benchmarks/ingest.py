@@ -1,16 +1,16 @@
-"""How near an ingest comes to its encoder alone, and how far it leaves the tutorial way behind.
+"""Compare an ingest with its encoder alone, and with the way of a tutorial.
 
     python benchmarks/ingest.py FOLDER --weights FILE
 
-Three things are measured in turn, in every round, in one process: a whole ingest of copies of the
-folder's pictures, each with a byte of its own and so new, into a new collection, from the first
-look at the folder to the index; the same encoder's forward pass on pictures that are ready, by as
-many threads as the ingest has; and the tutorial way, one picture at a time through timm's own
-transform and an eager model, on some of the pictures. All in fp32.
+Every round measures three things, in one process and in fp32: a whole ingest of copies of the
+folder's pictures, each with unique bytes, into a new collection, from the walk to the index; the
+same encoder's forward pass on ready pictures, with as many threads as the ingest has; and the
+tutorial way, one picture at a time through timm's own transform and an eager model, on some of the
+pictures.
 
-The claims are ratios of medians with the encoder loaded, since loading it takes as long for ten
-files as for a million. What the whole command takes, start-up, database and loading included, is
-printed beside them.
+The results are ratios of medians with the encoder already loaded, because loading takes the same
+time for ten files as for a million. The time of the whole command, with start-up, database and
+loading, is printed as well.
 """
 
 import argparse
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 10**9
-# Of ready pictures, in one measurement of the encoder alone.
+# Batches of ready pictures in one measurement of the encoder alone.
 BARE = 384
 
 
 class Watched:
-    """An encoder that notes how long its forward passes take; see `encoders.base.Encoder`."""
+    """An encoder that measures the time of its forward passes; see `encoders.base.Encoder`."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -61,7 +61,7 @@ class Watched:
         return getattr(self._encoder, name)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-        """Embed, and add the time that it took to `busy`."""
+        """Embed pictures, and add the time to `busy`."""
         started = perf_counter()
         try:
             return self._encoder.embed(batch)
@@ -72,14 +72,14 @@ class Watched:
 
 @dataclass
 class Measured:
-    """Pictures a second, and milliseconds of this process's CPU for each."""
+    """Pictures per second, and milliseconds of this process's CPU time per picture."""
 
     rate: float
     cpu: float
 
     @classmethod
     def since(cls, wall: float, cpu: float, pictures: int) -> "Measured":
-        """Measure from two clocks' readings until now."""
+        """Return the measurement from two earlier clock readings until now."""
         elapsed = perf_counter() - wall
         return cls(pictures / elapsed, 1000 * (process_time() - cpu) / pictures)
 
@@ -134,7 +134,7 @@ def _measure(
 
 
 def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) -> Encoder:
-    """Return the encoder as a second run has it: exported, where it can be."""
+    """Return the encoder as in a second run: exported, if possible."""
     first = registry.quickest(arguments.model, arguments.weights, settings.runtime)
     first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:BATCH_SIZE]))))
     return registry.quickest(arguments.model, arguments.weights, settings.runtime)
@@ -143,7 +143,7 @@ def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) ->
 def whole(
     library: Library, encoder: Watched, folder: Path, collection: str
 ) -> tuple[Measured, float]:
-    """Measure an ingest into a new collection, and the share of the time that it embeds."""
+    """Measure an ingest into a new collection, and the share of its time spent on embedding."""
     encoder.busy = 0.0
     started, cpu = perf_counter(), process_time()
     with database.session(library.engine) as connection:
@@ -159,7 +159,7 @@ def whole(
 
 
 def copy_pictures(source: Path, folder: Path, count: int) -> None:
-    """Fill a folder with so many pictures of another, each with bytes of its own at its end."""
+    """Fill a folder with copies of another's pictures, each with unique bytes appended."""
     originals = sorted(path for path in source.rglob("*") if path.is_file())
     folder.mkdir()
     for number, original in enumerate(islice(cycle(originals), count)):
@@ -168,12 +168,12 @@ def copy_pictures(source: Path, folder: Path, count: int) -> None:
 
 
 def conditions() -> str:
-    """Return what the numbers depend on: processors, and what else they have to do."""
+    """Return the conditions of the measurement: processors and load."""
     return f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
 
 
 def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
-    """Yield pictures as an encoder reads them."""
+    """Yield pictures as the encoder's input."""
     for path in paths:
         image = decode.load(str(path), max_pixels=MAX_PIXELS)
         if isinstance(image, scan.Unreadable):
@@ -182,7 +182,7 @@ def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
 
 
 def bare(encoder: Encoder, pictures: "NDArray[np.uint8]", count: int) -> Measured:
-    """Measure the forward pass on pictures that are ready, in batches as an ingest makes them."""
+    """Measure the forward pass on ready pictures, in batches like those of an ingest."""
     starts = range(0, count, BATCH_SIZE)
     with ThreadPoolExecutor(encoder.concurrency) as pool:
         started, cpu = perf_counter(), process_time()
@@ -194,7 +194,7 @@ def bare(encoder: Encoder, pictures: "NDArray[np.uint8]", count: int) -> Measure
 
 
 class Tutorial:
-    """What a tutorial does: timm's model, timm's transform, one picture at a time."""
+    """The way of a tutorial: timm's model, timm's transform, one picture at a time."""
 
     def __init__(self, model: str, weights: Path | None) -> None:
         import timm
@@ -237,11 +237,13 @@ def _shown(measured: Measured) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
-    parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
+    parser.add_argument("--weights", type=Path, help="the model's weights; default: the model hub")
     parser.add_argument("--model", default=base.DEFAULT_MODEL)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tutorial", type=int, default=24, help="pictures of it in each round")
+    parser.add_argument(
+        "--tutorial", type=int, default=24, help="pictures for the tutorial way in each round"
+    )
     return parser.parse_args()
 
 

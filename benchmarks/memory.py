@@ -1,10 +1,10 @@
-"""How much memory an ingest takes at its peak, of a few files and of many.
+"""Compare the peak memory of an ingest of few files with one of many.
 
     python benchmarks/memory.py FOLDER --model test_resnet.r160_in1k --weights FILE
 
-Runs `vecsearch ingest` on copies of the folder's pictures, each with bytes of its own, into a new
-database each time, and looks on at the command and at all that it started, Postgres among it. A
-process's share of what it has in common with others counts once (PSS), where the system tells it.
+Runs `vecsearch ingest` on copies of the folder's pictures, each with unique bytes, into a new
+database each time, and samples the memory of the command and all its descendants, including
+Postgres. Shared memory counts once (PSS), where the system reports it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("images", type=Path, help="a folder of pictures, to be copied")
     parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--weights", type=Path, help="of the model; default: from the model hub")
+    parser.add_argument("--weights", type=Path, help="the model's weights; default: the model hub")
     parser.add_argument("--few", type=int, default=1_000)
     parser.add_argument("--many", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=1)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _measure(files: int, arguments: argparse.Namespace) -> tuple[int, int]:
-    """Return the peak of the command alone, and of it and its descendants together, in bytes."""
+    """Return peak bytes of the command, and of the command with its descendants."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "pictures"
         copy_pictures(arguments.images, folder, files)
@@ -81,7 +81,7 @@ def _measure(files: int, arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _sizes(root: int, data_dir: str) -> dict[int, int]:
-    """Return the bytes of a process, of its descendants, and of the server of a data folder."""
+    """Return the bytes of a process, its descendants, and the server of a data folder."""
     parents: dict[int, int] = {}
     roots = {root}
     for entry in Path("/proc").iterdir():
@@ -93,7 +93,7 @@ def _sizes(root: int, data_dir: str) -> dict[int, int]:
         except OSError:
             continue  # it has ended
         parents[int(entry.name)] = int(fields[1])
-        # A daemon: nobody's child.
+        # The server is a daemon, so it is not a descendant.
         if data_dir in arguments and "postgres" in arguments.partition("\0")[0]:
             roots.add(int(entry.name))
     family = set(roots)

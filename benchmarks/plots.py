@@ -1,9 +1,9 @@
-"""Draw docs/performance-growth.svg from what growth.py measured.
+"""Draw docs/performance-growth.svg from the results of growth.py.
 
     python benchmarks/plots.py
 
-Both axes are logarithmic. Dashed is the straight line through the last two sizes, to a billion
-rows: extrapolated, not measured.
+Both axes are logarithmic. The dashed line is a straight line through the last two sizes, up to a
+billion rows: extrapolated, not measured.
 """
 
 import argparse
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BILLION = 10**9
-# Of one lightness, which is as far from white as from black.
+# Colours of equal lightness, as far from white as from black.
 INK, BLUE, ORANGE, GREEN = "#7a7a7a", "#3f83d8", "#d1701f", "#2f9a68"
 Line = tuple[str, str, Sequence[float]]
 
 
 def main() -> None:
-    """Draw."""
+    """Draw the figure."""
     root = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--results", type=Path, default=root / "results")
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def draw(results: list[dict[str, Any]], file: Path) -> None:
-    """Draw what `growth.read_results` returns, at least two sizes of it."""
+    """Draw the results of `growth.read_results`, which must have at least two sizes."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -123,16 +123,16 @@ def _panel(axes: "Axes", title: str, rows: Sequence[int], lines: Sequence[Line])
 
 
 def extrapolated(rows: Sequence[int], values: Sequence[float]) -> float:
-    """Return where the straight line through the last two points is at a billion rows.
+    """Return the value at a billion rows of the straight line through the last two points.
 
-    Straight in logarithms: a power of the rows.
+    The line is straight in logarithms: a power of the number of rows.
     """
     power = math.log(values[-1] / values[-2]) / math.log(rows[-1] / rows[-2])
     return float(values[-1] * (BILLION / rows[-1]) ** power)
 
 
 def in_words(value: float, unit: str) -> str:
-    """Return a value to two digits, in the unit that people would use."""
+    """Return a value with two digits, in a suitable unit."""
     larger = {"s": ("h", 3_600), "h": ("days", 24), "ms": ("s", 1_000)}
     larger |= {"MB": ("GB", 1_000), "GB": ("TB", 1_000)}
     while unit in larger and value >= larger[unit][1]:

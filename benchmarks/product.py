@@ -1,4 +1,4 @@
-"""vecsearch as its users drive it: import, `index create`, `index tune`, its search statement.
+"""Run vecsearch as users do: import, `index create`, `index tune`, and its search statement.
 
 Shared by databases.py and growth.py.
 """
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from vecsearch.search.indexes.projection import Projection
 
 K = 10
-# Rows a file: what an import holds in the temporary table that it checks them in.
+# Rows per file; an import copies a whole file into a temporary table to check it.
 FILE_CHUNKS = 5
 
 
 def load(library: Library, collection: str, vectors: Iterable[Array], rows: int) -> float:
     """Import vectors, without an index, from NPZ files of five chunks; return the seconds it took.
 
-    Making the vectors and writing the files is not in them.
+    The time excludes making the vectors and writing the files.
     """
     seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def load(library: Library, collection: str, vectors: Iterable[Array], rows: int)
 
 
 def build(library: Library, collection: str, method: str) -> dict[str, float]:
-    """Create an index, and return the seconds that all of it took, and those of its last step."""
+    """Create an index; return the seconds of the whole build, and of its last step."""
     started = perf_counter()
     begun: dict[str, float] = {}
 
@@ -72,7 +72,7 @@ def build(library: Library, collection: str, method: str) -> dict[str, float]:
 
 
 def tune(library: Library, collection: str, recall: float) -> dict[str, float]:
-    """Run `vecsearch index tune`; return its seconds, its start included, and its choice, or 0."""
+    """Run `vecsearch index tune`; return its seconds, including its start, and its choice, or 0."""
     options = ["--collection", collection, "--recall", str(recall)]
     options += ["--data-dir", str(library.settings.data_dir)]
     started = perf_counter()
@@ -85,7 +85,7 @@ def tune(library: Library, collection: str, recall: float) -> dict[str, float]:
 
 
 def megabytes(library: Library, collection: str) -> dict[str, float]:
-    """Return sizes on disk: of the indexes of vectors, and of all that the collection has."""
+    """Return sizes on disk in MB: of the vector indexes, and of the whole collection."""
     statement = """
         SELECT sum(pg_relation_size(oid)) FILTER (WHERE access = 'hnsw') / 1e6 AS index,
             sum(pg_relation_size(oid)) FILTER (WHERE compact AND access = 'heap') / 1e6 AS compact,
@@ -105,14 +105,14 @@ def megabytes(library: Library, collection: str) -> dict[str, float]:
 
 
 class Statement:
-    """The search statement on a connection of its own, as an application runs it.
+    """The search statement on its own connection, as an application runs it.
 
-    It is the library's own, prepared, with the vector as a parameter in binary, under the settings
-    that the library gives a search, made once for the session. Where the index is compact, to
-    project the vector is part of asking.
+    It is the library's statement, prepared, with the vector as a binary parameter. The library's
+    settings for a search are applied once per session. With a compact index, the time of a query
+    includes projecting the vector.
 
     Attributes:
-        breadth: how broadly was last asked: candidates, or hnsw.ef_search.
+        breadth: the number of candidates, or hnsw.ef_search, of the last query.
 
     """
 
@@ -133,7 +133,7 @@ class Statement:
         self._driver.close()
 
     def ask(self, vector: Array, breadth: int | None) -> list[int]:
-        """Return the rows nearest to a vector, at a breadth, or at the library's own."""
+        """Return the rows nearest to a vector, with a given breadth or the library's default."""
         if breadth != self._asked:
             self._prepare(vector, breadth)
         compared = [HalfVector(each) for each in self._compared(vector)]
@@ -160,5 +160,5 @@ class Statement:
 
 
 def row_number(path: str) -> int:
-    """Return which row of the vectors a path is of."""
+    """Return the row number of a path's vector."""
     return int(Path(path).stem)

@@ -1,9 +1,9 @@
-"""Write docs/performance.md from what the other scripts left in benchmarks/results.
+"""Write docs/performance.md from the results of the other scripts in benchmarks/results.
 
     python benchmarks/report.py
 
-databases.py and growth.py leave JSON. What another prints is taken as it is from NAME.md:
-for example `python benchmarks/ingest.py … > benchmarks/results/ingest.md`.
+databases.py and growth.py write JSON. The output of another script is copied from NAME.md, written
+for example by `python benchmarks/ingest.py … > benchmarks/results/ingest.md`.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import growth
 ROOT = Path(__file__).parent
 
 HEAD = """\
-# How fast it is
+# Performance
 
-Every table here was written by a script in [benchmarks/](../benchmarks), which measures both sides
-in one run. Ratios travel; absolute times are of the machine that made them, and no claims.{machine}
+Every table here was written by a script in [benchmarks/](../benchmarks) that measures both sides in
+one run. Ratios carry over to other machines; absolute times do not.{machine}
 
 {contents}"""
 
@@ -31,9 +31,9 @@ class Section:
     """A section of the page.
 
     Attributes:
-        about: what is measured.
-        scripts: that measure it, with their arguments.
-        taken: names of results that are taken as they are.
+        about: describes what is measured.
+        scripts: the scripts that measure it, with their arguments.
+        taken: names of results that are copied unchanged.
 
     """
 
@@ -47,93 +47,99 @@ SECTIONS = (
     Section(
         "Ingest",
         """\
-Pictures from a folder to rows, end to end, beside the bare encoder on tensors that are ready and
-beside one picture at a time through timm's own transform. A second run over unchanged files is a
-walk and one comparison. With a CUDA device, the same there.""",
+An ingest from a folder to rows, end to end, compared with the encoder alone on ready tensors, and
+with one picture at a time through timm's own transform. A second run over unchanged files is a walk
+and one
+comparison. The same on a CUDA device, if there is one.""",
         ("ingest.py", "unchanged.py", "cuda.py"),
         ("ingest", "unchanged", "cuda"),
     ),
     Section(
         "Encoder",
         """\
-ResNet50's forward pass beside what the machine's own matrix multiplication allows: 8.2 GFLOP a
-picture over measured single-precision products.""",
+ResNet50's forward pass compared with the bound set by the machine's matrix multiplication: 8.2
+GFLOP
+per picture, divided by the measured speed of single-precision products.""",
         ("encoder.py",),
         ("encoder",),
     ),
     Section(
         "Query",
         """\
-One command with the embedded database stopped: a picture that is new, and one that is stored,
-beside importing timm, loading the model and one forward pass alone.""",
+One command that also starts the embedded database, for a new picture and for a stored one, compared
+with importing timm, loading the model and one forward pass.""",
         ("cold_query.py",),
         ("cold_query",),
     ),
     Section(
         "Index",
         """\
-An index of principal components (`vecsearch index create --method compact`) beside one of whole
-embeddings (`--method hnsw`): {rows} rows of 2,048 numbers, the 10 nearest by cosine, by the run
-that the next section is of. The build is everything that the command does: fitting the components,
-projecting every row, storing that, and the graph.""",
+An index on principal components (`vecsearch index create --method compact`) compared with one on
+embeddings (`--method hnsw`): {rows} rows of 2,048 numbers, the 10 nearest by cosine, from the same
+run as the next section. The build is everything that the command does: it fits the components,
+projects
+every row, stores the compact vectors, and builds the graph.""",
         ("databases.py --only hnsw compact",),
     ),
     Section(
         "Databases",
         """\
-vecsearch beside what people would pick instead, {rows} rows of 2,048 numbers, the 10 nearest by
-cosine of {queries} vectors that are not stored, one question after another from one thread; medians
-of {rounds} rounds in which all are asked in turn. Graphs have 16 links a node, built with 64
-candidates, by all cores. Each is searched as broadly as it takes to find 0.999 of the exact answer,
-or, if none of the breadths tried does, where it finds most. The exact answer is of the same
-vectors, which are rounded to half precision before anybody gets them. vecsearch's own time is that
-of its statement on an open connection, as an application runs it; through `Library` it includes
-looking up the collection, checking the schema, and the plan. hnswlib, faiss and usearch are
-libraries in the process that asks, with nothing to store rows in.""",
+vecsearch compared with the alternatives: {rows} rows of 2,048 numbers, the 10 nearest by cosine for
+{queries} vectors that are not stored, one query after another from one thread; medians of {rounds}
+rounds in which all take turns. Graphs have 16 links per node, built with 64 candidates, by all
+cores. Each is searched with the smallest setting (ef_search, candidates, probes or the like) that
+reaches a recall of 0.999 or, if none of those tried does, with the one of the highest recall. The
+exact answer is computed from the same vectors, which are rounded to half precision before they are
+loaded. vecsearch's time is that of its statement on an open connection, as an application runs it;
+through `Library` it includes looking up the collection, checking the schema, and the plan.
+hnswlib, faiss and usearch are libraries in the querying process, which store no rows.""",
         ("databases.py",),
     ),
     Section(
         "Growth",
         """\
-The compact index from ten thousand rows to a million: imported without an index, built afterwards,
-tuned, and asked for the 10 nearest of vectors that are not stored. Memory is the highest sum of
-proportional set sizes: of the server's processes, and of the importing process, which here makes
-the vectors, too.""",
+The compact index from ten thousand rows to a million: the rows are imported without an index, the
+index is built and tuned, and queried for the 10 nearest to vectors that are not stored. Memory is
+the peak sum of proportional set sizes, of the server's processes and of the importing process,
+which here
+also makes the vectors.""",
         ("growth.py --rows 10000 100000 1000000", "plots.py"),
     ),
     Section(
         "Memory",
-        "The peak of an ingest of ten thousand files beside that of one thousand.",
+        "The peak memory of an ingest of ten thousand files, compared with one thousand.",
         ("memory.py",),
         ("memory",),
     ),
 )
 NOT_RUN = "*Not measured yet.*"
 VECTORS = """\
-The vectors are made, seeded, in a thousand classes, non-negative, three quarters of them zero;
-[vectors.py](../benchmarks/vectors.py) says how they compare with real features. Where neighbours
-are harder to tell apart than these, every graph needs a broader search; `vecsearch index tune`
-finds how broad on your own images."""
+The vectors are synthetic, from a seed, in a thousand classes, non-negative, three quarters of their
+numbers zero; [vectors.py](../benchmarks/vectors.py) compares them with real features. If your
+images' neighbours are harder to distinguish, every graph needs a higher ef_search; `vecsearch index
+tune`
+measures it on your own images."""
 PLOT = """\
 ![Build time, size, answers and memory against the number of rows](performance-growth.svg)
 
-Dashed is the straight line through the last two sizes, to a billion rows: extrapolated, not
-measured. A billion rows of 2,048 numbers are a matter for several servers."""
+The dashed line is a straight line through the last two sizes, up to a billion rows: extrapolated,
+not
+measured. A billion rows of 2,048 numbers need several servers."""
 
 
 def main() -> None:
-    """Write."""
+    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--results", type=Path, default=ROOT / "results")
     default = ROOT.parent / "docs" / "performance.md"
     parser.add_argument("--output", type=Path, default=default)
-    parser.add_argument("--machine", default="", help="a sentence on the machine that measured")
+    parser.add_argument("--machine", default="", help="a sentence about the measuring machine")
     options = parser.parse_args()
     options.output.write_text(report(options.results, options.machine))
 
 
 def report(results: Path, machine: str = "") -> str:
-    """Return the page, of what there is in a folder of results."""
+    """Return the page for the results in a folder; sections without results say so."""
     file = results / "databases.json"
     compared = json.loads(file.read_text()) if file.exists() else None
     grown = growth.read_results(results)
@@ -158,7 +164,7 @@ def report(results: Path, machine: str = "") -> str:
 
 
 def _index(result: dict[str, Any]) -> list[str]:
-    """Return the table of compact beside direct."""
+    """Return a table that compares the compact index with HNSW on embeddings."""
     names = (databases.Direct.name, databases.Compact.name)
     if not result["builds"].keys() >= set(names):
         return []
@@ -170,7 +176,7 @@ def _index(result: dict[str, Any]) -> list[str]:
         ("build, s", direct["build_s"], compact["build_s"], 1),
         ("of which the graph, s", direct["graph_s"], compact["graph_s"], 1),
         ("index, MB", direct["index_mb"], compact["index_mb"], 0),
-        ("the same with the compact vectors, MB", direct["index_mb"], compact["stored_mb"], 0),
+        ("index and compact vectors, MB", direct["index_mb"], compact["stored_mb"], 0),
         ("p50, ms", of_direct["p50_ms"], of_compact["p50_ms"], 2),
         ("p95, ms", of_direct["p95_ms"], of_compact["p95_ms"], 2),
         ("recall@10 of exact", of_direct["recall"], of_compact["recall"], 4),
@@ -180,7 +186,7 @@ def _index(result: dict[str, Any]) -> list[str]:
     by_id = [f"{result['builds'][name]['by_id_p50_ms']:.1f} ms ({name})" for name in names]
     return [
         "\n".join(lines),
-        f"`Library.query(id=…)`, of a stored image, p50: {', '.join(by_id)}.",
+        f"`Library.query(id=…)` for a stored image, p50: {', '.join(by_id)}.",
     ]
 
 

@@ -1,11 +1,12 @@
-"""How fast `vecsearch serve` answers: by a stored image, and by new pictures from many at once.
+"""Measure `vecsearch serve`: queries by a stored image, and by new pictures from many clients.
 
     python benchmarks/serve.py --data-dir FOLDER
     python benchmarks/serve.py --weights FILE --images FOLDER
 
-The first asks a collection that is there; the second makes one, to be deleted afterwards. New
-pictures are the collection's own files with some bytes appended: as long to decode and to embed,
-and in no collection. The server is a process of its own, and this one does little but wait.
+The first command queries an existing collection; the second creates one and deletes it afterwards.
+New pictures are files of the collection with a few bytes appended: they take as long to decode and
+embed, but are in no collection. The server runs in a process of its own, and this process mostly
+waits.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def _measure(library: Library, arguments: argparse.Namespace) -> None:
     print(f"{len(rows)} images, {os.cpu_count()} CPUs, load {_load()}")
     bare = [_bare(library, name, rows[0].path)]
     with _serving(arguments) as port:
-        # The encoder loads in the background, and is not what is measured first.
+        # The encoder loads in the background; queries by id, measured first, do not need it.
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
         _ask(client, _form({"collection": name, "k": str(K)}, pictures[0] + os.urandom(8)))
         by_id = _by_id(port, name, [str(row.id) for row in rows])
@@ -84,14 +85,14 @@ def _measure(library: Library, arguments: argparse.Namespace) -> None:
 
 @dataclass
 class Outcome:
-    """What requests came to: seconds of each that was answered, and the errors."""
+    """The outcome of requests: seconds of each that was answered, and the errors."""
 
     seconds: list[float] = field(default_factory=list)
     database: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def times(self) -> str:
-        """Return the middle and the 95th percentile."""
+        """Return the median and the 95th percentile."""
         if len(self.seconds) < 2:  # noqa: PLR2004 - what quantiles need
             return "too few answers"
         percentiles = statistics.quantiles(self.seconds, n=20)
@@ -99,7 +100,7 @@ class Outcome:
 
 
 def _by_id(port: int, collection: str, ids: list[str]) -> Outcome:
-    """Ask for stored images, one request after another, on one connection."""
+    """Query by stored images, one request after another, on one connection."""
     outcome = Outcome()
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for number, name in zip(range(-10, REQUESTS), itertools.cycle(ids), strict=False):
@@ -117,11 +118,11 @@ def _by_id(port: int, collection: str, ids: list[str]) -> Outcome:
 def _by_new_pictures(
     port: int, collection: str, pictures: list[bytes], clients: int, seconds: float
 ) -> Outcome:
-    """Ask for pictures that are in no collection, from many clients at once."""
+    """Query by new pictures, from many clients at once."""
     outcome = Outcome()
     numbers = itertools.count()
     run = os.urandom(8)
-    # One answered request each before the clock runs: connections, threads, the encoder.
+    # Warm-up with one request per client: connections, threads, the encoder.
     ready = threading.Barrier(clients + 1)
     ends: list[float] = []
 
@@ -184,7 +185,7 @@ def _form(fields: dict[str, str], picture: bytes | None = None) -> bytes:
 
 
 def _bare(library: Library, collection: str, picture: str) -> float:
-    """Return the encoder's best throughput, in a process of its own: pictures a second."""
+    """Return the encoder's best throughput in pictures per second, in its own process."""
     with catalog.reading(library.engine, collection) as (_, stored):
         pass
     with get_context("spawn").Pool(1) as pool:
@@ -215,7 +216,7 @@ def _embed(stored: Any, picture: str, runtime: Runtime) -> float:
 
 @contextmanager
 def _serving(arguments: argparse.Namespace) -> Iterator[int]:
-    """Run `vecsearch serve` and yield its port once it answers."""
+    """Run `vecsearch serve`, and yield its port when it answers."""
     command = _command("serve", "--port", str(arguments.port), data_dir=arguments.data_dir)
     server = subprocess.Popen([*command, "--collection", arguments.collection])
     try:
@@ -250,9 +251,9 @@ def _load() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data-dir", type=Path, help="a collection that is there")
-    parser.add_argument("--weights", type=Path, help="of ResNet50, to make a collection with")
-    parser.add_argument("--images", type=Path, help="a folder, to make a collection of")
+    parser.add_argument("--data-dir", type=Path, help="folder of a database with a collection")
+    parser.add_argument("--weights", type=Path, help="ResNet50's weights, for a new collection")
+    parser.add_argument("--images", type=Path, help="folder of pictures for a new collection")
     parser.add_argument("--collection", default="images")
     parser.add_argument("--port", type=int, default=8125)
     parser.add_argument("--clients", type=int, default=16)

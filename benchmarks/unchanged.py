@@ -1,11 +1,10 @@
-"""How fast a second run over files that have not changed is: a walk and one comparison.
+"""Measure a second ingest of unchanged files, which is a walk and one comparison.
 
     python benchmarks/unchanged.py --files 60000
 
-Makes small files of which no two are alike, stores a row and a thumbnail for each as an ingest
-would, and runs `vecsearch ingest` again. Two things are timed in every round: the whole command,
-from its start to its exit, and within one process the walk alone beside the run of which it is a
-part.
+Makes small, unique files, stores a row and a thumbnail for each as an ingest would, and runs
+`vecsearch ingest` again. Every round times the whole command, from start to exit, and, within one
+process, a whole run and the walk alone.
 """
 
 import argparse
@@ -91,7 +90,7 @@ def _unneeded() -> Encoder:
 
 
 def make_files(folder: Path, count: int) -> None:
-    """Fill folders with files of a picture's name and their own few bytes."""
+    """Fill folders with files that have an image suffix and a few unique bytes."""
     for number in range(count):
         file = folder / f"{number // A_FOLDER:04}" / f"IMG_{number:07}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def store(library: Library, folder: Path, dimensions: int) -> None:
-    """Store rows and thumbnails of the files, with embeddings of no meaning."""
+    """Store rows and thumbnails of the files, with meaningless embeddings."""
     random = np.random.default_rng(0)
     files = iter(scan.Walk([folder]))
     identity = Identity("timm", "benchmark", "pooled", "0" * 64, {})

@@ -1,14 +1,13 @@
-"""Seeded vectors like a network's features after its last ReLU, any number of them, in chunks.
+"""Synthetic vectors like a network's features after its last ReLU, from a seed, in chunks.
 
-A picture has 16 degrees of freedom; waves of them, in which its class has its own phases, and the
-centre of that class, one of a thousand, make 64 coordinates whose variance falls off as a power. A
-fixed random layer with a bias and a ReLU makes 2,048 numbers of these, and a little noise before
-the ReLU is every number's own.
+A picture has 16 degrees of freedom. Waves of them, with phases that depend on the class, plus the
+centre of the class, one of a thousand, give 64 coordinates whose variance falls off as a power. A
+fixed random layer with a bias, a little independent noise and a ReLU maps them to 2,048 numbers.
 
-How that compares with real features, VGG16's fc2 of 88 photos in 6 classes, and as many made ones
+Comparison with real features, VGG16's fc2 of 88 photos in 6 classes, and as many synthetic ones
 (mean of ten samples):
 
-                                                                 real   made
+                                                                 real  synthetic
     numbers that are zero                                        0.75   0.76
     standard deviation of the norm, of its mean                  0.18   0.16
     cosine to the mean vector                                    0.48   0.50
@@ -18,11 +17,11 @@ How that compares with real features, VGG16's fc2 of 88 photos in 6 classes, and
     distance to the nearest, of the median distance              0.51   0.28
     distance to the tenth, of the median distance                0.77   0.61
 
-So made classes are tighter than those 6, half of which the network was not taught. Of how a million
-photos lie, 88 say nothing. Among 100,000 made vectors the nearest neighbours' distances tell of 13
-dimensions by the two-NN estimate, for which 12 to 25 are published of networks taught on photos
-(Ansuini and others, Intrinsic dimension of data representations in deep neural networks, 2019).
-Where it is 28, every graph measured here has to be searched several times as broadly.
+So the synthetic classes are tighter than those 6, half of which the network was not trained on. 88
+photos say nothing about the distribution of a million. Among 100,000 synthetic vectors, the two-NN
+estimate of the intrinsic dimension is 13; published values for networks trained on photos are 12 to
+25 (Ansuini and others, Intrinsic dimension of data representations in deep neural networks, 2019).
+At 28, every graph measured here needs an ef_search several times as high.
 """
 
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ Array = NDArray[np.float32]
 
 
 class Vectors:
-    """The first `rows` vectors of a seed: the same ones, however many follow."""
+    """The first `rows` vectors of a seed; they do not depend on `rows`."""
 
     def __init__(self, rows: int, seed: int = 0) -> None:
         self.rows = rows
@@ -53,23 +52,22 @@ class Vectors:
         self._phases = random.uniform(0, 2 * np.pi, (CLASSES, COORDINATES))
 
     def __iter__(self) -> Iterator[Array]:
-        """Yield them in chunks: float32, shape (at most CHUNK, DIMENSIONS).
+        """Yield the vectors in chunks: float32, shape (at most CHUNK, DIMENSIONS).
 
-        They are rounded to half precision, so that who stores halves and who stores floats store
-        the same.
+        They are rounded to half precision, so that half and single precision store the same values.
         """
         for number, start in enumerate(range(0, self.rows, CHUNK)):
             random = np.random.default_rng([self.seed, 1, number])
             yield self.draw(random, CHUNK)[: self.rows - start]
 
     def queries(self, count: int) -> Array:
-        """Return vectors of the same distribution that are none of these."""
+        """Return other vectors of the same distribution, for queries."""
         return self.draw(np.random.default_rng([self.seed, 2]), count)
 
     def draw(
         self, random: np.random.Generator, count: int, classes: NDArray[np.int64] | None = None
     ) -> Array:
-        """Return vectors of the given classes, or of any."""
+        """Return vectors of the given classes, or of random ones."""
         chosen = random.integers(0, CLASSES, count) if classes is None else classes
         free = random.standard_normal((count, FREEDOM))
         places = np.cos(free @ self._waves + self._phases[chosen])
@@ -84,13 +82,13 @@ class Vectors:
 
 
 def _scales(power: float) -> NDArray[np.float64]:
-    """Return the coordinates' scales, their squares' sum 1."""
+    """Return the scales of the coordinates; their squares sum to 1."""
     scales = np.arange(1, COORDINATES + 1) ** -power
     return np.asarray(scales / np.linalg.norm(scales))
 
 
 class Nearest:
-    """The exact nearest neighbours by cosine, in single precision, as chunks come by."""
+    """The exact nearest neighbours by cosine, in single precision, computed chunk by chunk."""
 
     def __init__(self, queries: Array, k: int) -> None:
         self._queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
@@ -99,7 +97,7 @@ class Nearest:
         self._seen = 0
 
     def add(self, chunk: Array) -> None:
-        """Look at the next vectors."""
+        """Update the neighbours with the next vectors."""
         similarity = self._queries @ chunk.T
         similarity /= np.linalg.norm(chunk, axis=1)
         k = self._rows.shape[1]
@@ -113,6 +111,6 @@ class Nearest:
         self._seen += len(chunk)
 
     def recall(self, answers: list[list[int]]) -> float:
-        """Return the share of the exact neighbours' rows that are in the answers."""
+        """Return the recall of the answers: the share of the exact neighbours' rows in them."""
         pairs = zip(self._rows.tolist(), answers, strict=True)
         return float(np.mean([len({*exact} & {*found}) / len(exact) for exact, found in pairs]))

@@ -272,7 +272,7 @@ def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
         nearest_of = f"SELECT id FROM vecsearch.images_nearest('{corpus.ids[3]}') LIMIT 3"
         assert len(connection.execute(nearest_of.encode()).fetchall()) == 3
         (note,) = library.collection().create_index("compact", dims=8)
-        assert "still reads" in note
+        assert "still being read" in note
         assert len(versions(library)) == 2
     assert library.collection().create_index("compact", dims=8) == []
     assert len(versions(library)) == 1

@@ -242,7 +242,7 @@ def test_what_lies_in_the_way_is_refused_with_the_ways_on(trained: Path, tmp_pat
     with pytest.raises(InvalidInput, match=r"no checkpoint .* Omit --resume"):
         train(output, resume=True)
     interrupt(output, 1)
-    with pytest.raises(InvalidInput, match=r"Go on from it with --resume, or delete it"):
+    with pytest.raises(InvalidInput, match=r"Continue it with --resume, or delete it"):
         train(output)
     for resume in (False, True):
         with pytest.raises(InvalidInput, match=r"Choose another --output, or delete it"):

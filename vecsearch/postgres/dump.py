@@ -248,8 +248,9 @@ def _program(name: str, major: int) -> str:
     match = re.search(r"\) (\d+)", printed)
     if found is None or match is None or int(match[1]) < major:
         raise DatabaseError(
-            f"The server is PostgreSQL {major}, and this machine has no {name} of that version. "
-            f"Install the client programs of PostgreSQL {major}, and put them on the PATH."
+            f"The server is PostgreSQL {major}, and this machine has no {name} of that version "
+            f"or newer. Install the client programs of PostgreSQL {major}, and put them on the "
+            "PATH."
         )
     return found
 
