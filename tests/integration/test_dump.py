@@ -26,7 +26,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library
-from vecsearch.postgres import catalog, database, migrate, quantized
+from vecsearch.postgres import catalog, database, migrate, quantized, schema
 
 SHARED = "collections projections ingest_errors not_duplicates quantized_models thumbnails".split()
 
@@ -291,7 +291,7 @@ def test_older_tables_are_upgraded_before_a_restore(
     library.dump(tmp_path / "a.dump")
     with database.writing(elsewhere.engine) as connection:
         config = Config()
-        config.set_main_option("script_location", str(migrate.migrations_dir()))
+        config.set_main_option("script_location", str(schema.MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, "0009")
     elsewhere.engine.dispose()

@@ -27,7 +27,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library
-from vecsearch.postgres import database, migrate, renaming, schema
+from vecsearch.postgres import database, renaming, schema
 
 pytestmark = every_server
 
@@ -41,7 +41,7 @@ def empty(empty_database_url: str) -> Iterator[Library]:
 
 def alembic_upgrade(connection: sa.Connection, revision: str, folder: Path | None = None) -> None:
     config = Config()
-    config.set_main_option("script_location", str(folder or migrate.migrations_dir()))
+    config.set_main_option("script_location", str(folder or schema.MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
 
@@ -74,7 +74,7 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
 
 
 def test_the_revision_we_need_is_the_newest_migration() -> None:
-    assert ScriptDirectory(str(migrate.migrations_dir())).get_current_head() == schema.REVISION
+    assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == schema.REVISION
 
 
 def test_migrations_make_the_tables_that_the_code_knows(empty: Library) -> None:
@@ -200,7 +200,7 @@ def test_a_migration_of_the_future_reaches_every_collection(
 ) -> None:
     names = ("images", "others", "order")
     corpora = [make_corpus(library, name, clustered(20, 8, seed=0)) for name in names]
-    folder = Path(shutil.copytree(migrate.migrations_dir(), tmp_path / "migrations"))
+    folder = Path(shutil.copytree(schema.MIGRATIONS, tmp_path / "migrations"))
     (folder / "versions" / "9999_rating.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
@@ -72,7 +71,7 @@ def upgrade(connection: sa.Connection) -> dict[str, str]:
     if _revision(connection) is not None:
         _refuse_newer(connection)
     config = Config()
-    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.set_main_option("script_location", str(schema.MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     with _alembic:
         command.upgrade(config, "head")
@@ -141,13 +140,6 @@ def pgvector_advice(version: str | None) -> str | None:
     )
 
 
-def migrations_dir() -> Path:
-    """Return the folder of the migrations: inside the package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "migrations"
-    return inside if inside.is_dir() else package.parent / "migrations"
-
-
 def collection_names(connection: sa.Connection) -> list[str]:
     """Return the name of every collection's table, for migrations that change them all."""
     statement = sa.text(f"SELECT name FROM {schema.SCHEMA}.collections ORDER BY name")
@@ -166,7 +158,7 @@ def is_known(revision: str | None) -> bool:
     """Return whether this vecsearch has this revision; otherwise a newer version made it."""
     from alembic.script import ScriptDirectory
 
-    scripts = ScriptDirectory(str(migrations_dir())).walk_revisions()
+    scripts = ScriptDirectory(str(schema.MIGRATIONS)).walk_revisions()
     return revision in {script.revision for script in scripts}
 
 

@@ -6,6 +6,7 @@ together with the collection, and later migrations change it too.
 
 import re
 from functools import lru_cache
+from pathlib import Path
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
@@ -18,8 +19,15 @@ from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod, Metric, Pr
 
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
-# The newest migration; repeated here so that a search need not import alembic to compare.
-REVISION = "0011"
+_PACKAGE = Path(__file__).parents[1]
+# The wheel has the migrations inside the package, a checkout beside it.
+MIGRATIONS = next(
+    folder / "migrations"
+    for folder in (_PACKAGE, _PACKAGE.parent)
+    if (folder / "migrations").is_dir()
+)
+# The newest migration, read from the files' names so that a search need not import alembic.
+REVISION = max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions/[0-9]*.py"))
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
