@@ -1,4 +1,4 @@
-"""Which engine runs an encoder: torch, or OpenVINO from an export that is kept."""
+"""Choose the engine that runs an encoder: torch, or OpenVINO with a cached export."""
 
 import ctypes
 import importlib.metadata
@@ -24,7 +24,10 @@ _DRIVERS = ("libcuda.so.1", "libamdhip64.so")
 
 
 def kept(identity: Identity, weights: Weights, runtime: Runtime) -> EngineEncoder | None:
-    """Return an encoder from its export, if it is to be run so and there is one; needs no torch."""
+    """Return an encoder that runs its cached export, without torch; None if there is none.
+
+    Also None if the runtime does not use OpenVINO.
+    """
     if not _on_engine(runtime):
         return None
     found = _cache(runtime).find(identity)
@@ -34,10 +37,10 @@ def kept(identity: Identity, weights: Weights, runtime: Runtime) -> EngineEncode
 
 
 def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
-    """Return a loaded encoder as it runs fastest.
+    """Return the fastest way to run a loaded encoder.
 
     Raises:
-        EncoderError: the engine that the user insists on cannot run it.
+        EncoderError: the user chose OpenVINO, which cannot run it.
 
     """
     if encoder.device.type != "cpu" or not _on_engine(runtime):
@@ -55,7 +58,7 @@ def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
 
 
 def exported(identity: Identity, runtime: Runtime) -> Exported:
-    """Return an export that is kept.
+    """Return the cached export of an encoder.
 
     Raises:
         EncoderError: there is none.
@@ -73,7 +76,7 @@ def require_engine(runtime: Runtime) -> Runtime:
     """Return the runtime that quantised encoders need: OpenVINO on the CPU.
 
     Raises:
-        InvalidInput: that is not to be had, or another is asked for.
+        InvalidInput: OpenVINO is not installed, or the user chose another engine or device.
 
     """
     if runtime.engine == "torch":
@@ -89,11 +92,11 @@ def quantized(
     runtime: Runtime,
     find: Callable[[str], Exported | None],
 ) -> EngineEncoder:
-    """Return a quantised encoder, from the cache or else by `find`, which is given its precision.
+    """Return a quantised encoder from the cache or else from `find`, which takes its precision.
 
     Raises:
-        WeightsUnavailable: it is in neither.
-        InvalidInput: it cannot run here.
+        WeightsUnavailable: neither has it.
+        InvalidInput: it cannot run on this machine.
 
     """
     runtime = require_engine(runtime)
@@ -106,37 +109,37 @@ def quantized(
                 f"The quantised model {identity.precision} is not in this database, so no picture "
                 "can be embedded. Ingest into a new --collection."
             )
-        # A cache that cannot be written costs a longer way the next time, and nothing else.
+        # If the cache cannot be written, the next command only has to look it up again.
         with suppress(OSError):
             cache.add(identity, found)
     return EngineEncoder(identity, weights, found)
 
 
 def go_on_with_torch(identity: Identity, reason: str, *, insist: bool) -> None:
-    """Tell the user that an export is not used.
+    """Warn that torch is used instead of an export.
 
     Args:
-        identity: of the encoder.
-        reason: what is said of the export.
-        insist: the user has named the engine.
+        identity: identity of the encoder.
+        reason: why the export is not used; continues a sentence.
+        insist: whether the user chose OpenVINO.
 
     Raises:
-        EncoderError: the user insists.
+        EncoderError: the user chose OpenVINO.
 
     """
     if insist:
         raise EncoderError(
             f"The export of {identity.name} to OpenVINO {reason}. Leave --engine out."
         )
-    # With no logging set up, Python prints it to stderr as it is.
+    # Without a logging configuration, Python prints this to stderr.
     logger.warning("The export of %s to OpenVINO %s. torch embeds, slower.", identity.name, reason)
 
 
 def _on_engine(runtime: Runtime) -> bool:
-    """Tell whether OpenVINO is to run encoders.
+    """Return whether OpenVINO should run encoders.
 
     Raises:
-        InvalidInput: it is asked for where it is not, or on another device.
+        InvalidInput: the user chose OpenVINO, which is not installed, or another device.
 
     """
     if runtime.engine == "openvino":
@@ -157,7 +160,7 @@ def _on_engine(runtime: Runtime) -> bool:
 
 @cache
 def _has_driver() -> bool:
-    """Tell whether there may be a device that torch knows better, without importing torch."""
+    """Return whether there is a GPU driver that torch could use, without importing torch."""
     for name in _DRIVERS:
         try:
             ctypes.CDLL(name)

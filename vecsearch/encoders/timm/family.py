@@ -1,4 +1,4 @@
-"""Models of timm: their names are the library's, their weights a file or the model hub's."""
+"""The family of timm models: timm's names, with weights from a file or the model hub."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +9,12 @@ from vecsearch.encoders.base import Identity
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
 
-# Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
+# Weights of newer recipes give poor cosines (pytorch/vision#8382); the bare name means the classic.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
 
 class TimmFamily:
-    """See `vecsearch.encoders.family.Family`. Every name that no other family knows is timm's."""
+    """See `vecsearch.encoders.family.Family`. timm takes every name that no other family takes."""
 
     backend = "timm"
     weights_flag = "--weights"
