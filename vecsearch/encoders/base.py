@@ -20,7 +20,7 @@ DEFAULT_MODEL = "resnet50"
 # Pictures per batch. This many fit a processor's cache: ResNet50 takes 47 ms of CPU time per
 # picture in batches of 8, 58 ms in batches of 16, 65 ms in batches of 32.
 BATCH_SIZE = 8
-# Default layers, which a model's name alone means; each family has one of them.
+# The layers that a model's name alone means; each family has one of them.
 POOLED = "pooled"
 LATENT = "latent"
 

@@ -28,7 +28,7 @@ class Family(Protocol):
         """Return whether a --model value belongs to the family, judging by its form."""
 
     def made(self, stored: Identity) -> bool:
-        """Return whether a stored identity is of the family."""
+        """Tell whether a stored identity is of the family."""
 
     def weights_file(self, model: str, weights: str | Path | None) -> str | Path | None:
         """Return the file that --model and --weights name; None if they name none.

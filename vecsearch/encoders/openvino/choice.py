@@ -116,22 +116,22 @@ def quantized(
 
 
 def go_on_with_torch(identity: Identity, reason: str, *, insist: bool) -> None:
-    """Warn that torch is used instead of an export.
+    """Tell the user that an export is not used.
 
     Args:
-        identity: identity of the encoder.
-        reason: why the export is not used; continues a sentence.
-        insist: whether the user chose OpenVINO.
+        identity: of the encoder.
+        reason: what is said of the export.
+        insist: the user has named the engine.
 
     Raises:
-        EncoderError: the user chose OpenVINO.
+        EncoderError: the user insists.
 
     """
     if insist:
         raise EncoderError(
             f"The export of {identity.name} to OpenVINO {reason}. Leave --engine out."
         )
-    # Without a logging configuration, Python prints this to stderr.
+    # With no logging set up, Python prints it to stderr as it is.
     logger.warning("The export of %s to OpenVINO %s. torch embeds, slower.", identity.name, reason)
 
 

@@ -9,7 +9,7 @@ from vecsearch.encoders.base import Identity
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
 
-# Weights of newer recipes give poor cosines (pytorch/vision#8382); the bare name means the classic.
+# Newer recipes' weights give odd cosines (pytorch/vision#8382), so the bare name means the classic.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
 
 
