@@ -1,4 +1,4 @@
-"""docs/cli.md, made from the commands: `python tests/cli_reference.py` writes it anew."""
+"""Generate docs/cli.md from the commands: run `python tests/cli_reference.py`."""
 
 import inspect
 import textwrap

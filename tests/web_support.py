@@ -1,4 +1,4 @@
-"""A client of the server, and pictures of which everything is known."""
+"""A client of the server, and pictures with known facts."""
 
 from dataclasses import dataclass
 from datetime import date

@@ -1,4 +1,4 @@
-"""A real browser on a served page, and what it must never see there."""
+"""Open a served page in a real browser, and check that it never shows an error."""
 
 import io
 import itertools

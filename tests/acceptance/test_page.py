@@ -1,4 +1,4 @@
-"""Questions that are asked on the page, in a real browser."""
+"""Searches on the page, in a real browser."""
 
 import re
 from urllib.parse import urlencode

@@ -1,4 +1,4 @@
-"""Every command in the README, run as it stands there."""
+"""Every command of the README runs unchanged."""
 
 import os
 import shutil

@@ -244,7 +244,7 @@ class TestRecipes:
         assert {row[0] for row in joined} == {row[0] for row in nearest}
         assert joined[0][::2] == (cat, 2 * 10)
         ((of_cats, of_cats_chi2), (of_both, of_both_chi2)) = [
-            row[2:] for row in found["How alike two pictures are"]
+            row[2:] for row in found["How similar two pictures are"]
         ]
         assert 0 < of_both < of_cats < 1 < of_cats_chi2 < of_both_chi2
         assert {row[0].split("/")[2] for row in found["The average picture of a group"]} == {"cats"}

@@ -1,4 +1,4 @@
-"""Dropping a collection leaves no trace of it, and takes nothing that is anybody else's."""
+"""Dropping a collection deletes everything that belongs to it, and nothing else."""
 
 from pathlib import Path
 from typing import Any

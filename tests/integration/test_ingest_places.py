@@ -1,4 +1,4 @@
-"""Pictures that change places: their vectors and the user's metadata go with them."""
+"""Files that swap names: vectors and metadata follow the picture."""
 
 import os
 import random

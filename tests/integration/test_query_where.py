@@ -1,4 +1,4 @@
-"""Conditions from the user's own hand: --where."""
+"""Conditions written by the user: --where."""
 
 from collections.abc import Iterator
 from textwrap import dedent

@@ -1,4 +1,4 @@
-"""How many pixels are decoded at once: as many as fit, one picture at least, in turn."""
+"""The limit on pixels decoded at once: as many as fit, at least one picture, in order."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From near pairs to groups, and a cut-off from how far neighbours are."""
+"""Groups from near pairs, and the cut-off from neighbour distances."""
 
 from itertools import combinations
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The error family and its portrait."""
+"""The error classes match the tree in the docstring of vecsearch.errors."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""What a file says of itself: orientation, date, place; and that no EXIF, however odd, hurts."""
+"""EXIF: orientation, date and place are read, and invalid EXIF does no harm."""
 
 import io
 import json

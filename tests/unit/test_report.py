@@ -1,4 +1,4 @@
-"""The page of an answer: whole in one file, and nobody's file name writes its HTML."""
+"""The HTML report is one self-contained file, and escapes file names."""
 
 import base64
 import io

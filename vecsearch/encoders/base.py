@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "resnet50"
-# How many pictures an encoder is given at once. A processor's cache holds as many: ResNet50 takes
-# 47 ms of CPU a picture in batches of 8, 58 of 16, 65 of 32.
+# Pictures per batch. This many fit a processor's cache: ResNet50 takes 47 ms of CPU time per
+# picture in batches of 8, 58 ms in batches of 16, 65 ms in batches of 32.
 BATCH_SIZE = 8
 # The backend of imported vectors whose weights are not known.
 UNKNOWN = "unknown"
@@ -29,17 +29,17 @@ LATENT = "latent"
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes two vectors comparable: all of it must be equal.
+    """The identity of an encoder; vectors are comparable only if all of it is equal.
 
     Attributes:
         backend: the encoder family, such as "timm"; `UNKNOWN` if `weights_sha256` is None.
         model: a timm model with its tag, or "autoencoder".
         layer: the layer whose output is the embedding.
-        weights_sha256: of the loaded tensors, by name; independent of the file's format. None:
-            the vectors were imported, and which weights made them is not known.
+        weights_sha256: SHA-256 of the loaded tensors by name, independent of the file's format;
+            None for imported vectors whose weights are unknown.
         preprocessing: how a picture becomes the encoder's input; JSON values.
-        precision: "fp32", or "int8-" and the hash of the quantised network, of which two
-            calibrations never make the same.
+        precision: "fp32", or "int8-" and the hash of the quantised network, which is different for
+            every calibration.
 
     """
 
@@ -70,7 +70,7 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """The model, and the layer unless it is the one that the model alone means."""
+        """The model, with its layer unless that is the default one."""
         return self.model if self.layer in {POOLED, LATENT} else f"{self.model}.{self.layer}"
 
 
@@ -80,7 +80,7 @@ class Weights:
 
     Attributes:
         source: an absolute path; None is the model hub.
-        file_sha256: of that file when it was read; None with the hub.
+        file_sha256: SHA-256 of that file when it was read; None for the hub.
 
     """
 
@@ -89,7 +89,7 @@ class Weights:
 
     @classmethod
     def of_file(cls, path: str | Path) -> "Weights":
-        """Describe a file as it is now."""
+        """Return the weights of a file, with its current hash."""
         return cls(str(Path(path).absolute()), file_sha256(path))
 
 
@@ -98,7 +98,7 @@ class Encoder(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """What this encoder's vectors can be compared with."""
+        """The identity, which decides which vectors are comparable."""
 
     @property
     def weights(self) -> Weights:
@@ -118,7 +118,7 @@ class Encoder(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many calls of `embed` at once make it fastest; it is safe to call by as many."""
+        """The number of concurrent calls of `embed` that is fastest; so many are thread-safe."""
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
         """Resize and crop, shape (height, width, 3); safe to call in threads.
@@ -185,7 +185,7 @@ class LazyEncoder:
 
 
 def averaging(encoder: Encoder) -> str | None:
-    """Say what the encoder's layer gives, if it is more than the embedding holds."""
+    """Return a note on the layer's shape, if its output is averaged; otherwise None."""
     shape, identity = encoder.layer_shape, encoder.identity
     if math.prod(shape) == encoder.dimensions:
         return None
@@ -196,14 +196,14 @@ def averaging(encoder: Encoder) -> str | None:
 
 
 def unusable(embedding: "NDArray[np.float32]") -> str | None:
-    """Say why an embedding, shape (dimensions,), cannot be stored or compared, if it cannot."""
+    """Return why an embedding, shape (dimensions,), cannot be stored; None if it can."""
     import numpy as np
 
     if not np.isfinite(embedding).all():
         return "The encoder's output has numbers that are not finite."
     if np.abs(embedding).max() > MAX_HALF:
         return "The encoder's output is too large for half precision."
-    # Compared as it would be stored: tiny numbers become zero.
+    # Check it in the stored precision, in which tiny numbers become zero.
     if not embedding.astype(np.float16).any():
         return "The encoder's output is all zeros, which has no direction to compare."
     return None

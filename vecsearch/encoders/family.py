@@ -1,4 +1,4 @@
-"""What an encoder family declares; `vecsearch.encoders.registry` lists the families."""
+"""The interface of an encoder family; `vecsearch.encoders.registry` lists the families."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """A kind of encoder: how it is named and how it is loaded.
+    """A family of encoders: how they are named and loaded.
 
     The module that declares a family is imported without torch; only `parse`, `load` and
     `load_stored` may import it.
@@ -25,10 +25,10 @@ class Family(Protocol):
         """The flag that names a file of the family's weights: --model or --weights."""
 
     def recognises(self, model: str) -> bool:
-        """Tell by its looks whether a --model value belongs to the family."""
+        """Return whether a --model value belongs to the family, judging by its form."""
 
     def weights_file(self, model: str, weights: str | Path | None) -> str | Path | None:
-        """Return the file that --model and --weights name; None: no file is named.
+        """Return the file that --model and --weights name; None if they name none.
 
         Raises:
             InvalidInput: they contradict each other.
@@ -36,7 +36,7 @@ class Family(Protocol):
         """
 
     def short_names(self, stored: Identity) -> set[str]:
-        """Return the names of a stored model and layer that are known without torch."""
+        """Return those names of a stored model and layer that are known without torch."""
 
     def parse(self, model: str) -> tuple[str, str]:
         """Return the model and the layer that a --model value means.
@@ -52,4 +52,4 @@ class Family(Protocol):
     def load_stored(
         self, stored: Identity, source: str | Path | None, *, device: str
     ) -> "TorchEncoder":
-        """Load a stored model from `source`; None is where the family downloads from."""
+        """Load a stored model from `source`; None downloads it, if the family can."""

@@ -1,4 +1,4 @@
-"""What every encoder that runs on torch shares: bytes in, embeddings out."""
+"""The base of all encoders that run on torch: prepared pictures in, embeddings out."""
 
 import threading
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 
-# Whether CUDA may round to TF32 is a setting of the process.
+# Whether CUDA rounds to TF32 is a setting of the whole process.
 _ONE_PRECISION = threading.Lock()
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in float32 on CUDA, as an encoder's identity says, with no TF32 and no float16.
+    """Compute in float32 on CUDA, as the encoder's identity says, without TF32 or float16.
 
-    cuDNN rounds the inputs of convolutions to TF32 unless it is told not to, and the vectors would
-    then differ from those of a CPU.
+    By default, cuDNN rounds the inputs of convolutions to TF32, and the vectors would differ from
+    those of a CPU.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     with _ONE_PRECISION, torch.autocast("cuda", enabled=False):
@@ -43,11 +43,11 @@ class Network(nn.Module):
 
     Args:
         model: reads normalised pictures, shape (n, 3, height, width).
-        preprocessing: its own.
-        tap: the submodule whose output counts; None is the model itself.
+        preprocessing: the model's preprocessing.
+        tap: the submodule whose output is the embedding; None uses the model's output.
 
     Attributes:
-        averaged: the axes of the output to average over: of height and width, or of tokens.
+        averaged: the axes of the output to average over: height and width, or tokens.
 
     """
 
@@ -63,15 +63,15 @@ class Network(nn.Module):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1))
 
     def outputs(self, pixels: torch.Tensor) -> list[Any]:
-        """Return what the layer gives for prepared pictures, once for each time it is used."""
-        # Channels stay last in memory, which convolutions are fastest with.
+        """Return the layer's outputs for prepared pictures, one for each time the layer is used."""
+        # Channels stay last in memory, which is fastest for convolutions.
         inputs = pixels.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
         if self.tap is None:
             return [self.model(inputs).flatten(1)]
         outputs: list[Any] = []
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # A copy: the activation that follows may work in place.
+            # A copy, because the next activation may work in place.
             outputs.append(output.clone() if isinstance(output, torch.Tensor) else output)
 
         with self.model.get_submodule(self.tap).register_forward_hook(keep):
@@ -86,11 +86,11 @@ class Network(nn.Module):
 
 
 class TorchEncoder:
-    """A network on a device of torch's. See `vecsearch.encoders.base.Encoder`.
+    """A network on a torch device. See `vecsearch.encoders.base.Encoder`.
 
     Attributes:
-        network: of which `embed` gives the output.
-        device: where it runs.
+        network: the network, whose output `embed` returns.
+        device: the device that it runs on.
 
     """
 
@@ -105,7 +105,7 @@ class TorchEncoder:
         self.device = device
         self.preprocessing = Preprocessing.of(identity.preprocessing)
         self.input_size = self.preprocessing.input_size
-        # Two passes at once share the processor, and a tap would hear both.
+        # Concurrent passes would share the processor, and a hook would receive both outputs.
         self._one_at_a_time = threading.Lock()
         self.dimensions = 0
         self.layer_shape: tuple[int, ...] = ()
@@ -122,7 +122,7 @@ class TorchEncoder:
         return features
 
     def outputs_for_two(self) -> list[Any]:
-        """Return what the layer gives for two pictures, to learn its shape from."""
+        """Return the layer's outputs for two pictures, to determine its shape."""
         shape = (2, *self.input_size, 3)
         with self._running():
             return self.network.outputs(self._on_device(np.zeros(shape, np.uint8)))

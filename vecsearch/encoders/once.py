@@ -1,4 +1,4 @@
-"""A value that is made when it is first needed, once, whichever thread comes first."""
+"""A value that is computed on first use, once for all threads."""
 
 import threading
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Once(Generic[T]):
 
     @property
     def is_made(self) -> bool:
-        """Whether the value is there, so that `get` returns it at once."""
+        """Whether the value exists, so that `get` returns at once."""
         future = self._future
         return future is not None and future.done() and future.exception() is None
 
@@ -55,7 +55,7 @@ class Once(Generic[T]):
         try:
             value = make()
         except BaseException as error:  # noqa: BLE001 - raised by whoever asks the future
-            # Forgotten first: who sees the failure and calls again must not find it here.
+            # Reset it first, so that a caller who sees the failure and retries does not find it.
             if self._retry or not isinstance(error, EncoderError):
                 with self._lock:
                     self._future = None

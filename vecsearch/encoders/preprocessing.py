@@ -1,6 +1,6 @@
-"""From a picture to the bytes that a network reads, as timm's evaluation transform makes them.
+"""Prepare a picture as a network's input, like timm's evaluation transform.
 
-Pillow and numpy alone, so that a picture can be prepared where torch is not loaded.
+It uses only Pillow and numpy, so that pictures can be prepared without loading torch.
 """
 
 import math
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-# Resized whole, a long sliver of a picture is gigabytes, of which the middle is kept.
+# Largest size to resize a whole picture to, in pixels. A very long one would take gigabytes, so
+# only the part that the crop keeps is resized.
 MOST_RESIZED = 1 << 26
 
 
@@ -26,12 +27,12 @@ class Preprocessing:
     """How a picture becomes a network's input.
 
     Attributes:
-        height, width: of the input, in pixels.
-        crop_share: of the resized picture's side that the input is.
+        height, width: size of the input, in pixels.
+        crop_share: side of the input divided by the side of the resized picture.
         crop_mode: "center" resizes the shorter side and crops, "border" resizes the longer side
-            and fills up, "squash" resizes both.
+            and pads, "squash" resizes both.
         resampling: Pillow's filter.
-        mean, std: of each channel, where white is 1.
+        mean, std: mean and standard deviation of each channel, where white is 1.
 
     """
 
@@ -45,10 +46,10 @@ class Preprocessing:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Self:
-        """Return what an identity's preprocessing says, in timm's words.
+        """Return the preprocessing of an identity, which has timm's key names.
 
         Raises:
-            EncoderError: the network wants something else than three colours.
+            EncoderError: the network's input does not have three channels, or needs another filter.
 
         """
         channels, height, width = stored["input_size"]

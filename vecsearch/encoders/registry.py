@@ -1,4 +1,4 @@
-"""Which encoder a name, a file or a collection means."""
+"""Find the encoder that a name, a file or a collection refers to."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vecsearch.encoders.openvino.cache import Exported
 
 
-# The first that recognises a name has it; timm, which leaves none, is the last.
+# The first family that recognises a name is used; timm is last, because it accepts every name.
 FAMILIES: tuple[Family, ...] = (AutoencoderFamily(), TimmFamily())
 
 
@@ -50,7 +50,7 @@ def family_of(stored: Identity) -> Family:
 
 
 def weights_file(model: str | None, weights: str | Path | None) -> str | Path | None:
-    """Return the file of weights that --model and --weights name; None: no file is named.
+    """Return the weights file that --model and --weights name; None if they name none.
 
     Raises:
         InvalidInput: they contradict each other.
@@ -177,10 +177,10 @@ def _not_known(name: str) -> Encoder:
 
 
 def require_precision(precision: str | None) -> None:
-    """Refuse what is no precision.
+    """Check that a precision is valid.
 
     Raises:
-        InvalidInput: it is none of `Precision`.
+        InvalidInput: it is not a member of `Precision`.
 
     """
     if precision is not None and precision not in [*Precision]:

@@ -1,4 +1,4 @@
-"""What every encoder that runs on torch shares."""
+"""Helpers for encoders that run on torch: devices, hashes and files of tensors."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from vecsearch.files import written_whole
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is CUDA if there is one.
+    """Return the torch device `name`; "auto" is CUDA if available.
 
     Raises:
         InvalidInput: there is no such device here.
@@ -34,7 +34,7 @@ def choose_device(name: str) -> torch.device:
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the SHA-256 of tensors by name, dtype, shape and bytes, in hex.
 
-    Counters of training batches are left out: they play no part in an embedding, and conversions
+    Counters of training batches are left out: they do not affect embeddings, and conversions
     between file formats drop them.
     """
     digest = hashlib.sha256()
@@ -62,7 +62,7 @@ def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return a safetensors file's tensors, on the CPU, and its metadata.
 
     Raises:
-        OSError, safetensors.SafetensorError: it cannot be read, or is no such file.
+        OSError, safetensors.SafetensorError: it cannot be read, or is not a safetensors file.
 
     """
     with safetensors.safe_open(file, framework="pt") as opened:

@@ -1,4 +1,4 @@
-"""Autoencoders that vecsearch trained: each is a file, which --model names."""
+"""The family of autoencoders trained by vecsearch; --model names an autoencoder's file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""A convolutional autoencoder: an encoder of one's own, from one's own pictures, no download.
+"""A convolutional autoencoder, trained on the user's own pictures, without any download.
 
-The file is safetensors: tensors, and the architecture as its metadata.
+Its file is in safetensors format, with the architecture in the metadata.
 """
 
 import json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-# Of 256 by 256 pixels; smaller pictures, having fewer halvings, start further on.
+# Channels for 256 by 256 pixels; smaller inputs have fewer convolutions and use the last of these.
 CHANNELS = (16, 16, 16, 32, 64, 128)
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 _METADATA_KEY = "vecsearch_autoencoder"
@@ -36,10 +36,10 @@ class Architecture:
     """The shape of the network, saved with its tensors.
 
     Attributes:
-        latent: numbers in one embedding.
-        image_size: pixels on each side of the input.
-        channels: of each convolution; each halves the width and height.
-        activation: a key of `ACTIVATIONS`; the first files do not say.
+        latent: dimensions of an embedding.
+        image_size: width and height of the input, in pixels.
+        channels: channels of each convolution, which halves width and height.
+        activation: a key of `ACTIVATIONS`; the oldest files lack it.
 
     """
 
@@ -50,28 +50,28 @@ class Architecture:
 
     @classmethod
     def for_size(cls, latent: int, image_size: int) -> Self:
-        """Return the one for a power of two: as many halvings as lead to 4 by 4 pixels."""
+        """Return the architecture for an image size, a power of two, halved down to 4 by 4."""
         halvings = image_size.bit_length() - 3
         return cls(latent, image_size, CHANNELS[-halvings:], "gelu")
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the one that `to_json` wrote.
+        """Return the architecture that `to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: the text is no such thing.
+            ValueError, KeyError, TypeError: the text is not an architecture.
 
         """
         fields = json.loads(text)
         return cls(**{**fields, "channels": tuple(fields["channels"])})
 
     def to_json(self) -> str:
-        """Return the text that is kept as the file's metadata."""
+        """Return the architecture as text for the file's metadata."""
         return json.dumps(asdict(self))
 
 
 class Autoencoder(nn.Module):
-    """Squeezes a picture through a few numbers and draws it again."""
+    """A network that encodes a picture as a few numbers and reconstructs it from them."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Autoencoder(nn.Module):
         ]
         for before, after in zip(widths[:0:-1], widths[-2::-1], strict=True):
             up += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), activation()]
-        # The last activation keeps pixels in 0..1.
+        # The last activation keeps pixels between 0 and 1.
         self.decoder = nn.Sequential(*up[:-1], nn.Sigmoid())
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ class Autoencoder(nn.Module):
 
 
 def save(model: Autoencoder, output: Path) -> None:
-    """Write the file that `AutoencoderEncoder.load` reads, whole or not at all."""
+    """Write the file that `AutoencoderEncoder.load` reads; on failure nothing changes."""
     write_tensors(model.state_dict(), output, {_METADATA_KEY: model.architecture.to_json()})
 
 
@@ -132,7 +132,7 @@ class AutoencoderEncoder(TorchEncoder):
 
         Raises:
             WeightsUnavailable: it cannot be read.
-            WeightsMismatch: it is not an autoencoder of ours.
+            WeightsMismatch: it is not an autoencoder of vecsearch.
 
         """
         path = Path(file).absolute()
@@ -158,7 +158,7 @@ class AutoencoderEncoder(TorchEncoder):
 
 
 def squash(pixels: "Picture", size: int) -> "Picture":
-    """Resize to `size` pixels on each side, whatever the shape."""
+    """Resize to `size` by `size` pixels, ignoring the aspect ratio."""
     from PIL.Image import Resampling
 
     return pixels.resize((size, size), Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""From folders of pictures to an encoder of one's own; no database."""
+"""Train an autoencoder on folders of pictures, without a database."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,17 +25,17 @@ def train_autoencoder(
 ) -> "Training":
     """Train an encoder on the images under `paths` and write it to `output`.
 
-    Iterate the result to do so; see `vecsearch.encoders.autoencoder.training.Training`.
+    Iterate over the result to train; see `vecsearch.encoders.autoencoder.training.Training`.
 
     Args:
         paths: folders and files.
         output: a `.safetensors` file, usable as `--model`.
-        settings: for the device and the cap on pixels; None reads the environment.
-        on_unreadable: called with each file that is left out.
+        settings: device and pixel limit; None reads the environment.
+        on_unreadable: called with each file that is skipped.
         options: fields of `vecsearch.encoders.autoencoder.training.Options`: latent, epochs, …
 
     Raises:
-        InvalidInput: the output cannot be written there, or an option makes no sense.
+        InvalidInput: the output cannot be written, or an option has an invalid value.
 
     """
     settings = settings or Settings.load()

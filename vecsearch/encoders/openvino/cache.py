@@ -1,6 +1,6 @@
-"""Exported encoders on disk: one folder for each identity, written whole, checked when read.
+"""Cache of exported encoders: one folder per identity, written atomically and checked when read.
 
-An export that turned out not to agree with torch leaves its reason there instead.
+If an export does not agree with torch, the folder has the reason instead.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from vecsearch.encoders.base import Identity
 
-# Of the folder and of what the exporter makes; another one is made anew.
+# Version of the folder's layout and of the exporter; entries of another version are not used.
 FORMAT = 1
 META, MODEL, TENSORS = "meta.json", "model.xml", "model.bin"
 _ABANDONED_S = 24 * 3600
@@ -24,12 +24,12 @@ _ABANDONED_S = 24 * 3600
 
 @dataclass(frozen=True)
 class Exported:
-    """A network as OpenVINO reads it: from bytes (n, height, width, 3) to embeddings.
+    """A network in OpenVINO's format: from bytes (n, height, width, 3) to embeddings.
 
     Attributes:
         model: its graph, as XML.
-        tensors: its weights, which the graph points into.
-        dimensions: numbers in one embedding.
+        tensors: its weights, which the graph refers to.
+        dimensions: dimensions of an embedding.
         layer_shape: see `vecsearch.encoders.base.Encoder`.
 
     """
@@ -42,7 +42,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Refused:
-    """An export that is not to be used, and why, as a sentence."""
+    """An export that must not be used, with the reason."""
 
     reason: str
 
@@ -51,8 +51,8 @@ class Cache:
     """A folder of exported encoders, which several processes may share.
 
     Args:
-        folder: made when something is kept.
-        engine: the engine's name and version that exports are for.
+        folder: the cache folder; created when needed.
+        engine: name and version of the engine that runs the exports.
 
     Attributes:
         folder: where the exports are.
@@ -64,7 +64,7 @@ class Cache:
         self._engine = engine
 
     def find(self, identity: Identity) -> Exported | Refused | None:
-        """Return what is kept; None if there is nothing, or it is damaged."""
+        """Return the cached entry; None if there is none, or it is damaged."""
         place = self._place(identity)
         try:
             meta = json.loads((place / META).read_text("utf-8"))
@@ -81,7 +81,7 @@ class Cache:
 
     @contextmanager
     def partial(self) -> Iterator[Path]:
-        """Yield an empty folder of one's own, to be filled and handed to `keep`.
+        """Yield an empty temporary folder, to fill and pass to `keep`.
 
         Raises:
             OSError: the cache cannot be written.
@@ -97,15 +97,15 @@ class Cache:
             yield inner
 
     def keep(self, identity: Identity, partial: Path, facts: dict[str, Any]) -> None:
-        """Put a filled folder in the identity's place.
+        """Store a filled folder as the entry of an identity.
 
         Args:
-            identity: of the encoder.
-            partial: from `partial`; empty if the export is refused.
-            facts: what else is to be known of it: dimensions, layer_shape, refused, …
+            identity: identity of the encoder.
+            partial: the folder from `partial`; empty if the export is refused.
+            facts: further facts to store: dimensions, layer_shape, refused, …
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the cache cannot be written.
 
         """
         meta = {
@@ -126,10 +126,10 @@ class Cache:
             partial.rename(place)
 
     def add(self, identity: Identity, exported: Exported) -> None:
-        """Keep what was made elsewhere.
+        """Store an export that was made elsewhere.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the cache cannot be written.
 
         """
         with self.partial() as folder:
@@ -144,7 +144,7 @@ class Cache:
         return self.folder / _sha256(text.encode())
 
     def _tidy(self) -> None:
-        """Remove what processes that were killed have left."""
+        """Delete old temporary folders of killed processes."""
         for left in self.folder.glob(".partial-*"):
             with suppress(OSError):
                 if left.stat().st_mtime < time.time() - _ABANDONED_S:

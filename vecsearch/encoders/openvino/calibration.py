@@ -1,4 +1,4 @@
-"""An encoder in eight-bit integers for a new collection, calibrated on the pictures themselves."""
+"""Calibrate an int8 encoder for a new collection on the collection's own pictures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PICTURES = 300
-# Fewer say too little of what is to come.
+# Fewer pictures do not represent the collection.
 FEWEST = 20
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a calibration made.
+    """The result of a calibration.
 
     Attributes:
-        encoder: the quantised one.
-        exported: the same, to be kept with the collection.
-        pictures: how many it was calibrated and judged on.
-        neighbours_kept: share of their ten nearest by fp32 that it finds, from 0 to 1.
+        encoder: the quantised encoder.
+        exported: its model, to store with the collection.
+        pictures: number of pictures used for calibration and comparison.
+        neighbours_kept: share of their ten nearest neighbours in fp32 that int8 finds, 0 to 1.
 
     """
 
@@ -41,7 +41,7 @@ class Calibrated:
 
     @property
     def note(self) -> str:
-        """What a user should be told."""
+        """A note for the user."""
         return (
             f"In int8 {self.neighbours_kept:.1%} of the 10 nearest of fp32 are found, by the "
             f"{self.pictures} pictures that it was calibrated on."
@@ -51,17 +51,17 @@ class Calibrated:
 def calibrate(
     encoder: Encoder, walk: Iterable[scan.File], runtime: Runtime, *, max_pixels: int
 ) -> Calibrated:
-    """Quantise an encoder by pictures that are spread over a walk.
+    """Quantise an encoder with pictures spread evenly over a walk.
 
     Args:
-        encoder: in fp32.
+        encoder: the encoder, in fp32.
         walk: the files to choose from.
-        runtime: how encoders run; int8 is OpenVINO's alone.
-        max_pixels: pictures with more are left out.
+        runtime: how encoders run; only OpenVINO runs int8.
+        max_pixels: pictures with more pixels are skipped.
 
     Raises:
-        InvalidInput: too few pictures, or no NNCF.
-        EncoderError: the encoder cannot be quantised here.
+        InvalidInput: there are too few pictures, or NNCF is not installed.
+        EncoderError: the encoder cannot be quantised.
 
     """
     quantize.require_quantizer()
@@ -77,7 +77,7 @@ def calibrate(
 
 
 def _spread(encoder: Encoder, walk: Iterable[scan.File], max_pixels: int) -> "NDArray[np.uint8]":
-    """Return prepared pictures from all over a walk, of which only as many are held."""
+    """Return prepared pictures spread evenly over a walk; few files are held in memory at once."""
     chosen: list[scan.File] = []
     step = 1
     for place, file in enumerate(walk):

@@ -1,4 +1,4 @@
-"""Which engine runs an encoder: torch, or OpenVINO from an export that is kept."""
+"""Choose the engine that runs an encoder: torch, or OpenVINO with a cached export."""
 
 import ctypes
 import importlib.metadata
@@ -23,7 +23,10 @@ _DRIVERS = ("libcuda.so.1", "libamdhip64.so")
 
 
 def kept(identity: Identity, weights: Weights, runtime: Runtime) -> EngineEncoder | None:
-    """Return an encoder from its export, if it is to be run so and there is one; needs no torch."""
+    """Return an encoder that runs its cached export, without torch; None if there is none.
+
+    Also None if the runtime does not use OpenVINO.
+    """
     if not _on_engine(runtime):
         return None
     found = _cache(runtime).find(identity)
@@ -33,10 +36,10 @@ def kept(identity: Identity, weights: Weights, runtime: Runtime) -> EngineEncode
 
 
 def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
-    """Return a loaded encoder as it runs fastest.
+    """Return the fastest way to run a loaded encoder.
 
     Raises:
-        EncoderError: the engine that the user insists on cannot run it.
+        EncoderError: the user chose OpenVINO, which cannot run it.
 
     """
     if encoder.device.type != "cpu" or not _on_engine(runtime):
@@ -54,7 +57,7 @@ def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
 
 
 def exported(identity: Identity, runtime: Runtime) -> Exported:
-    """Return an export that is kept.
+    """Return the cached export of an encoder.
 
     Raises:
         EncoderError: there is none.
@@ -72,7 +75,7 @@ def require_engine(runtime: Runtime) -> Runtime:
     """Return the runtime that quantised encoders need: OpenVINO on the CPU.
 
     Raises:
-        InvalidInput: that is not to be had, or another is asked for.
+        InvalidInput: OpenVINO is not installed, or the user chose another engine or device.
 
     """
     if runtime.engine == Engine.torch:
@@ -88,11 +91,11 @@ def quantized(
     runtime: Runtime,
     find: Callable[[str], Exported | None],
 ) -> EngineEncoder:
-    """Return a quantised encoder, from the cache or else by `find`, which is given its precision.
+    """Return a quantised encoder from the cache or else from `find`, which takes its precision.
 
     Raises:
-        WeightsUnavailable: it is in neither.
-        InvalidInput: it cannot run here.
+        WeightsUnavailable: neither has it.
+        InvalidInput: it cannot run on this machine.
 
     """
     runtime = require_engine(runtime)
@@ -105,17 +108,17 @@ def quantized(
                 f"The quantised model {identity.precision} is not in this database, so no picture "
                 "can be embedded. Ingest into a new --collection."
             )
-        # A cache that cannot be written costs a longer way the next time, and nothing else.
+        # If the cache cannot be written, the next command only has to look it up again.
         with suppress(OSError):
             cache.add(identity, found)
     return EngineEncoder(identity, weights, found)
 
 
 def _on_engine(runtime: Runtime) -> bool:
-    """Tell whether OpenVINO is to run encoders.
+    """Return whether OpenVINO should run encoders.
 
     Raises:
-        InvalidInput: it is asked for where it is not, or on another device.
+        InvalidInput: the user chose OpenVINO, which is not installed, or another device.
 
     """
     if runtime.engine == Engine.openvino:
@@ -136,7 +139,7 @@ def _on_engine(runtime: Runtime) -> bool:
 
 @cache
 def _has_driver() -> bool:
-    """Tell whether there may be a device that torch knows better, without importing torch."""
+    """Return whether there is a GPU driver that torch could use, without importing torch."""
     for name in _DRIVERS:
         try:
             ctypes.CDLL(name)

@@ -1,4 +1,4 @@
-"""Running an exported encoder on OpenVINO, which needs neither torch nor timm nor weights."""
+"""Run an exported encoder on OpenVINO, without torch, timm or the weights file."""
 
 import importlib
 import importlib.util
@@ -31,7 +31,7 @@ _begun, _beginning = threading.Event(), threading.Lock()
 
 
 def available() -> bool:
-    """Tell whether OpenVINO is installed, without importing it."""
+    """Return whether OpenVINO is installed, without importing it."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -49,7 +49,7 @@ def openvino() -> Any:
 
 
 def streams() -> int:
-    """Return how many pictures, or small batches of them, are best embedded at once here."""
+    """Return the best number of concurrent inferences on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, MOST_STREAMS)
 
@@ -58,9 +58,9 @@ class EngineEncoder:
     """An exported encoder. See `vecsearch.encoders.base.Encoder`.
 
     Args:
-        identity: of the encoder that was exported.
-        weights: where its weights are, or were; they are not read.
-        exported: what to run.
+        identity: identity of the exported encoder.
+        weights: where its weights were; they are not read.
+        exported: the exported network.
 
     """
 
@@ -74,7 +74,7 @@ class EngineEncoder:
         self.input_size = self._preprocessing.input_size
         core = openvino().Core()
         model = core.read_model(exported.model, exported.tensors)
-        # Left to itself it would choose bfloat16 where the processor has it.
+        # By default, OpenVINO would use bfloat16 on processors that support it.
         compiled = core.compile_model(
             model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.concurrency}
         )
@@ -88,7 +88,7 @@ class EngineEncoder:
         return self._preprocessing.prepare(pixels)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-        """Return embeddings, shape (n, dimensions); a batch is shared out among the streams."""
+        """Return embeddings, shape (n, dimensions); a batch is divided among the streams."""
         parts = min(len(batch), max(self.concurrency, -(-len(batch) // LARGEST_PART)))
         return np.concatenate(list(self._pool.map(self._infer, np.array_split(batch, parts))))
 
@@ -107,10 +107,10 @@ class EngineEncoder:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """Let the process' first inference end before a second begins.
+    """Let the process's first inference finish before a second one begins.
 
-    The bindings make their statics in it, and two threads that do so wait for each other: one holds
-    the interpreter's lock and wants the static's guard, the other the other way round.
+    The bindings initialise their static objects in it. If two threads do so at once, they deadlock:
+    one has the interpreter lock and waits for the static's guard, the other the reverse.
     """
     if _begun.is_set():
         yield

@@ -1,4 +1,4 @@
-"""From torch to OpenVINO: the export, and the check that it embeds as torch does."""
+"""Export a network from torch to OpenVINO, and check that both give the same embeddings."""
 
 import warnings
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vecsearch.encoders.base import Encoder
     from vecsearch.encoders.network import Network, TorchEncoder
 
-# What an exported encoder's embeddings must have in common with torch's.
+# The smallest accepted cosine similarity between embeddings of the export and of torch.
 LEAST_COSINE = 0.99999
 PICTURES = 8
 
@@ -28,8 +28,8 @@ def export(network: "Network", height: int, width: int, folder: Path) -> None:
     """Write a network's graph and tensors into a folder.
 
     Raises:
-        OSError, RuntimeError: they cannot be written.
-        Exception: torch's or OpenVINO's own, if the network is beyond them.
+        OSError, RuntimeError: the files cannot be written.
+        Exception: any error of torch or OpenVINO, if they cannot convert the network.
 
     """
     runtime = openvino()
@@ -37,9 +37,9 @@ def export(network: "Network", height: int, width: int, folder: Path) -> None:
 
     pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the tools, about each other
-        # Not torch.export: OpenVINO cannot convert what that makes of a vision transformer, and it
-        # takes thrice as long.
+        warnings.simplefilter("ignore")  # the tools warn about each other
+        # Not torch.export: OpenVINO cannot convert its graph of a vision transformer, and it takes
+        # three times as long.
         traced = torch.jit.trace(network, pixels, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
         model = convert_model(traced, example_input=pixels)
     model.reshape([-1, height, width, 3])
@@ -47,7 +47,7 @@ def export(network: "Network", height: int, width: int, folder: Path) -> None:
 
 
 def least_cosine(one: "NDArray[np.float32]", other: "NDArray[np.float32]") -> float:
-    """Return the least cosine between embeddings of the same pictures, shape (n, dimensions)."""
+    """Return the smallest cosine similarity between two embeddings, (n, dimensions), row by row."""
     first, second = one.astype(np.float64), other.astype(np.float64)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     same = (first == second).all(axis=1)  # zeros, too
@@ -56,22 +56,22 @@ def least_cosine(one: "NDArray[np.float32]", other: "NDArray[np.float32]") -> fl
 
 
 def telling(batch: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
-    """Return eight of a batch's pictures; if it has fewer, mirrored and turned ones among them."""
+    """Return eight pictures of a batch; mirrored and negative ones fill a smaller batch."""
     turned = [batch, batch[:, :, ::-1], batch[:, ::-1], batch[:, ::-1, ::-1]]
     negatives = [255 - pictures for pictures in turned]
     return np.ascontiguousarray(np.concatenate([*turned, *negatives])[:PICTURES])
 
 
 class Exporting:
-    """A torch encoder that becomes an exported one with the first pictures that it embeds.
+    """A torch encoder that is exported when it embeds its first batch.
 
-    They are embedded by both, and compared; if the export is not as good, torch goes on, and the
-    user is told. See `vecsearch.encoders.base.Encoder`.
+    Both embed the batch, and the results are compared. If they differ too much, torch is used, with
+    a warning. See `vecsearch.encoders.base.Encoder`.
 
     Args:
-        encoder: on the CPU.
-        cache: where exports are kept.
-        insist: raise an error rather than let torch go on.
+        encoder: a torch encoder on the CPU.
+        cache: the cache for exports.
+        insist: raise an error instead of using torch.
 
     """
 

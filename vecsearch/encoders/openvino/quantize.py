@@ -1,4 +1,4 @@
-"""An exported encoder in eight-bit integers, calibrated on pictures: the importer of NNCF."""
+"""Quantise an exported encoder to int8, calibrated on pictures; only this module imports NNCF."""
 
 import hashlib
 import importlib.util
@@ -23,7 +23,7 @@ NEIGHBOURS = 10
 
 
 def require_quantizer() -> None:
-    """Check that pictures can calibrate an encoder here.
+    """Check that encoders can be quantised on this machine.
 
     Raises:
         InvalidInput: NNCF is not installed.
@@ -37,18 +37,18 @@ def require_quantizer() -> None:
 
 
 def quantize(exported: Exported, pictures: "NDArray[np.uint8]") -> Exported:
-    """Return an encoder's export in eight-bit integers.
+    """Return an encoder's export in int8.
 
     Args:
-        exported: in float32.
-        pictures: prepared ones that are like those to come, shape (n, height, width, 3).
+        exported: the export in float32.
+        pictures: representative prepared pictures, shape (n, height, width, 3).
 
     Raises:
-        EncoderError: the network is beyond the quantiser.
+        EncoderError: NNCF cannot quantise the network.
 
     """
     runtime = openvino()
-    # What it and torch say of themselves is no news to a user.
+    # Log messages of NNCF and torch do not help users.
     for name in ("nncf", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import nncf
@@ -74,7 +74,7 @@ def quantize(exported: Exported, pictures: "NDArray[np.uint8]") -> Exported:
 
 
 def precision_of(quantized: Exported) -> str:
-    """Return what tells this quantised encoder from every other."""
+    """Return the precision of an identity, which is unique to this quantised encoder."""
     digest = hashlib.sha256(quantized.model + quantized.tensors).hexdigest()
     return f"{Precision.int8}-{digest[:16]}"
 
@@ -82,12 +82,12 @@ def precision_of(quantized: Exported) -> str:
 def neighbours_kept(
     one: "NDArray[np.float32]", other: "NDArray[np.float32]", k: int = NEIGHBOURS
 ) -> float:
-    """Return the share of each picture's nearest by one embedding that the other finds, too.
+    """Return the mean share of each picture's neighbours in one embedding that the other finds.
 
     Args:
         one: embeddings, shape (n, dimensions).
-        other: of the same pictures, in the same order.
-        k: how many neighbours, by cosine; a picture is none of its own.
+        other: embeddings of the same pictures, in the same order.
+        k: number of neighbours by cosine; a picture is not its own neighbour.
 
     """
     nearest = [_nearest(embeddings, min(k, len(one) - 1)) for embeddings in (one, other)]

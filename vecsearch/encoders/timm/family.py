@@ -1,4 +1,4 @@
-"""Models of timm: their names are the library's, their weights a file or the model hub's."""
+"""The family of timm models: timm's names, with weights from a file or the model hub."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TimmFamily:
-    """See `vecsearch.encoders.family.Family`. Every name that no other family knows is timm's."""
+    """See `vecsearch.encoders.family.Family`. timm takes every name that no other family takes."""
 
     backend = TIMM
     weights_flag = "--weights"

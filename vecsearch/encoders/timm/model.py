@@ -19,7 +19,7 @@ from vecsearch.encoders.timm.names import FC1, FC1_MODULE, parse
 from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable
 
 HUB_TIMEOUT_S = 10.0
-# A second head of Inception v3, for training alone: its published files hold it, timm leaves it.
+# A second head of Inception v3, used only in training: its files contain it, timm's model does not.
 AUXILIARY = "AuxLogits"
 
 
@@ -37,7 +37,7 @@ class TimmEncoder(TorchEncoder):
         weights: Weights,
         device: torch.device,
     ) -> None:
-        # Preprocessing belongs to the weights: create_transform's own defaults differ.
+        # The preprocessing depends on the weights; the defaults of create_transform differ.
         config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
         identity = Identity(
             backend=TIMM,
@@ -52,7 +52,7 @@ class TimmEncoder(TorchEncoder):
         tap = {POOLED: None, FC1: FC1_MODULE}.get(layer, layer)
         network = Network(model, Preprocessing.of(identity.preprocessing), tap)
         super().__init__(identity, weights, network, device)
-        # Of two pictures: a layer that works on windows or on none gives another number of outputs.
+        # With two pictures: a layer that works on windows has another number of outputs.
         output = self._output_for_two()
         self.layer_shape = tuple(output.shape[1:])
         self.network.averaged = self._axes(output)
@@ -66,7 +66,7 @@ class TimmEncoder(TorchEncoder):
         """Load a model by name, from the hub or from a file. See `registry.load`."""
         name, layer = parse(model)
         target = choose_device(device)
-        # Zero classes take the classifier away, and the layer that is asked for with it.
+        # Zero classes remove the classifier, which may contain the requested layer.
         options: dict[str, Any] = {} if _is_of_head(layer, name) else {"num_classes": 0}
         if weights is None:
             return cls(_from_hub(name, options), name, layer, Weights(None, None), target)
@@ -97,7 +97,7 @@ class TimmEncoder(TorchEncoder):
                 channels_last = getattr(self.network.model, "output_fmt", "") == "NHWC"
                 if size.height != size.width or first == second == third:
                     return (1, 2) if channels_last else (2, 3)
-                # A square picture's map is square: a layer may differ from its model's format.
+                # A layer's axes may differ from its model's; the map of a square picture is square.
                 if second == third:
                     return (2, 3)
                 if first == second:
@@ -144,7 +144,7 @@ def _is_cached(repository: str) -> bool:
 
 
 def _require_hub(name: str, hint: str) -> None:
-    """Ask the hub once: its client would retry for most of a minute before it gave up."""
+    """Check once that the hub can be reached; its client would retry for most of a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -190,7 +190,7 @@ def _read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         tensors: Any = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # torch, safetensors, zipfile: each its own
-        # torch's own text would advise to load the file unsafely.
+        # torch's message would suggest an unsafe way to load the file.
         raise WeightsUnavailable(
             f"{path} cannot be read as weights. "
             "Give a safetensors file or a PyTorch state dict of plain tensors."
@@ -208,14 +208,14 @@ def _read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def _classifiers(name: str) -> list[str]:
-    """Return the modules that a model without classes lacks."""
+    """Return the modules that only a model with classes has."""
     config = timm.get_pretrained_cfg(name)
     classifier = (config.classifier if config is not None else None) or ()
     return [classifier] if isinstance(classifier, str) else list(classifier)
 
 
 def _is_of_head(layer: str, name: str) -> bool:
-    """Tell whether a layer is the classifier, holds it or shares a head with it."""
+    """Return whether a layer is the classifier, contains it or shares a head with it."""
     return layer.partition(".")[0] in {part.partition(".")[0] for part in _classifiers(name)}
 
 

@@ -1,4 +1,4 @@
-"""What --model says of a timm model: NAME, NAME.TAG, NAME.LAYER or NAME.TAG.LAYER."""
+"""Parse --model for timm: NAME, NAME.TAG, NAME.LAYER or NAME.TAG.LAYER."""
 
 import difflib
 
@@ -9,7 +9,7 @@ from vecsearch.encoders.base import POOLED
 from vecsearch.encoders.timm import ALIASES
 from vecsearch.errors import UnknownModel
 
-# The fully connected layers of a VGG, after ReLU; timm's pooled output is the second one's.
+# The fully connected layers of a VGG, after ReLU; timm's pooled output is that of the second.
 FC1, FC1_MODULE = "fc1", "pre_logits.act1"
 _VGG = {"fc1": FC1, FC1_MODULE: FC1, "fc2": POOLED, "pre_logits.act2": POOLED}
 NEAREST = 5
@@ -18,10 +18,10 @@ NEAREST = 5
 def parse(name: str) -> tuple[str, str]:
     """Return a timm model's name with the tag of its weights, and the layer's canonical name.
 
-    Builds the model, without memory for its weights, only if more than an architecture is named.
+    This builds the model, without memory for its weights, only if a tag or a layer is named.
 
     Raises:
-        UnknownModel: timm has no such model, tag or layer, or the name can be read in two ways.
+        UnknownModel: timm has no such model, tag or layer, or the name is ambiguous.
 
     """
     architecture, _, rest = name.partition(".")
@@ -56,7 +56,7 @@ def parse(name: str) -> tuple[str, str]:
 
 
 def _default(architecture: str) -> str:
-    """Return the architecture with the tag that its bare name means."""
+    """Return the architecture with its default tag."""
     if architecture in ALIASES:
         return ALIASES[architecture]
     config = timm.get_pretrained_cfg(architecture)
@@ -65,7 +65,7 @@ def _default(architecture: str) -> str:
 
 
 def _layers(architecture: str) -> dict[str, str]:
-    """Return the canonical name of every layer by each name it has."""
+    """Return the canonical names of all layers, by all their names."""
     with torch.device("meta"):
         module: torch.nn.Module = timm.create_model(architecture, pretrained=False)
     modules = {name: name for name, _ in module.named_modules() if name}
