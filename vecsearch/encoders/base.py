@@ -22,7 +22,7 @@ DEFAULT_MODEL = "resnet50"
 BATCH_SIZE = 8
 # The backend of imported vectors whose weights are not known.
 UNKNOWN = "unknown"
-# The layers that a model's name alone means; each family has one of them.
+# The default layers, one for each family: what a model's name without a layer means.
 POOLED = "pooled"
 LATENT = "latent"
 

@@ -1,4 +1,4 @@
-"""Where an export cannot serve: torch goes on, and the user is told."""
+"""What happens when an export cannot be used: torch embeds, and the user is told."""
 
 import logging
 
@@ -9,20 +9,20 @@ logger = logging.getLogger(__name__)
 
 
 def go_on_with_torch(identity: Identity, reason: str, *, insist: bool) -> None:
-    """Tell the user that an export is not used.
+    """Warn that torch embeds instead of the export, or fail if the user named the engine.
 
     Args:
-        identity: of the encoder.
-        reason: what is said of the export.
-        insist: the user has named the engine.
+        identity: the encoder.
+        reason: why the export is not used, as the end of "The export of … to OpenVINO …".
+        insist: whether the user named the engine.
 
     Raises:
-        EncoderError: the user insists.
+        EncoderError: insist is true.
 
     """
     if insist:
         raise EncoderError(
             f"The export of {identity.name} to OpenVINO {reason}. Leave --engine out."
         )
-    # With no logging set up, Python prints it to stderr as it is.
+    # Python prints warnings to stderr where logging is not configured.
     logger.warning("The export of %s to OpenVINO %s. torch embeds, slower.", identity.name, reason)
