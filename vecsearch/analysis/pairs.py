@@ -15,8 +15,7 @@ from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import apply_settings, driver_connection
 from vecsearch.search.indexes import serving
-from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH, MINIMUM_EF_SEARCH
-from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS, index_settings
+from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS
 
 # Nearest neighbours to examine per image, not counting the image itself.
 NEIGHBOURS = 20
@@ -75,7 +74,7 @@ def neighbour_distances(
 
     """
     source = schema.sql_name(collection.table)
-    _set_up(connection, NEIGHBOURS, exact=exact)
+    _set_up(connection, collection, NEIGHBOURS, exact=exact)
     rows = connection.execute(
         sa.text(
             f"""
@@ -105,7 +104,7 @@ def near_pairs(
 
     """
     source = schema.sql_name(collection.table)
-    _set_up(connection, NEIGHBOURS, exact=exact)
+    _set_up(connection, collection, NEIGHBOURS, exact=exact)
     rows = connection.execute(
         sa.text(
             f"""
@@ -213,7 +212,7 @@ def _more_neighbours(
     if not crowded:
         return []
     source = schema.sql_name(collection.table)
-    _set_up(connection, MORE_NEIGHBOURS, exact=exact)
+    _set_up(connection, collection, MORE_NEIGHBOURS, exact=exact)
     rows = connection.execute(
         sa.text(
             f"""
@@ -235,7 +234,7 @@ def _lost_neighbours(
     if not lost:
         return []
     source = schema.sql_name(collection.table)
-    _set_up(connection, MORE_NEIGHBOURS, exact=True)
+    _set_up(connection, collection, MORE_NEIGHBOURS, exact=True)
     rows = connection.execute(
         sa.text(
             f"""
@@ -272,12 +271,13 @@ def _neighbours(collection: StoredCollection, where: str = "true", *, exact: boo
         ) AS n WHERE n.distance < 'NaN'"""
 
 
-def _set_up(connection: sa.Connection, neighbours: int, *, exact: bool) -> None:
+def _set_up(
+    connection: sa.Connection, collection: StoredCollection, neighbours: int, *, exact: bool
+) -> None:
     settings = EXACT_SETTINGS
     if not exact:
         # Every image is a query. If the planner expects a small table, it compares all with all.
-        ef_search = max(MINIMUM_EF_SEARCH, 2 * neighbours)
-        settings = FORCED_SETTINGS | index_settings(min(ef_search, MAXIMUM_EF_SEARCH))
+        settings = FORCED_SETTINGS | serving(collection).neighbours_settings(neighbours)
     apply_settings(driver_connection(connection), settings)
 
 

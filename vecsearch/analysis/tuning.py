@@ -193,7 +193,7 @@ def tune(
         on_progress("Comparing all images", position + 1, len(queries))
     name = serving(collection).breadth_name(ranked_by)
     ladder = [*BREADTHS, *(MORE_CANDIDATES if name == "candidates" else ())]
-    least = {"candidates": k, "ef_search": 1}[name]
+    least = k if name == "candidates" else 1
     # If k exceeds them all, use what a query would use.
     breadths = [each for each in ladder if each >= least] or [CANDIDATES_PER_ROW * k]
     scores: list[IndexScore] = []

@@ -106,7 +106,7 @@ def status(
     }
     if found.dims is not None:
         lines["dims"] = f"{found.dims:,}"
-        lines["built with"] = f"m {found.m}, ef_construction {found.ef_construction}"
+        lines["built with"] = ", ".join(f"{name} {value}" for name, value in found.options.items())
         lines["size"] = human_bytes(found.index_bytes)
     if found.fitted_at is not None:
         lines["size"] += f", and {human_bytes(found.compact_bytes)} of compact vectors"

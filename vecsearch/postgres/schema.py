@@ -15,7 +15,15 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS
-from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod, Metric, Precision, choices
+from vecsearch.vocabulary import (
+    ACCESS_METHODS,
+    MAX_INDEXED_DIMENSIONS,
+    IndexMethod,
+    Metric,
+    Precision,
+    build_options,
+    choices,
+)
 
 SCHEMA = "vecsearch"
 VERSION_TABLE = "alembic_version"
@@ -31,6 +39,8 @@ REVISION = max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions
 
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
+
+OPTIONS = ", ".join(option.name for option in build_options())
 
 metadata = sa.MetaData(schema=SCHEMA)
 
@@ -85,7 +95,7 @@ collections = sa.Table(
         JSONB,
         nullable=False,
         server_default="{}",
-        comment="What the index is built with: m, ef_construction, dims; missing: the default",
+        comment=f"What the index is built with: {OPTIONS}; missing: the default",
     ),
     sa.Column(
         "projection",
@@ -248,8 +258,9 @@ RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()),
 # Suffixes of a collection's view and functions; see `vecsearch.postgres.analysts`.
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
-HNSW_SUFFIX = "_hnsw"
-TAKEN_SUFFIXES = ("_pkey", "_sha256", HNSW_SUFFIX, VIEW_SUFFIX)
+HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
+INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)
+TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEX_SUFFIXES, VIEW_SUFFIX)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
 # Tables of compact vectors are named NAME_compact_VERSION.

@@ -23,9 +23,6 @@ from vecsearch.search.indexes.base import MAXIMUM_K, Expression, Index, Target, 
 from vecsearch.search.query import HIT_COLUMNS, Query
 from vecsearch.vocabulary import Metric
 
-MAXIMUM_SCAN_TUPLES = 2**31 - 1
-# Multiple of work_mem that an index scan may use; it needs about 100 bytes per row.
-MAXIMUM_SCAN_MEM_MULTIPLIER = 1_000
 # Scans and sorts are on by default, but a server may turn them off; an exact search needs them.
 # Embeddings are stored out of line (TOAST), so the planner underestimates the table and would not
 # use parallel workers.
@@ -181,11 +178,7 @@ class Search:
         """Return the Postgres settings for the statement, which apply to its transaction only."""
         if self.is_exact or self.k is None:
             return EXACT_SETTINGS
-        settings = index_settings(self.index.ef_search(self.candidates, self.k, self.chosen))
-        if self.candidates is not None:
-            # Too few hits are noticed, and an exact search follows; too few candidates are not.
-            settings["hnsw.max_scan_tuples"] = str(MAXIMUM_SCAN_TUPLES)
-            settings["hnsw.scan_mem_multiplier"] = str(MAXIMUM_SCAN_MEM_MULTIPLIER)
+        settings = self.index.settings(self.candidates, self.k, self.chosen)
         return (FORCED_SETTINGS if self.forced else {}) | settings
 
     def script(self) -> str:
@@ -194,19 +187,6 @@ class Search:
             f"SET LOCAL {name} = '{value}';\n" for name, value in self.settings().items()
         )
         return f"BEGIN;\n{settings}{self.text};\nCOMMIT;"
-
-
-def index_settings(ef_search: int) -> dict[str, str]:
-    """Return settings that use this ef_search and continue the index scan until LIMIT is reached.
-
-    Otherwise an answer is short without a warning if LIMIT is above ef_search or rows are filtered.
-    """
-    return {
-        "hnsw.ef_search": str(ef_search),
-        "hnsw.iterative_scan": "strict_order",
-        # With the default of 4, the planner scans 100,000 embeddings instead of using the index.
-        "random_page_cost": "1.1",
-    }
 
 
 def matching(search: Search) -> sa.Select[Any]:

@@ -11,7 +11,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, choose
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric
+from vecsearch.vocabulary import DIMS, EF_CONSTRUCTION, IndexMethod, M, Metric
 
 # Values of `index` for an index that is not valid yet, and for no index.
 BUILDING, NOTHING = "building", "none"
@@ -81,12 +81,13 @@ class IndexStatus:
         dims: dimensions of the indexed vectors; None if there is no index.
         version, variance_kept, sample, fitted_at: facts about the projection; None if there is
             none.
-        m, ef_construction: build options of the index; None if there is no index.
+        m, ef_construction: build options of the index; None if it has none.
         index_bytes: bytes of the HNSW index.
         compact_bytes: bytes of the compact vectors.
         memory, workers: bytes and parallel workers that a build would use now, on this machine.
         needed: bytes that the whole graph needs.
         breadths: by metric, ef_search or the number of candidates that `index tune` found.
+        options: build options of the Postgres index, by name.
 
     """
 
@@ -108,6 +109,7 @@ class IndexStatus:
     workers: int
     needed: int
     breadths: dict[str, dict[str, Any]]
+    options: dict[str, int]
 
 
 def list_status(connection: sa.Connection) -> list[CollectionStatus]:
@@ -152,7 +154,7 @@ def index_status(
     facts = index.facts(connection)
     wanted = METHODS[collection.index_method].wanted_dimensions(collection)
     chosen = choose(rows, wanted, ddl.server_settings(connection), resources)
-    options = {} if found is None else found.options
+    options = {} if found is None else _built_with(index.method, found)
     return IndexStatus(
         collection=collection.name,
         method=collection.index_method,
@@ -164,16 +166,15 @@ def index_status(
         variance_kept=facts.variance_kept,
         sample=facts.sample,
         fitted_at=facts.fitted_at,
-        m=None if found is None else options.get(M.name, M.default),
-        ef_construction=(
-            None if found is None else options.get(EF_CONSTRUCTION.name, EF_CONSTRUCTION.default)
-        ),
+        m=options.get(M.name),
+        ef_construction=options.get(EF_CONSTRUCTION.name),
         index_bytes=0 if found is None else found.size,
         compact_bytes=facts.compact_bytes,
         memory=chosen.memory,
         workers=chosen.workers,
         needed=chosen.needed,
         breadths=collection.breadths,
+        options=options,
     )
 
 
@@ -186,13 +187,25 @@ def bytes_per_image(connection: sa.Connection, collection: StoredCollection) -> 
     return int(total // rows) if rows else 0
 
 
+def _built_with(method: IndexMethod, found: ddl.Index) -> dict[str, int]:
+    return {
+        option.name: found.options.get(option.name, option.default)
+        for option in _served(method).options
+        if option is not DIMS  # of the compact vectors, not of the index
+    }
+
+
+def _served(method: IndexMethod) -> IndexMethod:
+    # An index with that name serves searches even if it was not requested.
+    return IndexMethod.hnsw if method is IndexMethod.none else method
+
+
 def _serves(method: IndexMethod, found: ddl.Index | None) -> str:
     if found is None:
         return NOTHING
     if not found.valid:
         return BUILDING
-    # The method is none, but the collection has an HNSW index, which Postgres uses.
-    return IndexMethod.hnsw if method is IndexMethod.none else method
+    return _served(method)
 
 
 def _weights(collection: StoredCollection) -> str:

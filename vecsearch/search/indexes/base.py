@@ -27,6 +27,9 @@ Target = Callable[[sa.Column[Any]], Expression]
 # The smallest ef_search that keeps recall high at small k, and pgvector's maximum.
 MINIMUM_EF_SEARCH = 100
 MAXIMUM_EF_SEARCH = 1_000
+MAXIMUM_SCAN_TUPLES = 2**31 - 1
+# Multiple of work_mem that an index scan may use; it needs about 100 bytes per row.
+MAXIMUM_SCAN_MEM_MULTIPLIER = 1_000
 # The smallest number of candidates to re-rank.
 MINIMUM_CANDIDATES = 1_000
 # Cosine needs fewer, because compact vectors give nearly its order.
@@ -54,6 +57,19 @@ def _parts(metric: Metric) -> tuple[str, str, str]:
     before, _, rest = metric.sql.partition("{0}")
     between, _, after = rest.partition("{1}")
     return before, between, after
+
+
+def hnsw_settings(ef_search: int) -> dict[str, str]:
+    """Return settings that use this ef_search and continue the index scan until LIMIT is reached.
+
+    Otherwise an answer is short without a warning if LIMIT is above ef_search or rows are filtered.
+    """
+    return {
+        "hnsw.ef_search": str(ef_search),
+        "hnsw.iterative_scan": "strict_order",
+        # With the default of 4, the planner scans 100,000 embeddings instead of using the index.
+        "random_page_cost": "1.1",
+    }
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,26 @@ class Index:
         """Return hnsw.ef_search, the number of nodes that an index scan keeps as nearest so far."""
         enough = CANDIDATES_PER_ROW * (candidates or k)
         return min(chosen or max(MINIMUM_EF_SEARCH, enough), MAXIMUM_EF_SEARCH)
+
+    def settings(self, candidates: int | None, k: int, chosen: int | None) -> dict[str, str]:
+        """Return the Postgres settings under which the index serves a search.
+
+        Args:
+            candidates: number of candidates that are re-ranked; None if none are.
+            k: number of requested rows.
+            chosen: the number from `index tune` or a caller; None chooses enough for k.
+
+        """
+        settings = hnsw_settings(self.ef_search(candidates, k, chosen))
+        if candidates is not None:
+            # Too few hits are noticed, and an exact search follows; too few candidates are not.
+            settings["hnsw.max_scan_tuples"] = str(MAXIMUM_SCAN_TUPLES)
+            settings["hnsw.scan_mem_multiplier"] = str(MAXIMUM_SCAN_MEM_MULTIPLIER)
+        return settings
+
+    def neighbours_settings(self, neighbours: int) -> dict[str, str]:
+        """Return the Postgres settings under which `neighbours` finds so many of each image."""
+        return hnsw_settings(min(max(MINIMUM_EF_SEARCH, 2 * neighbours), MAXIMUM_EF_SEARCH))
 
     def breadth_name(self, metric: Metric) -> str:
         """Return which number `index tune` varies for a metric: "candidates" or "ef_search"."""

@@ -202,7 +202,7 @@ class Build:
                 f"If the server has more memory, use: --memory {gigabytes(chosen.needed)}"
             )
         ddl.apply(self.connection, chosen.memory, chosen.workers)
-        with self._watched():
+        with self.watched():
             ddl.build(self.connection, name, table, column, operators, dict(options))
 
     @contextmanager
@@ -239,7 +239,7 @@ class Build:
             waiting &= ddl.readers(self.connection)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def watched(self) -> Iterator[None]:
         """Report the build's progress, from a second connection."""
         pid = driver_connection(self.connection).info.backend_pid
         ended = threading.Event()
