@@ -1,6 +1,7 @@
 """Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self, TypeVar
@@ -167,7 +168,7 @@ def build_options() -> tuple[BuildOption, ...]:
     return tuple(dict.fromkeys(option for method in IndexMethod for option in method.options))
 
 
-def choices(names: type[StrEnum]) -> str:
+def choices(names: Iterable[str]) -> str:
     """Return the names as a phrase: "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else str(last)

@@ -13,6 +13,8 @@ import typer
 
 from vecsearch import __version__
 from vecsearch.config import Settings
+from vecsearch.encoders.base import DEFAULT_MODEL
+from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import VecsearchError
 from vecsearch.render import rows as rendering
 from vecsearch.render.rows import Format
@@ -45,13 +47,13 @@ CollectionOption = Annotated[
     str,
     typer.Option("--collection", "-c", envvar="VECSEARCH_COLLECTION", help="Which collection."),
 ]
+MODELS = "; or ".join(family.help for family in reversed(FAMILIES))
 ModelOption = Annotated[
     str | None,
     typer.Option(
         envvar="VECSEARCH_MODEL",
-        help="A timm model, with a layer if you like: resnet50.layer3, vgg16.fc1; "
-        "or a file made by `train autoencoder`. "
-        "Default: the collection's own; for a new one, resnet50.",
+        help=f"{MODELS[0].upper()}{MODELS[1:]}. "
+        f"Default: the collection's own; for a new one, {DEFAULT_MODEL}.",
     ),
 ]
 WeightsOption = Annotated[

@@ -21,6 +21,10 @@ class Family(Protocol):
         """The family's name, as identities have it."""
 
     @property
+    def help(self) -> str:
+        """What a --model value of the family is: one clause of help text."""
+
+    @property
     def weights_flag(self) -> str:
         """The flag that names a file of the family's weights: --model or --weights."""
 

@@ -13,6 +13,7 @@ from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
+from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS
 from vecsearch.vocabulary import (
@@ -40,6 +41,7 @@ REVISION = max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
 
+FAMILY_NAMES = choices(family.backend for family in reversed(FAMILIES))
 OPTIONS = ", ".join(option.name for option in build_options())
 
 metadata = sa.MetaData(schema=SCHEMA)
@@ -122,7 +124,7 @@ collections = sa.Table(
         "backend",
         sa.Text,
         nullable=False,
-        comment="Encoder family: timm or autoencoder; "
+        comment=f"Encoder family: {FAMILY_NAMES}; "
         "unknown: imported vectors whose weights are not known",
     ),
     comment="One row per collection: a table of images made by one encoder",

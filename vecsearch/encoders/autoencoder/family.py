@@ -15,6 +15,7 @@ class AutoencoderFamily:
     """See `vecsearch.encoders.family.Family`."""
 
     backend = AUTOENCODER
+    help = "a file made by `train autoencoder`"
     weights_flag = "--model"
 
     def recognises(self, model: str) -> bool:

@@ -15,6 +15,7 @@ class TimmFamily:
     """See `vecsearch.encoders.family.Family`. timm takes every name that no other family takes."""
 
     backend = TIMM
+    help = "a timm model, with a layer if you like: resnet50.layer3, vgg16.fc1"
     weights_flag = "--weights"
 
     def recognises(self, model: str) -> bool:  # noqa: ARG002 - timm itself refuses unknown names
