@@ -34,10 +34,6 @@ DEFAULT_DIMENSIONS = 128
 SAMPLE = 10_000
 # With fewer images, an exact search is as fast, and the principal components are unreliable.
 LEAST_IMAGES = 1_000
-WAITS = (
-    f"The compact index will be built at {LEAST_IMAGES:,} images; until then every search "
-    "compares all images. To build it now: vecsearch index create --method compact"
-)
 # Number of candidates that the analysts' function NAME_nearest re-ranks.
 ANALYSTS_CANDIDATES = 200
 
@@ -171,7 +167,13 @@ class CompactIndex(Index):
     @classmethod
     def waiting(cls, stored: StoredCollection) -> str | None:
         """Return a note that there are too few images; None if the index has been built."""
-        return WAITS if stored.compact is None else None
+        if stored.compact is not None:
+            return None
+        return (
+            f"The compact index will be built at {LEAST_IMAGES:,} images; until then every search "
+            "compares all images. To build it now: vecsearch index create --method compact "
+            f"--collection {stored.name}"
+        )
 
     @classmethod
     def wanted_dimensions(cls, stored: StoredCollection) -> int:
