@@ -83,7 +83,7 @@ def status(settings: Settings, format_: FormatOption = None) -> None:
     for row in report.collections:
         if row.index == IndexMethod.none:
             typer.echo(
-                f"{row.name}: {_no_index(row.dimensions)}, so every search compares all "
+                f"{row.name}: {_no_index(row.name, row.dimensions)}, so every search compares all "
                 f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
             )
 
@@ -134,10 +134,11 @@ def _contents(status: "CollectionStatus") -> str:
     return what if status.index == IndexMethod.none else f"{what} and {index}"
 
 
-def _no_index(dimensions: int) -> str:
+def _no_index(collection: str, dimensions: int) -> str:
     if dimensions > MAX_INDEXED_DIMENSIONS:
         return (
             f"HNSW indexes at most {MAX_INDEXED_DIMENSIONS:,} dimensions, these are {dimensions:,} "
-            f"(use: vecsearch index create --method {IndexMethod.compact})"
+            f"(use: vecsearch index create --method {IndexMethod.compact} "
+            f"--collection {collection})"
         )
     return "its HNSW index is missing"
