@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support import Corpus, clustered, every_server
@@ -165,6 +165,14 @@ def test_min_similarity_is_a_cut_off_too(corpus: Corpus) -> None:
     max_distance=st.none() | st.floats(-1, 2),
     exact=st.booleans(),
     exclude_self=st.booleans(),
+)
+@example(
+    position=191,
+    k=2_520,
+    where=None,
+    max_distance=0.5912901096645689,
+    exact=False,
+    exclude_self=False,
 )
 def test_whatever_is_asked_the_answer_is_complete_and_in_order(
     corpus: Corpus,

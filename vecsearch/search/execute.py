@@ -21,6 +21,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search import statement
 from vecsearch.search.embedder import Embedders, Picture
+from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import missing, parse_id
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
 from vecsearch.search.statement import Search
@@ -142,11 +143,14 @@ def _nearest(connection: sa.Connection, search: Search, *, ends: bool) -> tuple[
     """Return the nearest rows, always min(k, matching rows), and the search that found them.
 
     The index may return too few rows: few rows pass the filter, or a node is unreachable in the
-    graph. If an answer is short, or lacks the stored query image, an exact search runs instead.
+    graph. If an answer is short, or lacks the stored query image, or may lack rows within the
+    cut-off, an exact search runs instead.
     """
     exact = replace(search, exact=True)
     rows = _run(connection, search, ends=ends)
-    if not search.is_exact and (len(rows) != search.k or _lacks_own(search, rows)):
+    if not search.is_exact and (
+        len(rows) != search.k or _lacks_own(search, rows) or _lacks_near(search, rows)
+    ):
         search, rows = exact, _run(connection, exact, ends=ends)
     if _lacks_own(search, rows):
         # Either a condition excludes it, or more than k copies have the same distance.
@@ -275,6 +279,18 @@ def _lacks_own(search: Search, rows: list[Row]) -> bool:
         and search.metric is not Metric.ip  # by inner product, longer vectors can be nearer
         and all(row[0] != search.target for row in rows)
     )
+
+
+def _lacks_near(search: Search, rows: list[Row]) -> bool:
+    """Return whether the rows may lack some that are within the cut-off.
+
+    A scan for more than ef_search rows is iterative, and strict_order drops a row that it finds too
+    late; a farther one, which the cut-off removes, takes its place.
+    """
+    most = search.max_distance
+    if most is None or search.k is None or search.k <= MAXIMUM_EF_SEARCH:
+        return False
+    return not rows[-1][-1] <= most
 
 
 def _sorted(search: Search, rows: list[Row]) -> list[Row]:
