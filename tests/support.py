@@ -257,6 +257,24 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
     return Corpus(library, name, ids, vectors)
 
 
+def scalar(library: Library, statement: str) -> Any:
+    """Return the one value of a statement."""
+    with database.reading(library.engine) as connection:
+        return connection.scalar(sa.text(statement))
+
+
+def write(library: Library, statement: str, **values: Any) -> None:
+    """Run a statement that changes something."""
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.text(statement), values)
+
+
+def versions(library: Library, name: str = "images") -> list[catalog.Compact]:
+    """Return the versions of the collection's compact vectors."""
+    with database.reading(library.engine) as connection:
+        return catalog.compact_versions(connection, name)
+
+
 def check_vectors(engine: sa.Engine, version: catalog.Compact, *, whole: bool = True) -> None:
     """Check that every image, or none but images, has the projection of its own embedding."""
     with database.reading(engine) as connection:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, clustered, counts, ingest, make_corpus
+from support import PixelEncoder, clustered, counts, ingest, make_corpus, write
 from typer.testing import CliRunner
 
 from vecsearch.cli import app, collections
@@ -14,11 +14,6 @@ from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, drop, quantized
-
-
-def write(library: Library, statement: str) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement))
 
 
 def objects(library: Library) -> set[str]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from servers import running
-from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, once
+from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, once, write
 from typer.testing import CliRunner
 
 from vecsearch.cli import app
@@ -37,11 +37,6 @@ def elsewhere(empty_database_url: str, tmp_path: Path) -> Iterator[Library]:
     settings = Settings.load(database_url=empty_database_url, data_dir=tmp_path / "elsewhere")
     with Library.open(settings) as opened:
         yield opened
-
-
-def write(library: Library, statement: str) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement))
 
 
 def everything(library: Library, *names: str) -> dict[str, list[Any]]:

@@ -7,8 +7,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, every_server, ingest, make_corpus, once
+from support import Corpus, PixelEncoder, clustered, every_server, ingest, make_corpus, once, write
 from typer.testing import CliRunner
 
 from vecsearch.analysis import pairs
@@ -16,7 +15,6 @@ from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.cli import app
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import database
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +37,6 @@ def groups(found: Duplicates) -> set[frozenset[UUID]]:
         members.setdefault(image.group, []).append(image.id)
     assert list(members) == list(range(1, len(members) + 1))
     return {frozenset(ids) for ids in members.values()}
-
-
-def write(library: Library, statement: str, **values: Any) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement), values)
 
 
 def test_planted_copies_are_found_at_the_suggested_cut_off_and_next_to_nothing_else(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, once, picture
+from support import PixelEncoder, counts, every_server, ingest, once, picture, write
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseUnavailable, EncoderError, InvalidInput
@@ -45,11 +45,6 @@ def stored(library: Library, columns: str = "path") -> list[tuple[Any, ...]]:
 
 def by_path(library: Library, column: str) -> dict[str, Any]:
     return {path: value for path, value in stored(library, f"path, {column}")}  # noqa: C416 - no pairs for mypy
-
-
-def write(library: Library, statement: str) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement))
 
 
 def never_loaded() -> LazyEncoder:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-import sqlalchemy as sa
-from support import PixelEncoder, counts, ingest, once, picture
+from support import PixelEncoder, counts, ingest, once, picture, write
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.library import Library
-from vecsearch.postgres import database
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +31,6 @@ def never_loaded() -> LazyEncoder:
         raise AssertionError("the encoder was loaded")
 
     return LazyEncoder(load)
-
-
-def write(library: Library, statement: str) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement))
 
 
 def metadata(library: Library) -> dict[str, str | None]:

@@ -3,12 +3,10 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -16,12 +14,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support import Corpus, PixelEncoder, clustered, counts, every_server, ingest, make_corpus
+from support import (
+    Corpus,
+    PixelEncoder,
+    clustered,
+    counts,
+    every_server,
+    ingest,
+    make_corpus,
+    scalar,
+    write,
+)
 
 from vecsearch.config import Settings
 from vecsearch.errors import (
     DatabaseError,
-    ExtensionMissing,
     SchemaMissing,
     SchemaNewer,
     SchemaOutdated,
@@ -44,16 +51,6 @@ def alembic_upgrade(connection: sa.Connection, revision: str, folder: Path | Non
     config.set_main_option("script_location", str(folder or schema.MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
-
-
-def write(library: Library, statement: str) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement))
-
-
-def scalar(library: Library, statement: str) -> Any:
-    with database.reading(library.engine) as connection:
-        return connection.scalar(sa.text(statement))
 
 
 def old_corpus(library: Library, name: str, rows: int) -> Corpus:
@@ -254,80 +251,6 @@ def test_an_extension_in_a_schema_of_its_own_works_end_to_end(empty: Library, ph
     assert len(answer.hits) == 12
     assert len(empty.query(photos / "cats" / "01.png", k=20, exact=True).hits) == 12
     assert empty.status().pgvector
-
-
-def role_url(library: Library, role: str) -> str:
-    url = library.engine.url.set(drivername="postgresql", username=role)
-    return url.render_as_string(hide_password=False)
-
-
-@contextmanager
-def as_role(library: Library, server_url: str, *grants: str) -> Iterator[Library]:
-    """Open the same database as another role."""
-    role = "analyst"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
-    try:
-        for grant in grants:
-            write(library, f"{grant} TO {role}")
-        with Library.open(Settings.load(database_url=role_url(library, role))) as opened:
-            yield opened
-    finally:
-        write(library, f"DROP OWNED BY {role}")
-        with psycopg.connect(server_url, autocommit=True) as connection:
-            connection.execute(f"DROP ROLE {role}".encode())
-
-
-def test_an_analyst_who_may_only_read_can_search(library: Library, server_url: str) -> None:
-    corpus = make_corpus(library, "images", clustered(50, 8, seed=0))
-    grants = (
-        "GRANT USAGE ON SCHEMA vecsearch",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch",
-    )
-    with as_role(library, server_url, *grants) as analyst:
-        assert len(analyst.query(id=corpus.ids[0], k=20, where="width < 40").hits) == 20
-        assert len(analyst.query(id=corpus.ids[0], max_distance=2).hits) == 50
-        assert [status.images for status in analyst.collections()] == [50]
-        with (
-            pytest.raises(DatabaseError, match="permission denied"),
-            analyst.sql("DELETE FROM images", write=True),
-        ):
-            pass
-
-
-def test_a_role_that_may_read_nothing_is_told(library: Library, server_url: str) -> None:
-    with (
-        as_role(library, server_url) as nobody,
-        pytest.raises(DatabaseError, match="permission denied for schema vecsearch"),
-    ):
-        nobody.query(id="00000000-0000-0000-0000-000000000000")
-
-
-def test_a_role_that_may_create_nothing_is_told(
-    empty: Library, server_url: str, photos: Path
-) -> None:
-    with as_role(empty, server_url) as nobody:
-        for refused in (nobody.upgrade, lambda: nobody.collection().ingest([photos])):
-            with pytest.raises(DatabaseError, match="permission denied for database") as caught:
-                refused()
-            assert not isinstance(caught.value, ExtensionMissing)
-
-
-def test_a_role_that_may_not_install_pgvector_is_told_whom_to_ask(
-    empty: Library, server_url: str
-) -> None:
-    grant = f"GRANT CREATE ON DATABASE {empty.engine.url.database}"
-    with (
-        as_role(empty, server_url, grant) as nobody,
-        pytest.raises(ExtensionMissing, match="administrator to run CREATE EXTENSION vector"),
-    ):
-        nobody.upgrade()
-
-
-def test_an_extension_that_was_dropped_is_missed(library: Library) -> None:
-    write(library, "DROP EXTENSION vector CASCADE")
-    with pytest.raises(ExtensionMissing, match="pgvector"):
-        library.collections()
 
 
 def at_revision(library: Library, revision: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, once, picture
+from support import PixelEncoder, counts, every_server, ingest, once, picture, scalar, write
 from typer.testing import CliRunner
 
 from vecsearch.cli import app
@@ -19,16 +19,6 @@ from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres import thumbnails as queries
 from vecsearch.postgres.rows import image_id
-
-
-def scalar(library: Library, statement: str) -> Any:
-    with database.reading(library.engine) as connection:
-        return connection.scalar(sa.text(statement))
-
-
-def write(library: Library, statement: str) -> None:
-    with database.writing(library.engine) as connection:
-        connection.execute(sa.text(statement))
 
 
 def kept(library: Library) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, every_server, ingest, once, picture
+from support import Corpus, PixelEncoder, clustered, every_server, ingest, once, picture, scalar
 
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
 from vecsearch.library import Library
@@ -15,11 +15,6 @@ from vecsearch.postgres import database
 
 FORMATS = ["csv", "npz", "parquet"]
 EVERYTHING = "SELECT string_agg(to_jsonb(t)::text, ' ' ORDER BY path) FROM (SELECT {} FROM {}) AS t"
-
-
-def scalar(library: Library, statement: str) -> Any:
-    with database.reading(library.engine) as connection:
-        return connection.scalar(sa.text(statement))
 
 
 def rows_of(library: Library, name: str, columns: str = "*") -> Any:

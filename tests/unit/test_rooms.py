@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 # The checkout's: in the wheel, migrations/ lies inside.
-PACKAGE = Path(__file__).parents[2] / "vecsearch"
-ARCHITECTURE = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text()
+CHECKOUT = Path(__file__).parents[2]
+PACKAGE = CHECKOUT / "vecsearch"
+ARCHITECTURE = (CHECKOUT / "ARCHITECTURE.md").read_text()
 
 
 def layers() -> list[list[str]]:
@@ -160,9 +161,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     graph.prepare()
 
 
-@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_file_can_be_read_in_one_sitting(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= MOST_LINES
+@pytest.mark.parametrize("folder", ["vecsearch", "migrations", "tests", "benchmarks"])
+def test_a_file_can_be_read_in_one_sitting(folder: str) -> None:
+    files = (CHECKOUT / folder).rglob("*.py")
+    long = [str(file) for file in files if len(file.read_text().splitlines()) > MOST_LINES]
+    assert not long
 
 
 @pytest.mark.parametrize(
