@@ -5,6 +5,7 @@ queries run in one thread.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,12 @@ class Mode:
     ask: Callable[[Array, Any], Sequence[int]]
     breadths: Sequence[int | None] = BREADTHS
 
+    def at(self, breadth: int | None) -> Callable[[Array], Sequence[int]]:
+        """Return what asks for one vector at this setting."""
+        return lambda vector: self.ask(vector, breadth)
 
-class Contestant:
+
+class Contestant(ABC):
     """A library or database to measure: load, then build, then query.
 
     Attributes:
@@ -56,22 +61,21 @@ class Contestant:
         self.folder.mkdir(parents=True)
         self.rows = rows
 
+    @abstractmethod
     def load(self, vectors: Array) -> None:
         """Load vectors, shape (rows, DIMENSIONS)."""
 
+    @abstractmethod
     def build(self) -> None:
         """Build the index."""
 
+    @abstractmethod
     def megabytes(self) -> float:
         """Return the size of the index."""
-        raise NotImplementedError
 
+    @abstractmethod
     def modes(self) -> list[Mode]:
         """Return the ways to query it."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release all resources."""
 
 
 class Hnswlib(Contestant):

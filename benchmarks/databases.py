@@ -78,6 +78,7 @@ class Ours(Contestant):
         self._library.collection(self.method).query(id=image, k=product.K)
 
     def close(self) -> None:
+        """Close its connections."""
         for statement in self._statements:
             statement.close()
 
@@ -141,7 +142,7 @@ def _measure(options: argparse.Namespace, folder: Path, library: Library) -> dic
     for turn in range(options.rounds):
         for place in np.roll(np.arange(len(chosen)), turn):
             _, mode, breadth, _ = chosen[place]
-            times[place].append(_time(lambda vector: mode.ask(vector, breadth), queries))  # noqa: B023 - called at once
+            times[place].append(_time(mode.at(breadth), queries))
         for contestant in contestants:
             if isinstance(contestant, Ours):
                 rows = np.random.default_rng(turn).integers(0, options.rows, len(queries))
@@ -160,8 +161,8 @@ def _measure(options: argparse.Namespace, folder: Path, library: Library) -> dic
         for (contestant, mode, breadth, recall), rounds in zip(chosen, times, strict=True)
     ]
     for contestant in contestants:
-        contestant.close()
         if isinstance(contestant, Ours):
+            contestant.close()
             seconds = statistics.median(by_id[contestant.name])
             builds[contestant.name] |= contestant.numbers | {"by_id_p50_ms": 1000 * seconds}
     return {

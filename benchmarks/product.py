@@ -100,8 +100,8 @@ def megabytes(library: Library, collection: str) -> dict[str, float]:
             AND coalesce(t.relname, c.relname) ~ :tables) AS relations"""
     names = {"compact": f"^{collection}_compact_", "tables": f"^{collection}(_compact_[0-9]+)?$"}
     with catalog.reading(library.engine, collection) as (connection, _):
-        row = connection.execute(sa.text(statement), names).one()
-    return {name: float(value or 0) for name, value in row._mapping.items()}  # noqa: SLF001 - the public name of it
+        row = connection.execute(sa.text(statement), names).mappings().one()
+    return {name: float(value or 0) for name, value in row.items()}
 
 
 class Statement:

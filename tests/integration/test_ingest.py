@@ -44,7 +44,7 @@ def stored(library: Library, columns: str = "path") -> list[tuple[Any, ...]]:
 
 
 def by_path(library: Library, column: str) -> dict[str, Any]:
-    return {path: value for path, value in stored(library, f"path, {column}")}  # noqa: C416 - no pairs for mypy
+    return {row[0]: row[1] for row in stored(library, f"path, {column}")}
 
 
 def never_loaded() -> LazyEncoder:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import TYPE_CHECKING
@@ -114,8 +115,8 @@ def test_runs_that_meet_the_same_copies_in_another_order_do_not_block_each_other
         shutil.copy(first, second)
         barrier = Barrier(2)
         outcomes = together(
-            lambda: ingest(library.engine, [first, second], MeetingEncoder(barrier)),  # noqa: B023 - used in this turn
-            lambda: ingest(library.engine, [second, first], MeetingEncoder(barrier)),  # noqa: B023 - used in this turn
+            partial(ingest, library.engine, [first, second], MeetingEncoder(barrier)),
+            partial(ingest, library.engine, [second, first], MeetingEncoder(barrier)),
         )
         assert any(isinstance(outcome, Summary) for outcome in outcomes)
         check(library, tmp_path)
@@ -149,8 +150,8 @@ def test_runs_that_meet_the_same_broken_files_do_not_block_each_other(
             (photos / f"{number}.png").write_text(f"{turn} no picture")
         files = sorted(photos.glob("*.png"))
         outcomes = together(
-            lambda: ingest(library.engine, files, PixelEncoder()),  # noqa: B023 - used in this turn
-            lambda: ingest(library.engine, files[::-1], PixelEncoder()),  # noqa: B023 - used in this turn
+            partial(ingest, library.engine, files, PixelEncoder()),
+            partial(ingest, library.engine, files[::-1], PixelEncoder()),
         )
         assert all(isinstance(outcome, Summary) for outcome in outcomes)
         assert len(library.collection().errors()) == 12

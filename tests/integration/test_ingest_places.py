@@ -36,7 +36,7 @@ def never_loaded() -> LazyEncoder:
 def metadata(library: Library) -> dict[str, str | None]:
     """Return by path where the picture was when its metadata were set."""
     with library.sql("SELECT path, metadata->>'was' FROM images") as (_, rows, _):
-        return {path: was for path, was in rows}  # noqa: C416 - no pairs for mypy
+        return {row[0]: row[1] for row in rows}
 
 
 def swap(one: Path, other: Path) -> None:
@@ -48,7 +48,7 @@ def swap(one: Path, other: Path) -> None:
 def check_vectors(library: Library, folder: Path) -> None:
     encoder = PixelEncoder()
     with library.sql("SELECT path, embedding::real[] FROM images") as (_, rows, _):
-        stored = {path: numbers for path, numbers in rows}  # noqa: C416 - no pairs for mypy
+        stored = {row[0]: row[1] for row in rows}
     assert stored == {str(file): encoder.expected(file).tolist() for file in folder.rglob("*.png")}
 
 
