@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, picture
+from support import PixelEncoder, counts, every_server, ingest, picture, write
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
@@ -155,6 +155,26 @@ def test_runs_that_meet_the_same_broken_files_do_not_block_each_other(
         )
         assert all(isinstance(outcome, Summary) for outcome in outcomes)
         assert len(library.collection().errors()) == 12
+
+
+@every_server
+def test_writers_do_not_wait_for_an_index_that_is_built_meanwhile(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    library.collection().create_index("hnsw")
+    file = tmp_path / "exported.parquet"
+    library.collection().export_file(file)
+    write(library, "DELETE FROM images WHERE path LIKE '%/dogs/%'")
+    name = library.engine.url.database
+    write(library, f"ALTER DATABASE {name} SET lock_timeout = '1s'")
+    library.engine.dispose()
+    # The lock that CREATE INDEX CONCURRENTLY holds while it waits for the writers' snapshots.
+    with database.writing(library.engine) as building:
+        building.execute(sa.text("LOCK TABLE vecsearch.images IN SHARE UPDATE EXCLUSIVE MODE"))
+        ingested = ingest(library.engine, [photos / "dogs"], PixelEncoder())
+        assert counts(ingested) == {"added": 6}
+        assert library.collection().import_file(file).updated == 12
 
 
 @every_server

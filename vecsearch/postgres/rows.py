@@ -47,5 +47,8 @@ def copy_rows(
 
 
 def analyze(connection: sa.Connection, table: sa.Table) -> None:
-    """Refresh the planner's statistics."""
-    connection.execute(sa.text(f"ANALYZE {schema.sql_name(table)}"))
+    """Refresh the planner's statistics, or leave that to autovacuum while an index is built.
+
+    ANALYZE would wait for CREATE INDEX CONCURRENTLY, which waits for transactions like this one.
+    """
+    connection.execute(sa.text(f"ANALYZE (SKIP_LOCKED) {schema.sql_name(table)}"))
