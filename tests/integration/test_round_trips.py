@@ -66,3 +66,4 @@ def test_what_is_not_read_is_not_asked_for(corpus: Corpus, tmp_path: Path) -> No
         assert answer.uses_index
         assert "Index Scan" in answer.plan
     assert sum("EXPLAIN" in message for message in sent) == 1
+    assert waits(sent) == 1

@@ -162,7 +162,7 @@ def _nearest(connection: sa.Connection, search: Search, *, ends: bool) -> tuple[
 def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     """Return the hits of one statement, even if they are too few, and the seconds it took."""
     with connection.begin_nested() as savepoint:
-        _apply(connection, search)
+        _apply(driver_connection(connection), search)
         text = search.sent  # before the clock starts: compiling is not the database's time
         started = perf_counter()
         with _cursor(connection) as cursor, translated(text):
@@ -172,12 +172,19 @@ def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     return _hits(search, rows), seconds
 
 
-def explain(connection: sa.Connection, search: Search) -> tuple[str, bool]:
-    """Return the statement's plan, and whether it uses the HNSW index."""
+def explain(
+    connection: sa.Connection, search: Search, *, alone: bool = False
+) -> tuple[str, bool]:
+    """Return the statement's plan, and whether it uses the HNSW index, in one round trip.
+
+    Args:
+        connection: in a transaction, or from `vecsearch.postgres.database.pipelining` if `alone`.
+        search: the search.
+        alone: begin a transaction and commit it.
+
+    """
     text = f"EXPLAIN {search.sent_with_cut_off}"
-    _apply(connection, search)
-    with _cursor(connection) as cursor, translated(text):
-        rows = cursor.execute(text.encode(), _parameters(search), prepare=True).fetchall()
+    rows = _send(connection, search, text, begins=alone, ends=alone)
     found = "\n".join(row[0] for row in rows)
     return found, search.index.name in found
 
@@ -203,8 +210,8 @@ class _Ran:
 
     @cached_property
     def _explained(self) -> tuple[str, bool]:
-        with database.reading(self._engine) as connection:
-            return explain(connection, self._search)
+        with database.pipelining(self._engine) as connection:
+            return explain(connection, self._search, alone=True)
 
 
 @contextmanager
@@ -256,19 +263,27 @@ def _run(connection: sa.Connection, search: Search, *, ends: bool = False) -> li
         ImageNotFound: no image has the query's id.
 
     """
-    text = search.sent
-    driver = driver_connection(connection)
-    with translated(text), _cursor(connection) as cursor:
-        with driver.pipeline():
-            _set(driver, search)
-            cursor.execute(text.encode(), _parameters(search), prepare=True)
-            if ends:
-                driver.execute("COMMIT")
-        rows = cursor.fetchall()
+    rows = _send(connection, search, search.sent, ends=ends)
     if isinstance(search.target, UUID) and rows and rows[0][-1] is None:
         # The distance is NULL because no image has this id.
         raise missing(search.collection.name, search.target)
     return _sorted(search, rows)
+
+
+def _send(
+    connection: sa.Connection, search: Search, text: str, *, begins: bool = False, ends: bool
+) -> list[Row]:
+    """Return the rows of a search's statement, run with its settings, in one round trip."""
+    driver = driver_connection(connection)
+    with translated(text), _cursor(connection) as cursor:
+        with driver.pipeline():
+            if begins:
+                driver.execute(database.BEGIN)
+            _apply(driver, search)
+            cursor.execute(text.encode(), _parameters(search), prepare=True)
+            if ends:
+                driver.execute("COMMIT")
+        return cursor.fetchall()
 
 
 def _lacks_own(search: Search, rows: list[Row]) -> bool:
@@ -334,12 +349,8 @@ def _cursor(connection: sa.Connection) -> psycopg.RawCursor[Row]:
     return psycopg.RawCursor(driver_connection(connection))
 
 
-def _apply(connection: sa.Connection, search: Search) -> None:
+def _apply(driver: "psycopg.Connection[Any]", search: Search) -> None:
     """Apply a search's settings until the transaction ends."""
-    _set(driver_connection(connection), search)
-
-
-def _set(driver: "psycopg.Connection[Any]", search: Search) -> None:
     settings = search.settings()
     if search.is_exact or search.forced:
         # A prepared statement may reuse a plan that was made under other settings.
