@@ -6,7 +6,7 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, clustered, every_server, make_corpus, once, scalar, versions
+from support import Corpus, clustered, every_server, make_corpus, once, scalar, versions, write
 
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
@@ -155,6 +155,16 @@ def test_tuning_takes_the_least_breadth_that_finds_enough(library: Library) -> N
     assert library.collection().tune_index().breadth_name == "ef_search"
     with pytest.raises(InvalidInput, match="serves l2"):
         library.collection().tune_index(metric="l2")
+
+
+@once
+def test_fewer_than_two_images_are_no_tuning(library: Library) -> None:
+    make_corpus(library, "one", clustered(1, 8, seed=0))
+    with pytest.raises(InvalidInput, match="^Collection 'one' has 1 image; tuning needs at least"):
+        library.collection("one").tune_index()
+    write(library, "DELETE FROM one")
+    with pytest.raises(InvalidInput, match="^Collection 'one' has 0 images; tuning needs at le"):
+        library.collection("one").tune_index()
 
 
 @once

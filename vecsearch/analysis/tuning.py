@@ -181,10 +181,13 @@ def tune(
             f"{collection.name}"
         )
     rows = count(connection, collection.table)
-    limit = max(LEAST_QUERIES, min(QUERIES, COMPARED // max(rows, 1)))
+    if rows < 2:  # noqa: PLR2004 - one image has nothing to find
+        raise InvalidInput(
+            f"Collection {collection.name!r} has {rows} image{'s' * (rows != 1)}; tuning needs at "
+            "least 2. Ingest more first."
+        )
+    limit = max(LEAST_QUERIES, min(QUERIES, COMPARED // rows))
     queries = sample_ids(connection, collection.table, limit)
-    if not queries:
-        raise InvalidInput(f"Collection {collection.name!r} has no images. Ingest some first.")
     exact = []
     for position, query in enumerate(queries):
         asked = Query(k=k, metric=ranked_by, exact=True, exclude_self=True)
