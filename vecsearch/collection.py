@@ -183,8 +183,6 @@ class Collection:
             VecsearchError: the index cannot be built; the old one stays in use.
 
         """
-        with migrate.reading_current(self._store.engine):
-            pass
         return build.create(
             self._store.engine,
             self.name,

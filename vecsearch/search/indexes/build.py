@@ -11,7 +11,7 @@ from time import monotonic
 import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
-from vecsearch.postgres import analysts, catalog
+from vecsearch.postgres import analysts, catalog, migrate
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import lock_collection
@@ -76,8 +76,7 @@ def ensure(
     on_progress: OnProgress = quiet,
 ) -> list[str]:
     """Build the collection's index if it is missing; return notes for the user."""
-    with engine.connect() as connection, translated():
-        collection = catalog.get_collection(connection, name)
+    with catalog.reading(engine, name) as (connection, collection):
         wanted = METHODS[collection.index_method]
         if not wanted.is_missing(connection, collection):
             waiting = wanted.waiting(collection)
@@ -129,6 +128,7 @@ def _builder(
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
         try:
+            migrate.require_current(connection)
             collection = catalog.get_collection(connection, name)
             is_claimed = ddl.claim(connection, collection.name)
             # Read it again, because another command may have built the index meanwhile.
