@@ -18,7 +18,7 @@ from vecsearch.postgres.rows import lock_collection
 from vecsearch.search.indexes import METHODS, ddl
 from vecsearch.search.indexes.resources import ANY, Resources, choose, gigabytes
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, build_options
+from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, build_options, choices
 
 # How long to wait for readers of the old index. A transaction that has run for longer has planned
 # its statements.
@@ -93,10 +93,15 @@ def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
     """Return the options, with defaults that depend on them.
 
     Raises:
-        InvalidInput: an option is out of range, or the method has no such option.
+        InvalidInput: an option is unknown or out of range, or the method does not have it.
 
     """
     known = {option.name: option for option in build_options()}
+    unknown = sorted(given.keys() - known.keys())
+    if unknown:
+        raise InvalidInput(
+            f"Unknown index option {', '.join(map(repr, unknown))}. Use {choices(known)}."
+        )
     options = dict(given)
     for name, value in options.items():
         option = known[name]
