@@ -81,6 +81,15 @@ def test_the_index_s_candidates_hold_the_exact_top_ten(corpus: Corpus) -> None:
     assert found >= 0.99 * wanted
 
 
+@once
+def test_without_an_index_every_row_is_compared(library: Library) -> None:
+    corpus = make_corpus(library, "images", clustered(1_500, 8, seed=5))
+    library.collection().create_index("none")
+    answer = library.query(id=corpus.ids[0], metric="chi2")
+    assert answer.candidates is None
+    assert not library.collection().evaluate(metric="chi2").index
+
+
 def test_of_fewer_rows_than_candidates_every_one_is_compared(corpus: Corpus) -> None:
     few = "images.width % 10 = 0 AND 'a:b' LIKE 'a%'  -- of 3,000, 300"
     answer = corpus.library.query(id=corpus.ids[20], metric="chi2", where=few)

@@ -308,6 +308,36 @@ def test_a_server_newer_than_every_pg_dump_here_is_told(
 
 
 @once
+def test_a_server_newer_than_every_pg_restore_here_is_restored_by_copying(
+    library: Library, elsewhere: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vecsearch.postgres import dump
+
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    library.dump(tmp_path / "a.dump")
+    real = dump._server_major
+
+    def major(connection: sa.Connection) -> int:
+        return 99 if connection.engine is elsewhere.engine else real(connection)
+
+    monkeypatch.setattr(dump, "_server_major", major)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert elsewhere.restore(tmp_path / "a.dump") == ["images"]
+    assert everything(elsewhere, "images") == everything(library, "images")
+
+
+@once
+def test_no_server_is_started_for_a_collection_that_does_not_exist(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vecsearch.postgres import dump
+
+    monkeypatch.setattr(dump, "scratch", lambda _: pytest.fail("started"))
+    with pytest.raises(CollectionNotFound):
+        library.dump(tmp_path / "a.dump", collection="images")
+
+
+@once
 def test_a_password_is_not_on_the_command_line(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,8 @@ from support import (
     versions,
 )
 
-from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput
+from vecsearch.config import Settings
+from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput, SchemaMissing
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
@@ -213,6 +214,7 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
         ("hnsw", {"m": 101}, "--m is 101"),
         ("hnsw", {"ef_construction": 3}, "--ef-construction is 3"),
         ("hnsw", {"m": 20, "ef_construction": 39}, "twice --m"),
+        ("hnsw", {"foo": 3, "m": 16}, "Unknown index option 'foo'. Use m, ef_construction or dims"),
     ],
 )
 def test_options_out_of_bounds_are_refused(
@@ -222,6 +224,32 @@ def test_options_out_of_bounds_are_refused(
     with pytest.raises(InvalidInput, match=words):
         library.collection().create_index(method, **options)
     assert library.collection().index_status().index == "hnsw"
+
+
+@once
+def test_a_tuning_of_an_index_that_was_rebuilt_meanwhile_is_not_kept(library: Library) -> None:
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    with catalog.reading(library.engine, "images") as (_, before):
+        pass
+    library.collection().create_index("hnsw", m=8)
+    with catalog.reading(library.engine, "images") as (_, now):
+        pass
+    for collection, kept in ((before, {}), (now, {"cosine": {"breadth": 40}})):
+        with database.writing(library.engine) as connection:
+            ddl.set_breadth(connection, collection, "cosine", {"breadth": 40})
+        assert library.collection().index_status().breadths == kept
+
+
+@once
+def test_an_index_of_a_database_without_tables_is_refused(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings.load(database_url=empty_database_url, data_dir=tmp_path)
+    with Library.open(settings) as library:
+        with pytest.raises(SchemaMissing):
+            library.collection().ensure_index()
+        with pytest.raises(SchemaMissing):
+            library.collection().create_index("hnsw")
 
 
 @once

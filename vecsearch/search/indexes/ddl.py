@@ -137,6 +137,7 @@ def set_breadth(
         .where(
             columns.name == collection.name,
             columns.index_method == collection.index_method,
+            columns.index_options == collection.index_options,
             columns.projection.is_not_distinct_from(
                 None if collection.compact is None else collection.compact.version
             ),
