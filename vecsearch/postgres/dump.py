@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
 from vecsearch.files import written_whole
-from vecsearch.postgres import copying, database, migrate, schema
+from vecsearch.postgres import catalog, copying, database, migrate, schema
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import server
 
@@ -73,6 +73,8 @@ def dump_collection(engine: sa.Engine, name: str, file: Path, folder: Path) -> N
         InvalidInput: see `dump`.
 
     """
+    with catalog.reading(engine, name):
+        pass  # a missing collection is refused before a scratch server is started
     with scratch(folder) as alone:
         with migrate.reading_current(engine) as source:
             migrate.run(alone)
