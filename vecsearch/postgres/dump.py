@@ -169,8 +169,8 @@ def scratch(folder: Path) -> Iterator[sa.Engine]:
 def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
     """Return whether pg_restore can restore into this database directly.
 
-    It must have no schema of ours, pgvector in the same schema or not at all, and a pg_restore that
-    can read the file.
+    It must have no schema of ours, and pgvector in the same schema or not at all; this machine must
+    have a pg_restore that can read the file and is not older than the server.
     """
     with database.reading(engine) as connection:
         driver = driver_connection(connection)
@@ -186,7 +186,8 @@ def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
     if is_used == (True,) or installed not in {None, (contents.extension_schema,)}:
         return False
     # The pg_restore of an older server cannot read the dump of a newer pg_dump.
-    return _listed(file, major) is not None
+    program = _found(RESTORE, major)
+    return program is not None and _listed(program, file) is not None
 
 
 def _restore_into(
@@ -215,7 +216,7 @@ def _restore_into(
     left_out = rf" SCHEMA - {schema.SCHEMA} "
     if not indexed:
         left_out += rf"| INDEX {schema.SCHEMA} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
-    listed = _listed(file, major) or ""
+    listed = _listed(_program(RESTORE, major), file) or ""
     wanted = [line for line in listed.splitlines() if not re.search(left_out, line)]
     with tempfile.NamedTemporaryFile("w", suffix=".list") as selection:
         selection.write("\n".join(wanted) + "\n")
@@ -242,19 +243,25 @@ def _program(name: str, major: int) -> str:
         DatabaseError: every installed version is older than the server.
 
     """
-    fitting = [version for version in server.versions() if version >= major]
-    if fitting:
-        return str(server.program(name, min(fitting)))
-    found = shutil.which(name)
-    printed = "" if found is None else _output([found, "--version"]).stdout
-    match = re.search(r"\) (\d+)", printed)
-    if found is None or match is None or int(match[1]) < major:
+    found = _found(name, major)
+    if found is None:
         raise DatabaseError(
             f"The server is PostgreSQL {major}, and this machine has no {name} of that version "
             f"or newer. Install the client programs of PostgreSQL {major}, and put them on the "
             "PATH."
         )
     return found
+
+
+def _found(name: str, major: int) -> str | None:
+    """Return the path of a program like `_program`; None if there is none."""
+    fitting = [version for version in server.versions() if version >= major]
+    if fitting:
+        return str(server.program(name, min(fitting)))
+    found = shutil.which(name)
+    printed = "" if found is None else _output([found, "--version"]).stdout
+    match = re.search(r"\) (\d+)", printed)
+    return found if match is not None and int(match[1]) >= major else None
 
 
 def _run(engine: sa.Engine, name: str, major: int, *arguments: str) -> None:
@@ -307,9 +314,9 @@ def _script(file: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _listed(file: Path, major: int) -> str | None:
-    """Return a dump's table of contents; None if this version's pg_restore cannot read it."""
-    done = _output([_program(RESTORE, major), "--list", str(file)])
+def _listed(program: str, file: Path) -> str | None:
+    """Return a dump's table of contents; None if this pg_restore cannot read it."""
+    done = _output([program, "--list", str(file)])
     return done.stdout if done.returncode == 0 else None
 
 
