@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes.base import Index
-from vecsearch.vocabulary import IndexMethod
+from vecsearch.vocabulary import IndexMethod, Metric
 
 if TYPE_CHECKING:
     from vecsearch.search.indexes.build import Build
@@ -17,6 +17,10 @@ class NoIndex(Index):
     """The absence of an index."""
 
     method = IndexMethod.none
+
+    def reranks(self, metric: Metric) -> bool:  # noqa: ARG002 - the same for every metric
+        """Return False: nothing chooses candidates faster than the metric compares them all."""
+        return False
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:  # noqa: ARG003
