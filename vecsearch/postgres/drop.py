@@ -12,17 +12,17 @@ from vecsearch.postgres.rows import lock_collection
 # Long enough for most running searches. New searches on this collection wait behind the drop.
 LOCK_TIMEOUT_S = 30
 
-# Selects the objects that depend on given tables and functions, or on the tables' row types, and
-# are not among them. A view depends through its rule. Indexes, triggers and policies have other
+# Selects the objects that depend on given relations and functions, or on their row types, and are
+# not among them. A view depends through its rule. Indexes, triggers and policies have other
 # dependency types ("a", "i") and are dropped with their table.
 _DEPENDENTS = """
     WITH ours AS (
-        SELECT 'pg_class'::regclass AS catalog, oid FROM unnest(%(tables)s::oid[]) AS oid
+        SELECT 'pg_class'::regclass AS catalog, oid FROM unnest(%(relations)s::oid[]) AS oid
         UNION ALL
         SELECT 'pg_proc'::regclass, oid FROM unnest(%(functions)s::oid[]) AS oid
         UNION ALL
         SELECT 'pg_type'::regclass, unnest(ARRAY[pg_type.oid, typarray])
-        FROM pg_type WHERE typrelid = ANY(%(tables)s::oid[])
+        FROM pg_type WHERE typrelid = ANY(%(relations)s::oid[])
     ), dependents AS (
         SELECT DISTINCT
             CASE WHEN rule.oid IS NULL THEN classid ELSE 'pg_class'::regclass END AS catalog,
@@ -57,12 +57,14 @@ def drop(connection: sa.Connection, name: str) -> None:
     try:
         # Take locks in the same order as an ingest.
         lock_collection(connection, name)
-        driver.execute("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE")
-        driver.execute("SELECT pg_advisory_xact_lock(%s)", [catalog.CREATE_LOCK_KEY])
+        thumbnails.lock(connection)
+        catalog.lock_creation(connection)
         collection = catalog.get_collection(connection, name)
-        tables, functions = _objects(driver, name)
-        _refuse_dependents(driver, name, tables, functions)
-        _drop_objects(driver, name, functions)
+        view = f"{name}{schema.VIEW_SUFFIX}"
+        tables = [one.table.name for one in catalog.compact_versions(connection, name)] + [name]
+        relations, functions = _objects(driver, name, [view, *tables])
+        _refuse_dependents(driver, name, relations, functions)
+        _drop_objects(driver, view, tables, functions)
         _delete_rows(driver, name, collection.identity.precision)
         thumbnails.delete_orphans(connection)
     except (psycopg.errors.LockNotAvailable, sa.exc.OperationalError) as error:
@@ -74,23 +76,14 @@ def drop(connection: sa.Connection, name: str) -> None:
         ) from error
 
 
-def _relations(driver: "psycopg.Connection[tuple[object, ...]]", name: str) -> list[str]:
-    """Return the names of the collection's relations, in an order in which they can be dropped."""
-    versions = driver.execute(
-        "SELECT version FROM vecsearch.projections WHERE collection = %s ORDER BY version", [name]
-    )
-    compact = [f"{name}{schema.COMPACT}{version}" for (version,) in versions]
-    return [f"{name}{schema.VIEW_SUFFIX}", *compact, name]
-
-
 def _objects(
-    driver: "psycopg.Connection[tuple[object, ...]]", name: str
+    driver: "psycopg.Connection[tuple[object, ...]]", name: str, relations: list[str]
 ) -> tuple[list[object], dict[object, str]]:
     """Return the ids of the collection's relations, and its functions' signatures by id."""
-    tables = driver.execute(
+    found = driver.execute(
         "SELECT oid FROM pg_class"
         " WHERE relnamespace = 'vecsearch'::regnamespace AND relname = ANY(%s)",
-        [_relations(driver, name)],
+        [relations],
     )
     functions = driver.execute(
         "SELECT oid, format('%%I.%%I(%%s)', 'vecsearch', proname,"
@@ -98,30 +91,34 @@ def _objects(
         " WHERE pronamespace = 'vecsearch'::regnamespace AND proname = ANY(%s)",
         [[f"{name}{schema.NEAREST_SUFFIX}", f"{name}{schema.SIMILARITY_SUFFIX}"]],
     )
-    return [oid for (oid,) in tables], {oid: str(signature) for oid, signature in functions}
+    return [oid for (oid,) in found], {oid: str(signature) for oid, signature in functions}
 
 
 def _refuse_dependents(
     driver: "psycopg.Connection[tuple[object, ...]]",
     name: str,
-    tables: list[object],
+    relations: list[object],
     functions: dict[object, str],
 ) -> None:
-    parameters = {"tables": tables, "functions": list(functions)}
+    parameters = {"relations": relations, "functions": list(functions)}
     found = [str(row[0]) for row in driver.execute(_DEPENDENTS, parameters)]
     if found:
         raise InvalidInput(f"Collection {name!r} is used by {', '.join(found)}. Drop those first.")
 
 
 def _drop_objects(
-    driver: "psycopg.Connection[tuple[object, ...]]", name: str, functions: dict[object, str]
+    driver: "psycopg.Connection[tuple[object, ...]]",
+    view: str,
+    tables: list[str],
+    functions: dict[object, str],
 ) -> None:
     for signature in functions.values():
         driver.execute(f"DROP FUNCTION {signature}".encode())
-    view, *tables = (sql.Identifier(schema.SCHEMA, one) for one in _relations(driver, name))
-    driver.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(view))
-    for table in tables:
-        driver.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+    for kind, names in (("VIEW", [view]), ("TABLE", tables)):
+        for name in names:
+            driver.execute(
+                sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(sql.Identifier(schema.SCHEMA, name))
+            )
 
 
 def _delete_rows(
