@@ -195,11 +195,9 @@ _BY_CONTENT = (
 @cache
 def _entry() -> bytes:
     """Return SQL that reads a collection's row, the schema's revision and pgvector's version."""
-    revision = sa.text(f"(SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE})")
-    pgvector = sa.text("(SELECT extversion FROM pg_extension WHERE extname = 'vector')")
     statement = selected().add_columns(
-        sa.literal_column(revision.text).label("revision"),
-        sa.literal_column(pgvector.text).label("pgvector"),
+        sa.literal_column(migrate.REVISION).label("revision"),
+        sa.literal_column(migrate.PGVECTOR).label("pgvector"),
     )
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
     named = statement.where(schema.collections.c.name == sa.literal_column("$1"))

@@ -46,7 +46,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     # Take locks in the same order as an ingest.
     lock_collection(target, name)
     thumbnails.hold(target)
-    target.execute(sa.select(sa.func.pg_advisory_xact_lock(catalog.CREATE_LOCK_KEY)))
+    catalog.lock_creation(target)
     refuse_existing(target, [name])
     table = schema.collection_table(name, collection.dimensions, indexed=False)
     table.create(target)

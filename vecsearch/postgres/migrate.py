@@ -19,10 +19,9 @@ from vecsearch.postgres.database import EXTENSION_HELP, driver_connection, readi
 
 # Earlier versions have an overflow in parallel index builds, and vacuum may corrupt an index.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
-_REVISION_AND_PGVECTOR = sa.text(
-    f"SELECT (SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE}),"
-    " (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
-)
+# SQL for the revision of the tables, and for the version of pgvector in this database.
+REVISION = f"(SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE})"
+PGVECTOR = "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
 # Alembic has one context per process, so threads take turns.
 _alembic = threading.Lock()
 
@@ -90,7 +89,7 @@ def require_current(connection: sa.Connection) -> None:
     """
     require_server(connection)
     try:
-        revision, pgvector = connection.execute(_REVISION_AND_PGVECTOR).one()
+        revision, pgvector = connection.execute(sa.text(f"SELECT {REVISION}, {PGVECTOR}")).one()
     except sa.exc.ProgrammingError as error:
         if not isinstance(error.orig, psycopg.errors.UndefinedTable):
             raise
@@ -124,9 +123,7 @@ def require_server(connection: sa.Connection) -> None:
 
 def pgvector_version(connection: sa.Connection) -> str | None:
     """Return the version of pgvector installed in this database, such as "0.8.5"."""
-    version: str | None = connection.scalar(
-        sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-    )
+    version: str | None = connection.scalar(sa.text(f"SELECT {PGVECTOR}"))
     return version
 
 
@@ -150,7 +147,7 @@ def _revision(connection: sa.Connection) -> str | None:
     table = f"{schema.SCHEMA}.{schema.VERSION_TABLE}"
     if connection.scalar(sa.text("SELECT to_regclass(:table)"), {"table": table}) is None:
         return None
-    revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {table}"))
+    revision: str | None = connection.scalar(sa.text(f"SELECT {REVISION}"))
     return revision
 
 

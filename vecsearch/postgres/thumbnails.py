@@ -60,6 +60,11 @@ def hold(connection: sa.Connection) -> None:
     connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN ROW EXCLUSIVE MODE"))
 
 
+def lock(connection: sa.Connection) -> None:
+    """Wait for every `hold`, and block new ones until the transaction ends."""
+    connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE"))
+
+
 def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
     """Add thumbnails; existing ones are kept. Call it once per transaction."""
     connection.execute(
@@ -82,8 +87,7 @@ def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
 
 def delete_orphans(connection: sa.Connection) -> None:
     """Delete the thumbnails that no row of any collection uses; call it in its own transaction."""
-    # The lock waits for every `hold`; the next statement sees the rows that those have stored.
-    connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE"))
+    lock(connection)  # the next statement sees the rows that every `hold` has stored
     names = connection.scalars(sa.select(schema.collections.c.name)).all()
     unheld = " AND ".join(
         f"NOT EXISTS (SELECT FROM vecsearch.{schema.sql_name(name)} AS stored"

@@ -172,9 +172,7 @@ def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
     return _hits(search, rows), seconds
 
 
-def explain(
-    connection: sa.Connection, search: Search, *, alone: bool = False
-) -> tuple[str, bool]:
+def explain(connection: sa.Connection, search: Search, *, alone: bool = False) -> tuple[str, bool]:
     """Return the statement's plan, and whether it uses the HNSW index, in one round trip.
 
     Args:

@@ -25,7 +25,7 @@ def create(connection: sa.Connection, password: str) -> None:
     ).decode()
     role, namespace = sql.Identifier(READER), sql.Identifier(schema.SCHEMA)
     # A collection is created either before this or after it, and is readable in both cases.
-    driver.execute("SELECT pg_advisory_xact_lock(%s)", [catalog.CREATE_LOCK_KEY])
+    catalog.lock_creation(connection)
     known = driver.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone()
     driver.execute(
         sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
