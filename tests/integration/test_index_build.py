@@ -214,7 +214,7 @@ def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
         ("hnsw", {"m": 101}, "--m is 101"),
         ("hnsw", {"ef_construction": 3}, "--ef-construction is 3"),
         ("hnsw", {"m": 20, "ef_construction": 39}, "twice --m"),
-        ("hnsw", {"foo": 3, "m": 16}, "Unknown index option 'foo'. Use m, ef_construction or dims"),
+        ("hnsw", {"foo": 3, "m": 16}, "Unknown index option 'foo'"),
     ],
 )
 def test_options_out_of_bounds_are_refused(
