@@ -27,6 +27,7 @@ from vecsearch.postgres.rows import image_id
 from vecsearch.search import collections
 from vecsearch.search.indexes import vectors as compact_vectors
 from vecsearch.search.query import Hit
+from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS
 
 if TYPE_CHECKING:
     import torch
@@ -250,9 +251,9 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
                 copy.write_row(
                     (row_id, path, *fixed, f"c{position % 20}", metadata, str(vector.tolist()))
                 )
-        for index in schema.collection_table(name, vectors.shape[1]).indexes:
-            if index.name == schema.hnsw_index(name):
-                index.create(connection)
+        if vectors.shape[1] <= MAX_INDEXED_DIMENSIONS:
+            index = f"CREATE INDEX {schema.hnsw_index(name)} ON vecsearch.{name}"
+            connection.execute(sa.text(f"{index} USING hnsw (embedding halfvec_cosine_ops)"))
         connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
     return Corpus(library, name, ids, vectors)
 

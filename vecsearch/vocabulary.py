@@ -61,6 +61,7 @@ class BuildOption:
         least, most: its range.
         default: its default.
         help: one clause of help text.
+        is_of_graph: whether it is an option of the HNSW index, rather than of its vectors.
 
     """
 
@@ -69,6 +70,7 @@ class BuildOption:
     most: int
     default: int
     help: str
+    is_of_graph: bool = True
 
     @property
     def flag(self) -> str:
@@ -84,7 +86,9 @@ M = BuildOption("m", 2, 100, 16, "Links per image in the graph")
 EF_CONSTRUCTION = BuildOption(
     "ef_construction", 4, 1_000, 64, "Candidates while an image is linked, at least twice --m"
 )
-DIMS = BuildOption("dims", 1, MAX_INDEXED_DIMENSIONS, 128, "Dimensions of a compact vector")
+DIMS = BuildOption(
+    "dims", 1, MAX_INDEXED_DIMENSIONS, 128, "Dimensions of a compact vector", is_of_graph=False
+)
 
 
 class IndexMethod(StrEnum):
@@ -116,10 +120,6 @@ class IndexMethod(StrEnum):
         EF_CONSTRUCTION,
     )
     none = "none", "compares every image"
-
-
-# pgvector's access methods that index methods build; the name of an index ends with its own.
-ACCESS_METHODS = (IndexMethod.hnsw.value,)
 
 
 class Precision(StrEnum):

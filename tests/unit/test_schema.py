@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex
 
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging.decode import Facts
@@ -31,7 +30,8 @@ def test_a_plain_name_is_taken_as_it_is_and_its_indexes_fit_postgres(name: str) 
     assert schema.require_collection_name(name) == name
     table = schema.collection_table(name, 8)
     assert table.fullname == f"vecsearch.{name}"
-    assert all(len(str(index.name)) <= LONGEST_IDENTIFIER for index in table.indexes)
+    names = [*(str(index.name) for index in table.indexes), schema.hnsw_index(name)]
+    assert all(len(index) <= LONGEST_IDENTIFIER for index in names)
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
@@ -71,27 +71,6 @@ def test_any_other_name_is_refused_and_shown(name: str) -> None:
 def test_the_names_of_our_own_tables_are_taken(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"uses that name itself"):
         schema.require_collection_name(name)
-
-
-@pytest.mark.parametrize(
-    ("dimensions", "indexed"), [(1, True), (2048, True), (4000, True), (4001, False)]
-)
-def test_only_embeddings_within_pgvector_s_limit_get_an_hnsw_index(
-    dimensions: int, *, indexed: bool
-) -> None:
-    table = schema.collection_table("images", dimensions)
-    names = {index.name for index in table.indexes}
-    assert names == {"images_sha256"} | ({schema.hnsw_index("images")} if indexed else set())
-
-
-def test_the_hnsw_index_serves_cosine_distance() -> None:
-    table = schema.collection_table("images", 16)
-    [index] = (index for index in table.indexes if index.name == schema.hnsw_index("images"))
-    statement = str(CreateIndex(index).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]  # untyped there
-    assert statement == (
-        "CREATE INDEX images_embedding_hnsw ON vecsearch.images "
-        "USING hnsw (embedding halfvec_cosine_ops)"
-    )
 
 
 def test_an_embedding_is_stored_as_halfvec_of_its_dimensions() -> None:

@@ -48,7 +48,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     thumbnails.hold(target)
     catalog.lock_creation(target)
     refuse_existing(target, [name])
-    table = schema.collection_table(name, collection.dimensions, indexed=False)
+    table = schema.collection_table(name, collection.dimensions)
     table.create(target)
     analysts.create(target, table)
     own = sql.Literal(name)

@@ -17,8 +17,6 @@ from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS
 from vecsearch.vocabulary import (
-    ACCESS_METHODS,
-    MAX_INDEXED_DIMENSIONS,
     IndexMethod,
     Metric,
     Precision,
@@ -261,8 +259,7 @@ RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()),
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
-INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)
-TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEX_SUFFIXES, VIEW_SUFFIX)
+TAKEN_SUFFIXES = ("_pkey", "_sha256", HNSW_SUFFIX, VIEW_SUFFIX)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
 # Tables of compact vectors are named NAME_compact_VERSION.
@@ -297,11 +294,10 @@ def require_collection_name(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.Table:
-    """Return the table of the collection `name`, with its indexes; HNSW only if `indexed`.
+def collection_table(name: str, dimensions: int) -> sa.Table:
+    """Return the table of the collection `name`; `vecsearch.search.indexes` builds its HNSW index.
 
-    Calls share one object, so that SQLAlchemy compiles each statement once. Embeddings of more
-    than 4,000 dimensions get no HNSW index: pgvector cannot index them.
+    Calls share one object, so that SQLAlchemy compiles each statement once.
     """
     table = sa.Table(
         require_collection_name(name),
@@ -310,13 +306,6 @@ def collection_table(name: str, dimensions: int, *, indexed: bool = True) -> sa.
         comment="Images of one collection, one row per file",
     )
     sa.Index(f"{name}_sha256", table.c.sha256)
-    if indexed and dimensions <= MAX_INDEXED_DIMENSIONS:
-        sa.Index(
-            hnsw_index(name),
-            table.c.embedding,
-            postgresql_using=IndexMethod.hnsw.value,
-            postgresql_ops={"embedding": "halfvec_cosine_ops"},
-        )
     return table
 
 

@@ -56,7 +56,7 @@ def create(
         index_method=method,
     )
     # Not IF NOT EXISTS: a table of this name that is not in the register belongs to someone else.
-    table = schema.collection_table(name, dimensions, indexed=False)
+    table = schema.collection_table(name, dimensions)
     table.create(connection)
     analysts.create(connection, table)
     order_nearest(connection, stored)
