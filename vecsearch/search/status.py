@@ -11,7 +11,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, choose
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import DIMS, EF_CONSTRUCTION, IndexMethod, M, Metric
+from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric
 
 # Values of `index` for an index that is not valid yet, and for no index.
 BUILDING, NOTHING = "building", "none"
@@ -191,7 +191,7 @@ def _built_with(method: IndexMethod, found: ddl.Index) -> dict[str, int]:
     return {
         option.name: found.options.get(option.name, option.default)
         for option in _served(method).options
-        if option is not DIMS  # of the compact vectors, not of the index
+        if option.is_of_graph
     }
 
 

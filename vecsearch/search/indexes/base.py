@@ -16,8 +16,6 @@ from vecsearch.search.lookup import count
 from vecsearch.vocabulary import IndexMethod, Metric
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from vecsearch.search.indexes.build import Build
 
 Expression = sa.ColumnElement[Any]
@@ -266,20 +264,6 @@ class Index:
     def names(cls, collection: str) -> tuple[str, ...]:  # noqa: ARG003 - for other methods
         """Return the Postgres indexes on the collection's table that only this method uses."""
         return ()
-
-    # Updates when rows are written. Postgres maintains an index on the table by itself.
-
-    @classmethod
-    def follow(cls, connection: sa.Connection, collection: str, staged: str) -> None:
-        """Update for rows that have just been written; `staged` has their ids and embeddings."""
-
-    @classmethod
-    def follow_known(cls, connection: sa.Connection, collection: str) -> None:
-        """Update for rows in `known`, whose content another row has, before moved rows go."""
-
-    @classmethod
-    def follow_deleted(cls, connection: sa.Connection, collection: str, ids: "list[UUID]") -> None:
-        """Update for rows that are deleted."""
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,10 @@ class Build:
                 f"If the server has more memory, use: --memory {gigabytes(chosen.needed)}"
             )
         ddl.apply(self.connection, chosen.memory, chosen.workers)
+        of_graph = {option.name for option in build_options() if option.is_of_graph}
+        graph = {key: value for key, value in options.items() if key in of_graph}
         with self.watched():
-            ddl.build(self.connection, name, table, column, operators, dict(options))
+            ddl.build(self.connection, name, table, column, operators, graph)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

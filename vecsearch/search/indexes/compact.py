@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
@@ -24,13 +23,14 @@ from vecsearch.search.indexes.base import (
 )
 from vecsearch.search.indexes.none import NoIndex
 from vecsearch.search.lookup import count, has_rows
-from vecsearch.vocabulary import IndexMethod, Metric
+from vecsearch.vocabulary import DIMS, IndexMethod, Metric
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from vecsearch.search.indexes.build import Build
 
 OPERATORS = "halfvec_l2_ops"
-DEFAULT_DIMENSIONS = 128
 SAMPLE = 10_000
 # With fewer images, an exact search is as fast, and the principal components are unreliable.
 LEAST_IMAGES = 1_000
@@ -161,8 +161,7 @@ class CompactIndex(Index):
         """Return whether there are enough images, and the index is missing or invalid."""
         if stored.compact is None:
             return has_rows(connection, stored.table, LEAST_IMAGES)
-        found = ddl.find(connection, stored.compact.index)
-        return found is None or not found.valid
+        return not cls.of(stored).is_ready(connection)
 
     @classmethod
     def waiting(cls, stored: StoredCollection) -> str | None:
@@ -180,7 +179,7 @@ class CompactIndex(Index):
         """Return the dimensions of the compact vectors: existing, requested or default."""
         if stored.compact is not None:
             return stored.compact.dimensions
-        return min(stored.index_options.get("dims", DEFAULT_DIMENSIONS), stored.dimensions)
+        return min(stored.index_options.get(DIMS.name, DIMS.default), stored.dimensions)
 
     @classmethod
     def build(cls, build: "Build", rows: int, options: Mapping[str, int]) -> Compact:
@@ -193,7 +192,7 @@ class CompactIndex(Index):
             )
         build.on_progress("Fitting", 0, None)
         sample = vectors.sample(connection, stored.table, SAMPLE)
-        asked = options.get("dims", DEFAULT_DIMENSIONS)
+        asked = options.get(DIMS.name, DIMS.default)
         fitted = projection.fit(sample, asked)
         del sample
         found = len(fitted.components)
@@ -219,21 +218,5 @@ class CompactIndex(Index):
         with build.writing():
             vectors.delete_orphans(connection, stored.table, made)
         analyze(connection, made.table)
-        graph = {key: value for key, value in options.items() if key != "dims"}
-        build.graph(made.index, made.table, "compact", OPERATORS, graph, rows, found)
+        build.graph(made.index, made.table, "compact", OPERATORS, options, rows, found)
         return made
-
-    @classmethod
-    def follow(cls, connection: sa.Connection, collection: str, staged: str) -> None:
-        """Project the rows that have just been written; see `vectors.follow`."""
-        vectors.follow(connection, collection, staged)
-
-    @classmethod
-    def follow_known(cls, connection: sa.Connection, collection: str) -> None:
-        """Copy the compact vectors of equal content; see `vectors.follow_known`."""
-        vectors.follow_known(connection, collection)
-
-    @classmethod
-    def follow_deleted(cls, connection: sa.Connection, collection: str, ids: list[UUID]) -> None:
-        """Delete the compact vectors of deleted rows."""
-        vectors.delete(connection, collection, ids)

@@ -187,7 +187,7 @@ def follow_known(connection: sa.Connection, collection: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-def delete(connection: sa.Connection, collection: str, ids: Sequence[uuid.UUID]) -> None:
+def follow_deleted(connection: sa.Connection, collection: str, ids: Sequence[uuid.UUID]) -> None:
     """Delete the compact vectors of deleted rows."""
     for compact in compact_versions(connection, collection):
         table = compact.table
