@@ -307,6 +307,12 @@ def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> 
     )
 
 
+def list_collections(connection: sa.Connection) -> list[StoredCollection]:
+    """Return the collections, sorted by name."""
+    rows = connection.execute(selected().order_by(schema.collections.c.name))
+    return [from_row(row) for row in rows]
+
+
 def list_names(connection: sa.Connection) -> list[str]:
     """Return the names of the collections, sorted."""
     return list(connection.scalars(sa.select(schema.collections.c.name).order_by("name")))

@@ -114,28 +114,28 @@ class IndexStatus:
 
 def list_status(connection: sa.Connection) -> list[CollectionStatus]:
     """Return every collection with its size and index, by name. Counts every row."""
-    names = catalog.list_names(connection)
-    return [
-        collection_status(connection, catalog.get_collection(connection, name)) for name in names
-    ]
+    return [collection_status(connection, each) for each in catalog.list_collections(connection)]
 
 
 def collection_status(connection: sa.Connection, collection: StoredCollection) -> CollectionStatus:
     """Return a collection's size and the state of its index. Counts every row."""
     table = collection.table
+    rows = sa.select(sa.func.count()).select_from(table)
     errors = sa.select(sa.func.count()).where(schema.ingest_errors.c.collection == collection.name)
+    size = sa.func.pg_table_size(schema.sql_name(table))
+    images, failed, table_bytes = connection.execute(
+        sa.select(rows.scalar_subquery(), errors.scalar_subquery(), size)
+    ).one()
     index = serving(collection)
     found = ddl.find(connection, index.name)
-    images = count(connection, table)
-    size = connection.scalar(sa.select(sa.func.pg_table_size(schema.sql_name(table))))
     return CollectionStatus(
         name=collection.name,
         model=collection.identity.name,
         dimensions=collection.dimensions,
         metric=collection.default_metric,
         images=images,
-        errors=connection.scalar(errors) or 0,
-        table_bytes=size or 0,
+        errors=failed,
+        table_bytes=table_bytes,
         index=_serves(index.method, found),
         index_bytes=0 if found is None else found.size,
         scan_bytes=images * schema.embedding_bytes(collection.dimensions),
@@ -151,7 +151,7 @@ def index_status(
     rows = count(connection, collection.table)
     index = serving(collection)
     found = ddl.find(connection, index.name)
-    facts = index.facts(connection)
+    facts = index.facts(connection, rows)
     wanted = METHODS[collection.index_method].wanted_dimensions(collection)
     chosen = choose(rows, wanted, ddl.server_settings(connection), resources)
     options = {} if found is None else _built_with(index.method, found)

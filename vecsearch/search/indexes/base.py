@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.search.indexes import ddl
-from vecsearch.search.lookup import count
 from vecsearch.vocabulary import IndexMethod, Metric
 
 if TYPE_CHECKING:
@@ -220,9 +219,14 @@ class Index:
         found = ddl.find(connection, self.name)
         return found is not None and found.valid
 
-    def facts(self, connection: sa.Connection) -> "Facts":
-        """Return facts for `index status` that the Postgres index itself does not give."""
-        rows = count(connection, self.table)
+    def facts(self, connection: sa.Connection, rows: int) -> "Facts":  # noqa: ARG002 - for methods with tables
+        """Return facts for `index status` that the Postgres index itself does not give.
+
+        Args:
+            connection: in a transaction.
+            rows: number of rows of the collection.
+
+        """
         return Facts(indexed=rows, dimensions=self.dimensions)
 
     def bytes_beside(self, connection: sa.Connection) -> int:  # noqa: ARG002 - for other methods

@@ -137,7 +137,7 @@ class CompactIndex(Index):
         )
         return body, remark
 
-    def facts(self, connection: sa.Connection) -> Facts:
+    def facts(self, connection: sa.Connection, rows: int) -> Facts:  # noqa: ARG002 - counts vectors
         """Return the facts about the projection and the compact vectors."""
         fitted = vectors.read_projection(connection, self.compact)
         return Facts(
