@@ -9,12 +9,12 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch.analysis import evaluate, labels, sampling
-from vecsearch.analysis.sampling import FOLDERS, Labelling, Sample
+from vecsearch.analysis.sampling import Labelling, Sample
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import execute
-from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.query import Hit, Query, require_k
 from vecsearch.search.statement import Search
 from vecsearch.search.status import bytes_per_image
@@ -102,12 +102,12 @@ def compare(
     connection: sa.Connection,
     collections: Sequence[StoredCollection],
     *,
-    k: int = 10,
-    metric: str | None = None,
-    labelling: Labelling = FOLDERS,
-    seed: int = 0,
-    examples: int = 0,
-    on_progress: OnProgress = quiet,
+    k: int,
+    metric: str | None,
+    labelling: Labelling,
+    seed: int,
+    examples: int,
+    on_progress: OnProgress,
 ) -> Comparison:
     """Answer the same queries from two collections and score both.
 
@@ -139,9 +139,10 @@ def compare(
         sampling.query_limit(each.collection, len(each.images), each.metric) for each in parties
     )
     samples = [_measure(connection, each, label_of, limit, seed, on_progress) for each in parties]
+    scores = [evaluate.score(sample, k) for sample in samples]
     tops = [
-        [{sample.images[place].path for place in order[:k]} for order in sample.rankings()]
-        for sample in samples
+        [{sample.images[place].path for place in places} for places in score.nearest]
+        for sample, score in zip(samples, scores, strict=True)
     ]
     labelled = sum(label is not None for label in label_of.values())
     shown = min(k, labelled - 1)
@@ -155,8 +156,8 @@ def compare(
         labels=len({samples[0].labels[place] for place in positions}),
         overlap=float(np.mean(overlap)),
         sides=[
-            _side(connection, party, sample, k)
-            for party, sample in zip(parties, samples, strict=True)
+            _side(connection, party, sample, score, k)
+            for party, sample, score in zip(parties, samples, scores, strict=True)
         ],
         examples=[
             _example(connection, parties, parties[0].images[place].path, label_of, k)
@@ -215,10 +216,10 @@ def _side(
     connection: sa.Connection,
     party: _Party,
     sample: Sample,
+    score: evaluate.Scores,
     k: int,
 ) -> Side:
     collection = party.collection
-    _, precision, average = evaluate.score(sample, k)
     few = min(TIMED_QUERIES, len(sample.positions))
     timed = sample.positions[np.linspace(0, len(sample.positions) - 1, few).astype(int)]
     seconds = [
@@ -233,8 +234,8 @@ def _side(
         model=collection.identity.name,
         dimensions=collection.dimensions,
         metric=party.metric,
-        precision=precision,
-        map=average,
+        precision=score.precision,
+        map=score.map,
         p50_ms=1_000 * float(np.median(seconds)),
         bytes_per_image=bytes_per_image(connection, collection),
     )

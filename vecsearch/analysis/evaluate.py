@@ -1,5 +1,6 @@
 """Score a collection's answers against labels, and its index against exact search."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,12 +9,12 @@ import numpy as np
 import sqlalchemy as sa
 
 from vecsearch.analysis import labels, ranking, sampling, tuning
-from vecsearch.analysis.sampling import FOLDERS, Labelling, Sample
+from vecsearch.analysis.sampling import Labelling, Sample
 from vecsearch.analysis.tuning import Drift, IndexScore
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import serving
 from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, MAXIMUM_EF_SEARCH
-from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.query import Query, require_k
 from vecsearch.vocabulary import Metric
 
@@ -49,6 +50,23 @@ class ClassScore:
     queries: int
     precision: float
     map: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well answers agree with labels.
+
+    Attributes:
+        classes: scores by label.
+        precision, map: see `ClassScore`; over all queries.
+        nearest: for each query, the positions of the k nearest images.
+
+    """
+
+    classes: list[ClassScore]
+    precision: float
+    map: float | None
+    nearest: "list[NDArray[np.int64]]"
 
 
 @dataclass(frozen=True)
@@ -136,11 +154,11 @@ def evaluate(
     connection: sa.Connection,
     collection: StoredCollection,
     *,
-    k: int = 10,
-    metric: str | None = None,
-    labelling: Labelling = FOLDERS,
-    seed: int = 0,
-    on_progress: OnProgress = quiet,
+    k: int,
+    metric: str | None,
+    labelling: Labelling,
+    seed: int,
+    on_progress: OnProgress,
 ) -> Evaluation:
     """Score a collection's answers.
 
@@ -168,7 +186,7 @@ def evaluate(
     sample = sampling.measure(
         connection, collection, images, found, positions, metric=ranked_by, on_progress=on_progress
     )
-    classes, precision, average = score(sample, k)
+    answers = score(sample, k)
     scores: list[IndexScore] = []
     name = serving(collection).breadth_name(ranked_by)
     if tuning.is_served(connection, collection, ranked_by):
@@ -188,9 +206,9 @@ def evaluate(
         images=sum(label is not None for label in found),
         unlabelled=sum(label is None for label in found),
         queries=len(sample.positions),
-        precision=precision,
-        map=average,
-        classes=classes,
+        precision=answers.precision,
+        map=answers.map,
+        classes=answers.classes,
         index=scores,
         index_used=tuning.uses_index(
             connection, collection, sample.images[sample.positions[0]].id, k, ranked_by
@@ -201,20 +219,23 @@ def evaluate(
     )
 
 
-def score(sample: Sample, k: int) -> tuple[list[ClassScore], float, float | None]:
-    """Return the score of each label, and the overall precision at k and mean average precision."""
+def score(sample: Sample, k: int) -> Scores:
+    """Score the ranking of each query of a sample."""
     names = np.array([label if label is not None else "" for label in sample.labels])
     by_label: dict[str, list[tuple[float, float | None]]] = {}
+    nearest = []
     for position, order in zip(sample.positions, sample.rankings(), strict=True):
         relevant = names[order] == names[position]
         scores = ranking.precision_at(relevant, k), ranking.average_precision(relevant)
         by_label.setdefault(str(names[position]), []).append(scores)
-    counts = {label: sample.labels.count(label) for label in by_label}
+        nearest.append(order[:k].copy())  # a view would keep the whole ranking
+    counts = Counter(sample.labels)
     classes = [
         ClassScore(label, counts[label], len(scores), *_means(scores))
         for label, scores in sorted(by_label.items())
     ]
-    return classes, *_means([pair for scores in by_label.values() for pair in scores])
+    overall = _means([pair for scores in by_label.values() for pair in scores])
+    return Scores(classes, *overall, nearest)
 
 
 def _choice(scores: Sequence[IndexScore]) -> int | None:
