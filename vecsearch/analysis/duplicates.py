@@ -74,10 +74,10 @@ def find(
     connection: sa.Connection,
     collection: catalog.StoredCollection,
     *,
-    max_distance: float | None = None,
-    order: str | None = None,
-    keep: str | None = None,
-    exact: bool = False,
+    max_distance: float | None,
+    order: str | None,
+    keep: str | None,
+    exact: bool,
 ) -> Duplicates:
     """Group images that are linked by pairs within a cut-off; delete nothing.
 

@@ -61,7 +61,7 @@ class Member:
 
 
 def neighbour_distances(
-    connection: sa.Connection, collection: StoredCollection, images: int, *, exact: bool = False
+    connection: sa.Connection, collection: StoredCollection, images: int, *, exact: bool
 ) -> list[list[float]]:
     """Return the neighbour distances of a sample of images, nearest first for each image.
 
@@ -88,7 +88,7 @@ def neighbour_distances(
 
 
 def near_pairs(
-    connection: sa.Connection, collection: StoredCollection, cut_off: CutOff, *, exact: bool = False
+    connection: sa.Connection, collection: StoredCollection, cut_off: CutOff, *, exact: bool
 ) -> tuple[list[Pair], set[UUID]]:
     """Return pairs within the cut-off, nearest first: enough of them to form every group.
 

@@ -14,7 +14,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import execute
 from vecsearch.search.indexes import serving, vectors
 from vecsearch.search.indexes.base import CANDIDATES_PER_ROW
-from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.lookup import count, sample_ids
 from vecsearch.search.query import Hit, Query, require_k
 from vecsearch.search.statement import Search
@@ -82,14 +82,12 @@ class Drift:
         fitted: share for the images that the projection was fitted to.
         now: share for the current images.
         since: share for images ingested after the fit; None if there are none.
-        since_images: number of those that were examined.
 
     """
 
     fitted: float
     now: float
     since: float | None
-    since_images: int
 
     @property
     def is_stale(self) -> bool:
@@ -151,10 +149,10 @@ def tune(
     connection: sa.Connection,
     collection: StoredCollection,
     *,
-    recall: float = 0.99,
-    k: int = 10,
-    metric: str | None = None,
-    on_progress: OnProgress = quiet,
+    recall: float,
+    k: int,
+    metric: str | None,
+    on_progress: OnProgress,
 ) -> Tuning:
     """Find the smallest ef_search, or number of candidates, that reaches a recall.
 
@@ -240,7 +238,6 @@ def drift(connection: sa.Connection, collection: StoredCollection) -> Drift | No
         fitted=projection.variance_kept,
         now=projection.kept(now) if len(now) > 0 else projection.variance_kept,
         since=projection.kept(since) if len(since) > 0 else None,
-        since_images=len(since),
     )
 
 

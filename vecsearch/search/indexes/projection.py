@@ -67,7 +67,7 @@ class Projection:
         return _share(centred @ self.components.T, centred)
 
 
-def fit(embeddings: "NDArray[np.float32]", dimensions: int, *, seed: int = 0) -> Projection:
+def fit(embeddings: "NDArray[np.float32]", dimensions: int) -> Projection:
     """Fit a projection by randomised subspace iteration.
 
     Source: Halko, Martinsson and Tropp, Finding Structure with Randomness (2011), algorithm 4.4. It
@@ -78,7 +78,6 @@ def fit(embeddings: "NDArray[np.float32]", dimensions: int, *, seed: int = 0) ->
             at least two rows.
         dimensions: dimensions of compact vectors; capped at rows - 1 and the dimensions of an
             embedding.
-        seed: seed of the starting subspace.
 
     """
     rows, full = embeddings.shape
@@ -86,7 +85,7 @@ def fit(embeddings: "NDArray[np.float32]", dimensions: int, *, seed: int = 0) ->
     centred = normalised(embeddings)
     mean = centred.mean(axis=0)
     centred -= mean
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     start = random.standard_normal((full, min(kept + OVERSAMPLING, rows, full)), np.float32)
     basis = _orthonormal(centred @ start)
     for _ in range(POWER_ITERATIONS):
