@@ -13,7 +13,7 @@ from vecsearch.analysis.sampling import Labelling, Sample
 from vecsearch.analysis.tuning import Drift, IndexScore
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import serving
-from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, MAXIMUM_EF_SEARCH
+from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.query import Query, require_k
 from vecsearch.vocabulary import Metric
@@ -188,15 +188,10 @@ def evaluate(
     )
     answers = score(sample, k)
     scores: list[IndexScore] = []
-    name = serving(collection).breadth_name(ranked_by)
+    index = serving(collection)
     if tuning.is_served(connection, collection, ranked_by):
-        breadths = [
-            each for each in (CANDIDATES if name == "candidates" else EF_SEARCH) if each >= k
-        ]
-        # If k exceeds them all, use what a query would use.
-        beyond = CANDIDATES_PER_ROW * k
-        beyond = beyond if name == "candidates" else MAXIMUM_EF_SEARCH
-        breadths = breadths or [beyond]
+        ef_search = [each for each in EF_SEARCH if each >= k] or [MAXIMUM_EF_SEARCH]
+        breadths = tuning.choose_breadths(index, ranked_by, k, ef_search, CANDIDATES)
         scores = _score_index(connection, collection, sample, k, ranked_by, breadths, on_progress)
     return Evaluation(
         collection=collection.name,
@@ -213,7 +208,7 @@ def evaluate(
         index_used=tuning.uses_index(
             connection, collection, sample.images[sample.positions[0]].id, k, ranked_by
         ),
-        breadth_name=name,
+        breadth_name=index.breadth_name(ranked_by),
         choice=_choice(scores),
         drift=tuning.drift(connection, collection),
     )

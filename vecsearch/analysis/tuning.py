@@ -13,7 +13,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import execute
 from vecsearch.search.indexes import serving, vectors
-from vecsearch.search.indexes.base import CANDIDATES_PER_ROW
+from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Index
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.lookup import count, sample_ids
 from vecsearch.search.query import Hit, Query, require_k
@@ -99,6 +99,16 @@ def is_served(connection: sa.Connection, collection: StoredCollection, metric: M
     """Return whether an index serves the metric, directly or by choosing candidates."""
     index = serving(collection)
     return index.serves(metric) and index.is_ready(connection)
+
+
+def choose_breadths(
+    index: Index, metric: Metric, k: int, ef_search: Sequence[int], candidates: Sequence[int]
+) -> Sequence[int]:
+    """Return the settings to measure: `ef_search`, or `candidates` if the metric re-ranks them."""
+    if not index.reranks(metric):
+        return ef_search
+    # If k exceeds them all, use what a query would use.
+    return [each for each in candidates if each >= k] or [CANDIDATES_PER_ROW * k]
 
 
 def uses_index(
@@ -192,11 +202,8 @@ def tune(
         hits, _ = execute.timed(connection, Search(collection, query, asked))
         exact.append(_distances(hits))
         on_progress("Comparing all images", position + 1, len(queries))
-    name = serving(collection).breadth_name(ranked_by)
-    ladder = [*BREADTHS, *(MORE_CANDIDATES if name == "candidates" else ())]
-    least = k if name == "candidates" else 1
-    # If k exceeds them all, use what a query would use.
-    breadths = [each for each in ladder if each >= least] or [CANDIDATES_PER_ROW * k]
+    index = serving(collection)
+    breadths = choose_breadths(index, ranked_by, k, BREADTHS, BREADTHS + MORE_CANDIDATES)
     scores: list[IndexScore] = []
     for number, breadth in enumerate(breadths):
         scores.append(
@@ -218,7 +225,7 @@ def tune(
         collection=collection.name,
         metric=ranked_by,
         k=k,
-        breadth_name=name,
+        breadth_name=index.breadth_name(ranked_by),
         scores=scores,
         queries=len(queries),
         choice=scores[-1] if scores[-1].recall >= recall else None,
