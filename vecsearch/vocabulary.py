@@ -17,10 +17,11 @@ class Metric(StrEnum):
 
     Attributes:
         meaning: the distance's name in words.
-        sql: template for the distance of two SQL expressions, `{0}` and `{1}`, of type halfvec.
+        sql: pgvector's operator, or the name of a function in our schema.
         needs_non_negative: whether it is undefined for embeddings with negative numbers.
         is_reranked: whether it is too slow for every row of a large table; then, unless the search
             is exact, cosine chooses candidates and this metric re-ranks them.
+        own_is_nearest: whether no other embedding is nearer than an equal one.
 
     """
 
@@ -28,6 +29,7 @@ class Metric(StrEnum):
     sql: str
     needs_non_negative: bool
     is_reranked: bool
+    own_is_nearest: bool
 
     def __new__(
         cls,
@@ -36,6 +38,7 @@ class Metric(StrEnum):
         sql: str,
         needs_non_negative: bool = False,  # noqa: FBT001, FBT002 - enum members are positional
         is_reranked: bool = False,  # noqa: FBT001, FBT002 - likewise
+        own_is_nearest: bool = True,  # noqa: FBT001, FBT002 - likewise
     ) -> Self:
         """Create a member whose value is its name."""
         member = str.__new__(cls, value)
@@ -44,13 +47,14 @@ class Metric(StrEnum):
         member.sql = sql
         member.needs_non_negative = needs_non_negative
         member.is_reranked = is_reranked
+        member.own_is_nearest = own_is_nearest
         return member
 
-    cosine = "cosine", "cosine distance", "{0} <=> {1}"
-    l2 = "l2", "Euclidean distance", "{0} <-> {1}"
-    l1 = "l1", "Manhattan distance", "{0} <+> {1}"
-    ip = "ip", "negative inner product", "{0} <#> {1}"
-    chi2 = "chi2", "chi-squared distance", "vecsearch.chi2_distance({0}, {1})", True, True
+    cosine = "cosine", "cosine distance", "<=>"
+    l2 = "l2", "Euclidean distance", "<->"
+    l1 = "l1", "Manhattan distance", "<+>"
+    ip = "ip", "negative inner product", "<#>", False, False, False
+    chi2 = "chi2", "chi-squared distance", "chi2_distance", True, True
 
 
 @dataclass(frozen=True)

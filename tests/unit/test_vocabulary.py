@@ -27,12 +27,6 @@ def test_every_metric_has_its_numpy() -> None:
     assert set(Metric) >= ranking.ELEMENTWISE
 
 
-def test_every_metric_writes_both_sides_into_its_sql() -> None:
-    for metric in Metric:
-        assert metric.sql.format("left", "right").count("left") == 1
-        assert metric.sql.format("left", "right").count("right") == 1
-
-
 def test_every_index_method_has_its_class() -> None:
     assert set(METHODS) == set(IndexMethod)
     assert all(index.method is method for method, index in METHODS.items())

@@ -289,7 +289,7 @@ def _lacks_own(search: Search, rows: list[Row]) -> bool:
     return (
         isinstance(search.target, UUID)
         and not search.excludes_own
-        and search.metric is not Metric.ip  # by inner product, longer vectors can be nearer
+        and search.metric.own_is_nearest
         and all(row[0] != search.target for row in rows)
     )
 

@@ -38,22 +38,11 @@ MAXIMUM_K = 2**63 - 1
 
 
 def distance(metric: Metric, embedding: Expression, target: Expression) -> Expression:
-    """Return the SQL distance between two vectors, from the template `Metric.sql`."""
-    before, between, after = _parts(metric)
-    if before:
-        # The template is a function call; an operator has no text before its first operand.
-        function = sa.func
-        for name in before.rstrip("(").split("."):
-            function = getattr(function, name)
+    """Return the SQL distance between two vectors; see `Metric.sql`."""
+    if metric.sql.isidentifier():
+        function = getattr(getattr(sa.func, schema.SCHEMA), metric.sql)
         return function(embedding, target, type_=sa.Double())
-    assert not after  # noqa: S101 - an operator has no text after its second operand
-    return embedding.op(between.strip(), return_type=sa.Double())(target)
-
-
-def _parts(metric: Metric) -> tuple[str, str, str]:
-    before, _, rest = metric.sql.partition("{0}")
-    between, _, after = rest.partition("{1}")
-    return before, between, after
+    return embedding.op(metric.sql, return_type=sa.Double())(target)
 
 
 def hnsw_settings(ef_search: int) -> dict[str, str]:
