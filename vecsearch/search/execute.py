@@ -52,7 +52,7 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         engine: the database's engine.
         name: the collection.
         query: the query.
-        embedders: encoders of new pictures; no connection is held while they run.
+        embedders: encoders of new pictures; no connection is held while they embed.
 
     Raises:
         VecsearchError: the query cannot be answered.
@@ -169,7 +169,7 @@ def timed(connection: sa.Connection, search: Search) -> tuple[list[Hit], float]:
             rows = cursor.execute(text.encode(), _parameters(search), prepare=True).fetchall()
         seconds = perf_counter() - started
         savepoint.rollback()  # and with it the settings
-    return _hits(search, rows), seconds
+    return _hits(search, _sorted(search, rows)), seconds
 
 
 def explain(connection: sa.Connection, search: Search, *, alone: bool = False) -> tuple[str, bool]:
@@ -313,7 +313,7 @@ def _sorted(search: Search, rows: list[Row]) -> list[Row]:
 
 
 def _hits(search: Search, rows: list[Row]) -> list[Hit]:
-    """Return ranked hits."""
+    """Return the hits of sorted rows."""
     is_cosine = search.metric is Metric.cosine
     return [
         Hit(
@@ -322,7 +322,7 @@ def _hits(search: Search, rows: list[Row]) -> list[Hit]:
             similarity=1.0 - row[-1] if is_cosine else None,
             **dict(zip(HIT_COLUMNS, row, strict=False)),
         )
-        for rank, row in enumerate(_sorted(search, rows), start=1)
+        for rank, row in enumerate(rows, start=1)
     ]
 
 
