@@ -85,9 +85,10 @@ def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
         found = Projection(
             mean, components.reshape(row.dimensions, -1), row.sample, row.variance_kept
         )
-        for other in [other for other in cache if other.collection == compact.collection]:
-            if other.version < compact.version - 1:
-                del cache[other]
+        # Keep the latest other one: during a build, two are in use.
+        others = [other for other in cache if other.collection == compact.collection]
+        for other in sorted(others, key=lambda other: other.version)[:-1]:
+            del cache[other]
         cache[compact] = found
     return found
 
