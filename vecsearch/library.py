@@ -191,8 +191,8 @@ class Library:
         """
         path = Path(file).absolute()
         files.require_writable(path)
-        with suppress(SchemaOutdated, SchemaNewer), migrate.reading_current(self.engine):
-            pass
+        with suppress(SchemaOutdated, SchemaNewer):
+            migrate.check(self.engine)
         if collection is None:
             dump.dump(self.engine, path)
         else:
@@ -242,8 +242,8 @@ class Library:
             DatabaseError: one of these is not the case.
 
         """
-        with suppress(SchemaMissing), migrate.reading_current(self.engine):
-            pass
+        with suppress(SchemaMissing):
+            migrate.check(self.engine)
 
     def collections(self) -> list[CollectionStatus]:
         """Return all collections, sorted by name; none if the database has no tables yet."""

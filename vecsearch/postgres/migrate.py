@@ -43,11 +43,16 @@ def reading_current(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
+def check(engine: sa.Engine) -> None:
+    """Refuse tables of another version; see `require_current`."""
+    with reading_current(engine):
+        pass
+
+
 def prepare(engine: sa.Engine) -> None:
     """Create the tables in a database that has none; refuse tables of another version."""
     try:
-        with reading(engine) as connection:
-            require_current(connection)
+        check(engine)
     except SchemaMissing:
         run(engine)
 
