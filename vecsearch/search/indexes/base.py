@@ -41,7 +41,8 @@ def distance(metric: Metric, embedding: Expression, target: Expression) -> Expre
     """Return the SQL distance between two vectors; see `Metric.sql`."""
     if metric.sql.isidentifier():
         function = getattr(getattr(sa.func, schema.SCHEMA), metric.sql)
-        return function(embedding, target, type_=sa.Double())
+        called: Expression = function(embedding, target, type_=sa.Double())
+        return called
     return embedding.op(metric.sql, return_type=sa.Double())(target)
 
 
