@@ -1,0 +1,57 @@
+"""Result files are written whole or not at all, whatever they are called and wherever they go."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vecsearch.errors import InvalidInput
+from vecsearch.files import require_writable, written_whole
+
+
+def test_a_name_of_the_greatest_length_is_written(tmp_path: Path) -> None:
+    file = tmp_path / ("é" * 125 + ".csv")
+    require_writable(file)
+    with written_whole(file) as partial:
+        partial.write_text("whole")
+    assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [(file.name, "whole")]
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / ("é" * 200)
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        require_writable(file)
+    with pytest.raises(InvalidInput, match="cannot be written"), written_whole(file) as partial:
+        partial.write_text("whole")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_a_process_do_not_share_a_partial_file(tmp_path: Path) -> None:
+    file = tmp_path / "sheet.html"
+    with written_whole(file) as one, written_whole(file) as other:
+        assert one.parent == other.parent == tmp_path
+        one.write_text("one")
+        other.write_text("other")
+    assert file.read_text() == "one"
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("before")
+    link.symlink_to(file)
+    with written_whole(link) as partial:
+        partial.write_text("after")
+    assert (link.is_symlink(), file.read_text()) == (True, "after")
+
+
+def test_a_pipe_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As any user but root finds /dev.
+    monkeypatch.setattr(os, "access", lambda path, _: not Path(path).is_dir())
+    reading, writing = os.pipe()
+    file = Path(f"/dev/fd/{writing}")
+    require_writable(file)
+    with written_whole(file) as target:
+        target.write_text("whole")
+    os.close(writing)
+    assert os.read(reading, 10) == b"whole"
+    os.close(reading)
