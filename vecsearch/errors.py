@@ -93,3 +93,8 @@ class SchemaOutdated(SchemaError):
 
 class SchemaNewer(SchemaError):
     """The tables are newer than this vecsearch."""
+
+
+def first_line(error: object) -> str:
+    """Return an error's first line, without a full stop; the name of its class if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

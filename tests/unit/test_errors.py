@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vecsearch import errors
-from vecsearch.errors import VecsearchError
+from vecsearch.errors import VecsearchError, first_line
 
 FAMILY = {name: cls for name, cls in vars(errors).items() if inspect.isclass(cls)}
 
@@ -37,3 +37,15 @@ def test_the_tree_shows_every_class_under_its_parent() -> None:
 def test_every_error_is_one_of_the_family_and_says_when_it_is_raised(name: str) -> None:
     assert issubclass(FAMILY[name], VecsearchError)
     assert FAMILY[name].__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError("It broke.\nHere."), "It broke"),
+        (OSError(), "OSError"),
+        (OSError(" \n"), "OSError"),
+    ],
+)
+def test_an_error_has_one_line_even_without_a_text(error: OSError, line: str) -> None:
+    assert first_line(error) == line

@@ -241,10 +241,20 @@ class TestParquet:
         np.testing.assert_array_equal(vectors, [[1, 2, 3], [4, 5, 6], [7, 8, 9]])
 
     @pytest.mark.parametrize(
+        "type_", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str
+    )
+    def test_any_column_of_texts_holds_the_paths(self, tmp_path: Path, type_: pa.DataType) -> None:
+        ids = pa.array(PATHS).cast(type_)
+        paths, _ = read(parquet_file(tmp_path, path=[1, 2, 3], id=ids, e=VECTORS.tolist()))
+        assert paths == PATHS
+
+    @pytest.mark.parametrize(
         ("columns", "message"),
         [
             ({"name": PATHS, "embedding": VECTORS.tolist()}, "has the columns name, embedding"),
             ({"path": PATHS, "embedding": [1.0, 2.0, 3.0]}, "has the columns path, embedding"),
+            ({"id": [1, 2, 3], "e": VECTORS.tolist()}, "has the columns id, e. Give a column path"),
+            ({"path": [b"a", b"b", b"c"], "e": VECTORS.tolist()}, "has the columns path, e"),
             ({"path": PATHS, "a": VECTORS.tolist(), "b": VECTORS.tolist()}, "the columns path, a"),
             (
                 {"path": PATHS, "e": [[1.0], [1.0], [1.0, 2.0]]},

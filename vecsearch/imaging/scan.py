@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, first_line
 from vecsearch.imaging.formats import SUFFIXES
 
 JUNK_FOLDERS = frozenset(
@@ -181,8 +181,5 @@ def os_reason(error: OSError) -> str:
 
 
 def sentence(text: object) -> str:
-    """Return the first line of a text, with a full stop at its end."""
-    return (
-        f"{str(text).strip().splitlines()[0] if str(text).strip() else 'no details'}".rstrip(".")
-        + "."
-    )
+    """Return the first line of a text or an error, with a full stop at its end."""
+    return f"{first_line(text)}."

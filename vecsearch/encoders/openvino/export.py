@@ -11,6 +11,7 @@ from vecsearch.encoders.once import Once
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Cache, Exported
 from vecsearch.encoders.openvino.engine import EngineEncoder, openvino, streams
 from vecsearch.encoders.openvino.fallback import go_on_with_torch
+from vecsearch.errors import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ class Exporting:
                 except (OSError, MemoryError):
                     raise  # of this machine at this time: no reason to refuse it for good
                 except Exception as error:  # noqa: BLE001 - the tools', of every kind
-                    cosine, refused = None, f"cannot be made ({_first_line(error)})"
+                    cosine, refused = None, f"cannot be made ({first_line(error)})"
                 if refused is not None:
                     for file in folder.iterdir():
                         file.unlink()
@@ -150,7 +151,3 @@ def _refusal(cosine: float) -> str | None:
     if cosine >= LEAST_COSINE:
         return None
     return f"agrees with torch to a cosine of {cosine:.6f} alone, where {LEAST_COSINE} is needed"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

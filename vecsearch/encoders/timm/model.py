@@ -16,7 +16,7 @@ from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, tensors_sha256
 from vecsearch.encoders.timm import TIMM
 from vecsearch.encoders.timm.names import FC1, FC1_MODULE, parse
-from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable
+from vecsearch.errors import EncoderError, WeightsMismatch, WeightsUnavailable, first_line
 
 HUB_TIMEOUT_S = 10.0
 # A second head of Inception v3, used only in training: its files contain it, timm's model does not.
@@ -131,7 +131,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> torch.nn.Module:
         model: torch.nn.Module = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises its own, its HTTP library's and OSError
         raise WeightsUnavailable(
-            f"The weights of {name} cannot be downloaded: {_first_line(error)}. {hint}"
+            f"The weights of {name} cannot be downloaded: {first_line(error)}. {hint}"
         ) from error
     return model
 
@@ -156,7 +156,7 @@ def _require_hub(name: str, hint: str) -> None:
     except Exception as error:  # whatever its HTTP library raises
         raise WeightsUnavailable(
             f"The weights of {name} cannot be downloaded: {constants.ENDPOINT} cannot be reached "
-            f"({_first_line(error)}). {hint}"
+            f"({first_line(error)}). {hint}"
         ) from error
 
 
@@ -217,7 +217,3 @@ def _classifiers(name: str) -> list[str]:
 def _is_of_head(layer: str, name: str) -> bool:
     """Return whether a layer is the classifier, contains it or shares a head with it."""
     return layer.partition(".")[0] in {part.partition(".")[0] for part in _classifiers(name)}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, first_line
 from vecsearch.ingest.formats.base import (
     BLOCK_SIZE,
     PATH_COLUMNS,
@@ -58,7 +58,8 @@ def opened(file: Path) -> Iterator[Contents]:
                 pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False)
             )
             schema = parquet.schema_arrow
-            path = next((name for name in PATH_COLUMNS if name in schema.names), None)
+            texts = {column.name for column in schema if _is_text(column.type)}
+            path = next((name for name in PATH_COLUMNS if name in texts), None)
             lists = [column.name for column in schema if _is_list(column.type)]
             if path is None or len(lists) != 1:
                 raise InvalidInput(f"{file} has the columns {', '.join(schema.names)}. {_ADVICE}")
@@ -94,6 +95,12 @@ def write(file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
 
 def _written(column: Column, values: list[Any]) -> list[Any]:
     return [json.dumps(value) for value in values] if column.kind is Kind.jsonb else values
+
+
+def _is_text(type_: "pa.DataType") -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _is_list(type_: "pa.DataType") -> bool:
@@ -156,5 +163,6 @@ def _translated(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InvalidInput(f"{file} cannot be read as Parquet: {reason}. {_ADVICE}") from error
+        raise InvalidInput(
+            f"{file} cannot be read as Parquet: {first_line(error)}. {_ADVICE}"
+        ) from error

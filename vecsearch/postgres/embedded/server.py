@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from vecsearch.errors import DatabaseUnavailable
+from vecsearch.errors import DatabaseUnavailable, first_line
 from vecsearch.postgres.embedded import access
 from vecsearch.postgres.embedded.access import DATABASE
 
@@ -174,7 +174,7 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Any:
         _prepare_database(_url(server, "postgres"))
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         raise DatabaseUnavailable(
-            f"The embedded Postgres in {folder} does not start: {_first_line(error)}. "
+            f"The embedded Postgres in {folder} does not start: {_reason(error)}. "
             f"See its log: {folder / 'log'}"
         ) from error
     return server
@@ -210,10 +210,10 @@ def _pg_ctl(server: Any, *arguments: str) -> None:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         return f"{Path(error.cmd[0]).name} failed with status {error.returncode}"
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return first_line(error)
 
 
 def _info(server: Any) -> Any:
