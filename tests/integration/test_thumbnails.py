@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from vecsearch.cli import app
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseError
-from vecsearch.imaging import decode, scan, thumbnails
+from vecsearch.imaging import budget, decode, scan, thumbnails
+from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import classify, writes
 from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
@@ -216,6 +217,32 @@ def test_an_import_makes_them_of_the_pictures_at_hand(
     picture(99).save(cat)
     library.collection().import_file(file)
     assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+
+
+def test_an_import_decodes_within_the_budget_and_no_more_than_it_needs(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    spend, of = budget.DECODING.spend, Thumbnail.of
+
+    def spending(pixels: int) -> Any:
+        spent.append(pixels)
+        return spend(pixels)
+
+    def noted(image: decode.Image) -> Thumbnail:
+        sizes.append(image.pixels.size)
+        return of(image)
+
+    monkeypatch.setattr(budget.DECODING, "spend", spending)
+    monkeypatch.setattr(Thumbnail, "of", noted)
+    file = tmp_path / "large.jpg"
+    picture(1, (3600, 2400)).save(file)
+    (tmp_path / "imported.csv").write_text(f"{file},1,2\n")
+    library.collection().import_file(tmp_path / "imported.csv")
+    assert spent == [3600 * 2400]
+    assert sizes == [(1800, 1200)]
+    assert scalar(library, "SELECT (width, height)::text FROM images") == "(3600,2400)"
 
 
 def test_an_import_that_tells_contents_without_pictures_leaves_them_to_an_ingest(

@@ -1,10 +1,12 @@
 """The limit on pixels decoded at once: as many as fit, at least one picture, in order."""
 
+import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import PIL.Image
 import pytest
 from support import picture
 
@@ -112,3 +114,22 @@ def test_pixels_count_by_the_header_and_only_if_they_will_be_decoded(
     assert spy.spent == [1200, 0, 0]
     assert len(list(thumbnails.load([content], 10, 10, max_pixels=1200))) == 1
     assert spy.spent[-1] == 1200
+
+
+def test_a_jpeg_is_decoded_in_no_more_pixels_than_a_small_picture_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+    fit = thumbnails.fit
+
+    def noted(pixels: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
+        sizes.append(pixels.size)
+        return fit(pixels, width, height)
+
+    monkeypatch.setattr(thumbnails, "fit", noted)
+    content = io.BytesIO()
+    picture(1, (800, 640)).save(content, "JPEG")
+    [small] = thumbnails.load([content.getvalue()], 100, 50, max_pixels=10**6)
+    assert sizes == [(400, 320)]  # a quarter would have fewer than 2.5 * 100
+    assert isinstance(small, PIL.Image.Image)
+    assert small.size == (62, 50)

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +17,10 @@ from vecsearch.imaging.scan import Unreadable, os_reason, sentence
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+
+# A decoder that shrinks a picture leaves each side this many times the pixels that are needed:
+# margin for cropping; no known model crops below half.
+MARGIN = 2.5
 
 
 @dataclass(frozen=True)
@@ -218,9 +222,8 @@ def decoded(
     path: str,
     *,
     max_pixels: int,
-    header: Header | None = None,
     sha256: str | None = None,
-    least_side: int | None = None,
+    needed: Callable[[], int] | None = None,
 ) -> Iterator[Image | Unreadable]:
     """Decode a file's bytes within the process's budget of pixels; see `decode`.
 
@@ -231,14 +234,18 @@ def decoded(
         content: the whole file.
         path: see `decode`.
         max_pixels: see `decode`.
-        header: of the content, if it has been read.
         sha256: see `decode`.
-        least_side: see `decode`.
+        needed: returns the pixels that are needed of each side; a JPEG keeps `MARGIN` times as
+            many. It is called only for a JPEG within the limit. None keeps all pixels.
 
     """
-    header = header or read_header(content)
-    will_decode = header is not None and header.pixels <= max_pixels
-    with budget.DECODING.spend(header.pixels if header is not None and will_decode else 0):
+    header = read_header(content)
+    pixels, least_side = 0, None
+    if header is not None and header.pixels <= max_pixels:
+        pixels = header.pixels
+        if needed is not None and header.can_shrink:
+            least_side = round(MARGIN * needed())
+    with budget.DECODING.spend(pixels):
         yield decode(content, path, max_pixels=max_pixels, sha256=sha256, least_side=least_side)
 
 

@@ -98,7 +98,9 @@ def load(
         content = source if isinstance(source, bytes) else decode.read_bytes(path)
         if isinstance(content, scan.Unreadable):
             return content
-        with decode.decoded(content, path, max_pixels=max_pixels) as image:
+        with decode.decoded(
+            content, path, max_pixels=max_pixels, needed=lambda: max(width, height)
+        ) as image:
             return image if isinstance(image, scan.Unreadable) else fit(image.pixels, width, height)
 
     # Decoders release the GIL.

@@ -6,7 +6,7 @@ caller has few under way.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import numpy as np
 
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
 from vecsearch.imaging import decode
-from vecsearch.imaging.decode import Facts, Header, Image, Source
+from vecsearch.imaging.decode import Facts, Image, Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import SIDE, Thumbnail
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # Files up to this many bytes are read once; a larger one is read for its hash, then to be decoded.
 KEPT_BYTES = 1 << 20
-# A decoder that shrinks a picture leaves each side this many times the pixels that are needed.
-MARGIN = 2.5
 
 
 @dataclass(frozen=True)
@@ -135,44 +133,26 @@ class Pipeline:
             finished.set_result(encoded)
 
     def _prepare(self, source: Source) -> "_Prepared | Unreadable":
-        with self._decoded(source, for_encoder=True) as image:
+        # A lazy encoder is loaded before it must be, to decode fewer pixels.
+        with self._decoded(source, lambda: max(SIDE, *self._encoder.input_size)) as image:
             if isinstance(image, Unreadable):
                 return image
             thumbnail = Thumbnail.of(image)
             return _Prepared(image.facts, thumbnail, self._encoder.prepare(image.pixels))
 
     def _draw(self, source: Source) -> Thumbnail | Unreadable:
-        with self._decoded(source, for_encoder=False) as image:
+        with self._decoded(source, lambda: SIDE) as image:
             return image if isinstance(image, Unreadable) else Thumbnail.of(image)
 
-    def _least_side(self, header: Header | None, *, for_encoder: bool) -> int | None:
-        """Return the pixels that each side keeps for the thumbnail and the encoder.
-
-        Only a JPEG within the limit needs the number, so only such a file loads a lazy encoder
-        before it is decoded.
-        """
-        if header is None or not header.can_shrink or header.pixels > self._max_pixels:
-            return None
-        # Leaves margin for cropping; no known model crops below half.
-        needed = max(SIDE, *self._encoder.input_size) if for_encoder else SIDE
-        return round(MARGIN * needed)
-
     @contextmanager
-    def _decoded(self, source: Source, *, for_encoder: bool) -> Iterator[Image | Unreadable]:
+    def _decoded(self, source: Source, needed: Callable[[], int]) -> Iterator[Image | Unreadable]:
         """Yield the picture, which lives no longer; a file that changed is unreadable."""
         content = decode.content(source)
         if isinstance(content, Unreadable):
             yield content
             return
-        header = decode.read_header(content)
-        least_side = self._least_side(header, for_encoder=for_encoder)
         with decode.decoded(
-            content,
-            source.path,
-            max_pixels=self._max_pixels,
-            header=header,
-            sha256=source.sha256,
-            least_side=least_side,
+            content, source.path, max_pixels=self._max_pixels, sha256=source.sha256, needed=needed
         ) as image:
             yield image
 

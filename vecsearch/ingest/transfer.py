@@ -15,7 +15,7 @@ from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.imaging import decode, scan
-from vecsearch.imaging.thumbnails import Thumbnail
+from vecsearch.imaging.thumbnails import SIDE, Thumbnail
 from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import Block, Contents
 from vecsearch.ingest.staging import Imported
@@ -297,16 +297,21 @@ class _Rows:
                 self._on_progress("Reading", done, self._total)
 
     def _from_file(self, path: str) -> tuple[dict[str, Any], Thumbnail | None]:
-        """Return the columns of the image at `path`; only the label if there is no image."""
+        """Return the columns and thumbnail of the image at `path`; without one, only the label."""
         columns: dict[str, Any] = {"label": scan.label(path)}
         file = scan.find(path)
         if file is None:
             return columns, None
-        image = decode.load(path, max_pixels=self._max_pixels)
-        if isinstance(image, scan.Unreadable):
+        content = decode.read_bytes(path)
+        if isinstance(content, scan.Unreadable):
             return columns, None
-        columns |= {name: getattr(file, name) for name in names(OF_FILE)}
-        return columns | asdict(image.facts), Thumbnail.of(image)
+        with decode.decoded(
+            content, path, max_pixels=self._max_pixels, needed=lambda: SIDE
+        ) as image:
+            if isinstance(image, scan.Unreadable):
+                return columns, None
+            columns |= {name: getattr(file, name) for name in names(OF_FILE)}
+            return columns | asdict(image.facts), Thumbnail.of(image)
 
 
 class _Source:
