@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support import ON_TORCH, PixelEncoder, picture, save_weights
 
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
+from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
     EncoderError,
     EncoderMismatch,
@@ -112,6 +114,30 @@ class TestTheEncoderOfACollection:
         gone = Weights(str(tmp_path / "gone.safetensors"), "0" * 64)
         moved = self.of_collection(encoder.identity, gone, file=weights)
         assert moved.identity == encoder.identity
+
+    def test_a_file_that_is_not_the_recorded_one_is_loaded_once(
+        self,
+        encoder: Encoder,
+        small_model: str,
+        weights: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        loads = []
+        load = TimmFamily.load_stored
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            loads.append(1)
+            return load(*arguments, **options)
+
+        monkeypatch.setattr(TimmFamily, "load_stored", counted)
+        state = registry.load(small_model, weights, device="cpu").network.model.state_dict()
+        file = tmp_path / "same.pth"
+        torch.save(state, file)
+        same = self.of_collection(encoder.identity, encoder.weights, file=file)
+        assert same.identity == encoder.identity
+        assert same.weights == Weights.of_file(file)
+        assert loads == [1]
 
     def test_a_file_that_changed_in_its_place_is_refused(
         self, encoder: Encoder, small_model: str, tmp_path: Path

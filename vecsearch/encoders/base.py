@@ -136,10 +136,16 @@ class LazyEncoder:
     """An encoder that is loaded when it is first used, once for all threads.
 
     If it cannot be loaded, every use raises the same `EncoderError`.
+
+    Args:
+        load: loads it.
+        weights: where its weights are, if that is known before it is loaded.
+
     """
 
-    def __init__(self, load: Callable[[], Encoder]) -> None:
+    def __init__(self, load: Callable[[], Encoder], weights: Weights | None = None) -> None:
         self._load = load
+        self._weights = weights
         self._encoder: Once[Encoder] = Once()
 
     def _loaded(self) -> Encoder:
@@ -153,7 +159,7 @@ class LazyEncoder:
     @property
     def weights(self) -> Weights:
         """See `Encoder`."""
-        return self._loaded().weights
+        return self._weights or self._loaded().weights
 
     @property
     def dimensions(self) -> int:

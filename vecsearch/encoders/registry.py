@@ -13,11 +13,10 @@ from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
     EncoderError,
     EncoderMismatch,
-    InvalidInput,
     WeightsMismatch,
     WeightsUnavailable,
 )
-from vecsearch.vocabulary import Precision, choices
+from vecsearch.vocabulary import Precision
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
@@ -125,21 +124,21 @@ def for_collection(
     is_own = weights is None or (
         now is not stored_weights and now.file_sha256 == stored_weights.file_sha256
     )
-
     source = stored_weights.source if weights is None else str(weights)
+
+    def load() -> "TorchEncoder":
+        return _load_same(name, stored, source, runtime.device, is_recorded=weights is None)
 
     def opened() -> Encoder:
         from vecsearch.encoders.openvino import choice
 
-        if not is_own:
-            _load_same(name, stored, source, runtime.device, is_recorded=False)
+        loaded = None if is_own else load()
         if stored.computes_in is not Precision.fp32:
             return choice.quantized(stored, now, runtime, quantized)
-        return choice.kept(stored, now, runtime) or choice.quickest(
-            _load_same(name, stored, source, runtime.device, is_recorded=weights is None), runtime
-        )
+        kept = choice.kept(stored, now, runtime)
+        return kept or choice.quickest(loaded or load(), runtime)
 
-    lazy = LazyEncoder(opened)
+    lazy = LazyEncoder(opened, now)
     if not is_own:
         _ = lazy.identity
     return lazy
@@ -174,17 +173,6 @@ def _not_known(name: str) -> Encoder:
         "so a picture that is not in it cannot be embedded. Import the file into a new "
         "--collection with --model and --weights."
     )
-
-
-def require_precision(precision: str | None) -> None:
-    """Check that a precision is valid.
-
-    Raises:
-        InvalidInput: it is not a member of `Precision`.
-
-    """
-    if precision is not None and precision not in [*Precision]:
-        raise InvalidInput(f"Unknown precision {precision!r}. Use {choices(Precision)}.")
 
 
 def _require_same_model(name: str, model: str, stored: Identity) -> None:
