@@ -1,17 +1,20 @@
 """The index of a new collection is built once its rows are there, and is there on every path."""
 
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 from support import PixelEncoder, every_server, ingest
 
+from vecsearch.config import Settings
+from vecsearch.encoders import base
 from vecsearch.errors import EncoderError, InvalidInput
 from vecsearch.ingest import choose
 from vecsearch.ingest.run import Progress
 from vecsearch.library import Library
-from vecsearch.postgres import database
+from vecsearch.postgres import catalog, database
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +46,51 @@ def test_a_new_collection_gets_the_index_it_is_told(
     other = "none" if method != "none" else "hnsw"
     with pytest.raises(InvalidInput, match="vecsearch index create"):
         library.collection().ingest(photos, index=other)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"precision": "bogus"}, r"Unknown precision 'bogus'\. Use fp32 or int8"),
+        ({"index": "bogus"}, r"Unknown index method 'bogus'\. Use hnsw"),
+    ],
+)
+def test_an_unknown_option_is_refused_before_anything_is_made(
+    empty_database_url: str, tmp_path: Path, photos: Path, option: dict[str, Any], message: str
+) -> None:
+    settings = Settings.load(database_url=empty_database_url, data_dir=tmp_path / "unused")
+    with Library.open(settings) as library:
+        with pytest.raises(InvalidInput, match=message):
+            library.collection().ingest(photos, **option)
+        (tmp_path / "e.csv").write_text("a.png,1,2\n")
+        if "index" in option:
+            with pytest.raises(InvalidInput, match=message):
+                library.collection().import_file(tmp_path / "e.csv", **option)
+        with library.engine.connect() as connection:
+            assert connection.scalar(sa.text("SELECT to_regclass('vecsearch.collections')")) is None
+
+
+def test_a_weights_file_that_is_named_is_hashed_once(
+    library: Library,
+    photos: Path,
+    small_model: str,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library.collection().ingest(photos, model=small_model, weights=weights)
+    hashed = []
+    file_sha256 = base.file_sha256
+
+    def counted(path: str | Path) -> str:
+        hashed.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(base, "file_sha256", counted)
+    moved = shutil.copy(weights, photos.parent / "moved.safetensors")
+    library.collection().ingest(photos, weights=moved)
+    assert hashed == [moved]
+    with catalog.reading(library.engine, "images") as (_, stored):
+        assert stored.weights.source == str(moved)
 
 
 def test_rows_of_a_first_run_that_was_cut_off_are_indexed_by_the_next(

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from vecsearch.encoders import registry
-from vecsearch.encoders.base import DEFAULT_MODEL, Encoder, LazyEncoder, Weights
+from vecsearch.encoders.base import DEFAULT_MODEL, Encoder, LazyEncoder
 from vecsearch.errors import EncoderMismatch, SchemaMissing
 from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, database, migrate, quantized
 from vecsearch.search.embedder import collection_encoder
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import Precision, parse
+from vecsearch.vocabulary import Precision
 
 
 def encoder(
@@ -19,7 +19,7 @@ def encoder(
     *,
     model: str | None,
     weights: str | Path | None,
-    precision: str | None,
+    precision: Precision | None,
     remember: bool,
 ) -> tuple[Encoder, list[str]]:
     """Return the encoder for an ingest, and notes for a user.
@@ -46,7 +46,7 @@ def encoder(
     if stored is None:
         chosen = model or DEFAULT_MODEL
         exact = LazyEncoder(lambda: registry.quickest(chosen, weights, runtime))
-        if precision is None or parse(Precision, precision) is not Precision.int8 or not remember:
+        if precision is not Precision.int8 or not remember:
             return exact, []
         from vecsearch.encoders.openvino import calibration
 
@@ -56,7 +56,7 @@ def encoder(
         with database.writing(store.engine) as connection:
             quantized.store(connection, made.encoder.identity.precision, made.exported)
         return made.encoder, [made.note]
-    if precision is not None and precision != stored.identity.precision.partition("-")[0]:
+    if precision is not None and precision is not stored.identity.computes_in:
         raise EncoderMismatch(
             f"Collection {name!r} was made in {stored.identity.precision}, and --precision "
             f"{precision} would not compare with it. Leave --precision out, or use a collection "
@@ -65,7 +65,7 @@ def encoder(
     found = collection_encoder(stored, model, weights, runtime, store.find_quantized)
     named = registry.weights_file(model, weights)
     if remember and named is not None and stored.identity.weights_sha256 is not None:
-        now = Weights.of_file(named)
+        now = found.weights
         if now != stored.weights:
             with database.writing(store.engine) as connection:
                 catalog.remember_weights(connection, name, now)

@@ -11,6 +11,7 @@ from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import database, migrate, schema
 from vecsearch.search.indexes import build
 from vecsearch.search.store import Store
+from vecsearch.vocabulary import IndexMethod, Precision, parse
 
 
 def ingest(
@@ -29,6 +30,8 @@ def ingest(
 ) -> Summary:
     """Ingest folders and files; see `vecsearch.collection.Collection.ingest`."""
     schema.require_collection_name(name)
+    method = None if index is None else parse(IndexMethod, index)
+    wanted = None if precision is None else parse(Precision, precision)
     walk = scan.Walk(paths)
     if not dry_run:
         migrate.prepare(store.engine)
@@ -38,7 +41,7 @@ def ingest(
         walk,
         model=model,
         weights=weights,
-        precision=precision,
+        precision=wanted,
         remember=not dry_run,
     )
     options = Options(
@@ -46,7 +49,7 @@ def ingest(
         dry_run=dry_run,
         metadata_file=metadata,
         max_pixels=store.settings.max_pixels,
-        index_method=index,
+        index_method=method,
     )
     with database.session(store.engine) as connection:
         run = Ingest(connection, name, walk, encoder, options)

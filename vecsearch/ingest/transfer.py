@@ -27,7 +27,7 @@ from vecsearch.search import collections
 from vecsearch.search.indexes import build
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import Metric, parse
+from vecsearch.vocabulary import IndexMethod, Metric, parse
 
 # The model of imported embeddings, if neither file nor user names it.
 UNKNOWN_MODEL = "unknown"
@@ -88,6 +88,7 @@ def store_file(
 ) -> Imports:
     """Import a file, and build the index; see `vecsearch.collection.Collection.import_file`."""
     schema.require_collection_name(name)
+    method = None if index is None else parse(IndexMethod, index)
     with formats.open_file(file) as contents:
         migrate.prepare(store.engine)
         runtime = store.settings.runtime
@@ -101,7 +102,7 @@ def store_file(
                 origin,
                 root=root or file.parent,
                 max_pixels=store.settings.max_pixels,
-                index_method=index,
+                index_method=method,
                 on_progress=on_progress,
             )
         notes = build.ensure(
@@ -140,13 +141,13 @@ def find_origin(
     )
     told = unknown if contents.collection is None else _told_origin(file, contents.collection)
     if told.identity.weights_sha256 is not None:
-        registry.for_collection(
+        encoder = registry.for_collection(
             name, told.identity, told.weights, model=model, weights=weights, runtime=runtime
         )
-        return told if named is None else replace(told, weights=Weights.of_file(named))
+        return replace(told, weights=encoder.weights)
     if named is not None:
-        encoder = registry.load(model or base.DEFAULT_MODEL, weights, device=runtime.device)
-        return Origin(encoder.identity, encoder.weights, encoder.dimensions, told.default_metric)
+        loaded = registry.load(model or base.DEFAULT_MODEL, weights, device=runtime.device)
+        return Origin(loaded.identity, loaded.weights, loaded.dimensions, told.default_metric)
     return told if model is None else replace(unknown, default_metric=told.default_metric)
 
 
