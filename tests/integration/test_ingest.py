@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -56,6 +57,45 @@ def never_loaded() -> LazyEncoder:
 
 def test_a_second_run_changes_nothing(ingested: Library, photos: Path) -> None:
     assert counts(ingested.collection().ingest([photos])) == {"unchanged": 12}
+
+
+def test_a_run_without_news_waits_for_nobody_and_leaves_the_table_alone(
+    library: Library, photos: Path
+) -> None:
+    broken = photos / "cats" / "01.png"
+    broken.write_text("no picture")
+    ingest(library.engine, [photos], PixelEncoder())
+    touch(broken)
+    sent: list[str] = []
+    sa.event.listen(
+        library.engine,
+        "before_cursor_execute",
+        lambda *event: sent.append(" ".join(event[2].split())),
+    )
+    summary = ingest(library.engine, [photos], never_loaded())
+    assert counts(summary) == {"unchanged": 11, "failed": 1}
+    assert not [
+        text for text in sent if text.startswith(("DELETE FROM vecsearch.images", "ANALYZE ("))
+    ]
+    sent.clear()
+    broken.unlink()
+    ingest(library.engine, [photos], never_loaded())
+    assert not [text for text in sent if "advisory" in text]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_no_tables_in_its_session(
+    ingested: Library, photos: Path, fails: bool
+) -> None:
+    def report(_: object) -> None:
+        if fails:
+            raise InvalidInput("Enough.")
+
+    with suppress(InvalidInput):
+        ingested.collection().ingest([photos], on_progress=report)
+    with ingested.engine.connect() as connection:
+        left = sa.text("SELECT relname FROM pg_class WHERE relkind = 'r' AND relpersistence = 't'")
+        assert connection.scalars(left).all() == []
 
 
 @every_server

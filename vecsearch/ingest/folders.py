@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vecsearch.imaging import scan
-from vecsearch.ingest import choose
+from vecsearch.ingest import choose, pending
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import database, migrate, schema
@@ -51,7 +51,7 @@ def ingest(
         max_pixels=store.settings.max_pixels,
         index_method=method,
     )
-    with database.session(store.engine) as connection:
+    with database.session(store.engine) as connection, pending.dropped_after(connection):
         run = Ingest(connection, name, walk, encoder, options)
         for last in run:
             on_progress(last)

@@ -4,7 +4,8 @@
 `vecsearch.ingest.classify` decided about each. A chunk is what one transaction writes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,6 +14,8 @@ import sqlalchemy as sa
 from vecsearch.imaging.scan import File
 from vecsearch.postgres import schema
 from vecsearch.postgres.rows import copy_rows
+
+_DROP = sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending, pg_temp.early")
 
 
 class ToOpen(NamedTuple):
@@ -35,9 +38,20 @@ class Hashed(NamedTuple):
     error: str | None
 
 
+@contextmanager
+def dropped_after(connection: sa.Connection) -> Iterator[None]:
+    """Drop the tables in the end, because a pooled connection outlives its run."""
+    try:
+        yield
+    finally:
+        # After a failure, the connection may be lost, and the tables with it.
+        with suppress(sa.exc.SQLAlchemyError), connection.begin():
+            connection.execute(_DROP)
+
+
 def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
     """Fill `seen` with the walk and return the number of distinct files."""
-    connection.execute(sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending, pg_temp.early"))
+    connection.execute(_DROP)
     connection.execute(
         sa.text(
             "CREATE TEMP TABLE seen (position int, path text, relative text, name text,"
