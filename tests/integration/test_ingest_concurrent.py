@@ -5,16 +5,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, picture, write
+from support import PixelEncoder, counts, every_server, ingest, picture, scalar, write
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
 from vecsearch.errors import DatabaseError, EncoderMismatch
+from vecsearch.imaging import scan
 from vecsearch.ingest.run import Summary
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -193,3 +194,26 @@ def test_two_runs_set_up_an_empty_database_together(
     with Library.open(Settings.load(database_url=empty_database_url)) as library:
         assert [status.images for status in library.collections()] == [12]
         assert counts(library.collection().ingest([photos])) == {"unchanged": 12}
+
+
+def test_a_row_that_another_run_brings_back_is_not_pruned(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    file = photos / "cats" / "03.png"
+    file.unlink()
+    other = Thread(target=lambda: ingest(library.engine, [photos], PixelEncoder()))
+    is_gone = scan.is_gone
+
+    def restored(path: str) -> bool:
+        gone = is_gone(path)
+        if gone and not file.exists():
+            picture(99).save(file)
+            other.start()
+            other.join(1)  # it must wait for this run, or be done before it looks
+        return gone
+
+    monkeypatch.setattr(scan, "is_gone", restored)
+    ingest(library.engine, [photos], PixelEncoder(), prune=True)
+    other.join(60)
+    assert scalar(library, "SELECT count(*) FROM images") == 12

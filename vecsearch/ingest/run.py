@@ -329,14 +329,31 @@ class Ingest:
     def _scope(self) -> Scope:
         return Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
 
-    def _gone_rows(self, table: sa.Table) -> list[UUID]:
-        """Return the rows under the roots whose files were not seen and are not there."""
-        with self._connection.begin():
-            unseen = scope.unseen_rows(self._connection, table, self._scope())
-        return [row_id for row_id, path in unseen if scan.is_gone(path)]
-
     def _conclude(self) -> Iterator[str]:
         """Prune, set metadata, refresh statistics; yield notes for the user."""
+        yield from self._remarks()
+        if self._table is None:
+            return
+        if self._options.prune or self._options.metadata_file is not None:
+            with self._connection.begin():
+                if not self._options.dry_run:
+                    # Otherwise another run could bring a row back that is then deleted.
+                    lock_collection(self._connection, self._name)
+                if self._options.prune:
+                    self._prune(self._table)
+                if self._options.metadata_file is not None and not self._options.dry_run:
+                    yield from self._set_metadata(self._table, self._options.metadata_file)
+        if self._options.dry_run:
+            return
+        if self._counts[Outcome.pruned] or self._counts[Outcome.updated]:
+            with self._connection.begin():
+                thumbnails.delete_orphans(self._connection)
+        changed = set(Outcome) - {Outcome.unchanged, Outcome.failed}
+        if any(self._counts[outcome] for outcome in changed):
+            with self._connection.begin():
+                analyze(self._connection, self._table)
+
+    def _remarks(self) -> Iterator[str]:
         if self._walk.skipped:
             yield f"Skipped {_counted(self._walk.skipped, 'file')} without an image suffix."
         if self._note_of_layer is not None:
@@ -347,29 +364,22 @@ class Ingest:
                 f"No thumbnail could be made of {_counted(len(self._not_drawn), 'stored image')}. "
                 f"The first is {item.path}: {item.reason}"
             )
-        if self._table is None:
-            return
-        gone = self._gone_rows(self._table) if self._options.prune else []
+
+    def _prune(self, table: sa.Table) -> None:
+        """Delete the rows under the roots whose files were not seen and are not there."""
+        unseen = scope.unseen_rows(self._connection, table, self._scope())
+        gone = [row_id for row_id, path in unseen if scan.is_gone(path)]
         self._counts[Outcome.pruned] = len(gone)
-        if self._options.dry_run:
-            return
-        with self._connection.begin():
-            lock_collection(self._connection, self._name)
-            scope.delete_rows(self._connection, self._table, gone)
-            if self._options.metadata_file is not None:
-                records = metadata.read_records(self._options.metadata_file)
-                changed, unmatched, first = writes.write_metadata(
-                    self._connection, self._table, records
-                )
-                yield f"Set the metadata of {_counted(changed, 'image')}."
-                if first is not None:
-                    yield _unmatched(self._options.metadata_file.name, unmatched, first)
-        if self._counts[Outcome.pruned] or self._counts[Outcome.updated]:
-            with self._connection.begin():
-                thumbnails.delete_orphans(self._connection)
-        if any(count for what, count in self._counts.items() if what is not Outcome.unchanged):
-            with self._connection.begin():
-                analyze(self._connection, self._table)
+        if gone and not self._options.dry_run:
+            scope.delete_rows(self._connection, table, gone)
+
+    def _set_metadata(self, table: sa.Table, file: Path) -> Iterator[str]:
+        changed, unmatched, first = writes.write_metadata(
+            self._connection, table, metadata.read_records(file)
+        )
+        yield f"Set the metadata of {_counted(changed, 'image')}."
+        if first is not None:
+            yield _unmatched(file.name, unmatched, first)
 
 
 def _unmatched(file: str, count: int, first: metadata.Record) -> str:

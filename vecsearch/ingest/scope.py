@@ -58,8 +58,7 @@ def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> lis
 
 def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> None:
     """Delete rows by id; see `vecsearch.search.indexes.follow` for the lock."""
-    if ids:
-        indexes.follow_deleted(connection, table.name, ids)
+    indexes.follow_deleted(connection, table.name, ids)
     connection.execute(
         sa.text(f"DELETE FROM {schema.sql_name(table)} WHERE id = ANY(:ids)"), {"ids": list(ids)}
     )
