@@ -290,6 +290,16 @@ class TestParquet:
         assert "pip install 'vecsearch[parquet]'" in done.stderr
 
 
+def test_a_block_holds_few_rows_of_many_dimensions(tmp_path: Path) -> None:
+    vectors, paths = np.ones((260, 16_000), np.float32), list(map(str, range(260)))
+    lists = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 16_000)
+    npz = npz_file(tmp_path, paths=paths, embeddings=vectors)
+    parquet = parquet_file(tmp_path, path=paths, embedding=lists)
+    for file in (npz, parquet):
+        with formats.open_file(file) as contents:
+            assert [len(block.paths) for block in contents.blocks] == [250, 10]
+
+
 @pytest.mark.parametrize("name", ["e.pkl", "e.PICKLE", "e.npy", "e.pt"])
 def test_a_file_that_may_run_a_program_is_refused_unopened(tmp_path: Path, name: str) -> None:
     refused(tmp_path / name, "can run any program")

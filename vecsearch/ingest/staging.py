@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from pgvector.psycopg import register_vector
 
 from vecsearch.imaging.thumbnails import Thumbnail
-from vecsearch.ingest.formats.base import BLOCK_SIZE, Block
-from vecsearch.postgres import schema
+from vecsearch.ingest.formats.base import Block, block_rows
+from vecsearch.postgres import schema, thumbnails
 from vecsearch.postgres.columns import BY_NAME, CARRIED, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows
@@ -119,12 +119,9 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
 
 def store_thumbnails(connection: sa.Connection) -> None:
     """Add the staged thumbnails; see `vecsearch.postgres.thumbnails`."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO vecsearch.thumbnails (sha256, width, height, image)"
-            f" SELECT sha256, {', '.join(_THUMBNAIL_TYPES)} FROM imported"
-            " WHERE thumbnail IS NOT NULL ORDER BY sha256 ON CONFLICT (sha256) DO NOTHING"
-        )
+    thumbnails.store_from(
+        connection,
+        f"SELECT sha256, {', '.join(_THUMBNAIL_TYPES)} FROM imported WHERE thumbnail IS NOT NULL",
     )
 
 
@@ -155,11 +152,12 @@ def read_blocks(
     )
     with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         copy.set_types(copy_types(read).split())
+        size = block_rows(getattr(table.c.embedding.type, "dim", 0))
         rows: list[tuple[Any, ...]] = []
         done = 0
         for row in copy.rows():
             rows.append(row)
-            if len(rows) == BLOCK_SIZE:
+            if len(rows) == size:
                 yield _block(rows, done, names(read))
                 done += len(rows)
                 rows = []

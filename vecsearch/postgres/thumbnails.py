@@ -75,12 +75,16 @@ def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
     )
     values = ((row.sha256, row.width, row.height, row.image) for row in rows)
     copy_rows(connection, "made", "text int4 int4 bytea", values)
+    store_from(connection, "SELECT sha256, width, height, image FROM made")
+
+
+def store_from(connection: sa.Connection, select: str) -> None:
+    """Add the thumbnails that a SELECT gives: SHA-256, width, height, image."""
     # Every run inserts in the same order, so that two runs cannot deadlock.
     connection.execute(
         sa.text(
             "INSERT INTO vecsearch.thumbnails (sha256, width, height, image)"
-            " SELECT sha256, width, height, image FROM made ORDER BY sha256"
-            " ON CONFLICT (sha256) DO NOTHING"
+            f" {select} ORDER BY sha256 ON CONFLICT (sha256) DO NOTHING"
         )
     )
 

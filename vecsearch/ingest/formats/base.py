@@ -11,6 +11,7 @@ import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import scan
+from vecsearch.ingest.metadata import KEY_COLUMNS
 from vecsearch.vocabulary import MAX_DIMENSIONS, MAX_HALF
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 1_000
 # Accepted names for the column of paths.
-PATH_COLUMNS = "path paths file filename file_name image id".split()
+PATH_COLUMNS = (*KEY_COLUMNS, "paths", "id")
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,20 @@ class Source(Protocol):
 
 
 class Format(Protocol):
-    """What each module of this package has."""
+    """What the module of each format has.
+
+    Attributes:
+        CARRIES_COLUMNS: whether its files hold every column, not only paths and embeddings.
+
+    """
+
+    CARRIES_COLUMNS: bool
 
     def opened(self, file: Path) -> AbstractContextManager[Contents]:
-        """See `open_file`."""
+        """See `vecsearch.ingest.formats.open_file`."""
 
     def write(self, file: Path, source: Source, on_rows: Callable[[int], None]) -> None:
-        """See `write_file`; `file` is not there yet."""
+        """See `vecsearch.ingest.formats.write_file`; `file` is not there yet."""
 
 
 def check(file: Path, unit: str, block: Block) -> Block:

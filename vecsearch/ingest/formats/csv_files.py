@@ -22,6 +22,8 @@ from vecsearch.ingest.formats.base import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CARRIES_COLUMNS = False
+
 
 @contextmanager
 def opened(file: Path) -> Iterator[Contents]:

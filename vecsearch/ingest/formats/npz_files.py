@@ -23,6 +23,7 @@ from vecsearch.postgres.columns import CARRIED, Kind, names
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CARRIES_COLUMNS = True
 COLLECTION = "collection.json"
 ROWS = "rows.ndjson"
 _ADVICE = "Give what numpy.savez(FILE, paths=…, embeddings=…) writes."

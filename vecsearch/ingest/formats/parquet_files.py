@@ -10,11 +10,11 @@ import numpy as np
 
 from vecsearch.errors import InvalidInput, first_line
 from vecsearch.ingest.formats.base import (
-    BLOCK_SIZE,
     PATH_COLUMNS,
     Block,
     Contents,
     Source,
+    block_rows,
     check,
     ragged,
 )
@@ -33,6 +33,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CARRIES_COLUMNS = True
 METADATA_KEY = b"vecsearch"
 READ_BYTES = 2**20
 # Of the columns that exports carry; JSON travels as text.
@@ -122,7 +123,10 @@ def _blocks(
     dimensions: int | None = None
     with _translated(file):
         names = [column.name for column in carried]
-        for batch in parquet.iter_batches(BLOCK_SIZE, columns=[path, embedding, *names]):
+        # The columns' types need not tell the dimensions.
+        first = next(parquet.iter_batches(1, columns=[embedding]), None)
+        size = block_rows(0 if first is None else int(_widths(first.column(embedding))[0]))
+        for batch in parquet.iter_batches(size, columns=[path, embedding, *names]):
             numbers = list(range(done + 1, done + batch.num_rows + 1))
             vectors = _vectors(file, batch.column(embedding), numbers, dimensions)
             dimensions = vectors.shape[1]
@@ -146,7 +150,7 @@ def _vectors(
     file: Path, column: "pa.Array", numbers: list[int], dimensions: int | None
 ) -> "NDArray[np.float32]":
     """Return lists of numbers as an array of shape (n, dimensions)."""
-    widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    widths = _widths(column)
     expected = dimensions or int(widths[0])
     if (widths != expected).any():
         row = int((widths != expected).argmax())
@@ -156,6 +160,10 @@ def _vectors(
     values = flat.to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         return np.asarray(values.reshape(len(widths), expected), dtype=np.float32)
+
+
+def _widths(column: "pa.Array") -> "NDArray[Any]":
+    return np.asarray(pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def require_file(file: Path) -> None:
 
 def carries_columns(file: Path) -> bool:
     """Return whether the file's format holds every column, not only paths and embeddings."""
-    return file.suffix.lower() != ".csv"
+    return _format(file).CARRIES_COLUMNS
 
 
 def _format(file: Path) -> Format:
