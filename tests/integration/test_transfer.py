@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from support import Corpus, PixelEncoder, clustered, every_server, ingest, once, picture, scalar
 
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
+from vecsearch.ingest import staging
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
@@ -73,6 +74,17 @@ def test_a_csv_brings_paths_and_numbers_back_and_the_files_tell_the_rest(
         "id, path, sha256, width, height, format, file_size, modified_at, label, embedding::text"
     )
     assert rows_of(ingested, "back", columns) == rows_of(ingested, "images", columns)
+
+
+def test_an_export_holds_few_rows_of_many_dimensions(
+    ingested: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "block_rows", lambda dimensions: 240 // dimensions)
+    steps: list[int] = []
+    ingested.collection().export_file(
+        tmp_path / "e.csv", on_progress=lambda _step, done, _total: steps.append(done)
+    )
+    assert steps == [5, 10, 12]
 
 
 @once

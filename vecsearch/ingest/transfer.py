@@ -89,26 +89,20 @@ def store_file(
     """Import a file, and build the index; see `vecsearch.collection.Collection.import_file`."""
     schema.require_collection_name(name)
     method = None if index is None else parse(IndexMethod, index)
+    settings = store.settings
     with formats.open_file(file) as contents:
         migrate.prepare(store.engine)
-        runtime = store.settings.runtime
-        origin = find_origin(file, contents, name, model, weights, runtime=runtime)
-        with database.session(store.engine) as connection:
-            done = import_file(
-                connection,
-                name,
-                file,
-                contents,
-                origin,
-                root=root or file.parent,
-                max_pixels=store.settings.max_pixels,
-                index_method=method,
-                on_progress=on_progress,
-            )
-        notes = build.ensure(
-            store.engine, name, resources=store.resources(), on_progress=on_progress
+        origin = find_origin(file, contents, name, model, weights, runtime=settings.runtime)
+        rows = _Rows(
+            contents,
+            root=root or file.parent,
+            max_pixels=settings.max_pixels,
+            on_progress=on_progress,
         )
-    return replace(done, notes=(*done.notes, *notes))
+        with database.session(store.engine) as connection:
+            done = _store(connection, name, file, origin, rows, method)
+    notes = build.ensure(store.engine, name, resources=store.resources(), on_progress=on_progress)
+    return replace(done, notes=tuple(notes))
 
 
 def find_origin(
@@ -126,7 +120,7 @@ def find_origin(
         file: for messages.
         contents: what `vecsearch.ingest.formats.open_file` gave.
         name: the collection that it is for.
-        model: see `vecsearch.library.Library.import_file`.
+        model: see `vecsearch.collection.Collection.import_file`.
         weights: likewise.
         runtime: where an encoder that is named is loaded.
 
@@ -165,30 +159,15 @@ def _told_origin(file: Path, told: dict[str, Any]) -> Origin:
         ) from error
 
 
-def import_file(
+def _store(
     connection: sa.Connection,
     name: str,
     file: Path,
-    contents: Contents,
     origin: Origin,
-    *,
-    root: Path,
-    max_pixels: int,
-    index_method: str | None = None,
-    on_progress: OnProgress,
+    rows: "_Rows",
+    index_method: IndexMethod | None,
 ) -> Imports:
-    """Store the rows of an open file in the collection `name`; create it if there is none.
-
-    Args:
-        connection: a session of its own, outside any transaction.
-        name: the collection.
-        file: for messages.
-        contents: what `vecsearch.ingest.formats.open_file` gave.
-        origin: what made the embeddings.
-        root: the folder that relative paths start from.
-        max_pixels: larger images are not read.
-        index_method: for a new collection, see `vecsearch.search.indexes.build.ensure`; None: hnsw.
-        on_progress: called after each block.
+    """Store a file's rows in the collection `name`; create it if there is none.
 
     Raises:
         InvalidInput: a row cannot be stored, or a path is a duplicate; nothing is imported.
@@ -197,10 +176,9 @@ def import_file(
     """
     with connection.begin():
         lock_collection(connection, name)
-        first = next(contents.blocks, None)
         # An export of an empty collection has dimensions, too.
-        told = None if contents.collection is None else origin.dimensions
-        dimensions = told if first is None else first.embeddings.shape[1]
+        told = None if rows.contents.collection is None else origin.dimensions
+        dimensions = rows.dimensions or told
         if dimensions is None:
             raise InvalidInput(f"{file} has no rows. Write one line or row per image.")
         _require_dimensions(file, dimensions, origin.dimensions, origin.identity.name)
@@ -208,20 +186,14 @@ def import_file(
         if stored is not None:
             _require_same(file, stored, origin, dimensions)
             collections.require_index_method(stored, index_method)
-        rows = _Rows(
-            contents.blocks if first is None else chain([first], contents.blocks),
-            contents.rows,
-            root=root,
-            max_pixels=max_pixels,
-            on_progress=on_progress,
-        )
         staged = staging.stage(connection, rows)
         twice = staging.find_duplicate(connection)
         if twice is not None:
             path, one, other = twice
+            unit = rows.contents.unit
             raise InvalidInput(
-                f"{file}, {contents.unit} {other}: duplicate path {path}; first seen on "
-                f"{contents.unit} {one}. Keep one of them."
+                f"{file}, {unit} {other}: duplicate path {path}; first seen on {unit} {one}. "
+                "Keep one of them."
             )
         thumbnails.hold(connection)
         collection = stored or collections.create(
@@ -257,23 +229,26 @@ def export_file(
 
 
 class _Rows:
-    """The rows of blocks, completed from the image files that are there."""
+    """The rows of an open file, completed from the image files that are there.
+
+    Attributes:
+        contents: the file's.
+        dimensions: of its embeddings; None if it has no rows.
+        with_file: how many rows so far have a SHA-256.
+
+    """
 
     def __init__(
-        self,
-        blocks: Iterator[Block],
-        total: int | None,
-        *,
-        root: Path,
-        max_pixels: int,
-        on_progress: OnProgress,
+        self, contents: Contents, *, root: Path, max_pixels: int, on_progress: OnProgress
     ) -> None:
-        self._blocks = blocks
-        self._total = total
+        self.contents = contents
+        first = next(contents.blocks, None)
+        self.dimensions = None if first is None else first.embeddings.shape[1]
+        self.with_file = 0
+        self._blocks = contents.blocks if first is None else chain([first], contents.blocks)
         self._root = root
         self._max_pixels = max_pixels
         self._on_progress = on_progress
-        self.with_file = 0
 
     def __iter__(self) -> Iterator[Imported]:
         done = 0
@@ -295,7 +270,7 @@ class _Rows:
                     self.with_file += columns.get("sha256") is not None
                     yield Imported(number, image_id(path), path, embedding, columns, thumbnail)
                 done += len(paths)
-                self._on_progress("Reading", done, self._total)
+                self._on_progress("Reading", done, self.contents.rows)
 
     def _from_file(self, path: str) -> tuple[dict[str, Any], Thumbnail | None]:
         """Return the columns and thumbnail of the image at `path`; without one, only the label."""
@@ -316,7 +291,7 @@ class _Rows:
 
 
 class _Source:
-    """See `vecsearch.ingest.formats.Source`."""
+    """A stored collection; see `vecsearch.ingest.formats.base.Source`."""
 
     def __init__(self, connection: sa.Connection, collection: StoredCollection) -> None:
         self._connection = connection
