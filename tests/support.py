@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, Weights
 from vecsearch.imaging import scan
-from vecsearch.ingest.run import Ingest, Options, Progress, Summary
+from vecsearch.ingest.run import Ingest, Options
+from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database, schema
 from vecsearch.postgres.rows import image_id

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from vecsearch.encoders.base import DEFAULT_MODEL
 from vecsearch.errors import WeightsUnavailable
-from vecsearch.ingest.run import Progress
+from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
 from vecsearch.render import saving, sheets
 

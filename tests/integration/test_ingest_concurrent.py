@@ -16,7 +16,7 @@ from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
 from vecsearch.errors import DatabaseError, EncoderMismatch
 from vecsearch.imaging import scan
-from vecsearch.ingest.run import Summary
+from vecsearch.ingest.summary import Summary
 from vecsearch.library import Library
 from vecsearch.postgres import database
 

@@ -12,7 +12,7 @@ from vecsearch.config import Settings
 from vecsearch.encoders import base
 from vecsearch.errors import EncoderError, InvalidInput
 from vecsearch.ingest import choose
-from vecsearch.ingest.run import Progress
+from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support import PixelEncoder, check_vectors, counts, ingest, picture
 
-from vecsearch.ingest.run import Progress, Summary
+from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database, schema, thumbnails
 from vecsearch.postgres.rows import image_id, lock_collection

@@ -8,7 +8,7 @@ import pytest
 from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch.config import Settings
-from vecsearch.ingest.run import Progress, Summary
+from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 
 

@@ -15,7 +15,7 @@ from vecsearch.errors import DatabaseError
 from vecsearch.imaging import budget, decode, scan, thumbnails
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import classify, writes
-from vecsearch.ingest.run import Progress
+from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres import thumbnails as queries

@@ -18,7 +18,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from vecsearch.encoders.autoencoder.training import Epoch
-    from vecsearch.ingest import run
+    from vecsearch.ingest import summary
 
 
 class _RateColumn(ProgressColumn):
@@ -44,13 +44,13 @@ def _bar() -> Iterator[Progress]:
 
 
 class IngestProgress:
-    """Called with each `vecsearch.ingest.run.Progress`."""
+    """Called with each `vecsearch.ingest.summary.Progress`."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("Looking", total=None)
 
-    def __call__(self, progress: "run.Progress") -> None:
+    def __call__(self, progress: "summary.Progress") -> None:
         """Move the bar."""
         self._bar.update(
             self._task, description=progress.step, completed=progress.done, total=progress.total

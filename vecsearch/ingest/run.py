@@ -29,8 +29,6 @@ from vecsearch.postgres import catalog, schema, thumbnails
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 from vecsearch.search import collections
 
-__all__ = ["Ingest", "Options", "Progress", "Summary"]
-
 # Files in a transaction: more would save little of its cost, and a kill loses at most this much.
 CHUNK_SIZE = 32
 # Chunks on their way while one is written: no thread of the encoder may run out of batches.
@@ -83,7 +81,7 @@ class Ingest:
         options: Options,
     ) -> None:
         self._connection = connection
-        self._name = schema.require_collection_name(name)
+        self._name = name
         self._walk = walk
         self._encoder = encoder
         self._options = options

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 
 class Outcome(StrEnum):
@@ -46,20 +46,12 @@ class Summary:
     @classmethod
     def of(cls, counts: Mapping[Outcome, int], notes: tuple[str, ...] = ()) -> Self:
         """Return the summary with these counts; a missing one is zero."""
-        return cls(
-            added=counts.get(Outcome.added, 0),
-            updated=counts.get(Outcome.updated, 0),
-            moved=counts.get(Outcome.moved, 0),
-            copied=counts.get(Outcome.copied, 0),
-            unchanged=counts.get(Outcome.unchanged, 0),
-            pruned=counts.get(Outcome.pruned, 0),
-            failed=counts.get(Outcome.failed, 0),
-            notes=notes,
-        )
+        fields: dict[str, Any] = {outcome: counts.get(outcome, 0) for outcome in Outcome}
+        return cls(**fields, notes=notes)
 
     def counts(self) -> dict[str, int]:
         """Return the counts by name, in order, as commands print them."""
-        return {name: value for name, value in vars(self).items() if name != "notes"}
+        return {outcome.value: getattr(self, outcome) for outcome in Outcome}
 
 
 @dataclass(frozen=True)
