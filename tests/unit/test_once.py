@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vecsearch.encoders.once import Once
-from vecsearch.errors import WeightsUnavailable
+from vecsearch.errors import InvalidInput, VecsearchError, WeightsUnavailable
 
 TIMEOUT_S = 60
 
@@ -34,11 +34,12 @@ def test_a_value_is_made_once(retry: bool) -> None:
     assert value.is_made
 
 
-def test_a_failure_is_kept() -> None:
+@pytest.mark.parametrize("kind", [WeightsUnavailable, InvalidInput])
+def test_a_failure_is_kept(kind: type[VecsearchError]) -> None:
     value: Once[int] = Once()
-    make = Making(WeightsUnavailable("gone"))
+    make = Making(kind("gone"))
     for _ in range(3):
-        with pytest.raises(WeightsUnavailable, match="gone"):
+        with pytest.raises(kind, match="gone"):
             value.get(make)
     assert make.tries == 1
     assert not value.is_made

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vecsearch.encoders.autoencoder import AUTOENCODER
 from vecsearch.encoders.once import Once
+from vecsearch.encoders.timm import TIMM
 from vecsearch.vocabulary import MAX_HALF, Precision
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class Identity:
         """
         if "backend" in fields:
             return cls(**fields)
-        backend = "autoencoder" if fields["model"] == "autoencoder" else "timm"
+        backend = AUTOENCODER if fields["model"] == AUTOENCODER else TIMM
         return cls(UNKNOWN if fields["weights_sha256"] is None else backend, **fields)
 
     @property
@@ -135,7 +137,7 @@ class Encoder(Protocol):
 class LazyEncoder:
     """An encoder that is loaded when it is first used, once for all threads.
 
-    If it cannot be loaded, every use raises the same `EncoderError`.
+    If it cannot be loaded, every use raises the same `EncoderError` or `InvalidInput`.
 
     Args:
         load: loads it.

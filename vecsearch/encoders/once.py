@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from vecsearch.errors import EncoderError
+from vecsearch.errors import EncoderError, InvalidInput
 
 T = TypeVar("T")
 
@@ -14,11 +14,11 @@ class Once(Generic[T]):
     """Makes a value once for all threads.
 
     Threads that wait while the value is made get the same value, or the same failure: they do not
-    each try again. After an `EncoderError`, a later call raises the same error, or tries again if
-    `retry` is set. After any other failure, a later call tries again.
+    each try again. After an `EncoderError` or an `InvalidInput`, a later call raises the same
+    error, or tries again if `retry` is set. After any other failure, a later call tries again.
 
     Args:
-        retry: whether a call after an `EncoderError` tries again.
+        retry: whether a call after any failure tries again.
 
     """
 
@@ -56,7 +56,7 @@ class Once(Generic[T]):
             value = make()
         except BaseException as error:  # noqa: BLE001 - raised by whoever asks the future
             # Reset it first, so that a caller who sees the failure and retries does not find it.
-            if self._retry or not isinstance(error, EncoderError):
+            if self._retry or not isinstance(error, EncoderError | InvalidInput):
                 with self._lock:
                     self._future = None
             future.set_exception(error)
