@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import K
 from vectors import Array
 
-K = 10
 LINKS = 16
 EF_CONSTRUCTION = 64
 BREADTHS = (10, 20, 40, 60, 80, 100, 120, 150, 200, 250, 300, 400, 600, 800)

@@ -14,9 +14,11 @@ import statistics
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
-from ingest import Watched, bare, conditions, copy_pictures, ready, whole
+from common import MAX_PIXELS, bare, conditions, prepared
+from ingest import Watched, copy_pictures, whole
 
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
@@ -34,12 +36,9 @@ class Preparing:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self.identity = encoder.identity
-        self.weights = encoder.weights
-        self.dimensions = encoder.dimensions
-        self.layer_shape = encoder.layer_shape
-        self.input_size = encoder.input_size
-        self.prepare = encoder.prepare
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
 
     def embed(self, batch: "np.typing.NDArray[np.uint8]") -> "np.typing.NDArray[np.float32]":
         """Return ones."""
@@ -66,7 +65,7 @@ def main() -> None:
         paths = sorted(folder.iterdir())
         settings = Settings.load(data_dir=Path(temporary) / "data", device="cuda")
         encoder = registry.quickest(arguments.model, arguments.weights, settings.runtime)
-        pictures = np.stack(list(ready(encoder, paths[: 16 * BATCH_SIZE])))
+        pictures = prepared(encoder, paths[: 16 * BATCH_SIZE])
         bare(encoder, pictures, len(pictures))
         print(f"{torch.cuda.get_device_name()}, {arguments.files} files, {conditions()}")
         print(f"least cosine to the CPU: {_agreement(encoder, pictures, arguments):.7f}")
@@ -99,7 +98,7 @@ def _agreement(
 def _decoding(encoder: Encoder, paths: list[Path]) -> float:
     """Return the pictures per second that are read, decoded, made thumbnails of and prepared."""
     size = 32 * BATCH_SIZE
-    with Pipeline(Preparing(encoder), max_pixels=10**9) as pipeline:
+    with Pipeline(Preparing(encoder), max_pixels=MAX_PIXELS) as pipeline:
         started = perf_counter()
         for start in range(0, len(paths), size):
             read = pipeline.read(map(str, paths[start : start + size]), keep=True)

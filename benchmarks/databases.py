@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import product
+from common import RECALL, ROUNDS, K, percentiles, say
 from contestants import BREADTHS, Chroma, Contestant, Faiss, Hnswlib, LanceDB, Mode, Usearch
 from vectors import CHUNK, Array, Nearest, Vectors
 
@@ -33,8 +33,6 @@ from vecsearch.postgres import catalog
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import execute, query
 
-RECALL = 0.999
-ROUNDS = 5
 DIRECT, COMPACT = "vecsearch, hnsw", "vecsearch, compact"
 
 
@@ -75,7 +73,7 @@ class Ours(Contestant):
     def by_id(self, row: int) -> None:
         """Query by a stored image."""
         image = image_id(f"/made/{row:09}.png")
-        self._library.collection(self.method).query(id=image, k=product.K)
+        self._library.collection(self.method).query(id=image, k=K)
 
     def close(self) -> None:
         """Close its connections."""
@@ -87,7 +85,7 @@ class Ours(Contestant):
         return self._statements[-1].ask
 
     def _answer(self, vector: Array, _: int | None) -> Sequence[int]:
-        asked = query.Query(image=b"", k=product.K)
+        asked = query.Query(image=b"", k=K)
         with catalog.reading(self._library.engine, self.method) as (connection, stored):
             hits, _search = execute.nearest(
                 connection, execute.plan(connection, stored, vector, asked)
@@ -108,9 +106,10 @@ class Compact(Ours):
     holds_vectors = False
 
 
-OTHERS = (Hnswlib, Faiss, Usearch, Chroma, LanceDB)
+OURS = (Direct, Compact)
+OTHERS: tuple[type[Contestant], ...] = (Hnswlib, Faiss, Usearch, Chroma, LanceDB)
 NOTE = "¹ Only the graph or the codes; the vectors are stored separately."
-NAMES = [kind.name for kind in (Direct, Compact, *OTHERS)]
+NAMES = [*(kind.name for kind in OURS), *(kind.name for kind in OTHERS)]
 
 
 def main() -> None:
@@ -129,14 +128,13 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace, folder: Path, library: Library) -> dict[str, Any]:
     vectors, queries, nearest = _vectors(options)
-    contestants: list[Contestant] = []
-    for kind in (Direct, Compact, *OTHERS):
-        if kind.name in options.only:
-            made: Any = (kind, folder, options.rows, *([library] if issubclass(kind, Ours) else []))
-            contestants.append(made[0](*made[1:]))
+    contestants: list[Contestant] = [
+        *(kind(folder, options.rows, library) for kind in OURS if kind.name in options.only),
+        *(kind(folder, options.rows) for kind in OTHERS if kind.name in options.only),
+    ]
     builds = {contestant.name: _build(contestant, vectors) for contestant in contestants}
     modes = [(contestant, mode) for contestant in contestants for mode in contestant.modes()]
-    chosen = [(contestant, *_breadth(mode, queries, nearest)) for contestant, mode in modes]
+    chosen = [(one, mode, *_breadth(mode, queries, nearest)) for one, mode in modes]
     times: list[list[list[float]]] = [[] for _ in chosen]
     by_id: dict[str, list[float]] = {}
     for turn in range(options.rounds):
@@ -148,15 +146,14 @@ def _measure(options: argparse.Namespace, folder: Path, library: Library) -> dic
                 rows = np.random.default_rng(turn).integers(0, options.rows, len(queries))
                 seconds = statistics.median(_time(contestant.by_id, rows.tolist()))
                 by_id.setdefault(contestant.name, []).append(seconds)
-        _say(f"round {turn + 1} of {options.rounds}")
+        say(f"round {turn + 1} of {options.rounds}")
     asked = [
         {
             "contestant": contestant.name,
             "name": mode.name,
             "breadth": breadth,
             "recall": recall,
-            "p50_ms": 1000 * statistics.median(map(statistics.median, rounds)),
-            "p95_ms": 1000 * statistics.median(statistics.quantiles(t, n=20)[18] for t in rounds),
+            **percentiles(rounds),
         }
         for (contestant, mode, breadth, recall), rounds in zip(chosen, times, strict=True)
     ]
@@ -179,7 +176,7 @@ def _measure(options: argparse.Namespace, folder: Path, library: Library) -> dic
 def _vectors(options: argparse.Namespace) -> tuple[Array, Array, Nearest]:
     source = Vectors(options.rows, options.seed)
     queries = source.queries(options.queries)
-    nearest = Nearest(queries, product.K)
+    nearest = Nearest(queries, K)
     vectors = np.empty((options.rows, queries.shape[1]), dtype=np.float32)
     for number, chunk in enumerate(source):
         vectors[number * CHUNK : number * CHUNK + len(chunk)] = chunk
@@ -199,21 +196,21 @@ def _build(contestant: Contestant, vectors: Array) -> dict[str, Any]:
         "index_mb": contestant.megabytes(),
         "holds_vectors": contestant.holds_vectors,
     }
-    _say(f"{contestant.name}: {numbers}")
+    say(f"{contestant.name}: {numbers}")
     return numbers
 
 
-def _breadth(mode: Mode, queries: Array, nearest: Nearest) -> tuple[Mode, int | None, float]:
+def _breadth(mode: Mode, queries: Array, nearest: Nearest) -> tuple[int | None, float]:
     """Return the smallest setting that reaches the recall, or else the best, and its recall."""
     found: dict[int | None, float] = {}
     for breadth in mode.breadths:
         answers = [list(mode.ask(vector, breadth)) for vector in queries]
         found[breadth] = nearest.recall(answers)
-        _say(f"{mode.name}, breadth {breadth}: recall {found[breadth]:.4f}")
+        say(f"{mode.name}, breadth {breadth}: recall {found[breadth]:.4f}")
         if found[breadth] >= RECALL:
             break
     best = max(found, key=lambda breadth: found[breadth])
-    return mode, best, found[best]
+    return best, found[best]
 
 
 def _time(ask: Any, questions: Any) -> list[float]:
@@ -271,10 +268,6 @@ def ratios(result: dict[str, Any]) -> list[str]:
         p50 = ours["p50_ms"] / row["p50_ms"]
         lines.append(f"compact / {row['name']}: build {build:.2f}, p50 {p50:.2f}")
     return lines
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:

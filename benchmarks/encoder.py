@@ -16,20 +16,20 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import bare, prepared
 
-from vecsearch.config import DEFAULT_MAX_PIXELS, Runtime
+from vecsearch.config import Runtime
 from vecsearch.encoders import registry
-from vecsearch.encoders.base import Encoder
+from vecsearch.encoders.base import BATCH_SIZE
 from vecsearch.encoders.openvino import choice, quantize
 from vecsearch.encoders.openvino.engine import EngineEncoder
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 MODEL = "resnet50"
 GFLOP_A_PICTURE = 8.2
 SIDE = 2048
-BATCH = 8
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> d
     import torch
 
     plain = registry.load(MODEL, weights, device="cpu")
-    pictures = prepared(plain, arguments.pictures)
+    pictures = prepared(plain, _files(arguments.pictures))
     exact = choice.quickest(plain, runtime)
     exact_embeddings = exact.embed(pictures)
     started = perf_counter()
@@ -71,17 +70,16 @@ def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> d
     identity = replace(plain.identity, precision=quantize.precision_of(eighth))
     rounded = EngineEncoder(identity, plain.weights, eighth)
 
-    batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-    batches = [batches[number % len(batches)] for number in range(arguments.batches)]
-    batches = [batch if len(batch) == BATCH else batches[0] for batch in batches]
+    whole = pictures[: len(pictures) // BATCH_SIZE * BATCH_SIZE]
+    count = arguments.batches * BATCH_SIZE
     matrix = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
     tensor = torch.from_numpy(matrix)
     sides: dict[str, Callable[[], float]] = {
         "numpy sgemm": lambda: sgemm(lambda: matrix @ matrix),
         "torch sgemm": lambda: sgemm(lambda: tensor @ tensor),
-        "fp32": lambda: speed(exact, batches),
-        "int8": lambda: speed(rounded, batches),
-        "torch eager": lambda: speed(plain, batches),
+        "fp32": lambda: bare(exact, whole, count).rate,
+        "int8": lambda: bare(rounded, whole, count).rate,
+        "torch eager": lambda: bare(plain, whole, count).rate,
     }
     rounds: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
@@ -105,10 +103,8 @@ def measure(arguments: argparse.Namespace, weights: Path, runtime: Runtime) -> d
     }
 
 
-def prepared(encoder: Encoder, folder: Path) -> "NDArray[np.uint8]":
-    """Return a folder's pictures as the encoder's input."""
-    loaded = (decode.load(f.path, max_pixels=DEFAULT_MAX_PIXELS) for f in scan.Walk([folder]))
-    return np.stack([encoder.prepare(i.pixels) for i in loaded if isinstance(i, decode.Image)])
+def _files(folder: Path) -> list[str]:
+    return [file.path for file in scan.Walk([folder])]
 
 
 def sgemm(multiply: Callable[[], object]) -> float:
@@ -119,14 +115,6 @@ def sgemm(multiply: Callable[[], object]) -> float:
         multiply()
     seconds = perf_counter() - started
     return times * 2 * SIDE**3 / seconds / 1e9 / GFLOP_A_PICTURE
-
-
-def speed(encoder: Encoder, batches: "list[NDArray[np.uint8]]") -> float:
-    """Return the pictures per second for ready batches, with enough threads."""
-    with ThreadPoolExecutor(encoder.concurrency) as pool:
-        started = perf_counter()
-        list(pool.map(encoder.embed, batches))
-        return sum(map(len, batches)) / (perf_counter() - started)
 
 
 def condition(weights: Path, pictures: Path, output: Path) -> Path:
@@ -141,7 +129,7 @@ def condition(weights: Path, pictures: Path, output: Path) -> Path:
     for layer in norms:
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
-    batch = torch.from_numpy(prepared(encoder, pictures))
+    batch = torch.from_numpy(prepared(encoder, _files(pictures)))
     # A norm's statistics are valid once those of all earlier norms are.
     for layer in norms:
         layer.train()

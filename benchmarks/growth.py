@@ -16,8 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -26,8 +24,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import common
 import product
 import sqlalchemy as sa
+from common import RECALL, ROUNDS, K, percentiles, say
 from vectors import Array, Nearest, Vectors
 
 from vecsearch.config import Settings
@@ -35,8 +35,6 @@ from vecsearch.library import Library
 
 COLLECTION = "growth"
 BREADTHS = (40, 100, None)
-ROUNDS = 5
-RECALL = 0.999
 # Bytes per row for rows, indexes, the server's log, and the rows of one import twice.
 BYTES_PER_ROW = 10_000
 LEAST_BYTES = 3_000_000_000
@@ -50,7 +48,7 @@ def main() -> None:
     for rows in sorted(options.rows):
         file = options.output / f"growth-{rows}.json"
         if file.exists():
-            _say(f"{file} is there; delete it to measure again.")
+            say(f"{file} is there; delete it to measure again.")
             continue
         with tempfile.TemporaryDirectory(dir=options.data_dir) as folder:
             _require_space(Path(folder), rows)
@@ -63,7 +61,7 @@ def main() -> None:
 def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, Any]:
     source = Vectors(rows, options.seed)
     queries = source.queries(options.queries)
-    exact = Nearest(queries, product.K)
+    exact = Nearest(queries, K)
 
     def chunks() -> Iterator[Array]:
         for chunk in source:
@@ -75,14 +73,14 @@ def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
         memory = Memory(library)
         with memory.phase("load"):
             load_s = product.load(library, COLLECTION, chunks(), rows)
-        _say(f"{rows:,} rows loaded in {load_s:.0f} s")
+        say(f"{rows:,} rows loaded in {load_s:.0f} s")
         with memory.phase("build"):
             built = product.build(library, COLLECTION, "compact")
-        _say(f"index built in {built['build_s']:.0f} s")
+        say(f"index built in {built['build_s']:.0f} s")
         sizes = product.megabytes(library, COLLECTION)
         with memory.phase("tune"):
             tuned = product.tune(library, COLLECTION, RECALL)
-        _say(f"index tuned in {tuned['tune_s']:.0f} s")
+        say(f"index tuned in {tuned['tune_s']:.0f} s")
         with memory.phase("ask"):
             asked = _ask(library, queries, exact)
     return {
@@ -123,8 +121,7 @@ def _ask(library: Library, queries: Array, exact: Nearest) -> list[dict[str, Any
             "breadth": statement.breadth,
             "tuned": breadth is None,
             "recall": recall,
-            "p50_ms": 1000 * statistics.median(map(statistics.median, rounds)),
-            "p95_ms": 1000 * statistics.median(statistics.quantiles(t, n=20)[18] for t in rounds),
+            **percentiles(rounds),
         }
         for (statement, breadth), recall, rounds in zip(pairs, recalls, times, strict=True)
     ]
@@ -137,7 +134,7 @@ class Memory:
         with library.engine.connect() as connection:
             backend = connection.scalar(sa.text("SELECT pg_backend_pid()"))
         # A backend's parent is the server's first process.
-        self._server = _parents()[int(backend)]
+        self._server = common.parents()[int(backend)]
         self.peaks: dict[str, dict[str, float]] = {}
 
     @contextmanager
@@ -149,7 +146,8 @@ class Memory:
         def watch() -> None:
             while True:
                 for part, root in (("server", self._server), ("client", os.getpid())):
-                    peaks[part] = max(peaks[part], _megabytes(root, apart_from=self._server))
+                    size = common.memory([root], apart_from=[self._server]) / 1e6
+                    peaks[part] = max(peaks[part], size)
                 if ended.wait(1 / SAMPLES_PER_SECOND):
                     return
 
@@ -160,41 +158,6 @@ class Memory:
         finally:
             ended.set()
             thread.join()
-
-
-def _megabytes(root: int, *, apart_from: int) -> float:
-    """Return the memory of a process and its descendants, without the server's."""
-    parents = _parents()
-    total = 0
-    for process in parents:
-        ancestor = process
-        while ancestor not in {root, apart_from} and ancestor in parents:
-            ancestor = parents[ancestor]
-        if ancestor == root:
-            total += _proportional(process)
-    return total / 1000
-
-
-def _parents() -> dict[int, int]:
-    parents = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                # The name, in parentheses, may have anything in it.
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(folder.name)] = int(fields[1])
-    return parents
-
-
-def _proportional(process: int) -> int:
-    """Return a process' proportional set size in kB; 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -240,10 +203,6 @@ def _require_space(folder: Path, rows: int) -> None:
             f"{rows:,} rows need {needed / 1e9:.0f} GB in {folder.parent}, where {free / 1e9:.0f} "
             "are free. Name a folder on another disk with --data-dir."
         )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,37 +14,32 @@ loading, is printed as well.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from common import Measured, bare, conditions, prepared
 
 from vecsearch.config import Settings
 from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
 from vecsearch.encoders.timm import ALIASES
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import scan
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.library import Library
 from vecsearch.postgres import database
 from vecsearch.search.indexes.build import quiet
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-MAX_PIXELS = 10**9
 # Batches of ready pictures in one measurement of the encoder alone.
 BARE = 384
 
@@ -70,20 +65,6 @@ class Watched:
                 self.busy += perf_counter() - started
 
 
-@dataclass
-class Measured:
-    """Pictures per second, and milliseconds of this process's CPU time per picture."""
-
-    rate: float
-    cpu: float
-
-    @classmethod
-    def since(cls, wall: float, cpu: float, pictures: int) -> "Measured":
-        """Return the measurement from two earlier clock readings until now."""
-        elapsed = perf_counter() - wall
-        return cls(pictures / elapsed, 1000 * (process_time() - cpu) / pictures)
-
-
 def main() -> None:
     """Measure and print."""
     arguments = _arguments()
@@ -103,7 +84,7 @@ def _measure(
     library: Library, encoder: Encoder, folder: Path, arguments: argparse.Namespace
 ) -> None:
     paths = sorted(folder.iterdir())
-    pictures = np.stack(list(ready(encoder, paths[: 8 * BATCH_SIZE])))
+    pictures = prepared(encoder, paths[: 8 * BATCH_SIZE])
     watched = Watched(encoder)
     bare(encoder, pictures, 4 * BATCH_SIZE)
     tutorial = Tutorial(arguments.model, arguments.weights)
@@ -136,7 +117,7 @@ def _measure(
 def _encoder(settings: Settings, folder: Path, arguments: argparse.Namespace) -> Encoder:
     """Return the encoder as in a second run: exported, if possible."""
     first = registry.quickest(arguments.model, arguments.weights, settings.runtime)
-    first.embed(np.stack(list(ready(first, sorted(folder.iterdir())[:BATCH_SIZE]))))
+    first.embed(prepared(first, sorted(folder.iterdir())[:BATCH_SIZE]))
     return registry.quickest(arguments.model, arguments.weights, settings.runtime)
 
 
@@ -165,32 +146,6 @@ def copy_pictures(source: Path, folder: Path, count: int) -> None:
     for number, original in enumerate(islice(cycle(originals), count)):
         content = original.read_bytes() + number.to_bytes(4, "big")
         (folder / f"{number:06}{original.suffix}").write_bytes(content)
-
-
-def conditions() -> str:
-    """Return the conditions of the measurement: processors and load."""
-    return f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
-
-
-def ready(encoder: Encoder, paths: list[Path]) -> Iterator["NDArray[np.uint8]"]:
-    """Yield pictures as the encoder's input."""
-    for path in paths:
-        image = decode.load(str(path), max_pixels=MAX_PIXELS)
-        if isinstance(image, scan.Unreadable):
-            raise SystemExit(f"{path}: {image.reason}")
-        yield encoder.prepare(image.pixels)
-
-
-def bare(encoder: Encoder, pictures: "NDArray[np.uint8]", count: int) -> Measured:
-    """Measure the forward pass on ready pictures, in batches like those of an ingest."""
-    starts = range(0, count, BATCH_SIZE)
-    with ThreadPoolExecutor(encoder.concurrency) as pool:
-        started, cpu = perf_counter(), process_time()
-        for _ in pool.map(
-            lambda start: encoder.embed(pictures[start % len(pictures) :][:BATCH_SIZE]), starts
-        ):
-            pass
-        return Measured.since(started, cpu, count)
 
 
 class Tutorial:

@@ -15,7 +15,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from ingest import conditions, copy_pictures
+from common import conditions, memory, parents, proportional
+from ingest import copy_pictures
 
 EVERY_S = 0.05
 
@@ -64,9 +65,8 @@ def _measure(files: int, arguments: argparse.Namespace) -> tuple[int, int]:
 
         def watch() -> None:
             while not ended.wait(EVERY_S):
-                sizes = _sizes(process.pid, data_dir)
-                peaks[0] = max(peaks[0], sizes.get(process.pid, 0))
-                peaks[1] = max(peaks[1], sum(sizes.values()))
+                peaks[0] = max(peaks[0], proportional(process.pid))
+                peaks[1] = max(peaks[1], memory({process.pid, *_servers(data_dir)}))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -80,34 +80,17 @@ def _measure(files: int, arguments: argparse.Namespace) -> tuple[int, int]:
         return peaks[0], peaks[1]
 
 
-def _sizes(root: int, data_dir: str) -> dict[int, int]:
-    """Return the bytes of a process, its descendants, and the server of a data folder."""
-    parents: dict[int, int] = {}
-    roots = {root}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
+def _servers(data_dir: str) -> set[int]:
+    """Return the processes of a data folder's server, a daemon and so no descendant of ours."""
+    found = set()
+    for process in parents():
         try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            arguments = (entry / "cmdline").read_text()
+            command = Path(f"/proc/{process}/cmdline").read_text()
         except OSError:
             continue  # it has ended
-        parents[int(entry.name)] = int(fields[1])
-        # The server is a daemon, so it is not a descendant.
-        if data_dir in arguments and "postgres" in arguments.partition("\0")[0]:
-            roots.add(int(entry.name))
-    family = set(roots)
-    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return {pid: _size(pid) for pid in family}
-
-
-def _size(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        if data_dir in command and "postgres" in command.partition("\0")[0]:
+            found.add(process)
+    return found
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psycopg
 import sqlalchemy as sa
+from common import K
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from vectors import Array
@@ -27,7 +28,6 @@ from vecsearch.search.indexes import vectors
 if TYPE_CHECKING:
     from vecsearch.search.indexes.projection import Projection
 
-K = 10
 # Rows per file; an import copies a whole file into a temporary table to check it.
 FILE_CHUNKS = 5
 
@@ -85,7 +85,7 @@ def tune(library: Library, collection: str, recall: float) -> dict[str, float]:
 
 
 def megabytes(library: Library, collection: str) -> dict[str, float]:
-    """Return sizes on disk in MB: of the vector indexes, and of the whole collection."""
+    """Return sizes on disk in MB: of the vector indexes, the compact vectors, and the rows."""
     statement = """
         SELECT sum(pg_relation_size(oid)) FILTER (WHERE access = 'hnsw') / 1e6 AS index,
             sum(pg_relation_size(oid)) FILTER (WHERE compact AND access = 'heap') / 1e6 AS compact,

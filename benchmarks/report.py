@@ -49,8 +49,7 @@ SECTIONS = (
         """\
 An ingest from a folder to rows, end to end, compared with the encoder alone on ready tensors, and
 with one picture at a time through timm's own transform. A second run over unchanged files is a walk
-and one
-comparison. The same on a CUDA device, if there is one.""",
+and one comparison. The same on a CUDA device, if there is one.""",
         ("ingest.py", "unchanged.py", "cuda.py"),
         ("ingest", "unchanged", "cuda"),
     ),
@@ -58,8 +57,7 @@ comparison. The same on a CUDA device, if there is one.""",
         "Encoder",
         """\
 ResNet50's forward pass compared with the bound set by the machine's matrix multiplication: 8.2
-GFLOP
-per picture, divided by the measured speed of single-precision products.""",
+GFLOP per picture, divided by the measured speed of single-precision products.""",
         ("encoder.py",),
         ("encoder",),
     ),
@@ -77,8 +75,7 @@ with importing timm, loading the model and one forward pass.""",
 An index on principal components (`vecsearch index create --method compact`) compared with one on
 embeddings (`--method hnsw`): {rows} rows of 2,048 numbers, the 10 nearest by cosine, from the same
 run as the next section. The build is everything that the command does: it fits the components,
-projects
-every row, stores the compact vectors, and builds the graph.""",
+projects every row, stores the compact vectors, and builds the graph.""",
         ("databases.py --only hnsw compact",),
     ),
     Section(
@@ -101,8 +98,7 @@ hnswlib, faiss and usearch are libraries in the querying process, which store no
 The compact index from ten thousand rows to a million: the rows are imported without an index, the
 index is built and tuned, and queried for the 10 nearest to vectors that are not stored. Memory is
 the peak sum of proportional set sizes, of the server's processes and of the importing process,
-which here
-also makes the vectors.""",
+which here also makes the vectors.""",
         ("growth.py --rows 10000 100000 1000000", "plots.py"),
     ),
     Section(
@@ -117,14 +113,12 @@ VECTORS = """\
 The vectors are synthetic, from a seed, in a thousand classes, non-negative, three quarters of their
 numbers zero; [vectors.py](../benchmarks/vectors.py) compares them with real features. If your
 images' neighbours are harder to distinguish, every graph needs a higher ef_search; `vecsearch index
-tune`
-measures it on your own images."""
+tune` measures it on your own images."""
 PLOT = """\
 ![Build time, size, answers and memory against the number of rows](performance-growth.svg)
 
 The dashed line is a straight line through the last two sizes, up to a billion rows: extrapolated,
-not
-measured. A billion rows of 2,048 numbers need several servers."""
+not measured. A billion rows of 2,048 numbers need several servers."""
 
 
 def main() -> None:

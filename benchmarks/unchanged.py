@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from ingest import conditions
+from common import conditions
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
