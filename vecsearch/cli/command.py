@@ -268,12 +268,13 @@ def open_library(
     """Open the settings' database; the embedded server starts while Python imports the library."""
     from vecsearch.postgres.embedded import server
 
-    with ExitStack() as starting:
-        if settings.database_url is None:
-            starting.enter_context(server.lease(settings.data_dir, meanwhile=_import_library))
+    with ExitStack() as resources:
+        url = settings.database_url or resources.enter_context(
+            server.lease(settings.data_dir, keep_running=keep_running, meanwhile=_import_library)
+        )
         from vecsearch.library import Library
 
-        return Library.open(settings, keep_running=keep_running, session=session)
+        return Library(settings, url, resources.pop_all(), session)
 
 
 def _import_library() -> None:
