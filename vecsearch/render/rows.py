@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
@@ -94,8 +94,7 @@ def human_bytes(size: int) -> str:
 
 def _record(row: Any, columns: Sequence[str]) -> dict[str, Any]:
     if is_dataclass(row) and not isinstance(row, type):
-        fields = asdict(row)
-        return {name: fields[name] for name in columns}
+        return {name: getattr(row, name) for name in columns}
     return dict(zip(columns, row, strict=True))
 
 
