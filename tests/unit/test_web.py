@@ -14,10 +14,13 @@ from pydantic import ValidationError
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
 from support import picture
+from web_support import LOCAL, client
 
 from vecsearch import web
+from vecsearch.config import Settings
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode
+from vecsearch.library import Library
 from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
@@ -27,8 +30,6 @@ from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, QueryForm
 from vecsearch.web.uploads import Uploads
 from vecsearch.web.views import slider
-
-LOCAL = "http://127.0.0.1"
 
 
 def guarded(token: str | None = None, max_bytes: int = 100) -> TestClient:
@@ -129,6 +130,22 @@ def test_other_sites_may_not_send_and_bodies_are_limited() -> None:
 def test_every_answer_tells_a_browser_what_to_refuse() -> None:
     for answer in (guarded().get("/x"), guarded("t").get("/x")):
         assert answer.headers.items() >= {name.lower(): HEADERS[name] for name in HEADERS}.items()
+
+
+def test_a_fault_has_the_headers_of_every_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(_: Library) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Library, "check", fail)
+    with Library.open(Settings.load(database_url="postgresql:///", data_dir=tmp_path)) as library:
+        fault, missing = map(client(library).get, ("/api/health", "/api/nothing"))
+    assert (fault.status_code, missing.status_code) == (500, 404)
+    assert fault.json() == {"detail": "vecsearch failed. See the log of the server."}
+    told, expected = ({**answer.headers, "content-length": ""} for answer in (fault, missing))
+    assert told == expected
+    assert {name: told[name.lower()] for name in HEADERS} == HEADERS
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
-from vecsearch.web.guard import Guard
+from vecsearch.web.guard import HEADERS, Guard
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.site import Options, Site
 from vecsearch.web.uploads import Uploads
@@ -132,4 +132,5 @@ def _on_invalid(request: Request, error: Exception) -> Response:
 
 
 def _on_fault(request: Request, _: Exception) -> Response:
-    return _answer(request, 500, "vecsearch failed. See the log of the server.")
+    # Starlette answers unexpected errors outside the guard.
+    return _answer(request, 500, "vecsearch failed. See the log of the server.", HEADERS)
