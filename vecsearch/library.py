@@ -11,6 +11,7 @@ with Library.open() as library:
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,7 +38,15 @@ if TYPE_CHECKING:
 
 
 # The types that `Library` takes or returns, for programs to import.
-__all__ = ["Answer", "Collection", "CollectionStatus", "Library", "Query", "Status"]
+__all__ = ["Answer", "Collection", "CollectionStatus", "Library", "Query", "Restored", "Status"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The names of the collections that were restored, and notes for the user."""
+
+    names: list[str]
+    notes: list[str]
 
 
 class Library:
@@ -52,6 +61,15 @@ class Library:
         resources: ExitStack,
         session: Mapping[str, str] | None = None,
     ) -> None:
+        """Wrap a database that is already running; `open` also starts the embedded one.
+
+        Args:
+            settings: of the commands and the encoders.
+            url: the database's.
+            resources: closed with the library; holds the lease of the embedded server, if any.
+            session: Postgres settings for every connection.
+
+        """
         self._store = Store(settings, url, session)
         self._resources = resources
         resources.callback(self.engine.dispose)
@@ -200,8 +218,8 @@ class Library:
 
     def restore(
         self, file: str | Path, *, collection: str | None = None, on_progress: OnProgress = quiet
-    ) -> list[str]:
-        """Restore the collections of a dump, all or none, with their indexes; return their names.
+    ) -> Restored:
+        """Restore the collections of a dump, all or none, with their indexes.
 
         Args:
             file: a file that `dump` wrote, with this version of vecsearch or an older one.
@@ -217,9 +235,12 @@ class Library:
         with database.writing(self.engine) as connection:
             for name in names:
                 collections.order_nearest(connection, catalog.get_collection(connection, name))
-        for name in names:
-            self.collection(name).ensure_index(on_progress=on_progress)
-        return names
+        notes = [
+            note
+            for name in names
+            for note in self.collection(name).ensure_index(on_progress=on_progress)
+        ]
+        return Restored(names, notes)
 
     def status(self) -> Status:
         """Return versions, sizes and the state of every index."""

@@ -25,7 +25,7 @@ from vecsearch.errors import (
     SchemaNewer,
     SchemaOutdated,
 )
-from vecsearch.library import Library
+from vecsearch.library import Library, Restored
 from vecsearch.postgres import catalog, database, migrate, quantized, schema
 
 SHARED = "collections projections ingest_errors not_duplicates quantized_models thumbnails".split()
@@ -89,7 +89,7 @@ def test_a_whole_dump_is_the_same_database_elsewhere(
     version = catalog_version(library, "cats")
     write(library, "CREATE VIEW mine AS SELECT path FROM cats")
     library.dump(tmp_path / "all.dump")
-    assert elsewhere.restore(tmp_path / "all.dump") == ["cats", "order"]
+    assert elsewhere.restore(tmp_path / "all.dump").names == ["cats", "order"]
     tables = ("order", "cats", f"cats_compact_{version}", "mine")
     assert everything(elsewhere, *tables) == everything(library, *tables)
     for name in ("order", "cats"):
@@ -118,7 +118,7 @@ def test_one_collection_takes_what_belongs_to_it_and_joins_others(
     library.dump(tmp_path / "one.dump", collection="order")
     elsewhere.upgrade()
     make_corpus(elsewhere, "theirs", clustered(20, 8, seed=0))
-    assert elsewhere.restore(tmp_path / "one.dump") == ["order"]
+    assert elsewhere.restore(tmp_path / "one.dump") == Restored(["order"], notes=[])
     assert [status.name for status in elsewhere.collections()] == ["order", "theirs"]
     ours, theirs = everything(library, "order"), everything(elsewhere, "order")
     for table in ("order", "ingest_errors", "not_duplicates", "quantized_models", "thumbnails"):
@@ -160,7 +160,7 @@ def test_one_collection_of_a_whole_dump_can_be_restored(
 ) -> None:
     make(library, photos)
     library.dump(tmp_path / "all.dump")
-    assert elsewhere.restore(tmp_path / "all.dump", collection="cats") == ["cats"]
+    assert elsewhere.restore(tmp_path / "all.dump", collection="cats").names == ["cats"]
     assert [status.name for status in elsewhere.collections()] == ["cats"]
     with pytest.raises(InvalidInput, match=r"no collection 'dogs'. It holds: cats, order."):
         elsewhere.restore(tmp_path / "all.dump", collection="dogs")
@@ -170,7 +170,17 @@ def test_one_collection_of_a_whole_dump_can_be_restored(
     with pytest.raises(InvalidInput, match="Drop it first: vecsearch drop cats"):
         elsewhere.restore(tmp_path / "all.dump")
     elsewhere.collection("cats").drop()
-    assert elsewhere.restore(tmp_path / "all.dump") == ["cats", "order"]
+    assert elsewhere.restore(tmp_path / "all.dump").names == ["cats", "order"]
+
+
+def test_a_restore_returns_the_notes_on_its_indexes(
+    library: Library, elsewhere: Library, photos: Path, tmp_path: Path
+) -> None:
+    ingest(library.engine, [photos], PixelEncoder(), collection="cats")
+    write(library, "UPDATE vecsearch.collections SET index_method = 'compact'")
+    (note,) = library.collection("cats").ensure_index()
+    library.dump(tmp_path / "all.dump")
+    assert elsewhere.restore(tmp_path / "all.dump") == Restored(["cats"], [note])
 
 
 def test_an_extension_elsewhere_is_no_obstacle(
@@ -209,7 +219,7 @@ def test_a_dump_of_an_older_version_is_upgraded(
     if others:
         elsewhere.upgrade()
         make_corpus(elsewhere, "theirs", clustered(20, 8, seed=0))
-    assert elsewhere.restore(tmp_path / "old.dump") == ["images"]
+    assert elsewhere.restore(tmp_path / "old.dump").names == ["images"]
     assert elsewhere.collection().status().images == 20
     assert elsewhere.collection().index_status().index == "hnsw"
     make_corpus(elsewhere, "beside", clustered(20, 8, seed=0))
@@ -259,8 +269,8 @@ def test_an_empty_database_is_dumped_and_restored(
     library: Library, elsewhere: Library, tmp_path: Path
 ) -> None:
     library.dump(tmp_path / "a.dump")
-    assert elsewhere.restore(tmp_path / "a.dump") == []
-    assert elsewhere.restore(tmp_path / "a.dump") == []
+    assert elsewhere.restore(tmp_path / "a.dump").names == []
+    assert elsewhere.restore(tmp_path / "a.dump").names == []
 
 
 @once
@@ -392,8 +402,8 @@ def test_a_dump_of_a_newer_server_is_restored_on_an_older_one(
     with running("tcp-16", tmp_path / "sixteen") as url:
         settings = Settings.load(database_url=url, data_dir=tmp_path / "elsewhere")
         with Library.open(settings) as elsewhere:
-            assert elsewhere.restore(tmp_path / "a.dump") == ["images"]
+            assert elsewhere.restore(tmp_path / "a.dump").names == ["images"]
             assert everything(elsewhere, "images") == everything(library, "images")
             elsewhere.dump(tmp_path / "b.dump")
     library.collection().drop()
-    assert library.restore(tmp_path / "b.dump") == ["images"]
+    assert library.restore(tmp_path / "b.dump").names == ["images"]

@@ -172,8 +172,9 @@ def db_restore(
     from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library, steps_progress() as progress:
-        names = library.restore(file, collection=collection, on_progress=progress)
-    say(f"Restored {', '.join(names) or 'no collection: the dump has none'}.")
+        restored = library.restore(file, collection=collection, on_progress=progress)
+    say_all(restored.notes)
+    say(f"Restored {', '.join(restored.names) or 'no collection: the dump has none'}.")
 
 
 def _require_embedded(

@@ -79,8 +79,11 @@ def create(
 @command(index_app, "drop")
 def drop(settings: Settings, collection: CollectionOption = DEFAULT_COLLECTION) -> None:
     """Drop the index: every search then compares all images, and is exact."""
-    with open_library(settings) as library:
-        library.collection(collection).create_index(IndexMethod.none)
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library, steps_progress() as progress:
+        notes = library.collection(collection).create_index(IndexMethod.none, on_progress=progress)
+    say_all(notes)
 
 
 @command(index_app, "status")
