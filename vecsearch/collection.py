@@ -18,7 +18,7 @@ from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.search.lookup import image_by_sha256, named_id
+from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
 from vecsearch.search.store import Store
@@ -299,9 +299,9 @@ class Collection:
 
         """
         with self._reading() as (connection, stored):
-            image_id = named_id(connection, stored.table, image)
-            found = gallery.find_image(connection, stored.table, image_id)
-        assert found is not None  # noqa: S101 - both statements read the same snapshot
+            found = gallery.find_image(connection, stored.table, id_of(image))
+        if found is None:
+            raise missing(self.name, image)
         return found
 
     def image_of(self, picture: Picture) -> StoredImage | None:

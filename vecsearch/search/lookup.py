@@ -9,19 +9,6 @@ from vecsearch.errors import ImageNotFound
 from vecsearch.postgres.rows import image_id
 
 
-def stored_id(connection: sa.Connection, table: sa.Table, image: UUID | str) -> UUID:
-    """Return the id of a stored image.
-
-    Raises:
-        ImageNotFound: it is not an id, or no image has it.
-
-    """
-    parsed = parse_id(image)
-    if not has_image(connection, table, parsed):
-        raise missing(table.name, parsed)
-    return parsed
-
-
 def parse_id(image: UUID | str) -> UUID:
     """Return the id that a text spells.
 
@@ -37,9 +24,26 @@ def parse_id(image: UUID | str) -> UUID:
         ) from error
 
 
-def missing(collection: str, image: UUID) -> ImageNotFound:
-    """Return the error for an id that no image has."""
-    return ImageNotFound(f"Collection {collection!r} has no image {image}. Every hit shows its id.")
+def missing(collection: str, name: UUID | str) -> ImageNotFound:
+    """Return the error for an id or a path that no image has."""
+    image = _id_or_path(name)
+    step = "Every hit shows its id"
+    if not isinstance(image, UUID):
+        step = "Name one by its path or its id"
+    return ImageNotFound(f"Collection {collection!r} has no image {image}. {step}.")
+
+
+def id_of(name: UUID | str) -> UUID:
+    """Return the id of the image that is named by its id or its path, stored or not."""
+    image = _id_or_path(name)
+    return image if isinstance(image, UUID) else image_id(image)
+
+
+def _id_or_path(name: UUID | str) -> UUID | str:
+    try:
+        return UUID(str(name))
+    except ValueError:
+        return str(Path(str(name)).absolute())
 
 
 def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
@@ -49,15 +53,9 @@ def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UU
         ImageNotFound: no image has this id or path.
 
     """
-    try:
-        return stored_id(connection, table, UUID(str(name)))
-    except ValueError:
-        path = str(Path(str(name)).absolute())
-    found = image_id(path)
+    found = id_of(name)
     if not has_image(connection, table, found):
-        raise ImageNotFound(
-            f"Collection {table.name!r} has no image {path}. Name one by its path or its id."
-        )
+        raise missing(table.name, name)
     return found
 
 
