@@ -145,6 +145,22 @@ def test_cut_offs_that_make_no_sense_are_refused(api: TestClient, known: list[Kn
     assert (by_l2.status_code, "not for l2" in by_l2.text) == (400, True)
 
 
+def test_the_form_stays_when_a_question_is_refused(api: TestClient, known: list[Known]) -> None:
+    stored = known[0].id
+    questions: list[tuple[dict[str, str], str]] = [
+        ({"label": "nope"}, "no image with the label"),
+        ({"id": stored, "label": "nope"}, "no image with the label"),
+        ({"id": stored, "max_distance": "1", "min_similarity": "0"}, "not both"),
+    ]
+    for question, sentence in questions:
+        page = api.get("/", params=question)
+        assert (page.status_code, sentence in page.text) == (400, True)
+        assert '<form id="question"' in page.text
+        assert ("Clear the filters</a></p>\n</div>\n</div>" in page.text) == ("label" in question)
+    address = post(api, known[3].path.read_bytes(), label="nope")
+    assert parse_qs(urlsplit(address).query)["label"] == ["nope"]
+
+
 def test_names_that_are_typed(api: TestClient, known: list[Known]) -> None:
     for name in (known[2].id, f" {known[2].id} ", str(known[2].path)):
         assert f"<h1>{known[2].path.name}</h1>" in api.get("/", params={"id": name}).text

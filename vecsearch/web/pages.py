@@ -76,13 +76,12 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "cut_off": None,
     }
     try:
-        require_label(collection, question.label)
+        if question.id is None and question.image is None:
+            return render(request, "browse.html.jinja", **shown | _browsed(question, collection))
+        asked, answer = _ask(site, question, collection)
     except InvalidInput as error:
-        # The form stays, so that the label can be corrected there.
+        # The form stays, so that the question can be corrected there.
         return render(request, "refused.html.jinja", code=400, **shown, sentence=error)
-    if question.id is None and question.image is None:
-        return render(request, "browse.html.jinja", **shown | _browsed(question, collection))
-    asked, answer = _ask(site, question, collection)
     chosen = question.max_distance
     if question.min_similarity is not None:
         chosen = 1 - question.min_similarity
@@ -105,7 +104,6 @@ def upload(
 ) -> Response:
     """Keep an uploaded picture unless it is stored, and redirect to the address of its answer."""
     collection = site.choose(question.collection)
-    require_label(collection, question.label)
     picture = Picture(b"" if isinstance(image, str) else image.file.read())
     known = collection.image_of(picture)
     if known is None:
@@ -178,6 +176,8 @@ def _choices(k: int) -> list[int]:
 
 def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]:
     found = collection.browse(question.filters(), after=question.after, limit=BROWSED + 1)
+    if not found:
+        require_label(collection, question.label)
     return {
         "metric": question.metric or collection.default_metric(),
         "images": found[:BROWSED],
@@ -190,6 +190,7 @@ def _ask(site: Site, question: PageQuestion, collection: "Collection") -> "tuple
 
     Raises:
         ImageNotFound: it does not exist.
+        InvalidInput: the question makes no sense.
 
     """
     # An address with both has an id typed beside an uploaded picture: the id counts.
