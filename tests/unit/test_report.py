@@ -98,7 +98,7 @@ def test_a_hit_that_was_imported_without_its_file_is_on_the_page(files: list[Pat
 def test_the_page_says_that_candidates_were_ranked_again(files: list[Path]) -> None:
     hits = [hit(1, files[1])]
     by_index = page(files[0], hits, "chi2", uses_index=True, candidates=1000).text
-    assert "1,000 candidates by cosine, found by the HNSW index; re-ranked by chi2." in by_index
+    assert "1,000 candidates by cosine, found by the HNSW index; then ranked by chi2." in by_index
     assert "Answered by the HNSW index." in page(files[0], hits, uses_index=True).text
 
 

@@ -22,7 +22,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Metric
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
 
 if TYPE_CHECKING:
     from vecsearch.search.query import Answer
@@ -144,7 +144,7 @@ def query(
             return
         if explain:
             typer.echo(answer.plan)
-            typer.echo(_how(answer))
+            typer.echo(answer.how)
             return
         say_all(_notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)))
         write_rows(
@@ -160,20 +160,11 @@ def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[st
         yield f"There may be more than {k}; without -k, every image within the cut-off is printed."
     if not answer.hits:
         yield "No image matches."
-    elif answer.candidates is not None and answer.metric != Metric.cosine:
+    elif answer.is_reranked:
         yield (
             f"Ranked the {answer.candidates:,} nearest by cosine by {answer.metric}; "
             "--exact compares every image."
         )
-
-
-def _how(answer: "Answer") -> str:
-    by = "by the HNSW index" if answer.uses_index else "by an exact scan: every row is compared"
-    if answer.candidates is None or answer.metric == Metric.cosine:
-        return f"Answered {by}."
-    return (
-        f"{answer.candidates:,} candidates by cosine, found {by}; then ranked by {answer.metric}."
-    )
 
 
 def _require_files(plot: Path | None, html: Path | None) -> None:

@@ -154,8 +154,8 @@ class Statement(Protocol):
 class Answer:
     """The hits of a query, and how they were found; iterating yields the hits.
 
-    `sql`, `plan` and `uses_index` are computed when they are first read; the library must still be
-    open then.
+    `sql`, `plan`, `uses_index` and `how` are computed when they are first read; the library must
+    still be open then.
 
     Attributes:
         hits: the hits, nearest first.
@@ -191,6 +191,21 @@ class Answer:
     def uses_index(self) -> bool:
         """See `Statement`."""
         return self.statement.uses_index
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether the metric ranked only candidates, which cosine had chosen."""
+        return self.candidates is not None and self.metric is not Metric.cosine
+
+    @property
+    def how(self) -> str:
+        """How the hits were found, as a sentence."""
+        by = "by the HNSW index" if self.uses_index else "by an exact scan: every row is compared"
+        if not self.is_reranked:
+            return f"Answered {by}."
+        return (
+            f"{self.candidates:,} candidates by cosine, found {by}; then ranked by {self.metric}."
+        )
 
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
