@@ -79,6 +79,8 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         if question.id is None and question.image is None:
             return render(request, "browse.html.jinja", **shown | _browsed(question, collection))
         asked, answer = _ask(site, question, collection)
+    except ImageNotFound:
+        raise
     except InvalidInput as error:
         # The form stays, so that the question can be corrected there.
         return render(request, "refused.html.jinja", code=400, **shown, sentence=error)
