@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 
@@ -25,6 +24,8 @@ from vecsearch.config import Settings
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
 
 if TYPE_CHECKING:
+    from vecsearch.collection import Collection
+    from vecsearch.search.gallery import StoredImage
     from vecsearch.search.query import Answer
 
 
@@ -117,28 +118,10 @@ def query(
         )
         asked = library.collection(collection)
         answer = asked.ask(query_)
-        shown, stored, query_thumbnail = source, {}, None
-        if (plot, html) != (None, None):
-            from vecsearch.render.report import MOST_HITS
-
-            ids = [hit.id for hit in answer.hits[:MOST_HITS]]
-            stored = asked.thumbnails(ids)
-            if id_ is not None:
-                shown = Path(asked.image(id_).path)
-                query_id = UUID(id_)
-                query_thumbnail = asked.thumbnails([query_id]).get(query_id)
         # Before the rows are printed, because `| head` may end the command there.
-        if shown is not None:
-            _picture(
-                shown,
-                answer,
-                collection,
-                settings.max_pixels,
-                stored,
-                query_thumbnail,
-                plot=plot,
-                html=html,
-            )
+        if (plot, html) != (None, None):
+            shown = asked.image(id_ or "") if source is None else source
+            _draw(shown, answer, asked, settings.max_pixels, plot=plot, html=html)
         if show_sql:
             typer.echo(answer.sql)
             return
@@ -176,31 +159,40 @@ def _require_files(plot: Path | None, html: Path | None) -> None:
         saving.require_report_file(html)
 
 
-def _picture(
-    query: Path | bytes,
+def _draw(
+    query: "Path | bytes | StoredImage",
     answer: "Answer",
-    collection: str,
+    collection: "Collection",
     max_pixels: int,
-    stored: dict[UUID, bytes],
-    query_thumbnail: bytes | None,
     *,
     plot: Path | None,
     html: Path | None,
 ) -> None:
     """Draw the answer to the files that --plot and --html name."""
-    from vecsearch.render import saving
+    if html is not None:
+        from vecsearch.render.report import MOST_HITS
+    else:
+        from vecsearch.render.sheets import MOST_HITS
 
+    ids = [hit.id for hit in answer.hits[:MOST_HITS]]
+    thumbnail = None
+    if isinstance(query, Path | bytes):
+        stored = collection.thumbnails(ids)
+    else:
+        stored = collection.thumbnails([query.id, *ids])
+        thumbnail = stored.get(query.id)
+        query = Path(query.path)
     if plot is not None:
-        from vecsearch.render import sheets
+        from vecsearch.render import saving, sheets
 
         sheet = sheets.contact_sheet(
             query,
             answer.hits,
-            title=f"Nearest in {collection}",
+            title=f"Nearest in {collection.name}",
             metric=answer.metric,
             max_pixels=max_pixels,
             stored=stored,
-            query_thumbnail=query_thumbnail,
+            query_thumbnail=thumbnail,
         )
         saving.save_picture(sheet, plot)
         say(f"Drew {plot}")
@@ -210,10 +202,10 @@ def _picture(
         page = report.html_report(
             query,
             answer,
-            collection=collection,
+            collection=collection.name,
             max_pixels=max_pixels,
             stored=stored,
-            query_thumbnail=query_thumbnail,
+            query_thumbnail=thumbnail,
         )
         report.save_report(page, html)
         say(f"Wrote {html}")
