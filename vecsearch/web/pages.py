@@ -15,7 +15,7 @@ from vecsearch.imaging import thumbnails
 from vecsearch.search.embedder import Picture
 from vecsearch.search.gallery import StoredImage
 from vecsearch.web.guard import admitted, ours, same
-from vecsearch.web.parameters import DEFAULT_K, DuplicatesQuestion, PageQuestion, Sha256
+from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256
 from vecsearch.web.site import Served, Site, require_label
 from vecsearch.web.views import Address, error_page, render, slider
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BROWSED = 60
 GROUPS = 50
-CHOICES_OF_K = (DEFAULT_K, 100, 300, 1_000)
+CHOICES_OF_K = (PAGE_K, 100, 300, 1_000)
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -67,8 +67,8 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "question": question,
         "collection": collection.name,
         "collections": names,
-        "choices_of_k": _choices(question.k or DEFAULT_K),
-        "k": question.k or DEFAULT_K,
+        "choices_of_k": _choices(question.k or PAGE_K),
+        "k": question.k or PAGE_K,
         "address": Address(question, collection.name),
         "max_bytes": site.options.max_bytes,
         "asked": None,

@@ -15,7 +15,7 @@ from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
 from vecsearch.vocabulary import KeepRule, Metric
 
-DEFAULT_K = 30
+PAGE_K = 30
 MAXIMUM_K = 1_000
 
 
@@ -50,7 +50,7 @@ class Question(BaseModel):
     k: Annotated[
         Annotated[int, Field(ge=1, le=MAXIMUM_K)] | None,
         Optional,
-        Field(description=f"The number of images, at most. Default: {DEFAULT_K}."),
+        Field(description=f"The number of images, at most. Default: {PAGE_K}."),
     ] = None
     metric: Annotated[MetricName | None, Optional] = None
     """Default: the collection's own."""
@@ -87,7 +87,7 @@ class Question(BaseModel):
         return Query(
             target if isinstance(target, Picture) else None,
             id=target if isinstance(target, UUID) else None,
-            k=self.k or DEFAULT_K,
+            k=self.k or PAGE_K,
             metric=self.metric,
             filters=self.filters(),
             min_similarity=self.min_similarity,
