@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import typer.main
 from cli_reference import PAGE, reference
+from typer.testing import CliRunner
 
 from vecsearch import __version__
 from vecsearch.cli import app
+from vecsearch.config import Settings
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -135,6 +137,27 @@ def test_a_mistake_is_a_sentence_on_stderr_and_exit_1(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     expected = f"error: {tmp_path}/x.pth does not end in .safetensors. Give it that suffix.\n"
     assert done.stderr == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("collections", "Interrupted.\n"),
+        (
+            "ingest photos",
+            "Interrupted. Every finished batch is kept; run the same command to continue.\n",
+        ),
+    ],
+)
+def test_ctrl_c_ends_a_command_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    def load(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Settings, "load", load)
+    done = CliRunner().invoke(app, words.split())
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", said)
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])

@@ -168,12 +168,12 @@ def group(name: str, help_: str) -> typer.Typer:
 
 
 @contextmanager
-def _exits(*, debug: bool) -> Iterator[None]:
+def _exits(*, debug: bool, interrupted: str) -> Iterator[None]:
     """Turn what a command raises into a sentence and an exit status; the one place for it."""
     try:
         yield
     except KeyboardInterrupt:
-        say("Interrupted. An ingest keeps every finished batch; run it again to continue.")
+        say(f"Interrupted. {interrupted}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe. Python would complain again at exit.
@@ -205,7 +205,12 @@ def _build_option(option: BuildOption) -> Any:
 
 
 def command(
-    to: typer.Typer, name: str, *, encodes: bool = False, builds: bool = False
+    to: typer.Typer,
+    name: str,
+    *,
+    encodes: bool = False,
+    builds: bool = False,
+    interrupted: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first argument is the `Settings` made from the shared options.
 
@@ -214,6 +219,7 @@ def command(
         name: what users type.
         encodes: whether it takes the options of encoders.
         builds: whether it takes what indexes can be built with, as `**options`.
+        interrupted: what to print after Ctrl-C, beside that the command was interrupted.
 
     """
     shared = SHARED | (ENCODING if encodes else {})
@@ -224,7 +230,7 @@ def command(
         def run(**options: Any) -> None:
             debug = options.pop("debug") or False
             given = {key: options.pop(key) for key in shared if key != "debug"}
-            with _exits(debug=debug):
+            with _exits(debug=debug, interrupted=interrupted):
                 function(Settings.load(**given), **options)
                 sys.stdout.flush()
 

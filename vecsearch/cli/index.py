@@ -53,7 +53,7 @@ Workers = Annotated[
 ]
 
 
-@command(index_app, "create", builds=True)
+@command(index_app, "create", builds=True, interrupted="The old index, if any, stays in use.")
 def create(
     settings: Settings,
     method: Annotated[IndexMethod, typer.Option(help=f"{INDEX_METHODS}.")] = IndexMethod.hnsw,

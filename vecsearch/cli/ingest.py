@@ -29,7 +29,12 @@ from vecsearch.vocabulary import DEFAULT_COLLECTION, Precision
 IN_WORDS = {"copied": "identical to stored images"}
 
 
-@command(app, "ingest", encodes=True)
+@command(
+    app,
+    "ingest",
+    encodes=True,
+    interrupted="Every finished batch is kept; run the same command to continue.",
+)
 def ingest(
     settings: Settings,
     paths: PathsArgument,
