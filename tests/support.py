@@ -3,6 +3,7 @@
 `python tests/support.py FILE` saves the seeded ResNet50 to FILE.
 """
 
+import io
 import os
 import sys
 import uuid
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import PIL.Image
@@ -18,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from vecsearch.config import Runtime
-from vecsearch.encoders.base import Encoder, Identity, Weights
+from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
 from vecsearch.imaging import scan
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, Summary
@@ -75,6 +76,22 @@ def picture(seed: int, size: tuple[int, int] = (64, 48)) -> PIL.Image.Image:
     """Draw a picture of coloured blocks that no other seed draws."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return PIL.Image.fromarray(blocks).resize(size, PIL.Image.Resampling.NEAREST)
+
+
+def png(seed: int) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
+    content = io.BytesIO()
+    picture(seed).save(content, "PNG")
+    return content.getvalue()
+
+
+def never_loaded() -> LazyEncoder:
+    """Return an encoder that fails the test if it is needed."""
+
+    def load() -> NoReturn:
+        raise AssertionError("the encoder was loaded")
+
+    return LazyEncoder(load)
 
 
 def draw_photos(folder: Path) -> Path:

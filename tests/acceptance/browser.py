@@ -1,6 +1,5 @@
 """Open a served page in a real browser, and check that it never shows an error."""
 
-import io
 import itertools
 import os
 import re
@@ -18,7 +17,7 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 import machine
 import PIL.Image
 from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
-from support import picture
+from support import picture, png
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Root, as which CI runs, has no sandbox; the rest keeps the browser itself off the network.
@@ -38,7 +37,8 @@ PHONE: dict[str, Any] = {
 }
 CATS, DOGS, BIRDS = 24, 12, 4
 ALL = CATS + DOGS + BIRDS
-DEFAULT_K = 30
+# A picture that no collection holds.
+NEW = png(1_000)
 
 
 @contextmanager
@@ -186,13 +186,6 @@ def draw(folder: Path) -> None:
                 PIL.Image.open(file.with_name("00.png")).save(file, compress_level=1)
             noon = datetime(year, 5, 6 + number, 12, tzinfo=UTC).timestamp()
             os.utime(file, (noon, noon))
-
-
-def png(seed: int = 1_000) -> bytes:
-    """Return a picture that no collection holds."""
-    content = io.BytesIO()
-    picture(seed).save(content, "PNG")
-    return content.getvalue()
 
 
 def question(page: Page) -> dict[str, str]:

@@ -8,8 +8,8 @@ from acceptance.browser import (
     ALL,
     BIRDS,
     CATS,
-    DEFAULT_K,
     DOGS,
+    NEW,
     Album,
     Windows,
     distances,
@@ -17,10 +17,11 @@ from acceptance.browser import (
     expect_query_in_view,
     hits,
     names,
-    png,
     question,
 )
 from playwright.sync_api import FilePayload, expect
+
+from vecsearch.web.parameters import PAGE_K
 
 
 @pytest.mark.parametrize("how", ["choose", "drop", "paste"])
@@ -28,16 +29,16 @@ def test_a_new_picture_is_searched_for(windows: Windows, how: str) -> None:
     page = windows.open()
     expect(hits(page)).to_have_count(ALL)
     if how == "choose":
-        content = FilePayload(name="new.png", mimeType="image/png", buffer=png())
+        content = FilePayload(name="new.png", mimeType="image/png", buffer=NEW)
         page.set_input_files("#picture", content)
     else:
         if how == "drop":
-            drop(page, "new.png", png(), how="dragover")
+            drop(page, "new.png", NEW, how="dragover")
             expect(page.locator("html")).to_have_class(re.compile("dragging"))
-        drop(page, "new.png", png(), how=how)
+        drop(page, "new.png", NEW, how=how)
     page.wait_for_url("**image=*")
-    expect(hits(page)).to_have_count(DEFAULT_K)
-    expect(page.locator(".summary")).to_contain_text(f"{DEFAULT_K} images, nearest first")
+    expect(hits(page)).to_have_count(PAGE_K)
+    expect(page.locator(".summary")).to_contain_text(f"{PAGE_K} images, nearest first")
     assert "id" not in question(page)
     expect_query_in_view(page)
     assert distances(page) == sorted(distances(page))
@@ -81,7 +82,7 @@ def test_an_id_and_a_path_are_typed(windows: Windows, album: Album) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
     assert names(page) == by_path
     # An id that is typed replaces a picture that was uploaded.
-    drop(page, "new.png", png())
+    drop(page, "new.png", NEW)
     expect(page.get_by_role("heading", level=1)).to_have_text("Your picture")
     page.get_by_text("More", exact=True).click()
     field.fill(image_id)
@@ -100,16 +101,16 @@ def test_the_cut_off_shows_what_it_leaves_out(windows: Windows, album: Album) ->
     page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=5)
     expect(page.locator("#cut-off")).to_contain_text("similarity")
     faded = page.locator("#results li.beyond").count()
-    assert 0 < faded < DEFAULT_K
+    assert 0 < faded < PAGE_K
     assert "max_distance" not in question(page)
     page.mouse.up()
-    expect(hits(page)).to_have_count(DEFAULT_K - faded)
+    expect(hits(page)).to_have_count(PAGE_K - faded)
     limit = question(page)["max_distance"]
     assert max(distances(page)) <= float(limit)
     assert f"<= {float(limit)}" in page.locator("#statement").inner_text()
     # All the way to the right is no cut-off; the keyboard moves it, too.
     slider.press("End")
-    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(hits(page)).to_have_count(PAGE_K)
     expect(page.locator("#cut-off")).to_have_text("none")
     assert "max_distance" not in question(page)
     expect(slider).to_be_focused()
@@ -120,7 +121,7 @@ def test_a_metric_and_a_number_of_hits(windows: Windows, album: Album) -> None:
     by_cosine = distances(page)
     page.get_by_label("Metric").select_option("l2")
     expect(page.locator("#statement")).to_contain_text("<->")
-    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(hits(page)).to_have_count(PAGE_K)
     assert question(page)["metric"] == "l2"
     # A distance by one metric says nothing about another.
     assert "max_distance" not in question(page)
@@ -224,7 +225,7 @@ def test_back_and_forward(windows: Windows, album: Album) -> None:
     assert (names(page), collection.input_value()) == (seen[2], "cats_only")
     page.go_back()
     expect(collection).to_have_value("images")
-    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(hits(page)).to_have_count(PAGE_K)
     assert (names(page), metric.input_value()) == (seen[1], "l1")
     page.go_back()
     expect(metric).to_have_value("cosine")
@@ -239,7 +240,7 @@ def test_back_and_forward(windows: Windows, album: Album) -> None:
 
 def test_an_address_is_shared(windows: Windows) -> None:
     page = windows.open()
-    drop(page, "new.png", png())
+    drop(page, "new.png", NEW)
     page.wait_for_url("**image=*")
     page.get_by_label("Metric").select_option("l2")
     expect(page.locator("#statement")).to_contain_text("<->")

@@ -5,27 +5,28 @@ from typing import Any
 import pytest
 from acceptance.browser import (
     CATS,
-    DEFAULT_K,
     DOGS,
+    NEW,
     PHONE,
     Album,
     Windows,
     expect_query_in_view,
     hits,
     names,
-    png,
     question,
 )
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FilePayload, Page, expect
 
+from vecsearch.web.parameters import PAGE_K
+
 
 def test_without_javascript(windows: Windows, album: Album) -> None:
     page = windows.open(java_script_enabled=False)
-    content = FilePayload(name="new.png", mimeType="image/png", buffer=png())
+    content = FilePayload(name="new.png", mimeType="image/png", buffer=NEW)
     page.locator("#picture").set_input_files(content)
     page.get_by_role("button", name="Search").click()
-    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(hits(page)).to_have_count(PAGE_K)
     assert "image" in question(page)
     page.get_by_text("Filters", exact=True).click()
     page.get_by_label("Label").fill("dogs")
@@ -71,7 +72,7 @@ def test_on_a_phone(windows: Windows, album: Album, width: int) -> None:
     page.goto(album.url)
     assert overflow(page) == 0
     hits(page).first.get_by_role("link").tap()
-    expect(hits(page)).to_have_count(DEFAULT_K)
+    expect(hits(page)).to_have_count(PAGE_K)
 
 
 def test_the_query_stays_in_view(windows: Windows, album: Album) -> None:

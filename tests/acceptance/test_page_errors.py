@@ -7,20 +7,21 @@ import pytest
 from acceptance.browser import (
     ALL,
     BIRDS,
-    DEFAULT_K,
+    NEW,
     Album,
     Windows,
     drop,
     expect_query_in_view,
     hits,
     names,
-    png,
     question,
     serving,
 )
 from acceptance.conftest import Run
 from playwright.sync_api import Browser, expect
 from servers import initialise, listening, stopped
+
+from vecsearch.web.parameters import PAGE_K
 
 
 @pytest.mark.parametrize("javascript", [True, False])
@@ -49,7 +50,7 @@ def test_a_file_over_the_limit(windows: Windows, tmp_path: Path) -> None:
     )
     expect(hits(page)).to_have_count(ALL)
     # A picture of a good size is then taken, and the sentence is gone.
-    drop(page, "new.png", png())
+    drop(page, "new.png", NEW)
     page.wait_for_url("**image=*")
     page = windows.open(statuses=[413], java_script_enabled=False)
     page.set_input_files("#picture", file)
@@ -63,7 +64,7 @@ def test_an_empty_collection(windows: Windows) -> None:
     page = windows.open("/?collection=bare")
     expect(page.get_by_role("heading", level=2)).to_have_text("bare has no images")
     expect(page.locator("pre")).to_have_text("vecsearch ingest FOLDER --collection bare")
-    drop(page, "new.png", png())
+    drop(page, "new.png", NEW)
     page.wait_for_url("**image=*")
     expect(page.locator(".empty")).to_contain_text("bare has no images")
     expect_query_in_view(page)
@@ -91,7 +92,7 @@ def test_no_collection_until_one_is_made(
         vecsearch("ingest", album.folder / "birds", *encoder)
         page.get_by_role("link", name="vecsearch").click()
         expect(hits(page)).to_have_count(BIRDS)
-        drop(page, "new.png", png())
+        drop(page, "new.png", NEW)
         page.wait_for_url("**image=*")
         expect(hits(page)).to_have_count(BIRDS)
         windows.close()
@@ -177,7 +178,7 @@ def test_a_token(
         assert question(page)["metric"] == "l2"
         expect_query_in_view(page)
         page.reload()
-        expect(hits(page)).to_have_count(DEFAULT_K)
+        expect(hits(page)).to_have_count(PAGE_K)
         [cookie] = page.context.cookies()
         assert cookie["httpOnly"]
         assert "sesame" not in cookie["value"]

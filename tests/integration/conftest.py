@@ -58,34 +58,31 @@ def _database(server_url: str, template: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-@pytest.fixture(scope="session")
-def corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
-    """3,000 vectors, the last twelve of them equal, in a database that prefers its index."""
+@contextmanager
+def _corpus(server_url: str, data_dir: Path) -> Iterator[Corpus]:
     with contextmanager(_database)(server_url, TEMPLATE) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
             connection.execute(f"ALTER DATABASE {name} SET enable_seqscan = off".encode())
-        settings = Settings.load(database_url=url, data_dir=tmp_path_factory.mktemp("unused"))
-        with Library.open(settings) as library:
+        with Library.open(Settings.load(database_url=url, data_dir=data_dir)) as library:
             vectors = clustered(3_100, 64, seed=1)[:3_000]
             vectors[-12:] = vectors[-1]
             yield make_corpus(library, "images", vectors)
 
 
 @pytest.fixture(scope="session")
+def corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    """3,000 vectors, the last twelve of them equal, in a database that prefers its index."""
+    with _corpus(server_url, tmp_path_factory.mktemp("unused")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def compact_corpus(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     """The corpus, with compact vectors of half its dimensions."""
-    with contextmanager(_database)(server_url, TEMPLATE) as url:
-        with psycopg.connect(url, autocommit=True) as connection:
-            name = connection.info.dbname
-            connection.execute(f"ALTER DATABASE {name} SET enable_seqscan = off".encode())
-        settings = Settings.load(database_url=url, data_dir=tmp_path_factory.mktemp("unused"))
-        with Library.open(settings) as library:
-            vectors = clustered(3_100, 64, seed=1)[:3_000]
-            vectors[-12:] = vectors[-1]
-            made = make_corpus(library, "images", vectors)
-            library.collection().create_index("compact", dims=32)
-            yield made
+    with _corpus(server_url, tmp_path_factory.mktemp("unused")) as made:
+        made.library.collection().create_index("compact", dims=32)
+        yield made
 
 
 @pytest.fixture
@@ -106,6 +103,12 @@ def library(database_url: str, tmp_path: Path) -> Iterator[Library]:
     settings = Settings.load(database_url=database_url, data_dir=tmp_path / "unused")
     with Library.open(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an ingest take three files at a time, so that a few files fill several chunks."""
+    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
 
 @pytest.fixture

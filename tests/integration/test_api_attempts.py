@@ -1,7 +1,6 @@
 """What a hostile caller may try: each is refused, nothing is served, nothing is changed."""
 
 import asyncio
-import io
 import resource
 import zlib
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
-from support import PixelEncoder, ingest, once, picture
+from support import PixelEncoder, ingest, once, png
+from web_support import LOCAL
 
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -51,7 +51,7 @@ def api(library: Library, photos: Path) -> Iterator[TestClient]:
     before = state()
     app = create_app(library, Options("images"))
     # A fault would be raised here rather than answered.
-    yield TestClient(app, base_url="http://127.0.0.1", follow_redirects=True)
+    yield TestClient(app, base_url=LOCAL, follow_redirects=True)
     assert state() == before
 
 
@@ -62,9 +62,7 @@ def stored(photos: Path) -> str:
 
 @pytest.fixture
 def new() -> bytes:
-    content = io.BytesIO()
-    picture(99).save(content, "PNG")
-    return content.getvalue()
+    return png(99)
 
 
 def refused(answer: Any) -> None:

@@ -1,6 +1,5 @@
 """The page's addresses over a real database: each is answered by one search and one look-up."""
 
-import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
-from support import once, picture
+from support import once, png
 from web_support import Known, ask, client
 
 from vecsearch.collection import Collection
@@ -18,12 +17,6 @@ from vecsearch.library import Library
 from vecsearch.search import execute
 
 pytestmark = once
-
-
-def png(seed: int) -> bytes:
-    content = io.BytesIO()
-    picture(seed).save(content, "PNG")
-    return content.getvalue()
 
 
 def distances(page: str) -> list[float]:

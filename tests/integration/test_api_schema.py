@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import positive_data_acceptance
 from schemathesis.core.result import Ok
 from support import PixelEncoder, ingest, once
+from web_support import LOCAL
 
 from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id
@@ -16,7 +17,6 @@ from vecsearch.web.app import create_app
 from vecsearch.web.site import Options
 
 EXAMPLES = 50
-LOCAL = "http://127.0.0.1"
 BOTH = schemathesis.GenerationMode
 # What a form cannot say: that of image and id one is needed, and null.
 EXCLUDED = [positive_data_acceptance]

@@ -4,14 +4,13 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, once, picture, write
+from support import PixelEncoder, counts, every_server, ingest, never_loaded, once, picture, write
 
-from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseUnavailable, EncoderError, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
@@ -28,11 +27,6 @@ def ingested(library: Library, photos: Path, small_model: str, weights: Path) ->
     return library
 
 
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
-
-
 def touch(file: Path) -> None:
     """Give a file a time that it cannot have had."""
     os.utime(file, (1_000_000_000, 1_000_000_000))
@@ -46,13 +40,6 @@ def stored(library: Library, columns: str = "path") -> list[tuple[Any, ...]]:
 
 def by_path(library: Library, column: str) -> dict[str, Any]:
     return {row[0]: row[1] for row in stored(library, f"path, {column}")}
-
-
-def never_loaded() -> LazyEncoder:
-    def load() -> NoReturn:
-        raise AssertionError("the encoder was loaded")
-
-    return LazyEncoder(load)
 
 
 def test_a_second_run_changes_nothing(ingested: Library, photos: Path) -> None:

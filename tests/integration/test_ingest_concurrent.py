@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.usefixtures("small_chunks")
 Outcome = Summary | DatabaseError
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
 
 def together(*runs: Callable[[], Summary]) -> list[Outcome]:

@@ -19,10 +19,7 @@ from vecsearch.library import Library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture

@@ -4,18 +4,13 @@ import os
 import random
 import shutil
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from support import PixelEncoder, counts, ingest, once, picture, write
+from support import PixelEncoder, counts, ingest, never_loaded, once, picture, write
 
-from vecsearch.encoders.base import LazyEncoder
 from vecsearch.library import Library
 
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture
@@ -24,13 +19,6 @@ def noted(library: Library, photos: Path) -> Library:
     ingest(library.engine, [photos], PixelEncoder())
     write(library, "UPDATE images SET metadata = jsonb_build_object('was', path)")
     return library
-
-
-def never_loaded() -> LazyEncoder:
-    def load() -> NoReturn:
-        raise AssertionError("the encoder was loaded")
-
-    return LazyEncoder(load)
 
 
 def metadata(library: Library) -> dict[str, str | None]:

@@ -2,15 +2,24 @@
 
 import shutil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, once, picture, scalar, write
+from support import (
+    PixelEncoder,
+    counts,
+    every_server,
+    ingest,
+    never_loaded,
+    once,
+    picture,
+    scalar,
+    write,
+)
 from typer.testing import CliRunner
 
 from vecsearch.cli import app
-from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging import budget, decode, scan, thumbnails
 from vecsearch.imaging.thumbnails import Thumbnail
@@ -34,23 +43,11 @@ def hashes(folder: Path) -> set[str]:
     return {decode.bytes_sha256(file.read_bytes()) for file in files}
 
 
-def never_loaded() -> LazyEncoder:
-    def load() -> NoReturn:
-        raise AssertionError("the encoder was loaded")
-
-    return LazyEncoder(load)
-
-
 @pytest.fixture
 def ingested(library: Library, photos: Path) -> Library:
     ingest(library.engine, [photos], PixelEncoder())
     assert len(kept(library)) == 12
     return library
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecsearch.ingest.run.CHUNK_SIZE", 3)
 
 
 @every_server

@@ -1,6 +1,5 @@
 """Query pictures become embeddings: in batches, once each, and whatever fails is said to all."""
 
-import io
 import threading
 import weakref
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 import pytest
-from support import PixelEncoder, picture
+from support import PixelEncoder, picture, png
 
 from vecsearch.encoders import once
 from vecsearch.encoders.base import BATCH_SIZE
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
 PIXELS = 10**6
 
 
-def png(seed: int) -> Picture:
-    content = io.BytesIO()
-    picture(seed).save(content, "PNG")
-    return Picture(content.getvalue())
+def new(seed: int) -> Picture:
+    return Picture(png(seed))
 
 
 def expected(seed: int) -> "NDArray[np.float32]":
@@ -85,7 +82,7 @@ def test_who_waits_is_embedded_together() -> None:
         lambda: encoder, max_pixels=PIXELS, on_batch=lambda size, _: batches.append(size)
     )
     count = 2 * BATCH_SIZE
-    answers = asked_while_busy(encoder, count, lambda number: mine.embed(png(number)))
+    answers = asked_while_busy(encoder, count, lambda number: mine.embed(new(number)))
     for number, answer in enumerate(answers):
         np.testing.assert_array_equal(answer, expected(number))
     assert sum(encoder.sizes) == count + 1
@@ -99,10 +96,10 @@ def test_who_waits_is_embedded_together() -> None:
 def test_a_fault_is_delivered_to_all_who_wait_and_to_nobody_later() -> None:
     encoder = Gated(RuntimeError("no memory"))
     mine = Embedder(lambda: encoder, max_pixels=PIXELS)
-    answers = asked_while_busy(encoder, 4, lambda number: mine.embed(png(number)))
+    answers = asked_while_busy(encoder, 4, lambda number: mine.embed(new(number)))
     assert [str(answer) for answer in answers] == ["no memory"] * 5
     encoder.fault = None
-    np.testing.assert_array_equal(mine.embed(png(1)), expected(1))
+    np.testing.assert_array_equal(mine.embed(new(1)), expected(1))
 
 
 def test_who_waits_holds_no_decoded_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +117,7 @@ def test_who_waits_holds_no_decoded_picture(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(budget, "DECODING", PixelBudget(3 * width * height - 1))
     encoder = Noting()
     mine = Embedder(lambda: encoder, max_pixels=PIXELS)
-    asked_while_busy(encoder, 20, lambda number: mine.embed(png(number)))
+    asked_while_busy(encoder, 20, lambda number: mine.embed(new(number)))
     assert len(counts) == 21
     assert max(counts) <= 2
 
@@ -162,7 +159,7 @@ def test_a_fault_beside_the_encoder_leaves_nobody_waiting(where: str) -> None:
 
     mine = Embedder(Short, max_pixels=PIXELS, on_batch=told)
     with pytest.raises(ValueError, match="fault" if where == "on_batch" else "shorter"):
-        mine.embed(png(1))
+        mine.embed(new(1))
 
 
 def test_embeddings_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,11 +167,11 @@ def test_embeddings_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatc
     encoder = PixelEncoder()
     mine = Embedder(lambda: encoder, max_pixels=PIXELS)
     for number in (1, 2, 1, 3):
-        mine.embed(png(number))
+        mine.embed(new(number))
     assert len(encoder.embedded) == 3
-    np.testing.assert_array_equal(mine.embed(png(1)), expected(1))
+    np.testing.assert_array_equal(mine.embed(new(1)), expected(1))
     assert len(encoder.embedded) == 3
-    mine.embed(png(2))
+    mine.embed(new(2))
     assert len(encoder.embedded) == 4
 
 
@@ -189,9 +186,9 @@ def test_an_encoder_is_loaded_once_and_tried_again_if_that_failed() -> None:
 
     mine = Embedder(load, max_pixels=PIXELS)
     with pytest.raises(WeightsUnavailable, match="gone"):
-        mine.embed(png(1))
+        mine.embed(new(1))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: mine.embed(png(number)), range(8)))
+        list(pool.map(lambda number: mine.embed(new(number)), range(8)))
     assert len(loads) == 2
 
 
@@ -203,7 +200,7 @@ def test_what_cannot_be_searched_for_is_refused_without_the_encoder() -> None:
     for content, reason in (
         (b"", "empty"),
         (b"<html>", "Not an image"),
-        (png(1).content, "pixels"),
+        (new(1).content, "pixels"),
     ):
         with pytest.raises(ImageUnreadable, match=reason):
             mine.embed(Picture(content))
@@ -218,5 +215,5 @@ def test_an_embedding_that_cannot_be_compared_is_refused_and_not_remembered() ->
     mine = Embedder(lambda: encoder, max_pixels=PIXELS)
     for _ in range(2):
         with pytest.raises(ImageUnreadable):
-            mine.embed(png(1))
+            mine.embed(new(1))
     assert len(encoder.embedded) == 2

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
-from support import picture
+from support import png
 from web_support import LOCAL, client
 
 from vecsearch import web
@@ -293,17 +293,10 @@ def test_a_sliders_range_holds_every_hit(
     assert cut_off.value == cut_off.high if chosen is None else cut_off.value >= chosen
 
 
-def png(folder: Path, seed: int) -> bytes:
-    file = folder / f"{seed}.png"
-    folder.mkdir(exist_ok=True)
-    picture(seed).save(file)
-    return file.read_bytes()
-
-
 def test_uploads_are_found_by_their_hash_and_by_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "uploads"
     uploads = Uploads(folder, 10**6, 10**6)
-    kept = Picture(png(tmp_path / "files", 1))
+    kept = Picture(png(1))
     uploads.keep(kept)
     assert uploads.find(kept.sha256) == kept
     assert uploads.find(kept.sha256).sha256 == kept.sha256
@@ -317,7 +310,7 @@ def test_uploads_are_found_by_their_hash_and_by_nothing_else(tmp_path: Path) -> 
 
 def test_what_is_no_picture_is_not_kept(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path / "uploads", 10**6, 100)
-    for content in (b"", b"<svg/>", png(tmp_path / "files", 1)):
+    for content in (b"", b"<svg/>", png(1)):
         with pytest.raises(ImageUnreadable):
             uploads.keep(Picture(content))
     assert not (tmp_path / "uploads").exists()
@@ -325,7 +318,7 @@ def test_what_is_no_picture_is_not_kept(tmp_path: Path) -> None:
 
 def test_of_too_many_uploads_the_longest_unused_go(tmp_path: Path) -> None:
     folder = tmp_path / "uploads"
-    pictures = [Picture(png(tmp_path / "files", seed)) for seed in range(4)]
+    pictures = [Picture(png(seed)) for seed in range(4)]
     room = Uploads(folder, 10**9, 10**6)
     for kept in pictures[:3]:
         room.keep(kept)
@@ -347,7 +340,7 @@ def test_of_too_many_uploads_the_longest_unused_go(tmp_path: Path) -> None:
 def test_many_uploads_at_once_into_a_small_folder_are_each_kept_or_forgotten(
     tmp_path: Path,
 ) -> None:
-    contents = [Picture(png(tmp_path / "files", seed)) for seed in range(12)]
+    contents = [Picture(png(seed)) for seed in range(12)]
     # Two servers, one folder.
     rooms = [Uploads(tmp_path / "uploads", 1_000, 10**6) for _ in range(2)]
     with ThreadPoolExecutor(8) as pool:
@@ -361,7 +354,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     uploads = Uploads(tmp_path / "file" / "uploads", 10**6, 10**6)
     with pytest.raises(VecsearchError, match="cannot be written"):
-        uploads.keep(Picture(png(tmp_path / "files", 1)))
+        uploads.keep(Picture(png(1)))
 
 
 def test_methods_that_callers_invent_do_not_grow_the_metrics() -> None:
