@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.render.rows import Format, human_bytes, write_object, write_rows
+from vecsearch.render.rows import Format, human_bytes, human_number, write_object, write_rows
 
 WHEN = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -162,3 +162,21 @@ def test_one_object_in_each_format(format_: Format, expected: str) -> None:
 )
 def test_sizes_in_words(size: int, words: str) -> None:
     assert human_bytes(size) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0.0, "0.0000"),
+        (-1e-9, "0.000000"),
+        (0.0012345678, "0.001235"),
+        (0.5, "0.5000"),
+        (-99.99999, "-100.0000"),
+        (12_345.678, "12,345.7"),
+        (-1.5e9, "-1.5000e+09"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+    ],
+)
+def test_numbers_have_the_digits_that_tell_them_apart(number: float, words: str) -> None:
+    assert human_number(number) == words

@@ -1,4 +1,4 @@
-"""Rows in five formats, and sizes in words."""
+"""Rows in five formats; sizes and numbers for people."""
 
 import csv
 import json
@@ -92,6 +92,16 @@ def human_bytes(size: int) -> str:
     return f"{number:.1f} TB"
 
 
+def human_number(value: float) -> str:
+    """Return a number with enough digits to tell close ones apart: four decimals, if it can."""
+    size = abs(value)
+    if size >= 1e6:  # noqa: PLR2004 - seven digits are hard to count
+        return f"{value:.4e}"
+    decimals = 1 if size >= 100 else 6 if 0 < size < 0.01 else 4  # noqa: PLR2004 - five digits
+    # Adding 0.0 makes -0.0 positive.
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
+
+
 def _record(row: Any, columns: Sequence[str]) -> dict[str, Any]:
     if is_dataclass(row) and not isinstance(row, type):
         return {name: getattr(row, name) for name in columns}
@@ -153,4 +163,4 @@ def _write_table(out: TextIO, records: Iterator[dict[str, Any]], columns: Sequen
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else _cell(value, "–")
+    return human_number(value) if isinstance(value, float) else _cell(value, "–")

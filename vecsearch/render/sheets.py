@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vecsearch.imaging import thumbnails
 from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
+from vecsearch.render.rows import human_number
 from vecsearch.render.tiles import (
     CAPTION,
     GAP,
@@ -16,7 +17,6 @@ from vecsearch.render.tiles import (
     MARGIN,
     NONE,
     TILE,
-    distance_words,
     draw_head,
     draw_hit_caption,
     draw_query_caption,
@@ -61,7 +61,7 @@ def contact_sheet(
     hits: "Sequence[Hit]",
     *,
     title: str,
-    metric: str,
+    metric: Metric,
     max_pixels: int,
     stored: "Mapping[UUID, bytes]" = NONE,
     query_thumbnail: bytes | None = None,
@@ -83,7 +83,9 @@ def contact_sheet(
     columns, rows, span = _grid(len(drawn))
     across, down = TILE + GAP, TILE + CAPTION + GAP
     sheet = Canvas(2 * MARGIN + columns * across - GAP, 2 * MARGIN + HEADER + rows * down - GAP)
-    by = _words_for(metric)
+    by = metric.meaning
+    if metric is Metric.cosine:
+        by += "; similarity (sim.) is 1 − distance"
     if len(drawn) < len(hits):
         found = f"The first {len(drawn)} of {len(hits):,} hits by {by}"
     elif hits:
@@ -109,11 +111,6 @@ def contact_sheet(
         draw_tile(sheet, (x, y), (TILE, TILE), picture)
         draw_hit_caption(sheet, x, y + TILE, hit)
     return sheet.figure
-
-
-def _words_for(metric: str) -> str:
-    words = Metric[metric].meaning if metric in Metric.__members__ else metric
-    return f"{words}; similarity (sim.) is 1 − distance" if metric == Metric.cosine else words
 
 
 def _grid(hits: int) -> tuple[int, int, int]:
@@ -231,7 +228,7 @@ def _strip(
         if correct is not None:
             colour, mark = (GREEN, "✓") if correct[position] else (RED, "✗")
         draw_tile(sheet, (x, y), (side, side), picture, frame=colour)
-        sheet.text(x, y + side + 36, distance_words(hit.distance), size=22, width=side - 30)
+        sheet.text(x, y + side + 36, human_number(hit.distance), size=22, width=side - 30)
         if colour is not None:
             sheet.text(
                 x + side,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vecsearch.imaging import thumbnails
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.render.canvas import BLUE, GREY, MOUNT, SOFT, Canvas
+from vecsearch.render.rows import human_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +24,6 @@ GAP = 32
 CAPTION = 88
 MARGIN = 72
 HEADER = 128
-# Larger distances are written with an exponent.
-HUGE = 1e6
 
 NONE: "Mapping[UUID, bytes]" = MappingProxyType({})
 
@@ -83,16 +82,11 @@ def draw_hit_caption(sheet: Canvas, x: int, y: int, hit: "Hit") -> None:
     """Draw rank, distance, similarity and file of a hit below y."""
     y += 40
     rank = sheet.text(x, y, str(hit.rank), size=26, width=TILE, weight="bold")
-    sheet.text(x + rank + 14, y, distance_words(hit.distance), size=26, width=TILE - rank - 14)
+    sheet.text(x + rank + 14, y, human_number(hit.distance), size=26, width=TILE - rank - 14)
     if hit.similarity is not None:
         similarity = f"sim. {hit.similarity:.4f}"
         sheet.text(x + TILE, y, similarity, size=22, width=TILE // 2, colour=SOFT, align="right")
     sheet.text(x, y + 34, short_path(Path(hit.path)), size=22, width=TILE, colour=SOFT)
-
-
-def distance_words(distance: float) -> str:
-    """Return a distance for a caption: four decimals, or five digits of a huge one."""
-    return f"{distance:.4f}" if abs(distance) < HUGE else f"{distance:.4e}"
 
 
 def short_path(path: Path) -> str:
