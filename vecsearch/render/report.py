@@ -7,12 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from vecsearch.files import written_whole
 from vecsearch.imaging import scan, thumbnails
-from vecsearch.render.rows import human_bytes
-from vecsearch.vocabulary import Metric
+from vecsearch.render import templates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,15 +51,8 @@ def html_report(
     query_picture, *hit_pictures = (
         _shown(_drawn(next(pictures)) if thumbnail is None else thumbnail) for thumbnail in kept
     )
-    environment = Environment(
-        loader=PackageLoader("vecsearch.render", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"bytes": human_bytes, "words": _words}
-    environment.globals["Metric"] = Metric
+    environment = templates.environment("vecsearch.render", "")
+    environment.filters["words"] = _words
     return environment.get_template("report.html.jinja").render(
         query=query_picture,
         query_path=None if isinstance(query, bytes) else scan.shown(str(query)),

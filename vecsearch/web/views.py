@@ -10,12 +10,13 @@ from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from pydantic import BaseModel
 
-from vecsearch.render.rows import human_bytes
+from vecsearch.imaging import formats
+from vecsearch.render import templates
 from vecsearch.search.filters import Filters
-from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, Metric
+from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule
 
 # Steps of a slider, about.
 STEPS = 100
@@ -101,12 +102,6 @@ def _way_back(request: Request) -> str:
     return "/"
 
 
-def _distance(value: float) -> str:
-    """Format a distance with enough digits to tell close ones apart."""
-    decimals = next((digits for least, digits in ((100, 1), (0.01, 4)) if abs(value) >= least), 6)
-    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
-
-
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
@@ -126,16 +121,8 @@ def render(
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vecsearch.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment("vecsearch.web", "templates")
     environment.filters |= {
-        "bytes": human_bytes,
-        "distance": _distance,
         "milliseconds": _milliseconds,
         "name": lambda path: PurePath(path).name,
     }
@@ -143,7 +130,7 @@ def _environment() -> Environment:
         "DEFAULT_COLLECTION": DEFAULT_COLLECTION,
         "FILTERS": [field.name for field in fields(Filters)],
         "KeepRule": KeepRule,
-        "Metric": Metric,
+        "PICTURES": ",".join(["image/*", *sorted(formats.SUFFIXES)]),
     }
     return environment
 
