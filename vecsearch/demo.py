@@ -82,33 +82,37 @@ def run(
     pictures = folder / "pictures"
     say(f"Drawing {len(FAMILIES)} families of {PER_FAMILY} pictures in {pictures}")
     draw_pictures(pictures)
-    existing = {row.name: row for row in library.collections()}.get(COLLECTION)
-    if existing is not None:
-        say(f"Using the existing collection {COLLECTION!r}, encoded by {existing.model}")
-        library.collection(COLLECTION).ingest([pictures], on_progress=on_progress)
+    collection = library.collection(COLLECTION)
+    if COLLECTION in library.collection_names():
+        model = collection.status().model
+        say(f"Using the existing collection {COLLECTION!r}, encoded by {model}")
+        collection.ingest([pictures], on_progress=on_progress)
     else:
         _ingest_first_time(library, folder, weights, say, on_progress)
     # An earlier demo may have drawn the same pictures in another folder.
     prefix = sql.Literal(f"{pictures.absolute()}/").as_string()
     only_these = f"starts_with(path, {prefix})"
-    queries = []
-    sheet = None
-    for family in FAMILIES:
-        query = pictures / family / "00.png"
-        answer = library.collection(COLLECTION).query(
-            query, k=NEIGHBOURS, exclude_self=True, where=only_these
+    answers = {
+        family: collection.query(
+            pictures / family / "00.png", k=NEIGHBOURS, exclude_self=True, where=only_these
         )
-        same = sum(hit.label == family for hit in answer)
-        queries.append(DemoQuery(f"{family}/00.png", family, same, len(answer.hits)))
-        if sheet is None:
-            sheet = sheets.contact_sheet(
-                query,
-                answer.hits,
-                title=f"The nearest to {family}/00.png of {len(FAMILIES) * PER_FAMILY} pictures",
-                metric=answer.metric,
-                max_pixels=library.settings.max_pixels,
-            )
-    assert sheet is not None  # noqa: S101 - for the type checker: there are families
+        for family in FAMILIES
+    }
+    queries = [
+        DemoQuery(
+            f"{family}/00.png", family, sum(hit.label == family for hit in answer), len(answer.hits)
+        )
+        for family, answer in answers.items()
+    ]
+    first, answer = next(iter(answers.items()))
+    example = pictures / first / "00.png"
+    sheet = sheets.contact_sheet(
+        example,
+        answer.hits,
+        title=f"The nearest to {first}/00.png of {len(FAMILIES) * PER_FAMILY} pictures",
+        metric=answer.metric,
+        max_pixels=library.settings.max_pixels,
+    )
     sheet_file = folder / "contact-sheet.png"
     saving.save_picture(sheet, sheet_file)
     total = sum(item.of for item in queries)
@@ -118,7 +122,7 @@ def run(
         of=total,
         by_chance=total * (PER_FAMILY - 1) / (len(FAMILIES) * PER_FAMILY - 1),
         sheet=sheet_file.absolute(),
-        example=pictures / next(iter(FAMILIES)) / "00.png",
+        example=example,
     )
 
 
