@@ -181,10 +181,14 @@ document.addEventListener("input", (event) => {
 
 document.addEventListener("focusin", async (event) => {
   const list = element("labels");
-  if (event.target.id !== "label" || list.childElementCount) return;
-  const answer = await fetch(event.target.dataset.labels);
-  const labels = answer.ok ? await answer.json() : [];
-  list.replaceChildren(...labels.map(({ label, images }) => new Option(`${images} images`, label)));
+  if (event.target.id !== "label" || "asked" in list.dataset) return;
+  list.dataset.asked = "";
+  try {
+    const labels = await (await fetch(event.target.dataset.labels)).json();
+    list.replaceChildren(...labels.map(({ label, images }) => new Option(`${images} images`, label)));
+  } catch {
+    delete list.dataset.asked; // the next focus tries again
+  }
 });
 
 document.addEventListener("click", async (event) => {
