@@ -1,6 +1,6 @@
 """Progress on stderr: bars on a terminal, silence in a pipe."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from vecsearch.encoders.autoencoder.training import Epoch
     from vecsearch.ingest import summary
+    from vecsearch.search.indexes.build import OnProgress
 
 
 class _RateColumn(ProgressColumn):
@@ -41,32 +42,6 @@ def _bar() -> Iterator[Progress]:
         transient=True,
     ) as progress:
         yield progress
-
-
-class IngestProgress:
-    """Called with each `vecsearch.ingest.summary.Progress`."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("Looking", total=None)
-
-    def __call__(self, progress: "summary.Progress") -> None:
-        """Move the bar."""
-        self._bar.update(
-            self._task, description=progress.step, completed=progress.done, total=progress.total
-        )
-
-
-class StepsProgress:
-    """Called with the step, how much of it is done, and its total if known."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("Opening", total=None)
-
-    def __call__(self, step: str, done: int, total: int | None) -> None:
-        """Move the bar."""
-        self._bar.update(self._task, description=step, completed=done, total=total)
 
 
 class TrainingProgress:
@@ -99,17 +74,22 @@ class TrainingProgress:
 
 
 @contextmanager
-def ingest_progress() -> Iterator[IngestProgress]:
-    """Show the progress of an ingest."""
+def steps_progress() -> Iterator["OnProgress"]:
+    """Show the progress of a task of several steps."""
     with _bar() as bar:
-        yield IngestProgress(bar)
+        task = bar.add_task("Opening", total=None)
+
+        def show(step: str, done: int, total: int | None) -> None:
+            bar.update(task, description=step, completed=done, total=total)
+
+        yield show
 
 
 @contextmanager
-def steps_progress() -> Iterator[StepsProgress]:
-    """Show the progress of a task of several steps."""
-    with _bar() as bar:
-        yield StepsProgress(bar)
+def ingest_progress() -> Iterator[Callable[["summary.Progress"], None]]:
+    """Show the progress of an ingest."""
+    with steps_progress() as show:
+        yield lambda progress: show(progress.step, progress.done, progress.total)
 
 
 @contextmanager
