@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MODEL = "resnet50"
+# Its weights come with vecsearch, in a package; used where the default's cannot be had.
+PACKAGED_MODEL = "tf_efficientnet_lite0"
 # Pictures per batch. This many fit a processor's cache: ResNet50 takes 47 ms of CPU time per
 # picture in batches of 8, 58 ms in batches of 16, 65 ms in batches of 32.
 BATCH_SIZE = 8
+# What precedes a package's name in `Weights.source`.
+PACKAGE = "package:"
 # The backend of imported vectors whose weights are not known.
 UNKNOWN = "unknown"
 # The default layers, one for each family: what a model's name without a layer means.
@@ -81,8 +85,8 @@ class Weights:
     """Where weights came from.
 
     Attributes:
-        source: an absolute path; None is the model hub.
-        file_sha256: SHA-256 of that file when it was read; None for the hub.
+        source: an absolute path; "package:NAME" is a Python package; None is the model hub.
+        file_sha256: SHA-256 of the file when it was read; None for the hub.
 
     """
 
@@ -93,6 +97,11 @@ class Weights:
     def of_file(cls, path: str | Path) -> "Weights":
         """Return the weights of a file, with its current hash."""
         return cls(str(Path(path).absolute()), file_sha256(path))
+
+
+def package_of(source: str | Path | None) -> str | None:
+    """Return the package that a `Weights.source` names; None if it is a file or the hub."""
+    return str(source).removeprefix(PACKAGE) if str(source).startswith(PACKAGE) else None
 
 
 class Encoder(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vecsearch.config import Runtime
 from vecsearch.encoders.autoencoder.family import AutoencoderFamily
-from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
+from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights, package_of
 from vecsearch.encoders.family import Family
 from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
@@ -150,7 +150,7 @@ def _load_same(
     """Load a collection's encoder from `source`, and compare it with the one that is stored."""
     family = family_of(stored)
     is_recorded = is_recorded and source is not None
-    if is_recorded and not Path(str(source)).is_file():
+    if is_recorded and package_of(source) is None and not Path(str(source)).is_file():
         raise WeightsUnavailable(
             f"The weights of collection {name!r} were read from {source}, which is gone. "
             f"Name the file's new place with {family.weights_flag} FILE."

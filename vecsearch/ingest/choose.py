@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from vecsearch.config import Runtime
 from vecsearch.encoders import registry
-from vecsearch.encoders.base import DEFAULT_MODEL, Encoder, LazyEncoder
-from vecsearch.errors import EncoderMismatch, SchemaMissing
+from vecsearch.encoders.base import DEFAULT_MODEL, PACKAGED_MODEL, Encoder, LazyEncoder
+from vecsearch.errors import EncoderMismatch, SchemaMissing, WeightsUnavailable
 from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, database, migrate, quantized
 from vecsearch.search.embedder import collection_encoder
@@ -22,7 +23,7 @@ def encoder(
     precision: Precision | None,
     remember: bool,
 ) -> tuple[Encoder, list[str]]:
-    """Return the encoder for an ingest, and notes for a user.
+    """Return the encoder for an ingest, and notes for a user, complete once it is loaded.
 
     Args:
         store: the database, and how encoders run.
@@ -44,10 +45,10 @@ def encoder(
         stored = None
     runtime = store.settings.runtime
     if stored is None:
-        chosen = model or DEFAULT_MODEL
-        exact = LazyEncoder(lambda: registry.quickest(chosen, weights, runtime))
+        notes: list[str] = []
+        exact = LazyEncoder(lambda: _of_new(name, model, weights, runtime, notes))
         if precision is not Precision.int8 or not remember:
-            return exact, []
+            return exact, notes
         from vecsearch.encoders.openvino import calibration
 
         made = calibration.calibrate(
@@ -55,7 +56,7 @@ def encoder(
         )
         with database.writing(store.engine) as connection:
             quantized.store(connection, made.encoder.identity.precision, made.exported)
-        return made.encoder, [made.note]
+        return made.encoder, [*notes, made.note]
     if precision is not None and precision is not stored.identity.computes_in:
         raise EncoderMismatch(
             f"Collection {name!r} was made in {stored.identity.precision}, and --precision "
@@ -70,3 +71,31 @@ def encoder(
             with database.writing(store.engine) as connection:
                 catalog.remember_weights(connection, name, now)
     return found, []
+
+
+def _of_new(
+    name: str,
+    model: str | None,
+    weights: str | Path | None,
+    runtime: Runtime,
+    notes: list[str],
+) -> Encoder:
+    """Load the encoder of a new collection: what is named, the default, or else the packaged one.
+
+    Raises:
+        EncoderError: what is named cannot be loaded.
+
+    """
+    try:
+        return registry.quickest(model or DEFAULT_MODEL, weights, runtime)
+    except WeightsUnavailable as error:
+        if model is not None or weights is not None:
+            raise
+        encoder = registry.quickest(PACKAGED_MODEL, None, runtime)
+        reason, _, _ = str(error).partition(". ")
+        notes.append(
+            f"{reason}, so collection {name!r} uses {encoder.identity.name}, whose weights are "
+            f"installed. To use {DEFAULT_MODEL}, ingest into a new --collection with --model "
+            f"{DEFAULT_MODEL}, online or with --weights FILE."
+        )
+        return encoder

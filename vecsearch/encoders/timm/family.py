@@ -51,4 +51,6 @@ class TimmFamily:
         self, stored: Identity, source: str | Path | None, *, device: str
     ) -> "TorchEncoder":
         """See `Family`."""
-        return self.load(f"{stored.model}.{stored.layer}", source, device=device)
+        from vecsearch.encoders.timm.model import TimmEncoder
+
+        return TimmEncoder.load_from(stored.model, stored.layer, source, device=device)
