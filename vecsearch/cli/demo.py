@@ -1,5 +1,6 @@
 """The command demo."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,6 @@ import typer
 
 from vecsearch.cli.command import (
     FormatOption,
-    WeightsOption,
     app,
     command,
     open_library,
@@ -24,15 +24,18 @@ def demo(
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="For the pictures and the sheet."),
     ] = Path("vecsearch-demo"),
-    weights: WeightsOption = None,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train an autoencoder on the pictures, and use that."),
+    ] = False,
     format_: FormatOption = None,
 ) -> None:
     """Draw some pictures, ingest them, query a few, show the result: works with no network."""
     from vecsearch.cli.progress import ingest_progress
-    from vecsearch.demo import run
+    from vecsearch.demo.script import run
 
     with open_library(settings) as library, ingest_progress() as progress:
-        result = run(library, output, weights=weights, say=say, on_progress=progress)
+        result = run(library, output, train=train, say=say, on_progress=progress)
     write_rows(
         result.queries,
         format_,
@@ -42,6 +45,8 @@ def demo(
         f"{result.same_family} of the {result.of} nearest are of the query's own family; "
         f"random answers would give {result.by_chance:.0f}."
     )
+    for group in result.duplicates:
+        say(f"Near-duplicates: {' and '.join(group)}")
     say(f"Contact sheet: {result.sheet}")
-    say(f"Try next: vecsearch query {result.example} --collection demo")
-    say("Or in a browser: vecsearch serve --collection demo --open")
+    say(f"Try next: vecsearch query {shlex.quote(str(result.example))} -c {result.collection}")
+    say(f"On a page: vecsearch serve --collection {result.collection} --open")

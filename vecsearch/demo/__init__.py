@@ -1,0 +1,1 @@
+"""The demo: pictures drawn on the spot, ingested, queried, shown. Needs no network."""
