@@ -34,19 +34,6 @@ def folder(tmp_path: Path, weights: Path) -> Path:
 
 
 @pytest.fixture
-def variables(
-    environment: dict[str, str], data_dir: Path, small_model: str, weights: Path
-) -> dict[str, str]:
-    """The README's default model comes from the hub, which tests do without."""
-    return {
-        **environment,
-        "VECSEARCH_DATA_DIR": str(data_dir),
-        "VECSEARCH_MODEL": small_model,
-        "VECSEARCH_WEIGHTS": str(weights),
-    }
-
-
-@pytest.fixture
 def curl() -> str:
     return machine.program("curl", install="curl")
 
@@ -59,8 +46,11 @@ def own_postgres(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_every_command(
-    curl: str, folder: Path, variables: dict[str, str], own_postgres: str
+    curl: str, folder: Path, environment: dict[str, str], data_dir: Path, own_postgres: str
 ) -> None:
+    port = free_port()
+    variables = {**environment, "VECSEARCH_DATA_DIR": str(data_dir), "VECSEARCH_PORT": str(port)}
+
     def output(*command: str) -> str:
         finished = subprocess.run(
             command, cwd=folder, env=variables, capture_output=True, text=True, check=False
@@ -73,14 +63,7 @@ def test_every_command(
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
     assert len(rest) == 9
-    port = free_port()
     for block in rest:
-        own_encoder = "train autoencoder" in block
-        environment = {"VECSEARCH_PORT": str(port)} | {
-            name: value
-            for name, value in variables.items()
-            if not (own_encoder and name in {"VECSEARCH_MODEL", "VECSEARCH_WEIGHTS"})
-        }
         script = block.replace(EXAMPLE_URL, own_postgres).replace(
             "127.0.0.1:8000", f"127.0.0.1:{port}"
         )
@@ -89,7 +72,7 @@ def test_every_command(
         finished = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=folder,
-            env=environment,
+            env=variables,
             capture_output=True,
             text=True,
             check=False,
@@ -108,18 +91,26 @@ def test_every_command(
 
 
 @pytest.mark.slow
-def test_the_demo(tmp_path: Path, environment: dict[str, str], data_dir: Path) -> None:
+@pytest.mark.parametrize(("arguments", "expected"), [((), 0.98), (("--train",), 0.8)])
+def test_the_demo(
+    tmp_path: Path,
+    environment: dict[str, str],
+    data_dir: Path,
+    arguments: tuple[str, ...],
+    expected: float,
+) -> None:
     finished = subprocess.run(
-        ["vecsearch", "demo", "--data-dir", str(data_dir), "--format", "csv"],
+        ["vecsearch", "demo", *arguments, "--data-dir", str(data_dir), "--format", "csv"],
         cwd=tmp_path,
         env={**environment, "OMP_NUM_THREADS": str(os.cpu_count() or 1)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "Training an autoencoder instead of" in finished.stderr
+    assert ("Training an autoencoder" in finished.stderr) == bool(arguments)
+    assert "clock/05.png and clock/05 enlarged.jpg" in finished.stderr
     header, *rows = [line.split(",") for line in finished.stdout.splitlines()]
     assert header == ["query", "family", "same_family", "of"]
     assert len(rows) >= 10
-    assert sum(int(row[2]) for row in rows) >= 0.8 * sum(int(row[3]) for row in rows)
+    assert sum(int(row[2]) for row in rows) >= expected * sum(int(row[3]) for row in rows)
     assert (tmp_path / "vecsearch-demo/contact-sheet.png").exists()

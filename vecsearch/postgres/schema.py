@@ -65,7 +65,8 @@ collections = sa.Table(
     sa.Column(
         "weights_source",
         sa.Text,
-        comment="File the weights were read from; NULL: the model hub",
+        comment="File the weights were read from; package:NAME: a Python package; "
+        "NULL: the model hub",
     ),
     sa.Column("weights_file_sha256", sa.Text, comment="SHA-256 of that file when it was read"),
     sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
