@@ -294,6 +294,17 @@ def versions(library: Library, name: str = "images") -> list[catalog.Compact]:
         return catalog.compact_versions(connection, name)
 
 
+def alembic_upgrade(connection: sa.Connection, revision: str, folder: Path | None = None) -> None:
+    """Upgrade the tables to a revision, by the migrations or those of another folder."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(folder or schema.MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
 def check_vectors(engine: sa.Engine, version: catalog.Compact, *, whole: bool = True) -> None:
     """Check that every image, or none but images, has the projection of its own embedding."""
     with database.reading(engine) as connection:

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from servers import running
-from support import Corpus, PixelEncoder, clustered, counts, ingest, make_corpus, once, write
+from support import (
+    Corpus,
+    PixelEncoder,
+    alembic_upgrade,
+    clustered,
+    counts,
+    ingest,
+    make_corpus,
+    once,
+    write,
+)
 from typer.testing import CliRunner
 
 from vecsearch.cli import app
@@ -26,7 +33,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library, Restored
-from vecsearch.postgres import catalog, database, migrate, quantized, schema
+from vecsearch.postgres import catalog, database, dump, migrate, quantized
 
 SHARED = "collections projections ingest_errors not_duplicates quantized_models thumbnails".split()
 
@@ -295,34 +302,16 @@ def test_older_tables_are_upgraded_before_a_restore(
     make_corpus(library, "images", np.ones((20, 8)))
     library.dump(tmp_path / "a.dump")
     with database.writing(elsewhere.engine) as connection:
-        config = Config()
-        config.set_main_option("script_location", str(schema.MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0009")
+        alembic_upgrade(connection, "0009")
     elsewhere.engine.dispose()
     with pytest.raises(SchemaOutdated, match="vecsearch db upgrade"):
         elsewhere.restore(tmp_path / "a.dump")
 
 
 @once
-def test_a_server_newer_than_every_pg_dump_here_is_told(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vecsearch.postgres import dump
-
-    monkeypatch.setattr(dump, "_server_major", lambda _: 99)
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(Exception, match="PostgreSQL 99, and this machine has no pg_dump"):
-        library.dump(tmp_path / "a.dump")
-    assert not (tmp_path / "a.dump").exists()
-
-
-@once
 def test_a_server_newer_than_every_pg_restore_here_is_restored_by_copying(
     library: Library, elsewhere: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vecsearch.postgres import dump
-
     make_corpus(library, "images", clustered(20, 8, seed=0))
     library.dump(tmp_path / "a.dump")
 
@@ -334,41 +323,6 @@ def test_a_server_newer_than_every_pg_restore_here_is_restored_by_copying(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert elsewhere.restore(tmp_path / "a.dump").names == ["images"]
     assert everything(elsewhere, "images") == everything(library, "images")
-
-
-@once
-def test_no_server_is_started_for_a_collection_that_does_not_exist(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vecsearch.postgres import dump
-
-    monkeypatch.setattr(dump, "scratch", lambda _: pytest.fail("started"))
-    with pytest.raises(CollectionNotFound):
-        library.dump(tmp_path / "a.dump", collection="images")
-
-
-@once
-def test_a_password_is_not_on_the_command_line(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vecsearch.postgres import dump
-
-    words: list[str] = []
-    variables: dict[str, str] = {}
-
-    def output(said: list[str], **more: str) -> Any:
-        words.extend(said)
-        variables.update(more)
-        raise psycopg.OperationalError("enough")
-
-    monkeypatch.setattr(dump, "_output", output)
-    secret = library.engine.url.set(password="s3cret")
-    monkeypatch.setattr(dump, "_server_major", lambda _: 18)
-    monkeypatch.setattr(library.engine, "url", secret)
-    with pytest.raises(Exception, match="enough"):
-        library.dump(tmp_path / "a.dump")
-    assert "s3cret" not in " ".join(words)
-    assert variables == {"PGPASSWORD": "s3cret"}
 
 
 def run(library: Library, *words: str) -> tuple[int, str, str]:

@@ -8,15 +8,13 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from support import (
     Corpus,
     PixelEncoder,
+    alembic_upgrade,
     clustered,
     counts,
     every_server,
@@ -44,13 +42,6 @@ def empty(empty_database_url: str) -> Iterator[Library]:
     """A library on a database that has never been upgraded."""
     with Library.open(Settings.load(database_url=empty_database_url)) as opened:
         yield opened
-
-
-def alembic_upgrade(connection: sa.Connection, revision: str, folder: Path | None = None) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(folder or schema.MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
 
 
 def old_corpus(library: Library, name: str, rows: int) -> Corpus:
