@@ -12,7 +12,8 @@ from vecsearch.ingest import folders, formats, transfer
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
-from vecsearch.search import execute, gallery
+from vecsearch.search import concepts, execute, gallery
+from vecsearch.search.concepts import Word
 from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
@@ -290,6 +291,15 @@ class Collection:
             migrate.require_current(connection)
             stored = catalog.get_collection(connection, self.name)
             return duplicates.remember_not(connection, stored, one, other)
+
+    def concepts(self) -> list[Word]:
+        """Return the words that `query(text=…)` takes; none if the encoder has no classifier.
+
+        An older collection's are read from its encoder's weights, and stored.
+        """
+        concepts.ensure(self._store.engine, self.name)
+        with self._reading() as (connection, stored):
+            return concepts.listed(connection, stored)
 
     def image(self, image: UUID | str) -> StoredImage:
         """Return the stored image with this id or path.

@@ -48,6 +48,14 @@ def query(
     id_: Annotated[
         str | None, typer.Option("--id", help="Search by a stored image instead of a file.")
     ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help='Search by a concept instead of a file, e.g. "golden retriever"; '
+            "vecsearch concepts lists them.",
+        ),
+    ] = None,
     min_similarity: Annotated[
         float | None, typer.Option(help="Leave out images that are less similar; cosine only.")
     ] = None,
@@ -89,13 +97,13 @@ def query(
     weights: WeightsOption = None,
     format_: FormatOption = None,
 ) -> None:
-    """Find the images nearest to a picture.
+    """Find the images nearest to a picture, or to words.
 
     An image of the collection is recognised by its content and its stored vector is used, so no
     model is loaded.
     """
-    if (image is None) == (id_ is None):
-        raise typer.BadParameter("Give an IMAGE, - for standard input, or --id ID.")
+    if sum(target is not None for target in (image, id_, text)) != 1:
+        raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID, or --text WORDS.")
     _require_files(plot, html)
     source: Path | bytes | None = None
     if image is not None:
@@ -106,6 +114,7 @@ def query(
         query_ = Query(
             source,
             id=id_,
+            text=text,
             k=k,
             metric=metric,
             where=where,
@@ -120,7 +129,13 @@ def query(
         answer = asked.ask(query_)
         # Before the rows are printed, because `| head` may end the command there.
         if (plot, html) != (None, None):
-            shown = asked.image(id_ or "") if source is None else source
+            shown: Path | bytes | StoredImage
+            if text is not None:
+                from vecsearch.render.cards import card_of
+
+                shown = card_of(text)
+            else:
+                shown = asked.image(id_ or "") if source is None else source
             _draw(shown, answer, asked, settings.max_pixels, plot=plot, html=html)
         if show_sql:
             typer.echo(answer.sql)
@@ -139,6 +154,11 @@ def query(
 
 
 def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[str]:
+    if len(answer.concepts) > 1:
+        yield (
+            f"{len(answer.concepts)} concepts, of which the nearest to an image counts: "
+            f"{', '.join(answer.concepts)}."
+        )
     if k is not None and len(answer.hits) == k and has_cut_off:
         yield f"There may be more than {k}; without -k, every image within the cut-off is printed."
     if not answer.hits:

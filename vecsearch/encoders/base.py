@@ -104,6 +104,28 @@ def package_of(source: str | Path | None) -> str | None:
     return str(source).removeprefix(PACKAGE) if str(source).startswith(PACKAGE) else None
 
 
+@dataclass(frozen=True)
+class Concept:
+    """A word whose vector lies in an encoder's space: a class of its original classifier.
+
+    Attributes:
+        number: the class, from 0.
+        name: the word.
+        synonyms: other words for it.
+        definition: what it means.
+        embedding: the class's weights, shape (dimensions,).
+        bias: what is added to an image's inner product with them.
+
+    """
+
+    number: int
+    name: str
+    synonyms: tuple[str, ...]
+    definition: str
+    embedding: "NDArray[np.float32]"
+    bias: float
+
+
 class Encoder(Protocol):
     """Turns pictures into vectors."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from vecsearch.encoders.base import Identity
+from vecsearch.encoders.base import Concept, Identity
 
 if TYPE_CHECKING:
     from vecsearch.encoders.network import TorchEncoder
@@ -57,3 +57,6 @@ class Family(Protocol):
         self, stored: Identity, source: str | Path | None, *, device: str
     ) -> "TorchEncoder":
         """Load a stored model from `source`; None downloads it, if the family can."""
+
+    def concepts(self, stored: Identity, source: str | Path | None) -> list[Concept]:
+        """Return the words in a stored model's space; see `load_stored` for `source`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vecsearch.config import Runtime
 from vecsearch.encoders.autoencoder.family import AutoencoderFamily
-from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights, package_of
+from vecsearch.encoders.base import Concept, Encoder, Identity, LazyEncoder, Weights, package_of
 from vecsearch.encoders.family import Family
 from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
@@ -80,6 +80,16 @@ def load(model: str, weights: str | Path | None, *, device: str) -> "TorchEncode
 
     """
     return family_named(model).load(model, weights, device=device)
+
+
+def concepts(stored: Identity, source: str | Path | None) -> list[Concept]:
+    """Return the words in the space of a collection's encoder; none if it has no classifier.
+
+    Raises:
+        WeightsUnavailable: its weights cannot be read.
+
+    """
+    return [] if stored.weights_sha256 is None else family_of(stored).concepts(stored, source)
 
 
 def for_collection(

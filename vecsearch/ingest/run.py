@@ -70,6 +70,9 @@ class Ingest:
         encoder: used, and so loaded, only if there is new content.
         options: how.
 
+    Attributes:
+        has_created: whether the run created the collection.
+
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Ingest:
         self._encoder = encoder
         self._options = options
         self._collection: catalog.StoredCollection | None = None
+        self.has_created = False
         self._counts: Counter[Outcome] = Counter()
         self._not_drawn: list[Unreadable] = []
         self._note_of_layer: str | None = None
@@ -317,6 +321,7 @@ class Ingest:
             encoder.dimensions,
             index_method=self._options.index_method,
         )
+        self.has_created = True
         if self._collection.identity != encoder.identity:
             raise EncoderMismatch(
                 f"Another command has just made collection {self._name!r} with another encoder. "

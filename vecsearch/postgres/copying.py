@@ -72,6 +72,9 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     _copy(source, target, schema.not_duplicates, belongs)
     precision = sql.SQL("precision = {}").format(collection.identity.precision)
     _add(source, target, schema.quantized_models, precision)
+    if collection.identity.weights_sha256 is not None:
+        encoder = sql.SQL("encoder = {}").format(collection.identity.weights_sha256)
+        _add(source, target, schema.concepts, encoder)
     contents = sql.SQL("sha256 IN (SELECT sha256 FROM {})").format(_name(table))
     _add(source, target, schema.thumbnails, contents)
     _copy(source, target, schema.collections, sql.SQL("name = {}").format(own))

@@ -40,7 +40,7 @@ _DEPENDENTS = """
 def drop(connection: sa.Connection, name: str) -> None:
     """Drop a collection: its tables, view and functions, and all rows stored for it elsewhere.
 
-    Thumbnails and quantised models that another collection uses are kept.
+    Thumbnails, quantised models and concepts that another collection uses are kept.
 
     Args:
         connection: in a transaction.
@@ -65,7 +65,8 @@ def drop(connection: sa.Connection, name: str) -> None:
         relations, functions = _objects(driver, name, [view, *tables])
         _refuse_dependents(driver, name, relations, functions)
         _drop_objects(driver, view, tables, functions)
-        _delete_rows(driver, name, collection.identity.precision)
+        identity = collection.identity
+        _delete_rows(driver, name, identity.precision, identity.weights_sha256)
         thumbnails.delete_orphans(connection)
     except (psycopg.errors.LockNotAvailable, sa.exc.OperationalError) as error:
         cause = error.orig if isinstance(error, sa.exc.OperationalError) else error
@@ -122,7 +123,10 @@ def _drop_objects(
 
 
 def _delete_rows(
-    driver: "psycopg.Connection[tuple[object, ...]]", name: str, precision: str
+    driver: "psycopg.Connection[tuple[object, ...]]",
+    name: str,
+    precision: str,
+    encoder: str | None,
 ) -> None:
     for table in (schema.projections, schema.ingest_errors, schema.not_duplicates):
         driver.execute(f"DELETE FROM {table.fullname} WHERE collection = %s".encode(), [name])
@@ -131,4 +135,9 @@ def _delete_rows(
         "DELETE FROM vecsearch.quantized_models AS model WHERE precision = %s AND NOT EXISTS"
         " (SELECT FROM vecsearch.collections AS other WHERE other.precision = model.precision)",
         [precision],
+    )
+    driver.execute(
+        "DELETE FROM vecsearch.concepts AS concept WHERE encoder = %s AND NOT EXISTS"
+        " (SELECT FROM vecsearch.collections AS other WHERE weights_sha256 = concept.encoder)",
+        [encoder],
     )

@@ -157,6 +157,34 @@ quantized_models = sa.Table(
     comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
 )
 
+concepts = sa.Table(
+    "concepts",
+    metadata,
+    sa.Column(
+        "encoder",
+        sa.Text,
+        primary_key=True,
+        comment="Encoder in whose space the embedding is: weights_sha256 of its collections",
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, comment="Class of the classifier, from 0"),
+    sa.Column("name", sa.Text, nullable=False, comment="The word"),
+    sa.Column("synonyms", postgresql.ARRAY(sa.Text), nullable=False, comment="Other words for it"),
+    sa.Column("definition", sa.Text, nullable=False, comment="What it means"),
+    sa.Column(
+        "embedding",
+        HALFVEC(),
+        nullable=False,
+        comment="The class's weights: images that show it have a small cosine distance to them",
+    ),
+    sa.Column(
+        "bias",
+        sa.REAL,
+        nullable=False,
+        comment="With the inner product of image and embedding, the class's logit",
+    ),
+    comment="Words by which images can be searched: the classes of each encoder's classifier",
+)
+
 ingest_errors = sa.Table(
     "ingest_errors",
     metadata,

@@ -19,7 +19,7 @@ from psycopg.pq import Format
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.search import statement
+from vecsearch.search import concepts, statement
 from vecsearch.search.embedder import Embedders, Picture
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import missing, parse_id
@@ -61,6 +61,10 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
     picture = None if query.image is None else Picture.read(query.image)
     with _opened(engine, name, picture) as (connection, collection, known):
         check(connection, collection, query)
+        if query.text is not None:
+            names, vectors = concepts.matching(connection, collection, query.text)
+            answer = _answer(engine, connection, collection, vectors, query)
+            return replace(answer, concepts=names)
         embedder = embedders.of(collection, query.model, query.weights)
         target: UUID | NDArray[np.float32] | None = known
         if picture is None:
@@ -69,7 +73,7 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
             target = embedder.remembered(picture)
         if target is not None:
             return _answer(engine, connection, collection, target, query)
-    assert picture is not None  # noqa: S101 - without a picture, target is an id
+    assert picture is not None  # noqa: S101 - without a picture, there is an id or a text
     embedding = embedder.embed(picture)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, embedding, query)
@@ -101,13 +105,13 @@ def plan(
     Args:
         connection: in a transaction.
         collection: the collection to search.
-        target: a stored image's id, or an embedding, shape (dimensions,).
+        target: see `Search`.
         query: the other options, already checked by `Query.check`.
 
     """
     search = Search(collection, target, query)
     search = replace(search, chosen=_tuned(collection, search))
-    if not isinstance(target, UUID):
+    if not isinstance(target, UUID) and not search.is_exact:
         candidates = search.candidates is not None
         vectors = search.index.vectors(connection, target, candidates=candidates)
         search = replace(search, vectors=tuple(vectors))
@@ -335,10 +339,8 @@ def _within(search: Search, hits: list[Hit]) -> int:
 def _parameters(search: Search) -> list[Any]:
     if isinstance(search.target, UUID):
         return [search.target]
-    compared = search.vectors or (search.target,)
-    if search.candidates is None:
-        # An exact search may follow one with candidates; it needs only the embedding.
-        compared = compared[:1]
+    # An exact search may follow one with candidates; it needs only what was asked for.
+    compared = search.vectors if search.candidates is not None else search.targets
     return [_Half(HalfVector(vector).to_binary()) for vector in compared]
 
 

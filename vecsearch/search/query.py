@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Query:
-    """A query: exactly one of `image` and `id`, with the metric, the filters and the limits.
+    """A query: exactly one of `image`, `id` and `text`, with metric, filters and limits.
 
     The command line, the API, the page and `Collection.query` all build one of these.
 
@@ -29,6 +29,8 @@ class Query:
         image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
             in the collection.
         id: a stored image's id.
+        text: a concept's name, a synonym of it, or whole words of either; if several concepts have
+            them, an image's distance is that to the nearest. By cosine only.
         k: the largest number of hits; None means 10, or no limit if there is a cut-off.
         metric: a name of `Metric`; None uses the collection's default.
         where: an SQL condition on the collection's columns; only from a trusted user.
@@ -45,6 +47,7 @@ class Query:
     image: str | Path | bytes | Picture | None = None
     _: KW_ONLY
     id: UUID | str | None = None
+    text: str | None = None
     k: int | None = None
     metric: str | None = None
     where: str | None = None
@@ -63,15 +66,20 @@ class Query:
             InvalidInput: an option has an invalid value.
 
         """
-        if (self.image is None) == (self.id is None):
-            raise InvalidInput("Name what to search for: either an image or --id ID.")
+        if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
+            raise InvalidInput("Name what to search for: an image, --id ID or --text WORDS.")
+        metric = self.ranked_by(default_metric)
+        if self.text is not None and metric is not Metric.cosine:
+            raise InvalidInput(f"Words are compared by cosine, not by {metric}. Omit --metric.")
         self.cut_off(default_metric)
         if self.k is not None:
             require_k(self.k)
 
     def ranked_by(self, default_metric: Metric) -> Metric:
         """Return the metric that ranks the answer."""
-        return default_metric if self.metric is None else parse(Metric, self.metric)
+        if self.metric is not None:
+            return parse(Metric, self.metric)
+        return default_metric if self.text is None else Metric.cosine
 
     def cut_off(self, default_metric: Metric) -> float | None:
         """Return the largest distance of a hit; None if there is no cut-off.
@@ -165,6 +173,7 @@ class Answer:
         seconds: time that the database took.
         statement: the statement that found the hits.
         image: the stored image whose vector was used; None if the picture is not in the collection.
+        concepts: names of the concepts that the query's text means.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
 
     """
@@ -175,6 +184,7 @@ class Answer:
     seconds: float
     statement: Statement = field(repr=False)
     image: UUID | None = None
+    concepts: Sequence[str] = ()
     beyond: Sequence[Hit] = ()
 
     @property

@@ -6,6 +6,7 @@ same statement re-ranks them by the metric.
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +49,8 @@ class Shape:
         candidates: number of candidates to re-rank; None if there is no re-ranking.
         where, filters: see `Query`.
         max_distance: the largest distance of a row; None for no cut-off.
-        by_id: whether the query is a stored image's id instead of a vector.
+        by_id: whether the query is a stored image's id instead of vectors.
+        targets: the number of vectors to compare with; the nearest counts.
         excludes_own: whether the query image's own row is excluded.
         own_only: whether only the query image's own row is returned.
 
@@ -62,6 +64,7 @@ class Shape:
     filters: Filters
     max_distance: float | None
     by_id: bool
+    targets: int
     excludes_own: bool
     own_only: bool
 
@@ -72,14 +75,15 @@ class Search:
 
     Attributes:
         collection: the collection to search.
-        target: an embedding, shape (dimensions,), or the id of a stored image.
+        target: embeddings, shape (n, dimensions) or (dimensions,), of which the nearest counts, or
+            the id of a stored image.
         query: the other options; `target` replaces its image or id.
         chosen: ef_search, or the number of candidates if they are re-ranked; None chooses one that
             is enough for k.
         exact: compare with every row, even if the query does not request it.
         forced: use the index even if the planner prefers a scan; for measuring it.
         own_only: return only the stored query image's own row.
-        vectors: the bound vectors, from `Index.vectors`; if empty, `target` alone.
+        vectors: the bound vectors, from `Index.vectors`; if empty, `targets` alone.
 
     """
 
@@ -112,10 +116,18 @@ class Search:
         """The largest distance of a hit; None for no cut-off."""
         return self.query.cut_off(self.collection.default_metric)
 
+    @cached_property
+    def targets(self) -> tuple[NDArray[np.float32], ...]:
+        """The embeddings to compare with; none if the query is by id."""
+        return () if isinstance(self.target, UUID) else tuple(np.atleast_2d(self.target))
+
     @property
     def is_exact(self) -> bool:
-        """Whether every row is compared: on request, or because the answer has no LIMIT."""
-        return self.exact or self.query.exact or self.k is None
+        """Whether every row is compared.
+
+        On request, because the answer has no LIMIT, or because an index orders by one vector only.
+        """
+        return self.exact or self.query.exact or self.k is None or len(self.targets) > 1
 
     @property
     def candidates(self) -> int | None:
@@ -141,6 +153,7 @@ class Search:
             filters=self.query.filters,
             max_distance=self.max_distance,
             by_id=isinstance(self.target, UUID),
+            targets=max(1, len(self.targets)),
             excludes_own=self.excludes_own,
             own_only=self.own_only,
         )
@@ -149,13 +162,13 @@ class Search:
     def text(self) -> str:
         """The statement with its values written out, ready for any client."""
         shape = self.shape
-        vectors = iter(self.vectors or (self.target,))
+        vectors = iter(self.vectors or self.targets)
 
         def target(column: sa.Column[Any]) -> Expression:
             if isinstance(self.target, UUID):
                 return _stored(column, sa.literal(self.target, sa.Uuid))
             vector = next(vectors)
-            return sa.cast(sa.literal(vector, column.type), HALFVEC(len(vector)))  # type: ignore[arg-type]  # not an id
+            return sa.cast(sa.literal(vector, column.type), HALFVEC(len(vector)))
 
         return _written(_statement(shape, target, sa.literal(self.target, sa.Uuid)))
 
@@ -200,12 +213,12 @@ def matching(search: Search) -> sa.Select[Any]:
 def _sent(shape: Shape) -> str:
     """Return the statement as it is sent; compiled once for each shape."""
     image: Expression = sa.literal_column("CAST($1 AS uuid)", sa.Uuid)
-    places = iter(("$1", "$2"))
+    places = count(1)
 
     def target(column: sa.Column[Any]) -> Expression:
         if shape.by_id:
             return _stored(column, image)
-        return sa.cast(sa.literal_column(next(places)), HALFVEC(_dimensions(column)))
+        return sa.cast(sa.literal_column(f"${next(places)}"), HALFVEC(_dimensions(column)))
 
     return _written(_statement(shape, target, image))
 
@@ -225,7 +238,7 @@ def _statement(shape: Shape, target: Target, image: Expression) -> sa.Select[Any
     table = shape.index.table
     # Aliased to its unqualified name, which the user's condition can use.
     images = table.alias(table.name)
-    own = target(table.c.embedding)
+    owns = [target(table.c.embedding) for _ in range(shape.targets)]
     everything = sa.select(*(images.c[name] for name in [*HIT_COLUMNS, "embedding"]))
     found = _filtered(everything, images, shape.where, shape.filters)
     if shape.own_only:
@@ -236,12 +249,14 @@ def _statement(shape: Shape, target: Target, image: Expression) -> sa.Select[Any
     if shape.candidates is not None:
 
         def once(column: sa.Column[Any]) -> Expression:
-            return own if column is table.c.embedding else target(column)
+            return owns[0] if column is table.c.embedding else target(column)
 
         ordered = shape.index.choose(found, images, once, by_id=shape.by_id)
         rows = ordered.limit(shape.candidates).subquery("candidates")
         found = sa.select(rows)
-    measured = distance(shape.metric, rows.c.embedding, own).label("distance")
+    distances = [distance(shape.metric, rows.c.embedding, own) for own in owns]
+    nearest_of = distances[0] if len(distances) == 1 else sa.func.least(*distances)
+    measured = nearest_of.label("distance")
     inner = found.with_only_columns(*(rows.c[name] for name in HIT_COLUMNS), measured)
     inner = inner.order_by(sa.text("distance"))
     if shape.k is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vecsearch.encoders.autoencoder import AUTOENCODER
-from vecsearch.encoders.base import LATENT, Identity
+from vecsearch.encoders.base import LATENT, Concept, Identity
 from vecsearch.errors import InvalidInput, UnknownModel
 
 if TYPE_CHECKING:
@@ -64,6 +64,14 @@ class AutoencoderFamily:
         from vecsearch.encoders.autoencoder.model import AutoencoderEncoder
 
         return AutoencoderEncoder.load(source, device=device)
+
+    def concepts(
+        self,
+        stored: Identity,  # noqa: ARG002 - it has no classifier
+        source: str | Path | None,  # noqa: ARG002 - likewise
+    ) -> list[Concept]:
+        """See `Family`."""
+        return []
 
 
 def _is_file_name(model: str) -> bool:

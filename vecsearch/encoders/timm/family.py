@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vecsearch.encoders.base import Identity
+from vecsearch.encoders.base import Concept, Identity
 from vecsearch.encoders.timm import ALIASES, TIMM
 
 if TYPE_CHECKING:
@@ -54,3 +54,9 @@ class TimmFamily:
         from vecsearch.encoders.timm.model import TimmEncoder
 
         return TimmEncoder.load_from(stored.model, stored.layer, source, device=device)
+
+    def concepts(self, stored: Identity, source: str | Path | None) -> list[Concept]:
+        """See `Family`."""
+        from vecsearch.encoders.timm.concepts import read_concepts
+
+        return read_concepts(stored, source)

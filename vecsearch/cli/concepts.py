@@ -1,0 +1,30 @@
+"""The command concepts."""
+
+from vecsearch.cli.command import (
+    CollectionOption,
+    FormatOption,
+    app,
+    command,
+    open_library,
+    say,
+    write_rows,
+)
+from vecsearch.config import Settings
+from vecsearch.vocabulary import DEFAULT_COLLECTION
+
+
+@command(app, "concepts")
+def concepts(
+    settings: Settings,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    format_: FormatOption = None,
+) -> None:
+    """List the words that `query --text` takes: the classes that the encoder was trained on.
+
+    Those of a collection that an earlier version made are stored now.
+    """
+    with open_library(settings) as library:
+        words = library.collection(collection).concepts()
+    if not words:
+        say(f"The encoder of collection {collection!r} has no classifier of ImageNet's classes.")
+    write_rows(words, format_, columns=["number", "name", "synonyms", "definition"])
