@@ -210,7 +210,8 @@ def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
     """Write a dump as an older version did: without tables that later migrations add."""
     make_corpus(library, "images", clustered(20, 8, seed=0))
     write(library, "DROP FUNCTION images_similarity")
-    for table in "not_duplicates thumbnails projections quantized_models".split():
+    write(library, "DROP FUNCTION concept")
+    for table in "not_duplicates thumbnails projections quantized_models concepts".split():
         write(library, f"DROP TABLE {table}")
     for column in "index_method index_options projection breadths precision backend".split():
         write(library, f"ALTER TABLE collections DROP {column}")

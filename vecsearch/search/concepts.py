@@ -93,9 +93,7 @@ def matching(
     best = [row for row in rows if row.rank == rows[0].rank]
     if not best or not wanted:
         raise _unknown(connection, collection, text)
-    return [row.name for row in best], np.array(
-        [row.embedding.to_numpy() for row in best], np.float32
-    )
+    return [row.name for row in best], np.array([row.embedding for row in best], np.float32)
 
 
 def listed(connection: sa.Connection, collection: StoredCollection) -> list[Word]:
@@ -130,9 +128,15 @@ def _unknown(connection: sa.Connection, collection: StoredCollection, text: str)
             f"If its encoder has an ImageNet classifier: vecsearch concepts --collection "
             f"{collection.name}"
         )
-    names = {name.lower(): name for word in words for name in [word.name, *word.synonyms]}
-    near = difflib.get_close_matches(text.lower(), names, n=NEAREST, cutoff=0.5)
-    closest = f" The closest: {', '.join(names[name] for name in near)}." if near else ""
+    names = {
+        part.lower(): name
+        for word in words
+        for name in [word.name, *word.synonyms]
+        for part in [*name.split(), name]
+    }
+    near = difflib.get_close_matches(text.lower(), names, n=NEAREST)
+    closest = ", ".join(dict.fromkeys(names[part] for part in near))
+    closest = f" The closest: {closest}." if near else ""
     return InvalidInput(
         f"{text!r} is none of the {len(words):,} concepts of collection {collection.name!r}."
         f"{closest} To list them: vecsearch concepts --collection {collection.name}"

@@ -111,9 +111,9 @@ def plan(
     """
     search = Search(collection, target, query)
     search = replace(search, chosen=_tuned(collection, search))
-    if not isinstance(target, UUID) and not search.is_exact:
+    if search.targets and not search.is_exact:
         candidates = search.candidates is not None
-        vectors = search.index.vectors(connection, target, candidates=candidates)
+        vectors = search.index.vectors(connection, search.targets[0], candidates=candidates)
         search = replace(search, vectors=tuple(vectors))
     # Cosine has few candidates, and the planner itself compares their cost with an exact search.
     if search.candidates is not None and search.metric is not Metric.cosine:

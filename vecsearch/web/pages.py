@@ -15,7 +15,7 @@ from vecsearch.imaging import thumbnails
 from vecsearch.search.embedder import Picture
 from vecsearch.search.gallery import StoredImage
 from vecsearch.web.guard import admitted, ours, same
-from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256
+from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Words
 from vecsearch.web.site import Served, Site, require_label
 from vecsearch.web.views import Address, error_page, render, slider
 
@@ -31,17 +31,17 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 @dataclass(frozen=True)
 class Asked:
-    """The query image as the page shows it.
+    """The query as the page shows it.
 
     Attributes:
-        image: the stored image; None if it was uploaded and is not in the collection.
-        thumbnail: the address of its thumbnail.
+        image: the stored image; None if it was uploaded and is not in the collection, or for words.
+        thumbnail: the address of its thumbnail; None for words.
         name: its title.
 
     """
 
     image: StoredImage | None
-    thumbnail: str
+    thumbnail: str | None
     name: str
 
     @classmethod
@@ -76,7 +76,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "cut_off": None,
     }
     try:
-        if question.id is None and question.image is None:
+        if (question.id, question.image, question.text) == (None, None, None):
             return render(request, "browse.html.jinja", **shown | _browsed(question, collection))
         asked, answer = _ask(site, question, collection)
     except ImageNotFound:
@@ -103,18 +103,21 @@ def upload(
     site: Served,
     question: Annotated[PageQuestion, Query()],
     image: Annotated[UploadFile | str, Form()] = "",
+    text: Annotated[Words, Form()] = "",
 ) -> Response:
-    """Keep an uploaded picture unless it is stored, and redirect to the address of its answer."""
+    """Redirect to the address of the answer: to words, or to a picture, which is kept."""
     collection = site.choose(question.collection)
+    # A cut-off belongs to what it was chosen for.
+    cleared = dict.fromkeys("id image text after max_distance min_similarity".split())
+    address = Address(question, collection.name)
+    if text.strip() and (isinstance(image, str) or not image.size):
+        return RedirectResponse(address(**cleared | {"text": text.strip()}), 303)
     picture = Picture(b"" if isinstance(image, str) else image.file.read())
     known = collection.image_of(picture)
     if known is None:
         site.uploads.keep(picture)
     asked = {"image": picture.sha256} if known is None else {"id": known.id}
-    # A cut-off belongs to the picture that it was chosen for.
-    others = "id image after max_distance min_similarity".split()
-    address = Address(question, collection.name)
-    return RedirectResponse(address(**dict.fromkeys(others) | asked), 303)
+    return RedirectResponse(address(**cleared | asked), 303)
 
 
 @router.get("/uploads/{name}")
@@ -188,14 +191,19 @@ def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]
 
 
 def _ask(site: Site, question: PageQuestion, collection: "Collection") -> "tuple[Asked, Answer]":
-    """Search by the query image that the address of the page names.
+    """Search by the words or the query image that the address of the page names.
 
     Raises:
         ImageNotFound: it does not exist.
         InvalidInput: the question makes no sense.
 
     """
-    # An address with both has an id typed beside an uploaded picture: the id counts.
+    # An address with several has an id typed beside words or an uploaded picture: the id counts.
+    if question.id is None and question.text is not None:
+        # Only cosine compares words, whichever metric the form shows.
+        by_cosine = question.model_copy(update={"metric": None})
+        answer = site.ask_of(collection, question.text, by_cosine)
+        return Asked(None, None, question.text), answer
     if question.id is None and question.image is not None:
         answer = site.ask_of(collection, site.uploads.find(question.image), question)
         if answer.image is None:

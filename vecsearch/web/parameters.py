@@ -35,6 +35,7 @@ CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", example
 # The names alone: pydantic would publish the docstring of the enumeration, too.
 MetricName = Annotated[Metric, WithJsonSchema({"type": "string", "enum": list(Metric)})]
 Text = Annotated[str, Field(max_length=4_096), AfterValidator(_without_nul)]
+Words = Annotated[str, Field(max_length=200), AfterValidator(_without_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -79,14 +80,15 @@ class Question(BaseModel):
         """Return the filters among the fields."""
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
-    def query(self, target: Picture | UUID) -> Query:
-        """Return the query for a picture, or for a stored image.
+    def query(self, target: Picture | UUID | str) -> Query:
+        """Return the query for a picture, a stored image, or words.
 
         Every field of `Query` that anybody may set is set here; a test holds that.
         """
         return Query(
             target if isinstance(target, Picture) else None,
             id=target if isinstance(target, UUID) else None,
+            text=target if isinstance(target, str) else None,
             k=self.k or PAGE_K,
             metric=self.metric,
             filters=self.filters(),
@@ -98,7 +100,7 @@ class Question(BaseModel):
 
 
 class QueryForm(Question):
-    """The query image, as a file or by the id of a stored image, and how to search."""
+    """What to search for: a file, the id of a stored image, or words; and how."""
 
     image: Annotated[
         UploadFile | None,
@@ -107,19 +109,24 @@ class QueryForm(Question):
     ] = None
     id: Annotated[UUID | None, Optional] = None
     """The id of a stored image, instead of a file."""
+    text: Annotated[Words | None, Optional] = None
+    """A concept, such as "golden retriever", instead of a file."""
 
-    def target(self) -> Picture | UUID:
-        """Return the query image.
+    def target(self) -> Picture | UUID | str:
+        """Return what to search for.
 
         Raises:
-            InvalidInput: there is none, or there are two.
+            InvalidInput: there is nothing, or more than one.
 
         """
-        if self.image is not None and self.id is None:
-            return Picture(self.image.file.read())
-        if self.id is not None and self.image is None:
-            return self.id
-        raise InvalidInput("Send either an image or an id.")
+        match (self.image, self.id, self.text):
+            case (image, None, None) if image is not None:
+                return Picture(image.file.read())
+            case (None, id_, None) if id_ is not None:
+                return id_
+            case (None, None, text) if text is not None:
+                return text
+        raise InvalidInput("Send one of image, id and text.")
 
 
 class PageQuestion(Question):
@@ -129,6 +136,8 @@ class PageQuestion(Question):
     """The stored query image: its id, or its path."""
     image: Annotated[Sha256 | None, Optional] = None
     """The uploaded query image."""
+    text: Annotated[Words | None, Optional] = None
+    """Words to search for, without a query image."""
     after: Annotated[UUID | None, Optional] = None
     """Without a query image: show the images of the collection that follow this one."""
 

@@ -57,7 +57,7 @@ class Site:
                 name = names[0]
         return self.library.collection(name)
 
-    def ask(self, target: Picture | UUID, question: Question) -> tuple["Collection", Answer]:
+    def ask(self, target: Picture | UUID | str, question: Question) -> tuple["Collection", Answer]:
         """Search the collection that a question names, or the server's; return both.
 
         Raises:
@@ -75,7 +75,7 @@ class Site:
             return other, self.ask_of(other, target, question)
 
     def ask_of(
-        self, collection: "Collection", target: Picture | UUID, question: Question
+        self, collection: "Collection", target: Picture | UUID | str, question: Question
     ) -> Answer:
         """Search one collection; see `ask`."""
         answer = collection.ask(question.query(target))

@@ -1,0 +1,183 @@
+"""Searching by words: which concepts they mean, and that the nearest images to those are found."""
+
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from support import Corpus, clustered, every_server, make_corpus, once, scalar, write
+
+from vecsearch.errors import InvalidInput
+from vecsearch.library import Library
+from vecsearch.postgres import database, schema
+from vecsearch.search.filters import Filters
+
+# As in ImageNet, "crane" are two.
+NAMES = [
+    ("crane", ["wading bird"]),
+    ("crane", []),
+    ("analog clock", []),
+    ("wall clock", []),
+    ("beacon", ["lighthouse", "Pharos"]),
+    ("lighthouse keeper", []),
+]
+
+
+@pytest.fixture
+def vectors() -> NDArray[np.float64]:
+    return clustered(400, 32, seed=0)
+
+
+@pytest.fixture
+def words() -> NDArray[np.float16]:
+    return np.random.default_rng(1).normal(0, 1, (len(NAMES), 32)).astype(np.float16)
+
+
+@pytest.fixture
+def corpus(
+    library: Library, vectors: NDArray[np.float64], words: NDArray[np.float16]
+) -> Corpus:
+    made = make_corpus(library, "images", vectors)
+    with database.writing(library.engine) as connection:
+        for number, ((name, synonyms), vector) in enumerate(zip(NAMES, words, strict=True)):
+            connection.execute(
+                sa.insert(schema.concepts).values(
+                    encoder="0" * 64,
+                    number=number,
+                    name=name,
+                    synonyms=synonyms,
+                    definition=f"a {name}",
+                    embedding=HalfVector(vector),
+                    bias=0.5,
+                )
+            )
+    return made
+
+
+def distances(vectors: NDArray[np.float64], word: NDArray[np.float16]) -> NDArray[np.float64]:
+    target = word.astype(np.float64)
+    cosines = vectors @ target / np.linalg.norm(vectors, axis=1) / np.linalg.norm(target)
+    return np.asarray(1 - cosines, np.float64)
+
+
+@every_server
+@pytest.mark.parametrize("index", ["hnsw", "compact", "none"])
+def test_a_word_finds_the_images_nearest_to_its_concept(
+    corpus: Corpus, vectors: NDArray[np.float64], words: NDArray[np.float16], index: str
+) -> None:
+    corpus.library.collection().create_index(index)
+    expected = distances(vectors, words[2])
+    answer = corpus.library.query(text="  Analog  CLOCK ", k=10)
+    assert list(answer.concepts) == ["analog clock"]
+    assert [hit.width for hit in answer] == np.argsort(expected)[:10].tolist()
+    np.testing.assert_allclose([hit.distance for hit in answer], np.sort(expected)[:10], atol=1e-5)
+    with corpus.library.sql(answer.sql.split(";")[-3].strip()) as (_, rows, _):
+        assert [row[1] for row in rows] == [hit.path for hit in answer]
+
+
+@once
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("crane", [0, 1]),  # a name of two
+        ("wading bird", [0]),  # a synonym
+        ("lighthouse", [4]),  # a synonym, before it is a part of a name
+        ("CLOCK", [2, 3]),  # a part of two
+        ("keeper", [5]),
+    ],
+)
+def test_names_count_before_synonyms_and_those_before_parts(
+    corpus: Corpus,
+    vectors: NDArray[np.float64],
+    words: NDArray[np.float16],
+    text: str,
+    numbers: list[int],
+) -> None:
+    answer = corpus.library.query(text=text, k=7)
+    assert list(answer.concepts) == [NAMES[number][0] for number in numbers]
+    expected = np.min([distances(vectors, words[number]) for number in numbers], axis=0)
+    assert [hit.width for hit in answer] == np.argsort(expected)[:7].tolist()
+    near = corpus.library.query(text=text, max_distance=float(np.sort(expected)[4]) + 1e-6)
+    assert [hit.width for hit in near] == np.argsort(expected)[:5].tolist()
+    few = corpus.library.query(text=text, k=3, filters=Filters(label="c3"))
+    assert [hit.width for hit in few] == [row for row in np.argsort(expected) if row % 20 == 3][:3]
+
+
+@once
+def test_what_words_cannot_do_is_said(corpus: Corpus) -> None:
+    library = corpus.library
+    with pytest.raises(InvalidInput, match=r"'clok' is none of the 6 concepts .* wall clock"):
+        library.query(text="clok")
+    for text in ("", "lock", "a.*"):
+        with pytest.raises(InvalidInput, match="none of the 6 concepts"):
+            library.query(text=text)
+    with pytest.raises(InvalidInput, match="compared by cosine, not by l2"):
+        library.query(text="crane", metric="l2")
+    with pytest.raises(InvalidInput, match="an image, --id ID or --text"):
+        library.query(text="crane", id=corpus.ids[0])
+    make_corpus(library, "layered", clustered(20, 8, seed=1))
+    write(library, "UPDATE collections SET layer = 'layer3' WHERE name = 'layered'")
+    with pytest.raises(InvalidInput, match="'layered' has no concepts"):
+        library.collection("layered").query(text="crane")
+
+
+@every_server
+def test_analysts_order_by_a_concept(
+    corpus: Corpus, vectors: NDArray[np.float64], words: NDArray[np.float16]
+) -> None:
+    library = corpus.library
+    statement = "SELECT width FROM images ORDER BY embedding <=> concept('Wading BIRD') LIMIT 5"
+    with library.sql(statement) as (_, rows, _):
+        found = [row[0] for row in rows]
+    assert found == np.argsort(distances(vectors, words[0]))[:5].tolist()
+    with database.reading(library.engine) as connection:
+        connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        plan = connection.scalars(sa.text(f"EXPLAIN {statement}")).all()
+    assert any("images_embedding_hnsw" in line for line in plan), plan
+    assert scalar(library, "SELECT concept('1') = concept('1', 'images')")
+    for word, said in (("crane", "name of 2 concepts"), ("clok", 'no concept "clok"')):
+        with (
+            pytest.raises(sa.exc.DBAPIError, match=said) as caught,
+            library.engine.connect() as connection,
+        ):
+            connection.execute(sa.text(f"SELECT concept('{word}')"))
+        assert isinstance(caught.value.orig, psycopg.errors.RaiseException)
+
+
+@once
+def test_concepts_stay_as_long_as_a_collection_of_their_encoder(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    library = corpus.library
+    make_corpus(library, "others", clustered(20, 32, seed=1))
+    library.dump(tmp_path / "one.dump", collection="images")
+    library.collection().drop()
+    assert scalar(library, "SELECT count(*) FROM concepts") == len(NAMES)
+    library.collection("others").drop()
+    assert scalar(library, "SELECT count(*) FROM concepts") == 0
+    library.restore(tmp_path / "one.dump")
+    assert list(library.query(text="keeper", k=1).concepts) == ["lighthouse keeper"]
+
+
+@once
+def test_a_new_collection_has_its_classifiers_words(
+    library: Library, photos: Path, small_model: str, weights: Path
+) -> None:
+    images = library.collection()
+    images.ingest([photos], model=small_model, weights=weights)
+    listed = images.concepts()
+    assert len(listed) == 1_000
+    assert listed[207].name == "golden retriever"
+    assert listed[207].definition == "an English breed having a long silky golden coat"
+    assert listed[0].synonyms == ["Tinca tinca"]
+    assert len(images.query(text="golden retriever").hits) == 10
+    # An older collection has none until it is asked for them.
+    write(library, "DELETE FROM concepts")
+    with pytest.raises(InvalidInput, match="vecsearch concepts --collection images"):
+        images.query(text="golden retriever")
+    assert images.concepts() == listed
+    library.collection("layers").ingest([photos], model=f"{small_model}.layer1", weights=weights)
+    assert library.collection("layers").concepts() == []
