@@ -108,6 +108,7 @@ def test_the_demo(
         check=True,
     )
     assert ("Training an autoencoder" in finished.stderr) == bool(arguments)
+    assert ('--text "lighthouse": 10 of the 10 nearest' in finished.stderr) != bool(arguments)
     assert "clock/05.png and clock/05 enlarged.jpg" in finished.stderr
     header, *rows = [line.split(",") for line in finished.stdout.splitlines()]
     assert header == ["query", "family", "same_family", "of"]

@@ -140,9 +140,9 @@ def test_k_and_its_limits(api: TestClient, known: list[Known]) -> None:
 
 
 def test_what_a_query_needs(api: TestClient, known: list[Known]) -> None:
-    assert "either an image or an id" in ask(api, 400)["detail"]
+    assert "one of image, id and text" in ask(api, 400)["detail"]
     both = ask(api, 400, id=known[0].id, image=known[0].path.read_bytes())
-    assert "either an image or an id" in both["detail"]
+    assert "one of image, id and text" in both["detail"]
     assert "has no image" in ask(api, 404, id=NOTHING)["detail"]
     assert "no collection 'other'" in ask(api, 404, id=known[0].id, collection="other")["detail"]
     assert "no image with the label 'nope'" in ask(api, 400, id=known[0].id, label="nope")["detail"]

@@ -37,9 +37,7 @@ def words() -> NDArray[np.float16]:
 
 
 @pytest.fixture
-def corpus(
-    library: Library, vectors: NDArray[np.float64], words: NDArray[np.float16]
-) -> Corpus:
+def corpus(library: Library, vectors: NDArray[np.float64], words: NDArray[np.float16]) -> Corpus:
     made = make_corpus(library, "images", vectors)
     with database.writing(library.engine) as connection:
         for number, ((name, synonyms), vector) in enumerate(zip(NAMES, words, strict=True)):

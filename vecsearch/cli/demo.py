@@ -45,6 +45,9 @@ def demo(
         f"{result.same_family} of the {result.of} nearest are of the query's own family; "
         f"random answers would give {result.by_chance:.0f}."
     )
+    for item in result.words:
+        found = f"{item.same_family} of the {item.of} nearest are in {item.family}/"
+        say(f'--text "{item.query}": {found}')
     for group in result.duplicates:
         say(f"Near-duplicates: {' and '.join(group)}")
     say(f"Contact sheet: {result.sheet}")

@@ -11,7 +11,7 @@ from vecsearch.demo.scenes import SCENES
 from vecsearch.encoders.base import PACKAGED_MODEL
 from vecsearch.files import written_whole
 from vecsearch.ingest.summary import Progress
-from vecsearch.library import Collection, Library
+from vecsearch.library import Answer, Collection, Library
 from vecsearch.render import saving, sheets
 
 COLLECTION, TRAINED_COLLECTION = "demo", "demo_trained"
@@ -21,6 +21,14 @@ SEED = 7
 # A second file of a picture, as phones and chats make them: enlarged, as a JPEG.
 COPIED, COPY = "05.png", "05 enlarged.jpg"
 COPIES_OF = ("clock", "lighthouse")
+# Words for some of the families, which an autoencoder does not know.
+WORDS = {
+    "analog clock": "clock",
+    "traffic light": "traffic light",
+    "lighthouse": "lighthouse",
+    "umbrella": "umbrella",
+    "daisy": "daisy",
+}
 EPOCHS = 60
 # A fifth of their size: it tells the families apart as well, and trains faster.
 IMAGE_SIZE = 64
@@ -44,6 +52,7 @@ class DemoResult:
         collection: the collection that was searched.
         same_family, of: totals over all queries.
         by_chance: the expected `same_family` of random neighbours.
+        words: queries by words; none for an autoencoder.
         duplicates: near-duplicates that were found: names of files, group by group.
         sheet: the contact sheet's path.
         example: a picture to query next.
@@ -55,6 +64,7 @@ class DemoResult:
     same_family: int
     of: int
     by_chance: float
+    words: list[DemoQuery]
     duplicates: list[list[str]]
     sheet: Path
     example: Path
@@ -89,24 +99,19 @@ def run(
     else:
         model = _trained(library, folder, say) if train else PACKAGED_MODEL
     collection.ingest([pictures], model=model, on_progress=on_progress)
+    # An earlier demo may have drawn the same pictures in another folder.
+    prefix = sql.Literal(f"{pictures.absolute()}/").as_string()
+    only_these = f"starts_with(path, {prefix})"
     answers = {
         family: collection.query(
-            pictures / family / "00.png",
-            k=NEIGHBOURS,
-            exclude_self=True,
-            # An earlier demo may have drawn the same pictures in another folder.
-            where=f"starts_with(path, {sql.Literal(f'{pictures.absolute()}/').as_string()})",
+            pictures / family / "00.png", k=NEIGHBOURS, exclude_self=True, where=only_these
         )
         for family in SCENES
     }
-    queries = [
-        DemoQuery(
-            f"{family}/00.png",
-            family,
-            sum(hit.label == family for hit in answer),
-            len(answer.hits),
-        )
-        for family, answer in answers.items()
+    queries = [_scored(f"{family}/00.png", family, answer) for family, answer in answers.items()]
+    words = [
+        _scored(text, family, collection.query(text=text, k=NEIGHBOURS, where=only_these))
+        for text, family in (WORDS if collection.concepts() else {}).items()
     ]
     example = pictures / next(iter(SCENES)) / "00.png"
     answer = next(iter(answers.values()))
@@ -126,10 +131,16 @@ def run(
         same_family=sum(item.same_family for item in queries),
         of=total,
         by_chance=total * (PER_FAMILY - 1) / (len(SCENES) * PER_FAMILY - 1),
+        words=words,
         duplicates=_duplicates(collection, pictures),
         sheet=sheet_file.absolute(),
         example=example,
     )
+
+
+def _scored(query: str, family: str, answer: Answer) -> DemoQuery:
+    same = sum(hit.label == family for hit in answer)
+    return DemoQuery(query, family, same, len(answer.hits))
 
 
 def _trained(library: Library, folder: Path, say: Callable[[str], None]) -> str:
