@@ -20,6 +20,7 @@ from urllib.parse import quote
 from vecsearch.errors import DatabaseUnavailable, first_line
 from vecsearch.postgres.embedded import access
 from vecsearch.postgres.embedded.access import DATABASE
+from vecsearch.vocabulary import MINIMUM_EF_SEARCH
 
 DEFAULT_PORT = 5432
 POSTGRES_VERSION = 18
@@ -358,6 +359,7 @@ def _configure(server: Any) -> None:
         "hnsw.iterative_scan": "strict_order",
         "hnsw.max_scan_tuples": str(2**31 - 1),
         "hnsw.scan_mem_multiplier": "1000",
+        "hnsw.ef_search": str(MINIMUM_EF_SEARCH),
         "unix_socket_directories": _quoted(_socket_dir(server)),
         # Whoever opens the socket is superuser, so only the owner may, wherever it is.
         "unix_socket_permissions": "0700",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.search.indexes import ddl
-from vecsearch.vocabulary import IndexMethod, Metric
+from vecsearch.vocabulary import MINIMUM_EF_SEARCH, IndexMethod, Metric
 
 if TYPE_CHECKING:
     from vecsearch.search.indexes.build import Build
@@ -21,8 +21,7 @@ Expression = sa.ColumnElement[Any]
 # Returns the expression to compare a vector column with: the query image's own, or a bound vector.
 Target = Callable[[sa.Column[Any]], Expression]
 
-# The smallest ef_search that keeps recall high at small k, and pgvector's maximum.
-MINIMUM_EF_SEARCH = 100
+# pgvector's maximum.
 MAXIMUM_EF_SEARCH = 1_000
 MAXIMUM_SCAN_TUPLES = 2**31 - 1
 # Multiple of work_mem that an index scan may use; it needs about 100 bytes per row.

@@ -15,7 +15,6 @@ from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
 from vecsearch.search.indexes.base import (
     MAXIMUM_EF_SEARCH,
-    MINIMUM_EF_SEARCH,
     Facts,
     Index,
     Target,
@@ -23,7 +22,7 @@ from vecsearch.search.indexes.base import (
 )
 from vecsearch.search.indexes.none import NoIndex
 from vecsearch.search.lookup import count, has_rows
-from vecsearch.vocabulary import DIMS, IndexMethod, Metric
+from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, Metric
 
 if TYPE_CHECKING:
     from uuid import UUID
