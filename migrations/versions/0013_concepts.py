@@ -2,15 +2,34 @@
 
 import sqlalchemy as sa
 from alembic import op
-from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import UserDefinedType
 
 revision = "0013"
 down_revision = "0012"
 
 
+class Halfvec(UserDefinedType[object]):
+    """pgvector's type, under its name in this database."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return the type's SQL."""
+        return self.name
+
+
 def upgrade() -> None:
     connection = op.get_bind()
+    # The type and its operators are where the extension is, whatever the search_path.
+    extension_schema = connection.scalar(
+        sa.text(
+            "SELECT quote_ident(nspname) FROM pg_extension"
+            " JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vector'"
+        )
+    )
+    halfvec = f"{extension_schema}.halfvec"
     op.create_table(
         "concepts",
         sa.Column(
@@ -27,7 +46,7 @@ def upgrade() -> None:
         sa.Column("definition", sa.Text, nullable=False, comment="What it means"),
         sa.Column(
             "embedding",
-            HALFVEC(),
+            Halfvec(halfvec),
             nullable=False,
             comment="The class's weights: images that show it have a small cosine distance to them",
         ),
@@ -51,17 +70,10 @@ def upgrade() -> None:
     )
     for grantee in grantees.all():
         connection.exec_driver_sql(f"GRANT SELECT ON vecsearch.concepts TO {grantee}")
-    # The operators it uses are where the extension is, whatever a caller's search_path.
-    extension_schema = connection.scalar(
-        sa.text(
-            "SELECT quote_ident(nspname) FROM pg_extension"
-            " JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vector'"
-        )
-    )
     op.execute(
         f"""
         CREATE FUNCTION vecsearch.concept(word text, collection text DEFAULT 'images')
-        RETURNS {extension_schema}.halfvec
+        RETURNS {halfvec}
         LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
         SET search_path = pg_catalog, {extension_schema}
         AS $$

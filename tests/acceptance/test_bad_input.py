@@ -26,7 +26,7 @@ def ingested(vecsearch: Run, photos: Path, small_model: str, weights: Path) -> R
 
 
 def test_encoders(vecsearch: Run, photos: Path, tmp_path: Path, small_model: str) -> None:
-    assert "--weights FILE" in message(vecsearch, "ingest", photos)
+    assert "--weights FILE" in message(vecsearch, "ingest", photos, "--model", "resnet50")
     other = save_weights(tmp_path / "other.safetensors", "test_vit.r160_in1k")
     said = message(vecsearch, "ingest", photos, "--model", small_model, "--weights", other)
     assert f"{other} does not hold weights of {small_model}" in said

@@ -1,6 +1,8 @@
 """Searching by words: which concepts they mean, and that the nearest images to those are found."""
 
+import re
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import psycopg
@@ -9,6 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from pgvector import HalfVector
 from support import Corpus, clustered, every_server, make_corpus, once, scalar, write
+from web_support import NOTHING, ask, client
 
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
@@ -179,3 +182,35 @@ def test_a_new_collection_has_its_classifiers_words(
     assert images.concepts() == listed
     library.collection("layers").ingest([photos], model=f"{small_model}.layer1", weights=weights)
     assert library.collection("layers").concepts() == []
+
+
+@once
+def test_the_api_and_the_page_take_words(corpus: Corpus) -> None:
+    api = client(corpus.library)
+    expected = [str(hit.id) for hit in corpus.library.query(text="keeper", k=3)]
+    assert [hit["id"] for hit in ask(api, text="keeper", k=3)["hits"]] == expected
+    assert "none of the 6 concepts" in ask(api, 400, text="clok")["detail"]
+    page = api.get("/", params={"text": "clock", "metric": "l2", "k": 5})
+    assert page.status_code == 200
+    assert "2 concepts" in page.text
+    assert "<option selected>cosine<" in page.text
+    assert page.text.count("data-distance") == 5
+    # A click on a hit asks for that image, and not for the words any more.
+    links = re.findall(r'href="/\?([^"]*id=[^"]*)"', page.text)
+    assert links
+    assert not any("text=" in link for link in links)
+    refused = api.get("/", params={"text": "clok"})
+    assert (refused.status_code, 'value="clok"' in refused.text) == (400, True)
+
+
+@once
+def test_typed_words_lead_to_an_address_of_their_own(corpus: Corpus) -> None:
+    answer = client(corpus.library).post(
+        "/",
+        params={"max_distance": "0.1", "label": "c3", "id": NOTHING},
+        data={"text": " Keeper "},
+        files={"image": ("", b"", "application/octet-stream")},
+    )
+    assert answer.status_code == 303
+    question = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert question == {"collection": ["images"], "label": ["c3"], "text": ["Keeper"]}

@@ -102,7 +102,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
         " AND obj_description(oid, 'pg_class') IS NULL"
     )
     assert scalar(library, uncommented) == 0
-    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 8
+    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 9
 
 
 def test_a_database_without_tables_says_how_to_begin(empty: Library) -> None:

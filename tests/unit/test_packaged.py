@@ -62,6 +62,19 @@ def test_the_classifier_comes_along_when_its_layer_is_wanted() -> None:
     assert [int(row.argmax()) for row in logits] == [409, 437, 879]
 
 
+def test_the_words_of_its_classes_are_known(encoder: Encoder) -> None:
+    concepts = registry.concepts(encoder.identity, encoder.weights.source)
+    assert len(concepts) == 1_000
+    golden = concepts[207]
+    assert (golden.number, golden.name, golden.synonyms) == (207, "golden retriever", ())
+    rows = np.stack([concept.embedding for concept in concepts])
+    biases = np.array([concept.bias for concept in concepts])
+    logits = embeddings(registry.load(f"{PACKAGED_MODEL}.classifier", None, device="cpu"))
+    np.testing.assert_allclose(embeddings(encoder) @ rows.T + biases, logits, atol=1e-3)
+    layer = registry.load(f"{PACKAGED_MODEL}.blocks.3", None, device="cpu")
+    assert registry.concepts(layer.identity, SOURCE) == []
+
+
 def test_a_file_of_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = packaged.convert
 

@@ -213,13 +213,17 @@ def test_the_api_offers_every_field_of_a_query() -> None:
         "max_height": 4,
     }
     form = QueryForm.model_validate(given)
-    assert form.model_fields_set | {"collection", "image", "id"} == QueryForm.model_fields.keys()
+    assert (
+        form.model_fields_set | {"collection", "image", "id", "text"}
+        == QueryForm.model_fields.keys()
+    )
     made, plain = form.query(UUID(int=7)), Query()
     assert made.id == UUID(int=7)
     assert form.query(Picture(b"picture")).image == Picture(b"picture")
+    assert form.query("words").text == "words"
     names = [field.name for field in fields(Query)]
     unchanged = {name for name in names if getattr(made, name) == getattr(plain, name)}
-    assert unchanged == {*NOT_OFFERED, "image"}
+    assert unchanged == {*NOT_OFFERED, "image", "text"}
     assert made.metric is Metric.l1
     for field in fields(Filters):
         assert str(getattr(made.filters, field.name)) == str(given[field.name])
