@@ -115,6 +115,9 @@ def plan(
         candidates = search.candidates is not None
         vectors = search.index.vectors(connection, search.targets[0], candidates=candidates)
         search = replace(search, vectors=tuple(vectors))
+    if search.metric.is_reranked and search.candidates is None:
+        # Every row is compared by a slow metric, so in parallel.
+        return replace(search, exact=True)
     # Cosine has few candidates, and the planner itself compares their cost with an exact search.
     if search.candidates is not None and search.metric is not Metric.cosine:
         more = statement.matching(search).offset(search.candidates).limit(1)
