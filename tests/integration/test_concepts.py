@@ -1,6 +1,7 @@
 """Searching by words: which concepts they mean, and that the nearest images to those are found."""
 
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from numpy.typing import NDArray
 from pgvector import HalfVector
-from support import Corpus, clustered, every_server, make_corpus, once, scalar, write
+from support import Corpus, clustered, every_server, make_corpus, once, save_weights, scalar, write
 from web_support import NOTHING, ask, client
 
 from vecsearch.errors import InvalidInput
@@ -165,10 +166,11 @@ def test_concepts_stay_as_long_as_a_collection_of_their_encoder(
 
 @once
 def test_a_new_collection_has_its_classifiers_words(
-    library: Library, photos: Path, small_model: str, weights: Path
+    library: Library, photos: Path, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
     images = library.collection()
-    images.ingest([photos], model=small_model, weights=weights)
+    weights_here = Path(shutil.copy(weights, tmp_path / "here.safetensors"))
+    images.ingest([photos], model=small_model, weights=weights_here)
     listed = images.concepts()
     assert len(listed) == 1_000
     assert listed[207].name == "golden retriever"
@@ -180,6 +182,10 @@ def test_a_new_collection_has_its_classifiers_words(
     with pytest.raises(InvalidInput, match="vecsearch concepts --collection images"):
         images.query(text="golden retriever")
     assert images.concepts() == listed
+    # Another file in the place of the weights says nothing of this encoder.
+    write(library, "DELETE FROM concepts")
+    save_weights(weights_here, small_model, seed=1)
+    assert images.concepts() == []
     library.collection("layers").ingest([photos], model=f"{small_model}.layer1", weights=weights)
     assert library.collection("layers").concepts() == []
 

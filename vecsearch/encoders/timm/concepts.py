@@ -6,6 +6,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
 from vecsearch.encoders.base import POOLED, Concept, Identity
+from vecsearch.encoders.tensors import tensors_sha256
 from vecsearch.encoders.timm.weights import read_model
 from vecsearch.errors import WeightsMismatch
 
@@ -13,8 +14,8 @@ from vecsearch.errors import WeightsMismatch
 def read_concepts(stored: Identity, source: str | Path | None) -> list[Concept]:
     """Return the classes of a model's original classifier, in its order.
 
-    There are none if the layer is not the classifier's input, if the weights come without a
-    classifier, or if its classes are not ImageNet's.
+    There are none if the layer is not the classifier's input, if the weights are others now or come
+    without a classifier, or if its classes are not ImageNet's.
 
     Raises:
         WeightsUnavailable: see `vecsearch.errors`.
@@ -33,6 +34,9 @@ def read_concepts(stored: Identity, source: str | Path | None) -> list[Concept]:
     info = ImageNetInfo(subset)
     rows = head.weight.detach().float().numpy()
     biases = [0.0] * len(rows) if head.bias is None else head.bias.detach().float().tolist()
+    model.reset_classifier(0)  # type: ignore[operator]  # a method of timm's models
+    if tensors_sha256(model.state_dict()) != stored.weights_sha256:
+        return []
     concepts = []
     for number, (row, bias) in enumerate(zip(rows, biases, strict=True)):
         name, *synonyms = info.index_to_description(number).split(", ")
