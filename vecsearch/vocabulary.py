@@ -186,3 +186,5 @@ DEFAULT_COLLECTION = "images"
 # images: with pgvector's 40, 3 of 120 words lose the image that an exact search finds first.
 MINIMUM_EF_SEARCH = 100
 DEFAULT_K = 10
+# Characters of a query by words.
+LONGEST_TEXT = 200

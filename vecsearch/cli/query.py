@@ -103,7 +103,9 @@ def query(
     model is loaded.
     """
     if sum(target is not None for target in (image, id_, text)) != 1:
-        raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID, or --text WORDS.")
+        raise typer.BadParameter(
+            "Give one of IMAGE, - for standard input, --id ID and --text WORDS."
+        )
     _require_files(plot, html)
     source: Path | bytes | None = None
     if image is not None:
@@ -154,11 +156,8 @@ def query(
 
 
 def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[str]:
-    if len(answer.concepts) > 1:
-        yield (
-            f"{len(answer.concepts)} concepts, of which the nearest to an image counts: "
-            f"{', '.join(answer.concepts)}."
-        )
+    if answer.meaning is not None:
+        yield answer.meaning
     if k is not None and len(answer.hits) == k and has_cut_off:
         yield f"There may be more than {k}; without -k, every image within the cut-off is printed."
     if not answer.hits:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,14 +65,29 @@ def matching(
 ) -> tuple[list[str], NDArray[np.float32]]:
     """Return the concepts that a text names: their names, and embeddings (concepts, dimensions).
 
-    Those of this name; if there are none, those with such a synonym; if there are none, those that
-    contain the text as whole words.
+    Those of this name or number; if there are none, those with such a synonym; if there are none,
+    those that contain the text as whole words; if there are none, the same without a plural's s.
 
     Raises:
         InvalidInput: there is no such concept.
 
     """
-    wanted = " ".join(text.split()).lower()
+    wanted = " ".join(text.replace("_", " ").split()).lower()
+    found = _found(connection, collection, wanted)
+    if not found and len(wanted) > 1:
+        found = _found(connection, collection, wanted.removesuffix("s"))
+    if not found:
+        raise _unknown(connection, collection, text)
+    names = Counter(row.name for row in found)
+    return [
+        row.name if names[row.name] == 1 else f"{row.name} ({row.number})" for row in found
+    ], np.array([row.embedding for row in found], np.float32)
+
+
+def _found(
+    connection: sa.Connection, collection: StoredCollection, wanted: str
+) -> list[sa.Row[tuple[int, str, list[float], int]]]:
+    """Return the concepts that match best, by number."""
     columns = schema.concepts.c
     everything = sa.func.concat_ws(
         "\n", columns.name, sa.func.array_to_string(columns.synonyms, "\n")
@@ -79,8 +95,9 @@ def matching(
     lines = sa.func.string_to_array(sa.func.lower(everything), "\n")
     rank = sa.case(
         (sa.func.lower(columns.name) == wanted, 0),
+        (sa.cast(columns.number, sa.Text) == wanted, 0),
         (lines.op("@>")(sa.cast([wanted], ARRAY(sa.Text))), 1),
-        (everything.regexp_match(rf"\m{re.escape(wanted)}\M", flags="i"), 2),
+        (everything.regexp_match(rf"(^|\s){re.escape(wanted)}(\s|$)", flags="i"), 2),
     ).label("rank")
     found = (
         sa.select(columns.number, columns.name, columns.embedding, rank)
@@ -90,10 +107,7 @@ def matching(
     rows = connection.execute(
         sa.select(found).where(found.c.rank.is_not(None)).order_by(found.c.rank, found.c.number)
     ).all()
-    best = [row for row in rows if row.rank == rows[0].rank]
-    if not best or not wanted:
-        raise _unknown(connection, collection, text)
-    return [row.name for row in best], np.array([row.embedding for row in best], np.float32)
+    return [row for row in rows if row.rank == rows[0].rank]
 
 
 def listed(connection: sa.Connection, collection: StoredCollection) -> list[Word]:
@@ -134,8 +148,9 @@ def _unknown(connection: sa.Connection, collection: StoredCollection, text: str)
         for name in [word.name, *word.synonyms]
         for part in [*name.split(), name]
     }
-    near = difflib.get_close_matches(text.lower(), names, n=NEAREST)
-    closest = ", ".join(dict.fromkeys(names[part] for part in near))
+    within = [part for part in text.lower().split() if part in names]
+    near = [*within, *difflib.get_close_matches(text.lower(), names, n=NEAREST)]
+    closest = ", ".join(list(dict.fromkeys(names[part] for part in near))[:NEAREST])
     closest = f" The closest: {closest}." if near else ""
     return InvalidInput(
         f"{text!r} is none of the {len(words):,} concepts of collection {collection.name!r}."

@@ -11,7 +11,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import ImageFacts
-from vecsearch.vocabulary import DEFAULT_K, Metric, parse
+from vecsearch.vocabulary import DEFAULT_K, LONGEST_TEXT, Metric, parse
 
 P = ParamSpec("P")
 Self_ = TypeVar("Self_")
@@ -67,7 +67,9 @@ class Query:
 
         """
         if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
-            raise InvalidInput("Name what to search for: an image, --id ID or --text WORDS.")
+            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
+        if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
+            raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
         metric = self.ranked_by(default_metric)
         if self.text is not None and metric is not Metric.cosine:
             raise InvalidInput(f"Words are compared by cosine, not by {metric}. Omit --metric.")
@@ -206,6 +208,16 @@ class Answer:
     def is_reranked(self) -> bool:
         """Whether the metric ranked only candidates, which cosine had chosen."""
         return self.candidates is not None and self.metric is not Metric.cosine
+
+    @property
+    def meaning(self) -> str | None:
+        """What the query's text was taken for, as a sentence; None for a picture."""
+        if not self.concepts:
+            return None
+        names = ", ".join(self.concepts)
+        if len(self.concepts) == 1:
+            return f"Searched for the concept: {names}."
+        return f"Searched for {len(self.concepts)} concepts, of which the nearest counts: {names}."
 
     @property
     def how(self) -> str:

@@ -44,6 +44,7 @@ class QueryAnswer:
     Attributes:
         collection: the one that was searched.
         metric: of the distances.
+        concepts: that the text of the query means; empty for a picture.
         uses_index: whether the HNSW index found the hits; otherwise every row was compared.
         candidates: the number of candidates that the metric re-ranked; null: none were, because
             every row was compared or the index orders by this metric.
@@ -55,6 +56,7 @@ class QueryAnswer:
 
     collection: str
     metric: str
+    concepts: list[str]
     uses_index: bool
     candidates: int | None
     seconds: float
@@ -107,6 +109,7 @@ def query(
     shown = QueryAnswer(
         collection=collection.name,
         metric=answer.metric,
+        concepts=list(answer.concepts),
         uses_index=answer.uses_index,
         candidates=answer.candidates,
         seconds=answer.seconds,

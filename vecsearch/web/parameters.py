@@ -13,7 +13,7 @@ from vecsearch.imaging import formats
 from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
-from vecsearch.vocabulary import KeepRule, Metric
+from vecsearch.vocabulary import LONGEST_TEXT, KeepRule, Metric
 
 PAGE_K = 30
 MAXIMUM_K = 1_000
@@ -35,7 +35,7 @@ CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", example
 # The names alone: pydantic would publish the docstring of the enumeration, too.
 MetricName = Annotated[Metric, WithJsonSchema({"type": "string", "enum": list(Metric)})]
 Text = Annotated[str, Field(max_length=4_096), AfterValidator(_without_nul)]
-Words = Annotated[str, Field(max_length=200), AfterValidator(_without_nul)]
+Words = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_without_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

