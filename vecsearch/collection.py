@@ -63,7 +63,8 @@ class Collection:
 
         Args:
             paths: folders and files.
-            model: a timm model or an autoencoder's file; None uses the collection's, or ResNet50.
+            model: a timm model or an autoencoder's file; None uses the collection's, or ResNet50,
+                or a packaged network if ResNet50's weights cannot be had.
             weights: a file; None uses the location of the collection's weights, or the model hub.
             precision: int8 calibrates a new collection's encoder on its own pictures; None uses the
                 collection's precision, or fp32.

@@ -13,7 +13,7 @@ import typer
 
 from vecsearch import __version__
 from vecsearch.config import Settings
-from vecsearch.encoders.base import DEFAULT_MODEL
+from vecsearch.encoders.base import DEFAULT_MODEL, PACKAGED_MODEL
 from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import VecsearchError
 from vecsearch.render import rows as rendering
@@ -53,7 +53,8 @@ ModelOption = Annotated[
     typer.Option(
         envvar="VECSEARCH_MODEL",
         help=f"{MODELS[0].upper()}{MODELS[1:]}. "
-        f"Default: the collection's own; for a new one, {DEFAULT_MODEL}.",
+        f"Default: the collection's own; for a new one, {DEFAULT_MODEL}, "
+        f"or {PACKAGED_MODEL} if its weights cannot be downloaded.",
     ),
 ]
 WeightsOption = Annotated[

@@ -71,7 +71,8 @@ def load(model: str, weights: str | Path | None, *, device: str) -> "TorchEncode
     Args:
         model: a timm model's name, perhaps with a tag and a layer, or the path of an
             autoencoder's file.
-        weights: a safetensors file or a PyTorch state dict; None downloads them from the hub.
+        weights: a safetensors file or a PyTorch state dict; None uses those of an installed
+            package, or downloads them from the hub.
         device: "auto", "cpu", "cuda", …
 
     Raises:

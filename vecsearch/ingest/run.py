@@ -71,7 +71,7 @@ class Ingest:
         options: how.
 
     Attributes:
-        has_created: whether the run created the collection.
+        has_created: whether the run, or another at the same time, created the collection.
 
     """
 

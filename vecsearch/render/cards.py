@@ -2,7 +2,8 @@
 
 import io
 
-SIDE = 320
+from vecsearch.imaging.thumbnails import SIDE
+
 LARGEST, SMALLEST = 56, 14
 MARGIN = 24
 

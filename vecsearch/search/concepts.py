@@ -30,8 +30,8 @@ class Word:
     definition: str
 
 
-def ensure(engine: sa.Engine, name: str) -> bool:
-    """Store the concepts of a collection's encoder if they are missing; return whether it has any.
+def ensure(engine: sa.Engine, name: str) -> None:
+    """Store the concepts of a collection's encoder, if it has any and they are missing.
 
     Raises:
         WeightsUnavailable: the encoder's weights cannot be read.
@@ -39,10 +39,7 @@ def ensure(engine: sa.Engine, name: str) -> bool:
     """
     with catalog.reading(engine, name) as (connection, collection):
         if _has_any(connection, collection):
-            return True
-    found = registry.concepts(collection.identity, collection.weights.source)
-    if not found:
-        return False
+            return
     rows = [
         {
             "encoder": collection.identity.weights_sha256,
@@ -53,11 +50,11 @@ def ensure(engine: sa.Engine, name: str) -> bool:
             "embedding": HalfVector(concept.embedding),
             "bias": concept.bias,
         }
-        for concept in found
+        for concept in registry.concepts(collection.identity, collection.weights.source)
     ]
-    with database.writing(engine) as connection:
-        connection.execute(insert(schema.concepts).on_conflict_do_nothing(), rows)
-    return True
+    if rows:
+        with database.writing(engine) as connection:
+            connection.execute(insert(schema.concepts).on_conflict_do_nothing(), rows)
 
 
 def matching(

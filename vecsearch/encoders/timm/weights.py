@@ -34,6 +34,7 @@ def read_model(
         WeightsUnavailable, WeightsMismatch: see `vecsearch.errors`.
 
     """
+    # Zero classes remove the classifier.
     options: dict[str, Any] = {} if with_head else {"num_classes": 0}
     if source is None:
         return _from_hub(name, options), Weights(None, None)
