@@ -112,6 +112,13 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Library]:
+    """A library on a database that has never been upgraded."""
+    with Library.open(Settings.load(database_url=empty_database_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
 def known(library: Library, tmp_path: Path) -> list[Known]:
     """Twenty pictures of three labels, and sizes and days of their own."""
     found = []

@@ -1,7 +1,6 @@
 """Migrations: from nothing, from older tables, beside newer ones, and in odd places."""
 
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -35,13 +34,6 @@ from vecsearch.library import Library
 from vecsearch.postgres import database, renaming, schema
 
 pytestmark = every_server
-
-
-@pytest.fixture
-def empty(empty_database_url: str) -> Iterator[Library]:
-    """A library on a database that has never been upgraded."""
-    with Library.open(Settings.load(database_url=empty_database_url)) as opened:
-        yield opened
 
 
 def old_corpus(library: Library, name: str, rows: int) -> Corpus:

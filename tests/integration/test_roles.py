@@ -18,13 +18,6 @@ from vecsearch.library import Library
 pytestmark = every_server
 
 
-@pytest.fixture
-def empty(empty_database_url: str) -> Iterator[Library]:
-    """A library on a database that has never been upgraded."""
-    with Library.open(Settings.load(database_url=empty_database_url)) as opened:
-        yield opened
-
-
 def role_url(library: Library, role: str) -> str:
     url = library.engine.url.set(drivername="postgresql", username=role)
     return url.render_as_string(hide_password=False)
