@@ -126,6 +126,10 @@ class IndexMethod(StrEnum):
     none = "none", "compares every image"
 
 
+# pgvector's access methods that index methods build; the name of an index ends with its own.
+ACCESS_METHODS = (IndexMethod.hnsw.value,)
+
+
 class Precision(StrEnum):
     """Numeric precision of an encoder; an identity appends the quantised model's hash to `int8`."""
 

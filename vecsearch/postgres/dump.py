@@ -215,7 +215,7 @@ def _restore_into(
             connection.exec_driver_sql(statement)
     left_out = rf" SCHEMA - {schema.SCHEMA} "
     if not indexed:
-        left_out += rf"| INDEX {schema.SCHEMA} \S+{schema.HNSW_SUFFIX} "
+        left_out += rf"| INDEX {schema.SCHEMA} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
     listed = _listed(_program(RESTORE, major), file) or ""
     wanted = [line for line in listed.splitlines() if not re.search(left_out, line)]
     with tempfile.NamedTemporaryFile("w", suffix=".list") as selection:

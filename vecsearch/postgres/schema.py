@@ -17,6 +17,7 @@ from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS
 from vecsearch.vocabulary import (
+    ACCESS_METHODS,
     IndexMethod,
     Metric,
     Precision,
@@ -288,7 +289,8 @@ RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()),
 VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
-TAKEN_SUFFIXES = ("_pkey", "_sha256", HNSW_SUFFIX, VIEW_SUFFIX)
+INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)
+TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEX_SUFFIXES, VIEW_SUFFIX)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
 # Tables of compact vectors are named NAME_compact_VERSION.

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import Compact, StoredCollection
+from vecsearch.vocabulary import IndexMethod
 
 # Any fixed number; with the hash of a collection's name it is the key of the build lock.
 BUILD_LOCK_KEY = 0x7669
@@ -73,8 +74,10 @@ def build(
     column: str,
     operators: str,
     options: dict[str, int],
+    *,
+    using: str = IndexMethod.hnsw.value,
 ) -> None:
-    """Build an HNSW index while its table is read and written.
+    """Build an index while its table is read and written.
 
     Args:
         connection: a connection that commits each statement, outside any transaction.
@@ -82,14 +85,15 @@ def build(
         table: the table to index.
         column: its vector column.
         operators: the operator class.
-        options: build options of HNSW; a missing one has pgvector's default.
+        options: build options of the access method; a missing one has pgvector's default.
+        using: the access method, one of `ACCESS_METHODS`.
 
     """
     drop(connection, name)
     storage = ", ".join(f"{key} = {int(value)}" for key, value in options.items())
     connection.exec_driver_sql(
         f"CREATE INDEX CONCURRENTLY {name} ON {schema.sql_name(table)}"
-        f" USING hnsw ({column} {operators}){f' WITH ({storage})' if storage else ''}"
+        f" USING {using} ({column} {operators}){f' WITH ({storage})' if storage else ''}"
     )
 
 
