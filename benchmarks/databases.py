@@ -32,6 +32,7 @@ from vecsearch.library import Library
 from vecsearch.postgres import catalog
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import execute, query
+from vecsearch.search.plan import plan
 
 DIRECT, COMPACT = "vecsearch, hnsw", "vecsearch, compact"
 
@@ -87,9 +88,7 @@ class Ours(Contestant):
     def _answer(self, vector: Array, _: int | None) -> Sequence[int]:
         asked = query.Query(image=b"", k=K)
         with catalog.reading(self._library.engine, self.method) as (connection, stored):
-            hits, _search = execute.nearest(
-                connection, execute.plan(connection, stored, vector, asked)
-            )
+            hits, _search = execute.nearest(connection, plan(connection, stored, vector, asked))
         return [product.row_number(hit.path) for hit in hits]
 
 

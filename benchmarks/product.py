@@ -22,8 +22,9 @@ from vectors import Array
 
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
-from vecsearch.search import execute, query
+from vecsearch.search import query
 from vecsearch.search.indexes import vectors
+from vecsearch.search.plan import plan
 
 if TYPE_CHECKING:
     from vecsearch.search.indexes.projection import Projection
@@ -148,7 +149,7 @@ class Statement:
     def _prepare(self, vector: Array, breadth: int | None) -> None:
         with catalog.reading(self._library.engine, self._collection) as (connection, stored):
             asked = query.Query(image=b"", k=K)
-            planned = execute.plan(connection, stored, vector, asked)
+            planned = plan(connection, stored, vector, asked)
             if stored.compact is not None:
                 self._projection = vectors.read_projection(connection, stored.compact)
         if breadth is not None:

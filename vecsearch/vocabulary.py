@@ -130,6 +130,16 @@ class IndexMethod(StrEnum):
 ACCESS_METHODS = (IndexMethod.hnsw.value,)
 
 
+class Ranking(StrEnum):
+    """What orders the hits of a search by cosine: the embeddings, or their compact vectors.
+
+    Compact vectors are centred, so they drop what all images of a collection have in common.
+    """
+
+    full = "full"
+    compact = "compact"
+
+
 class Precision(StrEnum):
     """Numeric precision of an encoder; an identity appends the quantised model's hash to `int8`."""
 
@@ -182,6 +192,17 @@ def choices(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else str(last)
 
 
+def require_expansion(expansion: int) -> None:
+    """Check the number of neighbours by which a question is expanded.
+
+    Raises:
+        InvalidInput: it is out of range.
+
+    """
+    if not 0 <= expansion <= MAXIMUM_EXPANSION:
+        raise InvalidInput(f"--expand is {expansion}. Give a number from 0 to {MAXIMUM_EXPANSION}.")
+
+
 # The largest finite number in half precision.
 MAX_HALF = 65_504.0
 
@@ -192,3 +213,7 @@ MINIMUM_EF_SEARCH = 100
 DEFAULT_K = 10
 # Characters of a query by words.
 LONGEST_TEXT = 200
+# The most neighbours by which a question is expanded.
+MAXIMUM_EXPANSION = 100
+# The largest weight of a part of a question.
+MAXIMUM_WEIGHT = 1_000

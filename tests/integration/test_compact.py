@@ -13,8 +13,8 @@ from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
 from vecsearch.search.indexes import projection
+from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import Query
-from vecsearch.search.statement import Search
 from vecsearch.vocabulary import Metric
 
 
@@ -44,7 +44,7 @@ def test_every_metric_is_served_by_candidates(compact_corpus: Corpus, metric: st
 def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) -> None:
     with catalog.reading(compact_corpus.library.engine, "images") as (connection, collection):
         query = clustered(3_100, 64, seed=1)[3_050].astype(np.float32)
-        search = execute.plan(connection, collection, query, Query(id=""))
+        search = plan(connection, collection, query, Query(id=""))
         hits, ran = execute.nearest(connection, search)
         shown = ran.script()
         assert execute.explain(connection, ran)[1]

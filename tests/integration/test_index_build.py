@@ -28,8 +28,8 @@ from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes import vectors as compact_vectors
+from vecsearch.search.plan import Search
 from vecsearch.search.query import Query
-from vecsearch.search.statement import Search
 from vecsearch.vocabulary import IndexMethod
 
 
@@ -287,10 +287,10 @@ def test_a_reader_who_came_before_the_swap_still_finds_its_vectors(
     ready, opened = threading.Event(), threading.Event()
     use = ddl.use
 
-    def waits(*arguments: Any) -> None:
+    def waits(*arguments: Any, **options: Any) -> None:
         ready.set()
         assert opened.wait(60)
-        use(*arguments)
+        use(*arguments, **options)
 
     monkeypatch.setattr(ddl, "use", waits)
     built = threading.Thread(

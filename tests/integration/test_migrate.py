@@ -41,9 +41,10 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     # What is used to make it, and then taken away.
     later = {"index_method": "text", "index_options": "jsonb", "projection": "int"}
     later |= {"breadths": "jsonb", "precision": "text", "backend": "text"}
+    later |= {"ranking": "text DEFAULT 'full'", "expansion": "int DEFAULT 0"}
     added = ", ".join(f"ADD {column} {type_}" for column, type_ in later.items())
     write(library, f"ALTER TABLE vecsearch.collections {added}")
-    columns = "collection text, version int, dimensions int, fitted_at timestamptz"
+    columns = "collection text, version int, dimensions int, fitted_at timestamptz, metric text"
     write(library, f"CREATE TABLE vecsearch.projections ({columns})")
     corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
     write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest, {name}_similarity")

@@ -24,8 +24,8 @@ from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
+from vecsearch.search.plan import Search
 from vecsearch.search.query import Query
-from vecsearch.search.statement import Search
 
 
 @every_server

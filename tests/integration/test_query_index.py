@@ -11,6 +11,7 @@ from support import Corpus, clustered, every_server
 
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
+from vecsearch.search.plan import plan
 from vecsearch.search.query import Hit, Query
 
 FILTERS = {
@@ -36,7 +37,7 @@ def search(corpus: Corpus, query: NDArray[np.float64], **options: Any) -> list[H
         collection = catalog.get_collection(connection, corpus.name)
         defaults: dict[str, Any] = {"id": "", "k": 10}
         asked = Query(**defaults | options)
-        found = execute.plan(connection, collection, query.astype(np.float32), asked)
+        found = plan(connection, collection, query.astype(np.float32), asked)
         return execute.nearest(connection, found)[0]
 
 

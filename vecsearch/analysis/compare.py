@@ -15,8 +15,8 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import execute
 from vecsearch.search.indexes.build import OnProgress
+from vecsearch.search.plan import Search
 from vecsearch.search.query import Hit, Query, require_k
-from vecsearch.search.statement import Search
 from vecsearch.search.status import bytes_per_image
 from vecsearch.vocabulary import Metric
 

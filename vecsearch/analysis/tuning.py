@@ -16,8 +16,8 @@ from vecsearch.search.indexes import serving, vectors
 from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Index
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.lookup import count, sample_ids
+from vecsearch.search.plan import Search
 from vecsearch.search.query import Hit, Query, require_k
-from vecsearch.search.statement import Search
 from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:

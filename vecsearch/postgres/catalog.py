@@ -17,7 +17,7 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.postgres import migrate, schema
 from vecsearch.postgres.database import BEGIN, driver_connection
-from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, parse
+from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, Ranking, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ class Compact:
 
     Attributes:
         dimensions: dimensions of a compact vector.
+        metric: the metric of its HNSW index: l2, or cosine if compact vectors rank.
 
     """
 
@@ -39,6 +40,7 @@ class Compact:
     version: int
     dimensions: int
     fitted_at: datetime
+    metric: Metric
 
     @property
     def table(self) -> sa.Table:
@@ -61,6 +63,8 @@ class StoredCollection:
         compact: the compact vectors in use; see `vecsearch.search.indexes.serving`.
         breadths: by metric, what `index tune` found: "breadth" is ef_search or, for re-ranked
             metrics, the number of candidates; "k" and "recall" are those of the tuning.
+        ranking: what orders the hits of a search by cosine.
+        expansion: number of nearest images by which such a search expands its question.
 
     """
 
@@ -74,6 +78,8 @@ class StoredCollection:
     index_options: dict[str, int] = field(default_factory=dict)
     compact: Compact | None = None
     breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ranking: Ranking = Ranking.full
+    expansion: int = 0
 
     def has_encoder_of(self, other: "StoredCollection") -> bool:
         """Return whether both are the same collection, so that one loaded encoder serves both."""
@@ -118,7 +124,10 @@ def selected() -> sa.Select[Any]:
         projections.c.version == register.c.projection
     )
     return sa.select(
-        register, projections.c.dimensions.label("compact"), projections.c.fitted_at
+        register,
+        projections.c.dimensions.label("compact"),
+        projections.c.fitted_at,
+        projections.c.metric.label("compact_metric"),
     ).select_from(register.outerjoin(projections, in_use))
 
 
@@ -126,7 +135,8 @@ def from_row(row: Any) -> StoredCollection:
     """Return the collection that a row of `selected` describes."""
     compact = None
     if row.compact is not None:
-        compact = Compact(row.name, row.projection, row.compact, row.fitted_at)
+        metric = parse(Metric, row.compact_metric)
+        compact = Compact(row.name, row.projection, row.compact, row.fitted_at, metric)
     return StoredCollection(
         name=row.name,
         identity=Identity(
@@ -145,6 +155,8 @@ def from_row(row: Any) -> StoredCollection:
         index_options=row.index_options,
         compact=compact,
         breadths=row.breadths,
+        ranking=parse(Ranking, row.ranking),
+        expansion=row.expansion,
     )
 
 
@@ -279,11 +291,23 @@ def compact_versions(connection: sa.Connection, collection: str) -> list[Compact
     """Return the collection's projections, oldest first."""
     projections = schema.projections
     rows = connection.execute(
-        sa.select(projections.c.version, projections.c.dimensions, projections.c.fitted_at)
+        sa.select(
+            projections.c.version,
+            projections.c.dimensions,
+            projections.c.fitted_at,
+            projections.c.metric,
+        )
         .where(projections.c.collection == collection)
         .order_by(projections.c.version)
     )
-    return [Compact(collection, *row) for row in rows]
+    return [compact_of(collection, row) for row in rows]
+
+
+def compact_of(collection: str, row: Any) -> Compact:
+    """Return the projection that a row of version, dimensions, fitted_at and metric describes."""
+    return Compact(
+        collection, row.version, row.dimensions, row.fitted_at, parse(Metric, row.metric)
+    )
 
 
 def drop_compact(connection: sa.Connection, compact: Compact) -> None:

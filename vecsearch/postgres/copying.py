@@ -30,7 +30,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     """Copy a collection and everything stored for it, except HNSW indexes.
 
     NAME_nearest gets its plain form, which orders all rows by their embeddings; afterwards call
-    `vecsearch.search.collections.order_nearest`.
+    `vecsearch.search.nearest.replace`.
 
     Args:
         source: in a transaction on one snapshot.

@@ -21,6 +21,7 @@ from vecsearch.vocabulary import (
     IndexMethod,
     Metric,
     Precision,
+    Ranking,
     build_options,
     choices,
 )
@@ -126,6 +127,21 @@ collections = sa.Table(
         nullable=False,
         comment=f"Encoder family: {FAMILY_NAMES}; "
         "unknown: imported vectors whose weights are not known",
+    ),
+    sa.Column(
+        "ranking",
+        sa.Text,
+        nullable=False,
+        server_default=Ranking.full,
+        comment="What orders the hits of a search by cosine: full, the embeddings; compact, "
+        "their compact vectors",
+    ),
+    sa.Column(
+        "expansion",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="Nearest images by which a search by cosine expands its question; 0: none",
     ),
     comment="One row per collection: a table of images made by one encoder",
 )
@@ -279,6 +295,13 @@ projections = sa.Table(
         nullable=False,
         server_default=sa.func.clock_timestamp(),
         comment="When it was fitted",
+    ),
+    sa.Column(
+        "metric",
+        sa.Text,
+        nullable=False,
+        server_default=Metric.l2,
+        comment="Metric by which the compact vectors are indexed: l2, or cosine if they rank",
     ),
     comment="Principal components by which embeddings are made compact; of a collection at "
     "most one that is in use and one that is being built",

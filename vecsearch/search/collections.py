@@ -6,7 +6,7 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import analysts, catalog, schema
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search.indexes import serving
+from vecsearch.search import nearest
 from vecsearch.vocabulary import IndexMethod, Metric, parse
 
 
@@ -59,13 +59,8 @@ def create(
     table = schema.collection_table(name, dimensions)
     table.create(connection)
     analysts.create(connection, table)
-    order_nearest(connection, stored)
+    nearest.replace(connection, stored)
     return stored
-
-
-def order_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
-    """Replace the function NAME_nearest by the form that the collection's index can serve."""
-    analysts.replace_nearest(connection, stored.table, serving(stored).analysts_order())
 
 
 def require_index_method(collection: StoredCollection, method: str | None) -> None:

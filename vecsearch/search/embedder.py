@@ -5,11 +5,12 @@ whatever else waits, as the encoder is fastest; and embeddings are remembered, s
 one picture again, with another filter say, costs no encoder.
 """
 
+import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -41,11 +42,61 @@ FindQuantized = Callable[[str], "Exported | None"]
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A part of an upright picture, in pixels from its upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Crop":
+        """Read `X,Y,WIDTH,HEIGHT`.
+
+        Raises:
+            InvalidInput: it is not that.
+
+        """
+        numbers = [part.strip() for part in text.split(",")]
+        is_number = re.compile("[0-9]{1,9}").fullmatch
+        if len(numbers) != len(fields(cls)) or not all(map(is_number, numbers)):
+            raise InvalidInput(
+                f"{text!r} is no crop. Give X,Y,WIDTH,HEIGHT in pixels: 10,20,200,100"
+            )
+        return cls(*map(int, numbers))
+
+    def __str__(self) -> str:
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
+    def of(self, pixels: "Pixels") -> "Pixels":
+        """Return this part of a picture.
+
+        Raises:
+            InvalidInput: it is empty, or not within the picture.
+
+        """
+        box = (self.x, self.y, self.x + self.width, self.y + self.height)
+        if min(self.width, self.height) < 1 or box[2] > pixels.width or box[3] > pixels.height:
+            raise InvalidInput(
+                f"The crop {self} is not within the picture, which has {pixels.width} × "
+                f"{pixels.height} pixels. Give X,Y,WIDTH,HEIGHT of a part of it."
+            )
+        return pixels.crop(box)
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A picture to search by: a file's bytes, and its absolute path if it has one."""
+    """A picture to search by: a file's bytes, its absolute path if it has one, the part to use."""
 
     content: bytes
     path: str | None = None
+    crop: Crop | None = None
+
+    @property
+    def key(self) -> str:
+        """What is equal for pictures that have one embedding."""
+        return self.sha256 if self.crop is None else f"{self.sha256} {self.crop}"
 
     @cached_property
     def sha256(self) -> str:
@@ -139,7 +190,7 @@ class Embedder:
         if reason is not None:
             raise ImageUnreadable(f"{name}: {reason}")
         with self._lock:
-            self._remembered[picture.sha256] = embedding
+            self._remembered[picture.key] = embedding
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return embedding
@@ -147,9 +198,9 @@ class Embedder:
     def remembered(self, picture: Picture) -> NDArray[np.float32] | None:
         """Return the picture's embedding if it was embedded lately; see `embed`."""
         with self._lock:
-            known = self._remembered.get(picture.sha256)
+            known = self._remembered.get(picture.key)
             if known is not None:
-                self._remembered.move_to_end(picture.sha256)
+                self._remembered.move_to_end(picture.key)
             return known
 
     def _loaded(self) -> Encoder:
@@ -164,7 +215,7 @@ class Embedder:
         ) as image:
             if isinstance(image, scan.Unreadable):
                 raise ImageUnreadable(f"{name}: {image.reason}")
-            return use(image.pixels)
+            return use(image.pixels if picture.crop is None else picture.crop.of(image.pixels))
 
     def _embed_waiting(self, encoder: Encoder) -> None:
         """Embed what waits, as one batch; nothing may be left by the time one's turn comes."""

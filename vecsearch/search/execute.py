@@ -8,10 +8,8 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import psycopg
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from pgvector import HalfVector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
@@ -19,12 +17,13 @@ from psycopg.pq import Format
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.search import concepts, statement
+from vecsearch.search import statement
 from vecsearch.search.embedder import Embedders, Picture
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
-from vecsearch.search.lookup import missing, parse_id
+from vecsearch.search.lookup import missing
+from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
-from vecsearch.search.statement import Search
+from vecsearch.search.terms import Question
 from vecsearch.vocabulary import Metric
 
 Row = tuple[Any, ...]
@@ -58,25 +57,16 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         VecsearchError: the query cannot be answered.
 
     """
-    picture = None if query.image is None else Picture.read(query.image)
-    with _opened(engine, name, picture) as (connection, collection, known):
+    question = Question(query)
+    with _opened(engine, name, question.first_picture) as (connection, collection, known):
         check(connection, collection, query)
-        if query.text is not None:
-            names, vectors = concepts.matching(connection, collection, query.text)
-            answer = _answer(engine, connection, collection, vectors, query)
-            return replace(answer, concepts=names)
+        question.find(connection, collection, known)
         embedder = embedders.of(collection, query.model, query.weights)
-        target: UUID | NDArray[np.float32] | None = known
-        if picture is None:
-            target = parse_id(query.id or "")
-        elif known is None:
-            target = embedder.remembered(picture)
-        if target is not None:
-            return _answer(engine, connection, collection, target, query)
-    assert picture is not None  # noqa: S101 - without a picture, there is an id or a text
-    embedding = embedder.embed(picture)
+        if question.embed(embedder, remembered=True):
+            return _answer(engine, connection, collection, question, query)
+    question.embed(embedder, remembered=False)
     with _opened(engine, name, None) as (connection, collection, _):
-        return _answer(engine, connection, collection, embedding, query)
+        return _answer(engine, connection, collection, question, query)
 
 
 def check(connection: sa.Connection, collection: StoredCollection, query: Query) -> None:
@@ -88,51 +78,11 @@ def check(connection: sa.Connection, collection: StoredCollection, query: Query)
 
     """
     query.check(collection.default_metric)
+    query.ranking_in(collection)
     if query.where is not None:
         text = statement.condition_check(collection.table, query.where)
         with translated(text):
             driver_connection(connection).execute(text.encode(), prepare=True)
-
-
-def plan(
-    connection: sa.Connection,
-    collection: StoredCollection,
-    target: NDArray[np.float32] | UUID,
-    query: Query,
-) -> Search:
-    """Return the search that answers a query.
-
-    Args:
-        connection: in a transaction.
-        collection: the collection to search.
-        target: see `Search`.
-        query: the other options, already checked by `Query.check`.
-
-    """
-    search = Search(collection, target, query)
-    search = replace(search, chosen=_tuned(collection, search))
-    if search.targets and not search.is_exact:
-        candidates = search.candidates is not None
-        vectors = search.index.vectors(connection, search.targets[0], candidates=candidates)
-        search = replace(search, vectors=tuple(vectors))
-    if search.metric.is_reranked and search.candidates is None:
-        # Every row is compared by a slow metric, so in parallel.
-        return replace(search, exact=True)
-    # Cosine has few candidates, and the planner itself compares their cost with an exact search.
-    if search.candidates is not None and search.metric is not Metric.cosine:
-        more = statement.matching(search).offset(search.candidates).limit(1)
-        if connection.scalar(more) is None:
-            # No more rows match than there are candidates, so an exact search compares the same.
-            return replace(search, exact=True)
-    return search
-
-
-def _tuned(collection: StoredCollection, search: Search) -> int | None:
-    """Return the setting that `index tune` found, if it was tuned for this k or a larger one."""
-    tuned = collection.breadths.get(search.metric)
-    if tuned is None or search.k is None or search.k > tuned["k"]:
-        return None
-    return int(tuned["breadth"])
 
 
 def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:
@@ -234,10 +184,11 @@ def _answer(
     engine: sa.Engine,
     connection: sa.Connection,
     collection: StoredCollection,
-    target: NDArray[np.float32] | UUID,
+    question: Question,
     query: Query,
 ) -> Answer:
-    search = plan(connection, collection, target, query)
+    target = question.target(connection, collection)
+    search = plan(connection, collection, target, query, question.images)
     started = perf_counter()
     hits, ran = _nearest(connection, search, ends=query.where is None)
     seconds = perf_counter() - started
@@ -252,6 +203,7 @@ def _answer(
         seconds,
         _Ran(engine, ran),
         image=target if isinstance(target, UUID) else None,
+        concepts=question.names,
         beyond=hits[within:],
     )
 
@@ -295,8 +247,8 @@ def _lacks_own(search: Search, rows: list[Row]) -> bool:
     """Return whether the rows lack the stored query image, which should be the nearest."""
     return (
         isinstance(search.target, UUID)
-        and not search.excludes_own
-        and search.metric.own_is_nearest
+        and not search.excluded
+        and search.own_is_nearest
         and all(row[0] != search.target for row in rows)
     )
 
@@ -342,9 +294,8 @@ def _within(search: Search, hits: list[Hit]) -> int:
 def _parameters(search: Search) -> list[Any]:
     if isinstance(search.target, UUID):
         return [search.target]
-    # An exact search may follow one with candidates; it needs only what was asked for.
-    compared = search.vectors if search.candidates is not None else search.targets
-    return [_Half(HalfVector(vector).to_binary()) for vector in compared]
+    bound: list[Any] = [_Half(HalfVector(vector).to_binary()) for vector in search.bound]
+    return [*bound, search.excluded] if search.excluded else bound
 
 
 def _cursor(connection: sa.Connection) -> psycopg.RawCursor[Row]:

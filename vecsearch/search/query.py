@@ -1,6 +1,7 @@
 """A user's query, and its answer."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -8,10 +9,19 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 from vecsearch.errors import InvalidInput
-from vecsearch.search.embedder import Picture
+from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.search.embedder import Crop, Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import ImageFacts
-from vecsearch.vocabulary import DEFAULT_K, LONGEST_TEXT, Metric, parse
+from vecsearch.vocabulary import (
+    DEFAULT_K,
+    LONGEST_TEXT,
+    MAXIMUM_WEIGHT,
+    Metric,
+    Ranking,
+    parse,
+    require_expansion,
+)
 
 P = ParamSpec("P")
 Self_ = TypeVar("Self_")
@@ -20,10 +30,57 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Query:
-    """A query: exactly one of `image`, `id` and `text`, with metric, filters and limits.
+class Term:
+    """One part of a question: exactly one of `image`, `id` and `text`, with its weight.
 
-    The command line, the API, the page and `Collection.query` all build one of these.
+    Attributes:
+        image, id, text, crop: see `Query`.
+        weight: what its normalised vector is multiplied by; negative to search for its opposite.
+
+    """
+
+    image: str | Path | bytes | Picture | None = None
+    _: KW_ONLY
+    id: UUID | str | None = None
+    text: str | None = None
+    crop: Crop | None = None
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The term, as a person reads it."""
+        if self.text is not None or self.id is not None:
+            return str(self.text if self.text is not None else self.id)
+        path = self.image.path if isinstance(self.image, Picture) else self.image
+        return "the picture" if path is None or isinstance(path, bytes) else Path(path).name
+
+    def check(self) -> None:
+        """Check what needs neither a picture nor a database.
+
+        Raises:
+            InvalidInput: it names nothing, or more than one thing, or its weight is no number.
+
+        """
+        if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
+            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
+        if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
+            raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
+        if self.text is not None and self.crop is not None:
+            raise InvalidInput("--crop is for a picture, not for words. Omit it.")
+        if not math.isfinite(self.weight) or not 0 < abs(self.weight) <= MAXIMUM_WEIGHT:
+            raise InvalidInput(
+                f"The weight of {self.name} is {self.weight:g}. Give a number above 0, up to "
+                f"{MAXIMUM_WEIGHT}."
+            )
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query: an image, an id, words or several of them, with metric, filters and limits.
+
+    The command line, the API, the page and `Collection.query` all build one of these. One of
+    `image`, `id` and `text` is asked for as it is. Several, or weights, become one vector: the sum
+    of the normalised vectors times their weights.
 
     Attributes:
         image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
@@ -31,6 +88,11 @@ class Query:
         id: a stored image's id.
         text: a concept's name, a synonym of it, or whole words of either; if several concepts have
             them, an image's distance is that to the nearest. By cosine only.
+        crop: search by this part of the image, or of the stored image's file.
+        terms: further parts of the question, or all of them.
+        expand: add so many of the nearest images to the question, weighted by similarity^3, and
+            search again; None uses the collection's number. By cosine only.
+        ranking: a name of `Ranking`; None uses the collection's. By cosine only.
         k: the largest number of hits; None means 10, or no limit if there is a cut-off.
         metric: a name of `Metric`; None uses the collection's default.
         where: an SQL condition on the collection's columns; only from a trusted user.
@@ -48,6 +110,10 @@ class Query:
     _: KW_ONLY
     id: UUID | str | None = None
     text: str | None = None
+    crop: Crop | None = None
+    terms: Sequence[Term] = ()
+    expand: int | None = None
+    ranking: str | None = None
     k: int | None = None
     metric: str | None = None
     where: str | None = None
@@ -66,22 +132,70 @@ class Query:
             InvalidInput: an option has an invalid value.
 
         """
-        if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
-            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
-        if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
-            raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
+        for term in self.parts:
+            term.check()
+        if all(term.weight < 0 for term in self.parts):
+            raise InvalidInput("Name something to search for beside what it should not be.")
         metric = self.ranked_by(default_metric)
-        if self.text is not None and metric is not Metric.cosine:
-            raise InvalidInput(f"Words are compared by cosine, not by {metric}. Omit --metric.")
+        if metric is not Metric.cosine:
+            for given, what in (
+                (self.has_words, "Words are"),
+                (not self.is_single, "Several pictures are"),
+                (bool(self.expand), "Expanded questions are"),
+                (self.ranking is not None, "Rankings are"),
+            ):
+                if given:
+                    raise InvalidInput(
+                        f"{what} compared by cosine, not by {metric}. Omit --metric."
+                    )
+        if self.expand is not None:
+            require_expansion(self.expand)
         self.cut_off(default_metric)
         if self.k is not None:
             require_k(self.k)
+
+    @property
+    def parts(self) -> list[Term]:
+        """The parts of the question, `image`, `id` or `text` first."""
+        given = (self.image, self.id, self.text) != (None, None, None)
+        first = [Term(self.image, id=self.id, text=self.text, crop=self.crop)]
+        return [*(first if given or not self.terms else []), *self.terms]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one part, whose vector is asked for as it is."""
+        return len(self.parts) == 1
+
+    @property
+    def has_words(self) -> bool:
+        """Whether a part of the question is words."""
+        return any(term.text is not None for term in self.parts)
+
+    def ranking_in(self, collection: StoredCollection) -> Ranking:
+        """Return what orders the hits in a collection.
+
+        Raises:
+            InvalidInput: the collection cannot rank by compact vectors.
+
+        """
+        if self.ranked_by(collection.default_metric) is not Metric.cosine:
+            return Ranking.full
+        if self.ranking is None:
+            return collection.ranking
+        chosen = parse(Ranking, self.ranking)
+        compact = collection.compact
+        if chosen is Ranking.compact and (compact is None or compact.metric is not Metric.cosine):
+            raise InvalidInput(
+                f"Collection {collection.name!r} has no compact vectors to rank by. To make them: "
+                f"vecsearch index ranking compact --collection {collection.name}"
+            )
+        return chosen
 
     def ranked_by(self, default_metric: Metric) -> Metric:
         """Return the metric that ranks the answer."""
         if self.metric is not None:
             return parse(Metric, self.metric)
-        return default_metric if self.text is None else Metric.cosine
+        return default_metric if self.is_single and not self.has_words else Metric.cosine
 
     def cut_off(self, default_metric: Metric) -> float | None:
         """Return the largest distance of a hit; None if there is no cut-off.
@@ -232,6 +346,12 @@ class Answer:
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
         return iter(self.hits)
+
+
+def weighted(text: str) -> tuple[float, str]:
+    """Return the weight and the rest of `2:snow`; the weight is 1 if there is none."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?):(.+)", text, re.DOTALL)
+    return (1.0, text) if found is None else (float(found[1]), found[2])
 
 
 def require_k(k: int) -> None:

@@ -1,6 +1,6 @@
 """The interface of an index method: how it chooses candidates, is built and reports its state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -165,22 +165,48 @@ class Index:
         column = self.table.c.embedding
         return found.order_by(distance(Metric.cosine, images.c.embedding, target(column)))
 
+    def ranked_by(self, metric: Metric) -> sa.Column[Any]:  # noqa: ARG002 - for methods that rank
+        """Return the column of stored vectors whose distances order the hits."""
+        return self.table.c.embedding
+
+    def ranked(
+        self,
+        found: sa.Select[Any],
+        images: sa.FromClause,
+        metric: Metric,  # noqa: ARG002 - for methods that rank
+    ) -> tuple[sa.Select[Any], Expression]:
+        """Return the rows joined with the vectors of `ranked_by`, and those vectors.
+
+        Args:
+            found: the rows that meet the conditions.
+            images: the collection's table, under its alias in `found`.
+            metric: metric that ranks the rows.
+
+        """
+        return found, images.c.embedding
+
     def vectors(
         self,
         connection: sa.Connection,  # noqa: ARG002 - for methods that project
-        embedding: NDArray[np.float32],
+        embeddings: Sequence[NDArray[np.float32]],
+        metric: Metric,  # noqa: ARG002 - for methods that project
         *,
         candidates: bool,  # noqa: ARG002 - for methods that project
     ) -> list[NDArray[np.float32]]:
-        """Return the vectors to bind in a statement whose query is an embedding.
+        """Return the vectors to bind in a statement: one for each question, then for candidates.
 
         Args:
             connection: in a transaction.
-            embedding: shape (dimensions,).
+            embeddings: the questions, each of shape (dimensions,).
+            metric: metric that ranks the rows.
             candidates: whether the statement chooses candidates.
 
         """
-        return [embedding]
+        return list(embeddings)
+
+    def chosen_by(self) -> sa.Column[Any]:
+        """Return the column of stored vectors whose distances choose candidates."""
+        return self.table.c.embedding
 
     def neighbours(self, images: str, where: str) -> tuple[str, str]:
         """Return SQL for a FROM clause and a WHERE condition that select an image's neighbours.

@@ -11,14 +11,25 @@ from time import monotonic
 import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
-from vecsearch.postgres import analysts, catalog, migrate
+from vecsearch.postgres import catalog, migrate
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import lock_collection
+from vecsearch.search import nearest
 from vecsearch.search.indexes import METHODS, ddl
 from vecsearch.search.indexes.resources import ANY, Resources, choose, gigabytes
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, build_options, choices
+from vecsearch.vocabulary import (
+    DIMS,
+    EF_CONSTRUCTION,
+    IndexMethod,
+    M,
+    Metric,
+    Ranking,
+    build_options,
+    choices,
+    require_expansion,
+)
 
 # How long to wait for readers of the old index. A transaction that has run for longer has planned
 # its statements.
@@ -44,6 +55,8 @@ def create(
 ) -> list[str]:
     """Build an index, switch to it, and drop the old one; return notes for the user.
 
+    A collection that ranks by compact vectors keeps ranking by them; see `rank`.
+
     Args:
         engine: the database's engine.
         name: the collection.
@@ -60,11 +73,68 @@ def create(
     options = _checked(method, options)
     with _builder(engine, name) as (connection, collection):
         if collection is None:
-            raise DatabaseBusy(
-                f"Another command is building the index of {name!r}. Retry when it ends."
+            raise _busy(name)
+        if collection.ranking is Ranking.compact and method is not IndexMethod.compact:
+            raise InvalidInput(
+                f"Collection {name!r} ranks by compact vectors, which --method {method} does not "
+                f"keep. First: vecsearch index ranking full --collection {name}"
             )
         build = Build(connection, collection, resources, on_progress)
         build.run(method, options)
+        return build.notes
+
+
+def rank(
+    engine: sa.Engine,
+    name: str,
+    ranking: Ranking,
+    *,
+    expansion: int | None = None,
+    dims: int | None = None,
+    resources: Resources = ANY,
+    on_progress: OnProgress = quiet,
+) -> list[str]:
+    """Set what orders the hits of a collection; return notes for the user.
+
+    Compact vectors are made if there are none, or none of so many dimensions and of this ranking's
+    index.
+
+    Args:
+        engine: the database's engine.
+        name: the collection.
+        ranking: the ranking.
+        expansion: see `vecsearch.search.query.Query.expand`; None keeps the collection's.
+        dims: dimensions of compact vectors; None keeps those there are, or uses the default.
+        resources: memory and workers for a build.
+        on_progress: called from time to time.
+
+    Raises:
+        InvalidInput: an option is out of range.
+        DatabaseBusy: another command is building the collection's index.
+
+    """
+    if expansion is not None:
+        require_expansion(expansion)
+    if dims is not None and ranking is not Ranking.compact:
+        raise InvalidInput(f"--dims is for the ranking {Ranking.compact}. Omit it.")
+    options = {} if dims is None else _checked(IndexMethod.compact, {DIMS.name: dims})
+    with _builder(engine, name) as (connection, collection):
+        if collection is None:
+            raise _busy(name)
+        build = Build(connection, collection, resources, on_progress)
+        build.ranking = ranking
+        build.expansion = collection.expansion if expansion is None else expansion
+        compact = collection.compact
+        if ranking is Ranking.compact and (
+            compact is None
+            or compact.metric is not Metric.cosine
+            or (dims is not None and collection.index_options.get(DIMS.name) != dims)
+        ):
+            if collection.index_method is IndexMethod.compact:
+                options = {**collection.index_options, **options}
+            build.run(IndexMethod.compact, options)
+        else:
+            build.switch(collection.index_method, collection.index_options, compact)
         return build.notes
 
 
@@ -87,6 +157,10 @@ def ensure(
         build = Build(connection, claimed, resources, on_progress)
         build.run(claimed.index_method, claimed.index_options)
         return build.notes
+
+
+def _busy(name: str) -> DatabaseBusy:
+    return DatabaseBusy(f"Another command is building the index of {name!r}. Retry when it ends.")
 
 
 def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
@@ -151,6 +225,7 @@ class Build:
         collection: the collection as it was when the build began.
         on_progress: called from time to time.
         notes: notes for the user.
+        ranking, expansion: the collection's from the switch on.
 
     """
 
@@ -165,6 +240,8 @@ class Build:
         self.collection = collection
         self.on_progress = on_progress
         self.notes: list[str] = []
+        self.ranking = collection.ranking
+        self.expansion = collection.expansion
         self._resources = resources
 
     def run(self, method: IndexMethod, options: Mapping[str, int]) -> None:
@@ -174,11 +251,7 @@ class Build:
         self._drop_versions(but=collection.compact)
         rows = count(self.connection, collection.table)
         made = index.build(self, rows, options)
-        with self.writing():
-            ddl.use(self.connection, collection, method, dict(options), made)
-            used = catalog.get_collection(self.connection, collection.name)
-            order = index.of(used).analysts_order()
-            analysts.replace_nearest(self.connection, collection.table, order)
+        self.switch(method, options, made)
         if collection.compact is not None:
             self._wait_for_readers()
         self._drop_versions(but=made)
@@ -186,6 +259,31 @@ class Build:
             if other is not index:
                 for name in other.names(collection.name):
                     ddl.drop(self.connection, name)
+
+    @property
+    def metric(self) -> Metric:
+        """The metric by which compact vectors are indexed.
+
+        They rank by cosine; as candidates for the embeddings, their L2 distance is nearer.
+        """
+        return Metric.cosine if self.ranking is Ranking.compact else Metric.l2
+
+    def switch(
+        self, method: IndexMethod, options: Mapping[str, int], compact: Compact | None
+    ) -> None:
+        """Switch searches to an index and a ranking, in one transaction."""
+        with self.writing():
+            ddl.use(
+                self.connection,
+                self.collection,
+                method,
+                dict(options),
+                compact,
+                ranking=self.ranking,
+                expansion=self.expansion,
+            )
+            used = catalog.get_collection(self.connection, self.collection.name)
+            nearest.replace(self.connection, used)
 
     def graph(
         self,

@@ -1,6 +1,6 @@
 """The index method `compact`: HNSW on principal components; embeddings re-rank its candidates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
 from vecsearch.search.indexes.base import (
     MAXIMUM_EF_SEARCH,
+    Expression,
     Facts,
     Index,
     Target,
@@ -22,14 +23,14 @@ from vecsearch.search.indexes.base import (
 )
 from vecsearch.search.indexes.none import NoIndex
 from vecsearch.search.lookup import count, has_rows
-from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, Metric
+from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, Metric, Ranking
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vecsearch.search.indexes.build import Build
 
-OPERATORS = "halfvec_l2_ops"
+OPERATORS = {Metric.l2: "halfvec_l2_ops", Metric.cosine: "halfvec_cosine_ops"}
 SAMPLE = 10_000
 # With fewer images, an exact search is as fast, and the principal components are unreliable.
 LEAST_IMAGES = 1_000
@@ -43,35 +44,68 @@ class CompactIndex(Index):
 
     Attributes:
         compact: the projection in use, which has the table of compact vectors.
+        ranking: what orders the hits by cosine.
 
     """
 
     method = IndexMethod.compact
 
     compact: Compact
+    ranking: Ranking = Ranking.full
 
     @classmethod
     def of(cls, stored: StoredCollection) -> Any:
         """Return the index, or `NoIndex` if the compact vectors do not exist yet."""
         if stored.compact is None:
             return NoIndex.of(stored)
-        return cls(stored.name, stored.dimensions, stored.compact)
+        return cls(stored.name, stored.dimensions, stored.compact, stored.ranking)
+
+    @property
+    def _operator(self) -> str:
+        return self.compact.metric.sql
 
     @property
     def name(self) -> str:
         """The name of the HNSW index on the compact vectors."""
         return self.compact.index
 
-    def reranks(self, metric: Metric) -> bool:  # noqa: ARG002 - the same for every metric
-        """Return True: compact vectors choose candidates for every metric."""
+    def ranks(self, metric: Metric) -> bool:
+        """Return whether the compact vectors themselves order the hits."""
+        return self.ranking is Ranking.compact and metric is Metric.cosine
+
+    def reranks(self, metric: Metric) -> bool:
+        """Return whether compact vectors choose candidates: for all metrics they do not rank by."""
+        return not self.ranks(metric)
+
+    def serves(self, metric: Metric) -> bool:  # noqa: ARG002 - the same for every metric
+        """Return True: compact vectors choose candidates, or rank."""
         return True
 
-    def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:  # noqa: ARG002
+    def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:
         """Return the number of candidates as ef_search, within its bounds.
 
         A higher ef_search costs less than more candidates, and gives as much recall.
         """
-        return min(max(MINIMUM_EF_SEARCH, candidates or 0), MAXIMUM_EF_SEARCH)
+        if candidates is None:
+            return super().ef_search(candidates, k, chosen)
+        return min(max(MINIMUM_EF_SEARCH, candidates), MAXIMUM_EF_SEARCH)
+
+    def chosen_by(self) -> sa.Column[Any]:
+        """Return the column of compact vectors."""
+        return self.compact.table.c.compact
+
+    def ranked_by(self, metric: Metric) -> sa.Column[Any]:
+        """Return the column of compact vectors if they rank, otherwise that of embeddings."""
+        return self.chosen_by() if self.ranks(metric) else super().ranked_by(metric)
+
+    def ranked(
+        self, found: sa.Select[Any], images: sa.FromClause, metric: Metric
+    ) -> tuple[sa.Select[Any], Expression]:
+        """Join the compact vectors if they rank."""
+        if not self.ranks(metric):
+            return super().ranked(found, images, metric)
+        aliased = self.compact.table.alias("vectors")
+        return found.join_from(images, aliased, images.c.id == aliased.c.id), aliased.c.compact
 
     def choose(
         self, found: sa.Select[Any], images: sa.FromClause, target: Target, *, by_id: bool
@@ -85,16 +119,22 @@ class CompactIndex(Index):
             # A query image without a compact vector would give a NULL sort key; return nothing,
             # so that the exact search runs.
             found = found.where(place.is_not(None))
-        return found.order_by(distance(Metric.l2, aliased.c.compact, place))
+        return found.order_by(distance(self.compact.metric, aliased.c.compact, place))
 
     def vectors(
-        self, connection: sa.Connection, embedding: NDArray[np.float32], *, candidates: bool
+        self,
+        connection: sa.Connection,
+        embeddings: Sequence[NDArray[np.float32]],
+        metric: Metric,
+        *,
+        candidates: bool,
     ) -> list[NDArray[np.float32]]:
-        """Return the embedding and, if the statement chooses candidates, its compact vector."""
-        if not candidates:
-            return [embedding]
+        """Return the embeddings, or their compact vectors if these rank, or both for candidates."""
+        if not candidates and not self.ranks(metric):
+            return list(embeddings)
         fitted = vectors.read_projection(connection, self.compact)
-        return [embedding, fitted.project(embedding[np.newaxis])[0]]
+        projected = list(fitted.project(np.stack(embeddings)))
+        return projected if self.ranks(metric) else [*embeddings, *projected]
 
     def neighbours(self, images: str, where: str) -> tuple[str, str]:
         """Return SQL that selects twice as many candidates as requested neighbours."""
@@ -102,14 +142,18 @@ class CompactIndex(Index):
         place = f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
         candidates = f"""
             (SELECT o.id, o.embedding FROM {source} AS c JOIN {images} ON o.id = c.id
-            WHERE {where} ORDER BY c.compact <-> {place} LIMIT 2 * :neighbours) AS o"""
+            WHERE {where} ORDER BY c.compact {self._operator} {place}
+            LIMIT 2 * :neighbours) AS o"""
         return candidates, "true"
 
-    def analysts_order(self) -> tuple[str, str]:
+    def analysts_order(self) -> tuple[str, str] | None:
         """Return SQL for re-ranked candidates, then all other rows in order of compact vectors.
 
-        A LIMIT within the candidates does not read the other rows; a WHERE applies to both.
+        None if the compact vectors rank. A LIMIT within the candidates does not read the other
+        rows; a WHERE applies to both.
         """
+        if self.ranks(Metric.cosine):
+            return None
         source, stored = schema.sql_name(self.table), schema.sql_name(self.compact.table)
         place = f"""
             CASE WHEN image ~ '{analysts.ID}'
@@ -123,13 +167,13 @@ class CompactIndex(Index):
         body = f"""
             WITH candidates AS MATERIALIZED (
                 SELECT c.id FROM {stored} AS c WHERE {place} IS NOT NULL
-                ORDER BY c.compact <-> {place} LIMIT {ANALYSTS_CANDIDATES})
+                ORDER BY c.compact {self._operator} {place} LIMIT {ANALYSTS_CANDIDATES})
             (SELECT {row} FROM candidates JOIN {source} AS i ON i.id = candidates.id
             ORDER BY distance)
             UNION ALL
             (SELECT {row} FROM {stored} AS c JOIN {source} AS i ON i.id = c.id
             WHERE {place} IS NOT NULL AND c.id NOT IN (SELECT candidates.id FROM candidates)
-            ORDER BY c.compact <-> {place})"""
+            ORDER BY c.compact {self._operator} {place})"""
         remark = (
             f". In exact order among the nearest {ANALYSTS_CANDIDATES}, beyond them nearly so: "
             "to be sure, ORDER BY distance"
@@ -201,7 +245,7 @@ class CompactIndex(Index):
                 "Build the index again when there are more images."
             )
         with build.writing():
-            made = vectors.register(connection, stored.name, fitted)
+            made = vectors.register(connection, stored.name, fitted, build.metric)
         # Two passes: a copy written during the first may have found no compact vector to copy.
         done = 0
         for _ in range(2):
@@ -217,5 +261,5 @@ class CompactIndex(Index):
         with build.writing():
             vectors.delete_orphans(connection, stored.table, made)
         analyze(connection, made.table)
-        build.graph(made.index, made.table, "compact", OPERATORS, options, rows, found)
+        build.graph(made.index, made.table, "compact", OPERATORS[made.metric], options, rows, found)
         return made

@@ -113,8 +113,11 @@ def use(
     method: str,
     options: dict[str, int],
     compact: Compact | None,
+    *,
+    ranking: str,
+    expansion: int,
 ) -> None:
-    """Switch searches to another index, and reset the settings tuned for the old one."""
+    """Switch searches to another index or ranking, and reset the settings tuned for the old one."""
     connection.execute(
         sa.update(schema.collections)
         .where(schema.collections.c.name == collection.name)
@@ -123,6 +126,8 @@ def use(
             index_options=options,
             projection=None if compact is None else compact.version,
             breadths={},
+            ranking=ranking,
+            expansion=expansion,
         )
     )
 

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.postgres import schema
-from vecsearch.postgres.catalog import Compact, compact_versions
+from vecsearch.postgres.catalog import Compact, compact_of, compact_versions
 from vecsearch.postgres.database import driver_connection
 from vecsearch.search.indexes.projection import Projection
+from vecsearch.vocabulary import Metric
 
 # Rows to read, project and write at once: 20 MB at 2,048 dimensions.
 CHUNK = 5_000
@@ -28,8 +29,12 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 
 
-def register(connection: sa.Connection, collection: str, projection: Projection) -> Compact:
+def register(
+    connection: sa.Connection, collection: str, projection: Projection, metric: Metric
+) -> Compact:
     """Store a projection and create its empty table, which later writes fill too.
+
+    The metric is that of the HNSW index that its vectors will have.
 
     The connection is in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
     """
@@ -43,10 +48,11 @@ def register(connection: sa.Connection, collection: str, projection: Projection)
             components=projection.components.astype("<f4").tobytes(),
             sample=projection.sample,
             variance_kept=projection.variance_kept,
+            metric=metric,
         )
-        .returning(projections.c.version, projections.c.dimensions, projections.c.fitted_at)
+        .returning(*(projections.c[name] for name in "version dimensions fitted_at metric".split()))
     ).one()
-    compact = Compact(collection, *row)
+    compact = compact_of(collection, row)
     compact.table.create(connection)
     _grant_alike(connection, compact.table, collection)
     return compact
