@@ -23,7 +23,7 @@ from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, parse
+from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, Ranking, parse
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -191,6 +191,36 @@ class Collection:
             parse(IndexMethod, method),
             {name: value for name, value in options.items() if value is not None},
             resources=self._store.resources(memory, workers),
+            on_progress=on_progress,
+        )
+
+    def set_ranking(
+        self,
+        ranking: str,
+        *,
+        expansion: int | None = None,
+        dims: int | None = None,
+        on_progress: OnProgress = quiet,
+    ) -> list[str]:
+        """Set what orders the hits of searches by cosine; return notes for the user.
+
+        Args:
+            ranking: full or compact; see `vecsearch.vocabulary.Ranking`.
+            expansion: number of nearest images that expand a question; None keeps it.
+            dims: dimensions of compact vectors; None keeps those there are, or uses the default.
+            on_progress: called from time to time.
+
+        Raises:
+            VecsearchError: an option is invalid, or compact vectors cannot be made.
+
+        """
+        return build.rank(
+            self._store.engine,
+            self.name,
+            parse(Ranking, ranking),
+            expansion=expansion,
+            dims=dims,
+            resources=self._store.resources(),
             on_progress=on_progress,
         )
 

@@ -192,6 +192,13 @@ def choices(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else str(last)
 
 
+def ranked(ranking: Ranking, dims: int | None, expansion: int) -> str:
+    """Return how hits are ranked, as a clause."""
+    by = "the embeddings" if ranking is Ranking.full else f"{dims} principal components"
+    expanded = f", after adding the {expansion} nearest to the question" if expansion else ""
+    return f"ranked by {by}{expanded}"
+
+
 def require_expansion(expansion: int) -> None:
     """Check the number of neighbours by which a question is expanded.
 

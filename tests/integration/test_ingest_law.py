@@ -22,6 +22,7 @@ from vecsearch.postgres import catalog, database, schema, thumbnails
 from vecsearch.postgres.rows import image_id, lock_collection
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.projection import Projection
+from vecsearch.vocabulary import Metric
 
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)]
 _numbers = itertools.count()
@@ -217,10 +218,12 @@ class Run:
             fitted = Projection(np.full(48, 0.1, np.float32), axes, sample=2, variance_kept=1.0)
             with database.writing(self.engine) as connection:
                 lock_collection(connection, self.collection)
-                self.compact = [vectors.register(connection, self.collection, fitted)]
+                self.compact = [vectors.register(connection, self.collection, fitted, Metric.l2)]
                 table = catalog.get_collection(connection, self.collection).table
                 vectors.fill(connection, schema.sql_name(table), self.compact[0], None)
-                self.compact.append(vectors.register(connection, self.collection, fitted))
+                self.compact.append(
+                    vectors.register(connection, self.collection, fitted, Metric.l2)
+                )
         used, built = self.compact
         check_vectors(self.engine, used)
         check_vectors(self.engine, built, whole=False)

@@ -1,4 +1,4 @@
-"""The commands index create, drop, status and tune."""
+"""The commands index create, drop, status, ranking and tune."""
 
 import re
 from typing import Annotated
@@ -22,7 +22,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, human_bytes, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, IndexMethod
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, DIMS, IndexMethod, Ranking
 
 index_app = group("index", "Make searches fast. Indexes are built while searches go on.")
 
@@ -117,6 +117,7 @@ def status(
             f"version {found.version}, fitted to {found.sample:,} images on "
             f"{found.fitted_at:%Y-%m-%d %H:%M}, keeps {found.variance_kept:.1%} of the variance"
         )
+    lines["ranking"] = found.how
     for metric, tuned in found.breadths.items():
         lines[f"tuned, {metric}"] = (
             f"{tuned['breadth']:,} candidates: {tuned['recall']:.2%} of the exact {tuned['k']} "
@@ -133,6 +134,48 @@ def status(
             "Rows that vecsearch did not write have no compact vectors, so searches miss them. Add "
             f"them: vecsearch index create --method {IndexMethod.compact} --collection {collection}"
         )
+
+
+@command(index_app, "ranking", interrupted="The ranking is as it was.")
+def ranking(
+    settings: Settings,
+    ranking_: Annotated[
+        Ranking,
+        typer.Argument(
+            metavar="RANKING",
+            help=f"{Ranking.full} orders hits by the embeddings; {Ranking.compact} by their "
+            "principal components, which drop what all images have in common.",
+        ),
+    ],
+    dims: Annotated[
+        int | None,
+        typer.Option(
+            min=DIMS.least,
+            max=DIMS.most,
+            help=f"Principal components to rank by. Default: those there are, or {DIMS.default}.",
+        ),
+    ] = None,
+    expand: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Add the N nearest images to every question, and search again; 0 for none. "
+            "Default: as it is.",
+        ),
+    ] = None,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+) -> None:
+    """Set what orders the hits of every search by cosine.
+
+    `eval --improve` finds out which ranking is best for your images.
+    """
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library, steps_progress() as progress:
+        asked = library.collection(collection)
+        notes = asked.set_ranking(ranking_, dims=dims, expansion=expand, on_progress=progress)
+        say_all(notes)
+        say(f"Searches of {collection!r} are now {asked.index_status().how}.")
 
 
 @command(index_app, "tune")

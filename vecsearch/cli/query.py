@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,20 +22,23 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking
 
 if TYPE_CHECKING:
     from vecsearch.collection import Collection
-    from vecsearch.search.gallery import StoredImage
-    from vecsearch.search.query import Answer
+    from vecsearch.search.query import Answer, Term
 
 
 @command(app, "query", encodes=True)
 def query(
     settings: Settings,
-    image: Annotated[
-        str | None,
-        typer.Argument(metavar="[IMAGE|-]", help="An image file, or - for its bytes on stdin."),
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE|-]...",
+            help="Image files, or - for one on stdin. Several, also with --id, --text and --not, "
+            "are added up to one question; 2:a.jpg counts twice.",
+        ),
     ] = None,
     collection: CollectionOption = DEFAULT_COLLECTION,
     k: Annotated[
@@ -45,16 +49,49 @@ def query(
             help=f"At most this many images. Default: {DEFAULT_K}; with a cut-off, no limit.",
         ),
     ] = None,
-    id_: Annotated[
-        str | None, typer.Option("--id", help="Search by a stored image instead of a file.")
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="Search by a stored image instead of a file."),
     ] = None,
-    text: Annotated[
-        str | None,
+    texts: Annotated[
+        list[str] | None,
         typer.Option(
+            "--text",
             metavar="WORDS",
             help='Search by a concept instead of a file, e.g. "golden retriever"; '
             "vecsearch concepts lists them.",
         ),
+    ] = None,
+    not_images: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="IMAGE", help="Search for what is unlike this image."),
+    ] = None,
+    not_ids: Annotated[
+        list[str] | None,
+        typer.Option("--not-id", metavar="ID", help="Likewise, a stored image."),
+    ] = None,
+    not_texts: Annotated[
+        list[str] | None,
+        typer.Option("--not-text", metavar="WORDS", help="Likewise, a concept."),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Search by this part of the first image, in pixels from its upper left corner.",
+        ),
+    ] = None,
+    expand: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Add the N nearest images to the question, and search again; 0 for none. "
+            "Default: the collection's.",
+        ),
+    ] = None,
+    ranking: Annotated[
+        Ranking | None,
+        typer.Option(help="What orders the hits: full or compact. Default: the collection's."),
     ] = None,
     min_similarity: Annotated[
         float | None, typer.Option(help="Leave out images that are less similar; cosine only.")
@@ -97,48 +134,44 @@ def query(
     weights: WeightsOption = None,
     format_: FormatOption = None,
 ) -> None:
-    """Find the images nearest to a picture, or to words.
+    """Find the images nearest to a picture, to words, or to a sum of several.
 
     An image of the collection is recognised by its content and its stored vector is used, so no
     model is loaded.
     """
-    if sum(target is not None for target in (image, id_, text)) != 1:
-        raise typer.BadParameter(
-            "Give one of IMAGE, - for standard input, --id ID and --text WORDS."
-        )
+    if not any((images, ids, texts)):
+        raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID or --text WORDS.")
     _require_files(plot, html)
-    source: Path | bytes | None = None
-    if image is not None:
-        source = sys.stdin.buffer.read() if image == "-" else Path(image)
     with open_library(settings) as library:
-        from vecsearch.search.query import Hit, Query
+        from vecsearch.search.embedder import Crop
+        from vecsearch.search.query import Hit, Query, terms
 
-        query_ = Query(
-            source,
-            id=id_,
-            text=text,
-            k=k,
-            metric=metric,
-            where=where,
-            min_similarity=min_similarity,
-            max_distance=max_distance,
-            exact=exact,
-            exclude_self=exclude_self,
-            model=model,
-            weights=weights,
-        )
+        named = [
+            *terms(_read_stdin(images), ids or (), texts or ()),
+            *terms(not_images or (), not_ids or (), not_texts or (), sign=-1),
+        ]
+        if crop is not None:
+            named[0] = replace(named[0], crop=Crop.parse(crop))
         asked = library.collection(collection)
-        answer = asked.ask(query_)
+        answer = asked.ask(
+            Query(
+                terms=named,
+                expand=expand,
+                ranking=ranking,
+                k=k,
+                metric=metric,
+                where=where,
+                min_similarity=min_similarity,
+                max_distance=max_distance,
+                exact=exact,
+                exclude_self=exclude_self,
+                model=model,
+                weights=weights,
+            )
+        )
         # Before the rows are printed, because `| head` may end the command there.
         if (plot, html) != (None, None):
-            shown: Path | bytes | StoredImage
-            if text is not None:
-                from vecsearch.render.cards import card_of
-
-                shown = card_of(text)
-            else:
-                shown = asked.image(id_ or "") if source is None else source
-            _draw(shown, answer, asked, settings.max_pixels, plot=plot, html=html)
+            _draw(named, answer, asked, settings.max_pixels, plot=plot, html=html)
         if show_sql:
             typer.echo(answer.sql)
             return
@@ -169,6 +202,14 @@ def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[st
         )
 
 
+def _read_stdin(images: list[str] | None) -> list[str | bytes]:
+    """Return the images, with standard input's bytes in the place of `-`."""
+    named = images or []
+    if named.count("-") > 1:
+        raise typer.BadParameter("- can be given once: standard input has one image.")
+    return [sys.stdin.buffer.read() if image == "-" else image for image in named]
+
+
 def _require_files(plot: Path | None, html: Path | None) -> None:
     from vecsearch.render import saving
 
@@ -179,7 +220,7 @@ def _require_files(plot: Path | None, html: Path | None) -> None:
 
 
 def _draw(
-    query: "Path | bytes | StoredImage",
+    named: "list[Term]",
     answer: "Answer",
     collection: "Collection",
     max_pixels: int,
@@ -193,14 +234,21 @@ def _draw(
     else:
         from vecsearch.render.sheets import MOST_HITS
 
-    ids = [hit.id for hit in answer.hits[:MOST_HITS]]
+    from vecsearch.render.cards import question_card
+
+    stored_terms = {term.name: collection.image(term.name) for term in named if term.id is not None}
+    ids = [image.id for image in stored_terms.values()]
+    stored = collection.thumbnails([*ids, *(hit.id for hit in answer.hits[:MOST_HITS])])
+    [first, *others] = named
     thumbnail = None
-    if isinstance(query, Path | bytes):
-        stored = collection.thumbnails(ids)
+    query: Path | bytes
+    if others or first.text is not None or first.crop is not None:
+        query = question_card(named, stored_terms, stored, max_pixels=max_pixels)
+    elif first.id is not None:
+        thumbnail = stored.get(ids[0])
+        query = Path(stored_terms[first.name].path)
     else:
-        stored = collection.thumbnails([query.id, *ids])
-        thumbnail = stored.get(query.id)
-        query = Path(query.path)
+        query = first.image if isinstance(first.image, bytes) else Path(str(first.image))
     if plot is not None:
         from vecsearch.render import saving, sheets
 

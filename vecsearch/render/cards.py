@@ -1,28 +1,124 @@
-"""A query of words as a picture, where sheets and reports show the query image."""
+"""A question as a picture, where sheets and reports show the query image."""
 
 import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
 
-from vecsearch.imaging.thumbnails import SIDE
+from vecsearch.imaging import decode, scan
+from vecsearch.imaging.thumbnails import SIDE, fit
+from vecsearch.search.embedder import Picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+    from vecsearch.search.gallery import StoredImage
+    from vecsearch.search.query import Term
 
 LARGEST, SMALLEST = 56, 14
 MARGIN = 24
+PAPER, INK = (241, 245, 249), (15, 23, 42)
+# What is searched for, and what the hits should be unlike.
+LIKE, UNLIKE = (21, 128, 61), (185, 28, 28)
+GAP, SIGN = 8, 26
 
 
-def card_of(text: str) -> bytes:
-    """Return a picture of words, as PNG: as large as fits, a word a line if need be."""
+def question_card(
+    terms: "Sequence[Term]",
+    images: "Mapping[str, StoredImage]",
+    stored: Mapping[UUID, bytes],
+    *,
+    max_pixels: int,
+) -> bytes:
+    """Return a picture of a question, as PNG: one tile a part, each with its sign and weight.
+
+    Args:
+        terms: the parts of the question.
+        images: the stored images that parts name, by `Term.name`.
+        stored: thumbnails by id.
+        max_pixels: larger images are not read.
+
+    """
+    import PIL.Image
+
+    if len(terms) == 1:
+        return _png(_tile(terms[0], images, stored, SIDE, max_pixels))
+    columns = math.ceil(math.sqrt(len(terms)))
+    side = (SIDE - (columns - 1) * GAP) // columns
+    rows = math.ceil(len(terms) / columns)
+    card = PIL.Image.new("RGB", (SIDE, rows * (side + GAP) - GAP), (255, 255, 255))
+    for number, term in enumerate(terms):
+        place = (number % columns * (side + GAP), number // columns * (side + GAP))
+        tile = _tile(term, images, stored, side, max_pixels)
+        card.paste(_signed(tile, term.weight, side), place)
+    return _png(card)
+
+
+def _tile(
+    term: "Term",
+    images: "Mapping[str, StoredImage]",
+    stored: Mapping[UUID, bytes],
+    side: int,
+    max_pixels: int,
+) -> "Pixels":
+    """Return a part of the question as a picture within a square."""
+    import PIL.Image
+
+    if term.text is not None:
+        return _words(term.text, side)
+    picture = term.image
+    if picture is None:
+        image = images[term.name]
+        shown = None if term.crop is not None else stored.get(image.id)
+        picture = Path(image.path) if shown is None else shown
+    content = Picture.read(picture).content
+    with decode.decoded(content, term.name, max_pixels=max_pixels) as decoded:
+        if isinstance(decoded, scan.Unreadable):
+            return _words(term.name, side)
+        pixels = decoded.pixels if term.crop is None else term.crop.of(decoded.pixels)
+        small = fit(pixels, side, side)
+    tile = PIL.Image.new("RGB", (side, side), PAPER)
+    tile.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+    return tile
+
+
+def _signed(tile: "Pixels", weight: float, side: int) -> "Pixels":
+    """Return a tile with a mark: green and plus for what to find, red and minus for the rest."""
+    from PIL import ImageDraw, ImageFont
+
+    colour = LIKE if weight > 0 else UNLIKE
+    sign = "+" if weight > 0 else "\N{MINUS SIGN}"
+    text = sign if abs(weight) == 1 else f"{sign}{abs(weight):g}"
+    draw = ImageDraw.Draw(tile)
+    font = ImageFont.load_default(size=SIGN)
+    right = draw.textlength(text, font=font) + 2 * GAP
+    draw.rectangle((0, 0, right, SIGN + GAP), fill=colour)
+    draw.text((GAP, (SIGN + GAP) / 2), text, (255, 255, 255), font=font, anchor="lm")
+    draw.rectangle((0, 0, side - 1, side - 1), outline=colour, width=3)
+    return tile
+
+
+def _words(text: str, side: int) -> "Pixels":
+    """Return words as a picture: as large as fits, a word a line if need be."""
     import PIL.Image
     from PIL import ImageDraw, ImageFont
 
-    picture = PIL.Image.new("RGB", (SIDE, SIDE), (241, 245, 249))
+    picture = PIL.Image.new("RGB", (side, side), PAPER)
     draw = ImageDraw.Draw(picture)
     lines = "\n".join(text.split())
     for size in range(LARGEST, SMALLEST - 1, -2):
         font = ImageFont.load_default(size=size)
         left, top, right, bottom = draw.multiline_textbbox((0, 0), lines, font=font)
-        if max(right - left, bottom - top) <= SIDE - 2 * MARGIN:
+        if max(right - left, bottom - top) <= side - 2 * MARGIN:
             break
-    middle = (SIDE / 2, SIDE / 2)
-    draw.multiline_text(middle, lines, (15, 23, 42), font=font, anchor="mm", align="center")
+    middle = (side / 2, side / 2)
+    draw.multiline_text(middle, lines, INK, font=font, anchor="mm", align="center")
+    return picture
+
+
+def _png(picture: "Pixels") -> bytes:
     written = io.BytesIO()
     picture.save(written, format="PNG")
     return written.getvalue()

@@ -8,7 +8,7 @@ from vecsearch.postgres.columns import NEAREST, names
 from vecsearch.search import plan
 from vecsearch.search.indexes import serving
 from vecsearch.search.indexes.base import Expression
-from vecsearch.vocabulary import Ranking
+from vecsearch.vocabulary import Ranking, ranked
 
 
 def replace(connection: sa.Connection, stored: StoredCollection) -> None:
@@ -16,16 +16,9 @@ def replace(connection: sa.Connection, stored: StoredCollection) -> None:
     if stored.ranking is Ranking.full and not stored.expansion:
         order = serving(stored).analysts_order()
     else:
-        order = _ranked(stored), f"; {remark(stored)}"
+        dims = None if stored.compact is None else stored.compact.dimensions
+        order = _ranked(stored), f"; {ranked(stored.ranking, dims, stored.expansion)}"
     analysts.replace_nearest(connection, stored.table, order)
-
-
-def remark(stored: StoredCollection) -> str:
-    """Return how the collection ranks, as a clause."""
-    by = "ranked by the embeddings"
-    if stored.ranking is Ranking.compact and stored.compact is not None:
-        by = f"ranked by {stored.compact.dimensions} principal components"
-    return f"{by}, expanded by {stored.expansion} images" if stored.expansion else by
 
 
 def _ranked(stored: StoredCollection) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -346,6 +346,37 @@ class Answer:
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
         return iter(self.hits)
+
+
+def terms(
+    images: Iterable[str | Path | bytes | Picture] = (),
+    ids: Iterable[str] = (),
+    texts: Iterable[str] = (),
+    *,
+    sign: int = 1,
+) -> list[Term]:
+    """Return the parts of a question as people write them, each perhaps with a weight: `2:snow`.
+
+    Args:
+        images: files; one that has a name such as `2:a.jpg` has no weight.
+        ids: ids of stored images.
+        texts: words.
+        sign: -1 for what the question should not be.
+
+    """
+    found = []
+    for image in images:
+        weight, rest = 1.0, image
+        if isinstance(image, str) and not Path(image).exists():
+            weight, rest = weighted(image)
+        found.append(Term(rest, weight=sign * weight))
+    for id_ in ids:
+        weight, rest = weighted(id_)
+        found.append(Term(id=rest, weight=sign * weight))
+    for text in texts:
+        weight, rest = weighted(text)
+        found.append(Term(text=rest, weight=sign * weight))
+    return found
 
 
 def weighted(text: str) -> tuple[float, str]:

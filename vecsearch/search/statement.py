@@ -188,14 +188,15 @@ def _expanded(
     joined: sa.FromClause = near
     for table in dict.fromkeys(key.table for key in question):
         joined = joined.join(table, table.c.id == near.c.id)
-    similarity = sa.func.greatest(1 - near.c.distance, 0)
+    similarity = sa.func.greatest(1 - near.c.distance, 0, type_=sa.Double)
+    weight = sa.func.power(similarity, WEIGHT_POWER, type_=sa.Double)
     parts = sa.union_all(
-        sa.select(asked, sa.literal(1.0).label("weight")),
-        sa.select(*question, sa.func.power(similarity, WEIGHT_POWER).label("weight"))
+        sa.select(asked, sa.literal(1.0, sa.Double).label("weight")),
+        sa.select(*question, weight.label("weight"))
         .select_from(joined)
         .where(near.c.distance.is_not(None)),
     ).subquery("parts")
-    share = (parts.c.weight / sa.func.avg(parts.c.weight).over()).label("share")
+    share = (parts.c.weight / sa.func.avg(parts.c.weight, type_=sa.Double).over()).label("share")
     shares = sa.select(*(parts.c[key.name] for key in question), share).subquery("shares")
     ranked, *chosen = question
     summed = [_weighted(sa.func.l2_normalize(shares.c[ranked.name]), ranked, shares.c.share)]

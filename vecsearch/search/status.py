@@ -11,7 +11,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, choose
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric
+from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric, Ranking, ranked
 
 # Values of `index` for an index that is not valid yet, and for no index.
 BUILDING, NOTHING = "building", "none"
@@ -88,6 +88,8 @@ class IndexStatus:
         needed: bytes that the whole graph needs.
         breadths: by metric, ef_search or the number of candidates that `index tune` found.
         options: build options of the Postgres index, by name.
+        ranking: what orders the hits of a search by cosine.
+        expansion: number of nearest images that expand such a search's question.
 
     """
 
@@ -110,6 +112,13 @@ class IndexStatus:
     needed: int
     breadths: dict[str, dict[str, Any]]
     options: dict[str, int]
+    ranking: Ranking
+    expansion: int
+
+    @property
+    def how(self) -> str:
+        """How hits are ranked, as a clause."""
+        return ranked(self.ranking, self.dims, self.expansion)
 
 
 def list_status(connection: sa.Connection) -> list[CollectionStatus]:
@@ -175,6 +184,8 @@ def index_status(
         needed=chosen.needed,
         breadths=collection.breadths,
         options=options,
+        ranking=collection.ranking,
+        expansion=collection.expansion,
     )
 
 
