@@ -67,10 +67,7 @@ class Search:
     @cached_property
     def expansion(self) -> int:
         """The number of nearest images by which the question is expanded."""
-        if self.metric is not Metric.cosine:
-            return 0
-        expand = self.query.expand
-        return self.collection.expansion if expand is None else expand
+        return self.query.expansion_in(self.collection)
 
     @cached_property
     def k(self) -> int | None:
@@ -100,7 +97,7 @@ class Search:
         """The number of candidates to re-rank; None if the search needs no re-ranking."""
         if self.is_exact or self.k is None:
             return None
-        return self.index.candidates(self.metric, self.k, self.chosen)
+        return self.index.candidates(self.metric, self.k, self.chosen, is_far=self.query.has_words)
 
     @property
     def own_is_nearest(self) -> bool:
@@ -224,7 +221,9 @@ def plan(
 def _tuned(collection: StoredCollection, search: Search) -> int | None:
     """Return the setting that `index tune` found, if it was tuned for this k or a larger one."""
     tuned = collection.breadths.get(search.metric)
-    if tuned is None or search.k is None or search.k > tuned["k"]:
+    # It was tuned with images as questions, in the collection's ranking.
+    is_alike = search.ranking is collection.ranking and not search.query.has_words
+    if not is_alike or tuned is None or search.k is None or search.k > tuned["k"]:
         return None
     return int(tuned["breadth"])
 

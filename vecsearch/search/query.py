@@ -91,8 +91,9 @@ class Query:
         crop: search by this part of the image, or of the stored image's file.
         terms: further parts of the question, or all of them.
         expand: add so many of the nearest images to the question, weighted by similarity^3, and
-            search again; None uses the collection's number. By cosine only.
-        ranking: a name of `Ranking`; None uses the collection's. By cosine only.
+            search again; None uses the collection's number, but 0 for words. By cosine only.
+        ranking: a name of `Ranking`; None uses the collection's, but the embeddings for words,
+            which lie where images differ little. By cosine only.
         k: the largest number of hits; None means 10, or no limit if there is a cut-off.
         metric: a name of `Metric`; None uses the collection's default.
         where: an SQL condition on the collection's columns; only from a trusted user.
@@ -181,7 +182,7 @@ class Query:
         if self.ranked_by(collection.default_metric) is not Metric.cosine:
             return Ranking.full
         if self.ranking is None:
-            return collection.ranking
+            return Ranking.full if self.has_words else collection.ranking
         chosen = parse(Ranking, self.ranking)
         compact = collection.compact
         if chosen is Ranking.compact and (compact is None or compact.metric is not Metric.cosine):
@@ -190,6 +191,14 @@ class Query:
                 f"vecsearch index ranking compact --collection {collection.name}"
             )
         return chosen
+
+    def expansion_in(self, collection: StoredCollection) -> int:
+        """Return the number of nearest images by which the question is expanded in a collection."""
+        if self.ranked_by(collection.default_metric) is not Metric.cosine:
+            return 0
+        if self.expand is None:
+            return 0 if self.has_words else collection.expansion
+        return self.expand
 
     def ranked_by(self, default_metric: Metric) -> Metric:
         """Return the metric that ranks the answer."""

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
-from pgvector.sqlalchemy import HALFVEC
+from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
@@ -199,8 +199,9 @@ def _expanded(
     share = (parts.c.weight / sa.func.avg(parts.c.weight, type_=sa.Double).over()).label("share")
     shares = sa.select(*(parts.c[key.name] for key in question), share).subquery("shares")
     ranked, *chosen = question
-    summed = [_weighted(sa.func.l2_normalize(shares.c[ranked.name]), ranked, shares.c.share)]
-    summed += [_weighted(shares.c[key.name], key, shares.c.share) for key in chosen]
+    units = sa.func.l2_normalize(_single(shares.c[ranked.name], ranked))
+    summed = [_weighted(units, ranked, shares.c.share)]
+    summed += [_weighted(_single(shares.c[key.name], key), key, shares.c.share) for key in chosen]
     expanded = _materialized("expanded", summed)
     return {key: sa.select(expanded.c[key.name]).scalar_subquery() for key in question}
 
@@ -209,12 +210,17 @@ def _materialized(name: str, columns: list[sa.Label[Any]]) -> sa.CTE:
     return sa.select(*columns).cte(name).prefix_with("MATERIALIZED")
 
 
+def _single(vectors: Expression, column: sa.Column[Any]) -> Expression:
+    """Return stored vectors in single precision: products underflow in half precision, an error."""
+    return sa.cast(vectors, VECTOR(_dimensions(column)))
+
+
 def _weighted(vectors: Expression, column: sa.Column[Any], share: Expression) -> sa.Label[Any]:
     """Return the average of vectors times their shares, which average 1."""
     dimensions = _dimensions(column)
     filled = sa.func.array_fill(sa.cast(share, sa.REAL), sa.literal_column(f"ARRAY[{dimensions}]"))
-    times = vectors.op("*")(sa.cast(filled, HALFVEC(dimensions)))
-    return sa.func.avg(times).label(column.name)
+    times = vectors.op("*")(sa.cast(filled, VECTOR(dimensions)))
+    return sa.cast(sa.func.avg(times), HALFVEC(dimensions)).label(column.name)
 
 
 def stored_vector(column: sa.Column[Any], image: Expression) -> Expression:

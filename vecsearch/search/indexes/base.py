@@ -102,18 +102,22 @@ class Index:
         """Return whether the index can order by the metric, or choose candidates for it."""
         return metric is Metric.cosine or self.reranks(metric)
 
-    def candidates(self, metric: Metric, k: int, chosen: int | None) -> int | None:
+    def candidates(
+        self, metric: Metric, k: int, chosen: int | None, *, is_far: bool = False
+    ) -> int | None:
         """Return the number of candidates to re-rank; None if the metric needs no re-ranking.
 
         Args:
             metric: metric that re-ranks them.
             k: number of requested rows.
             chosen: the number from `index tune` or a caller; None chooses enough for k.
+            is_far: whether the question lies far from all images, as words do.
 
         """
         if not self.reranks(metric):
             return None
-        least = MINIMUM_COSINE_CANDIDATES if metric is Metric.cosine else MINIMUM_CANDIDATES
+        is_near = metric is Metric.cosine and not is_far
+        least = MINIMUM_COSINE_CANDIDATES if is_near else MINIMUM_CANDIDATES
         return min(max(chosen or max(least, CANDIDATES_PER_ROW * k), k), MAXIMUM_K)
 
     def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:
