@@ -213,7 +213,8 @@ def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
     write(library, "DROP FUNCTION concept")
     for table in "not_duplicates thumbnails projections quantized_models concepts".split():
         write(library, f"DROP TABLE {table}")
-    for column in "index_method index_options projection breadths precision backend".split():
+    later = "index_method index_options projection breadths precision backend ranking expansion"
+    for column in later.split():
         write(library, f"ALTER TABLE collections DROP {column}")
     write(library, f"UPDATE alembic_version SET version_num = '{revision}'")
     library.dump(file)

@@ -45,7 +45,8 @@ def test_an_unknown_name_is_refused_with_those_there_are(kind: type[Metric]) -> 
 
 
 def test_the_command_line_offers_every_field_of_the_query() -> None:
-    # --where says what filters do, and more.
-    left_out = {"filters"}
+    # --where says what filters do, and more; every part of a question is one of the terms.
+    left_out = {"filters", "image", "id", "text", "terms"}
     offered = {name.rstrip("_") for name in inspect.signature(query.query).parameters}
     assert {field.name for field in fields(Query)} - left_out <= offered
+    assert {"images", "ids", "texts", "not_images", "not_ids", "not_texts", "crop"} <= offered
