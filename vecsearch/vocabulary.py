@@ -130,6 +130,16 @@ class IndexMethod(StrEnum):
 ACCESS_METHODS = (IndexMethod.hnsw.value,)
 
 
+class Ranking(StrEnum):
+    """What orders the hits of a search by cosine: the embeddings, or their compact vectors.
+
+    Compact vectors are centred, so they drop what all images of a collection have in common.
+    """
+
+    full = "full"
+    compact = "compact"
+
+
 class Precision(StrEnum):
     """Numeric precision of an encoder; an identity appends the quantised model's hash to `int8`."""
 
