@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vecsearch.analysis import duplicates, tuning
+from vecsearch.analysis import duplicates, evaluate, improve, tuning
 from vecsearch.analysis.duplicates import Duplicates
+from vecsearch.analysis.evaluate import Evaluation
+from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.ingest import folders, formats, transfer
 from vecsearch.ingest.summary import Progress, Summary
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import sqlalchemy as sa
-
-    from vecsearch.analysis.evaluate import Evaluation
 
 
 class Collection:
@@ -226,10 +226,8 @@ class Collection:
 
     def ensure_index(self, *, on_progress: OnProgress = quiet) -> list[str]:
         """Build the collection's index if it is missing; return notes for the user."""
-        resources = self._store.resources()
-        return build.ensure(
-            self._store.engine, self.name, resources=resources, on_progress=on_progress
-        )
+        engine, resources = self._store.engine, self._store.resources()
+        return build.ensure(engine, self.name, resources=resources, on_progress=on_progress)
 
     def index_status(self) -> IndexStatus:
         """Return the state of the index, and the resources that a build would use."""
@@ -260,8 +258,7 @@ class Collection:
             tuned = tuning.tune(
                 connection, stored, recall=recall, k=k, metric=metric, on_progress=on_progress
             )
-        choice = tuned.choice
-        if choice is not None:
+        if (choice := tuned.choice) is not None:
             found = {"breadth": choice.breadth, "k": tuned.k, "recall": choice.recall}
             with database.writing(self._store.engine) as connection:
                 ddl.set_breadth(connection, stored, tuned.metric, found)
@@ -275,7 +272,7 @@ class Collection:
         labelling: Labelling = FOLDERS,
         seed: int = 0,
         on_progress: OnProgress = quiet,
-    ) -> "Evaluation":
+    ) -> Evaluation:
         """Score answers against labels, and the index against exact search.
 
         Args:
@@ -289,8 +286,6 @@ class Collection:
             InvalidInput: the collection or its labels cannot be scored.
 
         """
-        from vecsearch.analysis import evaluate
-
         with self._reading() as (connection, stored):
             return evaluate.evaluate(
                 connection,
@@ -301,6 +296,13 @@ class Collection:
                 seed=seed,
                 on_progress=on_progress,
             )
+
+    @taking(Judging)
+    def improve(self, judging: Judging) -> Improvement:
+        """Score several rankings, and say which to use; takes the arguments of `Judging`."""
+        with self._reading() as (connection, stored):
+            embedder = self._store.embedders.of(stored)
+            return improve.improve(connection, stored, embedder.embed_pixels, judging)
 
     def duplicates(
         self,

@@ -54,12 +54,63 @@ DISTANCES: dict[Metric, Callable[["Floats", "Floats"], "Floats"]] = {
 }
 # Metrics that are not a matrix product, and so read all numbers of each pair.
 ELEMENTWISE = frozenset({Metric.l1, Metric.chi2})
+# Of a neighbour's similarity, in its weight: near ones count, and those beyond hardly do.
+EXPONENT = 3
 
 
 def nearest_first(distances: "Floats", own: int) -> "NDArray[np.int64]":
-    """Return the positions of a row of distances, nearest first, without the query's own."""
+    """Return the positions of a row of distances, nearest first, without the query's own.
+
+    An `own` of -1 leaves out none.
+    """
     order = np.argsort(distances, kind="stable")
     return np.asarray(order[order != own])
+
+
+def expanded(
+    queries: "NDArray[Any]", rows: "NDArray[Any]", neighbours: int, own: "NDArray[np.int64]"
+) -> "Floats":
+    """Return query vectors after expansion by their nearest rows, shape (q, d).
+
+    Queries and rows are vectors of the same space: embeddings, or compact vectors (see
+    `vecsearch.search.indexes.projection.Projection.project`). The nearest by cosine distance are
+    averaged with the query, see `averaged`; a row that is the query itself is not among them.
+
+    Args:
+        queries: shape (q, d).
+        rows: shape (n, d).
+        neighbours: number of rows to expand by; 0 keeps each query's direction.
+        own: position of the row that is the query itself, shape (q,); -1 if there is none.
+
+    """
+    found = [
+        averaged(query, rows[nearest_first(row, int(place))[:neighbours]])
+        for query, row, place in zip(
+            queries, distances(queries, rows, Metric.cosine), own, strict=True
+        )
+    ]
+    return np.stack(found)
+
+
+def averaged(query: "NDArray[Any]", neighbours: "NDArray[Any]") -> "Floats":
+    """Return a query vector (d,) expanded by its neighbours (m, d).
+
+    It is the sum of all, each scaled to length 1 and then weighted: the query by 1, a neighbour by
+    the cube of its cosine similarity, or 0 if that is negative. A sum has the direction of the
+    mean, and the cosine sees nothing else. Sources: Chum et al., Total Recall (ICCV 2007), for
+    average query expansion; Radenović, Tolias and Chum, Fine-tuning CNN Image Retrieval with No
+    Human Annotation (TPAMI 2018), for weights similarity^alpha, here with alpha = 3.
+    """
+    (centre,), others = _unit(query[None]), _unit(neighbours)
+    weights = np.maximum(others @ centre, 0.0) ** EXPONENT
+    return np.asarray(centre + weights @ others)
+
+
+def _unit(vectors: "NDArray[Any]") -> "Floats":
+    """Return vectors scaled to length 1; a zero vector stays zero."""
+    precise = vectors.astype(np.float64)
+    lengths = np.linalg.norm(precise, axis=1, keepdims=True)
+    return np.asarray(precise / np.where(lengths > 0, lengths, 1.0))
 
 
 def precision_at(relevant: "NDArray[np.bool_]", k: int) -> float:

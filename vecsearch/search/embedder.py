@@ -8,7 +8,7 @@ one picture again, with another filter say, costs no encoder.
 import re
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -194,6 +194,21 @@ class Embedder:
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         return embedding
+
+    def embed_pixels(self, pictures: "Sequence[Pixels]") -> NDArray[np.float32]:
+        """Return the embeddings, shape (n, dimensions), of pictures of mode RGB.
+
+        Raises:
+            EncoderError: the encoder cannot be loaded.
+
+        """
+        encoder = self.warm()
+        inputs = [encoder.prepare(pixels) for pixels in pictures]
+        batches = [
+            np.stack(inputs[start : start + BATCH_SIZE])
+            for start in range(0, len(inputs), BATCH_SIZE)
+        ]
+        return np.concatenate([*self._worker.map(encoder.embed, batches)])
 
     def remembered(self, picture: Picture) -> NDArray[np.float32] | None:
         """Return the picture's embedding if it was embedded lately; see `embed`."""
