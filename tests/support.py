@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import PIL.Image
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -280,6 +281,17 @@ def scalar(library: Library, statement: str) -> Any:
     """Return the one value of a statement."""
     with database.reading(library.engine) as connection:
         return connection.scalar(sa.text(statement))
+
+
+def as_pasted(library: Library, script: str) -> list[Any]:
+    """Return the first column of what `--show-sql` prints, run by another client."""
+    url = library.engine.url.set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False)) as client:
+        client.execute("SET search_path = vecsearch, public")
+        rows = client.execute(script.removeprefix("BEGIN;").removesuffix("COMMIT;").encode())
+        while rows.nextset():
+            pass
+        return [row[0] for row in rows.fetchall()]
 
 
 def write(library: Library, statement: str, **values: Any) -> None:

@@ -3,10 +3,19 @@
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, clustered, every_server, make_corpus, once, scalar, versions, write
+from support import (
+    Corpus,
+    as_pasted,
+    clustered,
+    every_server,
+    make_corpus,
+    once,
+    scalar,
+    versions,
+    write,
+)
 
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
@@ -51,14 +60,7 @@ def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) ->
     distances = np.sort(compact_corpus.distances(query.astype(np.float64)))[:10]
     assert np.allclose([hit.distance for hit in hits], distances, atol=1e-5)
     # What is shown runs in any client, and finds the same.
-    url = compact_corpus.library.engine.url.set(drivername="postgresql")
-    with psycopg.connect(url.render_as_string(hide_password=False)) as client:
-        client.execute("SET search_path = vecsearch, public")
-        statements = shown.removeprefix("BEGIN;").removesuffix("COMMIT;")
-        rows = client.execute(statements.encode())
-        while rows.nextset():
-            pass
-        assert [row[0] for row in rows.fetchall()] == [hit.id for hit in hits]
+    assert as_pasted(compact_corpus.library, shown) == [hit.id for hit in hits]
 
 
 @every_server

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support import Corpus, Known, every_server, once
+from support import Corpus, PixelEncoder, as_pasted, every_server, ingest, once
+from web_support import Known
 
 from vecsearch.analysis.ranking import expanded
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.library import Library
+from vecsearch.search import embedder
 from vecsearch.search.embedder import Crop
 from vecsearch.search.query import Query, Term, weighted
 
@@ -29,11 +31,11 @@ def widths(answer: Any) -> list[int]:
 
 
 @every_server
-@pytest.mark.parametrize("index", ["corpus", "compact_corpus"])
+@pytest.mark.parametrize("compact", [False, True])
 def test_the_question_is_the_sum_of_its_normalised_parts(
-    request: pytest.FixtureRequest, index: str
+    corpus: Corpus, compact_corpus: Corpus, *, compact: bool
 ) -> None:
-    corpus: Corpus = request.getfixturevalue(index)
+    corpus = compact_corpus if compact else corpus
     weights = {10: 2.0, 500: 1.0, 1_234: -0.5}
     terms = [Term(id=corpus.ids[row], weight=weight) for row, weight in weights.items()]
     total = sum(weight * unit(corpus.vectors[row]) for row, weight in weights.items())
@@ -47,8 +49,7 @@ def test_the_question_is_the_sum_of_its_normalised_parts(
     assert not {*weights} & {*widths(without)}
     assert widths(without)[:15] == [row for row in widths(answer) if row not in weights][:15]
     # What is shown finds the same in any client.
-    with corpus.library.sql(without.sql.split(";")[-3].strip()) as (_, rows, _):
-        assert [row[1] for row in rows] == [hit.path for hit in without]
+    assert as_pasted(corpus.library, without.sql) == [hit.id for hit in without]
 
 
 @once
@@ -62,7 +63,9 @@ def test_neither_order_nor_scale_changes_the_answer(
 ) -> None:
     terms = [Term(id=corpus.ids[row], weight=1 + n % 3) for n, row in enumerate(rows)]
     scaled = [Term(id=term.id, weight=term.weight * factor) for term in reversed(terms)]
-    first, second = (corpus.library.query(terms=asked, k=9, exact=True) for asked in (terms, scaled))
+    first, second = (
+        corpus.library.query(terms=asked, k=9, exact=True) for asked in (terms, scaled)
+    )
     np.testing.assert_allclose(
         [hit.distance for hit in first], [hit.distance for hit in second], atol=1e-5
     )
@@ -126,8 +129,9 @@ def test_parts_that_cancel_or_are_missing_are_named(corpus: Corpus) -> None:
 
 @once
 def test_a_part_of_a_picture_is_searched_for_as_if_it_were_cut_out(
-    library: Library, known: list[Known], tmp_path: Path
+    library: Library, known: list[Known], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(embedder, "collection_encoder", lambda *_: PixelEncoder())
     with PIL.Image.open(known[9].path) as whole:
         whole.crop((10, 5, 40, 45)).save(tmp_path / "cut.png")
     expected = library.query(tmp_path / "cut.png", k=20)
@@ -148,12 +152,12 @@ def test_a_part_of_a_picture_is_searched_for_as_if_it_were_cut_out(
 
 
 @every_server
-@pytest.mark.parametrize("index", ["corpus", "compact_corpus"])
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("neighbours", [1, 10, 100])
 def test_an_expanded_question_is_the_one_that_numpy_makes(
-    request: pytest.FixtureRequest, index: str, neighbours: int
+    corpus: Corpus, compact_corpus: Corpus, neighbours: int, *, compact: bool
 ) -> None:
-    corpus: Corpus = request.getfixturevalue(index)
+    corpus = compact_corpus if compact else corpus
     rows = np.array([3, 700, 2_000])
     questions = expanded(corpus.vectors[rows], corpus.vectors, neighbours, rows)
     for row, question in zip(rows, questions, strict=True):
@@ -175,7 +179,6 @@ def test_a_collection_of_one_is_expanded_by_nobody(library: Library, known: list
     for each in known[1:]:
         each.path.unlink()
     folder = str(known[0].path.parents[1])
-    from support import PixelEncoder, ingest
 
     ingest(library.engine, [folder], PixelEncoder(), prune=True)
     [only] = library.query(known[0].path, expand=10).hits

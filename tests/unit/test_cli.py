@@ -114,7 +114,7 @@ def test_an_unknown_option_is_wrong_usage(words: str) -> None:
         ("train", "autoencoder"),
         ("query", "a.png", "-k", "many"),
         ("query", "a.png", "--format", "yaml"),
-        ("query", "a.png", "b.png"),
+        ("query", "--not", "a.png"),
         ("ingest", "photos", "--max-pixels", "0"),
         ("status", "--device", "cpu"),
     ],

@@ -19,7 +19,7 @@ from vecsearch.postgres import thumbnails
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Query, require_k
-from vecsearch.vocabulary import DEFAULT_K, Metric
+from vecsearch.vocabulary import DEFAULT_K, Metric, Ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -200,9 +200,11 @@ def improve(
     )
 
 
-def current(collection: StoredCollection) -> Setting:  # noqa: ARG001 - every one ranks alike so far
+def current(collection: StoredCollection) -> Setting:
     """Return the setting that searches of a collection use."""
-    return trials.UNCHANGED
+    ranks = collection.ranking is Ranking.compact and collection.compact is not None
+    dims = collection.compact.dimensions if ranks and collection.compact else None
+    return Setting(collection.ranking, dims, collection.expansion)
 
 
 def _some(

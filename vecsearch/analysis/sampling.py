@@ -1,9 +1,9 @@
 """Choose the query images of an evaluation, read labels, and measure all exact distances."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -12,8 +12,9 @@ from vecsearch.analysis import labels, ranking
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import staging
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress
-from vecsearch.vocabulary import Metric
+from vecsearch.vocabulary import Metric, Ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def measure(
     metric: Metric,
     on_progress: OnProgress,
 ) -> Sample:
-    """Measure the distance of every image to those at `positions`.
+    """Measure the distance of every image to those at `positions`, as the collection ranks.
 
     Raises:
         InvalidInput: the metric is not defined for the embeddings.
@@ -152,7 +153,55 @@ def measure(
     """
     ids = [images[position].id for position in positions]
     queries = labels.read_embeddings(connection, collection.table, ids)
-    distances = np.empty((len(positions), len(images)))
+    project = _projection(connection, collection, metric)
+    queries = project(queries)
+
+    def compared() -> "NDArray[np.float64]":
+        return _distances(connection, collection, images, queries, project, metric, on_progress)
+
+    distances = compared()
+    expansion = collection.expansion if metric is Metric.cosine else 0
+    if expansion:
+        near = [
+            ranking.nearest_first(row, int(own))[:expansion]
+            for row, own in zip(distances, positions, strict=True)
+        ]
+        wanted = np.unique(np.concatenate(near))
+        ids = [images[position].id for position in wanted]
+        stored = project(labels.read_embeddings(connection, collection.table, ids))
+        queries = np.stack(
+            [
+                ranking.averaged(query, stored[np.searchsorted(wanted, places)])
+                for query, places in zip(queries, near, strict=True)
+            ]
+        )
+        distances = _distances(
+            connection, collection, images, queries, project, metric, on_progress
+        )
+    return Sample(positions, images, found, distances)
+
+
+def _projection(
+    connection: sa.Connection, collection: StoredCollection, metric: Metric
+) -> "Callable[[NDArray[Any]], NDArray[Any]]":
+    """Return what makes of embeddings the vectors that rank."""
+    ranks = metric is Metric.cosine and collection.ranking is Ranking.compact
+    if not ranks or collection.compact is None:
+        return lambda embeddings: embeddings
+    return vectors.read_projection(connection, collection.compact).project
+
+
+def _distances(
+    connection: sa.Connection,
+    collection: StoredCollection,
+    images: list[labels.Image],
+    queries: "NDArray[Any]",
+    project: "Callable[[NDArray[Any]], NDArray[Any]]",
+    metric: Metric,
+    on_progress: OnProgress,
+) -> "NDArray[np.float64]":
+    """Return the distances of queries, in the space that ranks, to all images."""
+    distances = np.empty((len(queries), len(images)))
     done = 0
     for block in staging.read_blocks(connection, collection.table, embeddings=True, columns=False):
         if metric.needs_non_negative and min(block.embeddings.min(), queries.min()) < 0:
@@ -161,7 +210,7 @@ def measure(
                 f"{collection.name!r} has negative ones. Use cosine, l2 or l1."
             )
         rows = slice(done, done + len(block.paths))
-        distances[:, rows] = ranking.distances(queries, block.embeddings, metric)
+        distances[:, rows] = ranking.distances(queries, project(block.embeddings), metric)
         done = rows.stop
         on_progress(f"Comparing in {collection.name}", done, len(images))
-    return Sample(positions, images, found, distances)
+    return distances

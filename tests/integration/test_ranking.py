@@ -1,0 +1,162 @@
+"""What orders the hits: the embeddings or compact vectors, with or without expansion."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support import Corpus, as_pasted, clustered, every_server, make_corpus, once, scalar
+
+from vecsearch.analysis import ranking
+from vecsearch.errors import InvalidInput
+from vecsearch.library import Library
+from vecsearch.postgres import catalog
+from vecsearch.search.indexes import vectors
+from vecsearch.search.query import Term
+from vecsearch.vocabulary import Metric, Ranking
+
+DIMS = 12
+Floats = NDArray[np.float64]
+
+
+@pytest.fixture
+def corpus(library: Library) -> Corpus:
+    """A thousand images, ranked by compact vectors."""
+    made = make_corpus(library, "images", clustered(1_000, 64, seed=3))
+    library.collection().set_ranking("compact", dims=DIMS)
+    return made
+
+
+def compact(corpus: Corpus) -> Floats:
+    """Return the compact vectors, in order of `corpus.ids`."""
+    with catalog.reading(corpus.library.engine, "images") as (connection, stored):
+        assert stored.compact is not None
+        assert (stored.ranking, stored.compact.metric) == (Ranking.compact, Metric.cosine)
+        fitted = vectors.read_projection(connection, stored.compact)
+    return fitted.project(corpus.vectors.astype(np.float32)).astype(np.float64)
+
+
+def ids(answer: Any) -> list[Any]:
+    return [hit.id for hit in answer.hits]
+
+
+@every_server
+@pytest.mark.parametrize("expansion", [0, 10])
+def test_every_door_ranks_as_the_collection_says(corpus: Corpus, expansion: int) -> None:
+    library, rows = corpus.library, compact(corpus)
+    library.collection().set_ranking("compact", expansion=expansion)
+    for row in (5, 400):
+        place = np.array([row])
+        [question] = ranking.expanded(rows[place], rows, expansion, place)
+        expected = ranking.distances(question[None], rows, Metric.cosine)[0]
+        nearest = np.argsort(expected)[:20]
+        exact = library.query(id=corpus.ids[row], k=20, exact=True)
+        distances = [hit.distance for hit in exact]
+        np.testing.assert_allclose(distances, expected[nearest], atol=2e-3)
+        assert len({*ids(exact)} & {corpus.ids[place] for place in nearest}) >= 19
+        # By the index, in plain SQL, and as it is shown.
+        answer = library.query(id=corpus.ids[row], k=20)
+        assert len({*ids(answer)} & {*ids(exact)}) >= 19
+        assert as_pasted(library, exact.sql) == ids(exact)
+        statement = f"SELECT id FROM images_nearest('{corpus.ids[row]}') ORDER BY distance LIMIT 20"
+        with library.sql(statement) as (_, found, _):
+            assert len({row[0] for row in found} & {*ids(exact)}) >= 19
+        # A question for once, without changing the collection.
+        full = library.query(id=corpus.ids[row], k=20, ranking="full", expand=0, exact=True)
+        by_embedding = np.sort(corpus.distances(corpus.vectors[row]))[:20]
+        np.testing.assert_allclose([hit.distance for hit in full], by_embedding, atol=1e-4)
+
+
+@once
+def test_the_index_serves_compact_ranking_and_its_expansion(corpus: Corpus) -> None:
+    library = corpus.library
+    with library.engine.begin() as connection:
+        name = connection.exec_driver_sql("SELECT current_database()").scalar()
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET enable_seqscan = off")
+    library.engine.dispose()
+    for expansion in (0, 5):
+        answer = library.query(id=corpus.ids[1], k=10, expand=expansion)
+        assert answer.uses_index
+        assert answer.plan.count("images_compact") >= 1 + bool(expansion)
+        assert answer.candidates is None
+    library.collection().set_ranking("compact", expansion=5)
+    plan = "EXPLAIN SELECT id FROM images_nearest('{}') ORDER BY distance LIMIT 10"
+    with library.sql(plan.format(corpus.ids[1])) as (_, rows, _):
+        lines = "\n".join(row[0] for row in rows)
+    assert lines.count("Index Scan using images_compact") >= 2, lines
+
+
+@once
+def test_new_vectors_sums_and_other_metrics_find_their_way(corpus: Corpus) -> None:
+    library, rows = corpus.library, compact(corpus)
+    terms = [Term(id=corpus.ids[7]), Term(id=corpus.ids[90], weight=-0.5)]
+    unit = corpus.vectors / np.linalg.norm(corpus.vectors, axis=1, keepdims=True)
+    with catalog.reading(library.engine, "images") as (connection, stored):
+        assert stored.compact is not None
+        fitted = vectors.read_projection(connection, stored.compact)
+    question = fitted.project((unit[7] - 0.5 * unit[90])[None].astype(np.float32))
+    expected = np.sort(ranking.distances(question, rows, Metric.cosine)[0])[:10]
+    answer = library.query(terms=terms, k=10, exact=True)
+    np.testing.assert_allclose([hit.distance for hit in answer], expected, atol=2e-3)
+    # Other metrics compare embeddings, among candidates that compact vectors choose.
+    by_l2 = library.query(id=corpus.ids[7], k=10, metric="l2")
+    nearest = np.sort(corpus.distances(corpus.vectors[7], "l2"))[:10]
+    np.testing.assert_allclose([hit.distance for hit in by_l2], nearest, rtol=1e-3)
+
+
+@once
+def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) -> None:
+    corpus = make_corpus(library, "images", clustered(300, 32, seed=4))
+    images = library.collection()
+    with pytest.raises(InvalidInput, match="no compact vectors to rank by"):
+        library.query(id=corpus.ids[0], ranking="compact")
+    images.set_ranking("full", expansion=3)
+    assert (images.index_status().method, images.index_status().expansion) == ("hnsw", 3)
+    assert library.query(id=corpus.ids[0], k=5) != library.query(id=corpus.ids[0], k=5, expand=0)
+    images.set_ranking("compact", dims=8)
+    status = images.index_status()
+    assert (status.ranking, status.expansion, status.dims) == ("compact", 3, 8)
+    assert (
+        status.how == "ranked by 8 principal components, after adding the 3 nearest to the question"
+    )
+    with pytest.raises(InvalidInput, match="First: vecsearch index ranking full"):
+        images.create_index("hnsw")
+    version = status.version
+    images.set_ranking("compact", expansion=0)
+    assert images.index_status().version == version
+    # A refit keeps the ranking, and its own dimensions.
+    images.create_index("compact", dims=8)
+    status = images.index_status()
+    assert (status.ranking, status.dims) == ("compact", 8)
+    assert status.version != version
+    images.set_ranking("full")
+    images.create_index("hnsw")
+    plain = library.query(id=corpus.ids[0], k=300)
+    expected = np.sort(corpus.distances(corpus.vectors[0]))
+    np.testing.assert_allclose([hit.distance for hit in plain], expected, atol=1e-4)
+    with pytest.raises(InvalidInput, match="--dims is for the ranking compact"):
+        images.set_ranking("full", dims=4)
+    for expansion in (-1, 101):
+        with pytest.raises(InvalidInput, match=f"--expand is {expansion}"):
+            images.set_ranking("full", expansion=expansion)
+    comment = "SELECT obj_description('images_nearest(text)'::regprocedure)"
+    assert "principal" not in str(scalar(library, comment))
+
+
+@once
+@pytest.mark.parametrize("options", [("full", 0), ("full", 10), ("compact", 0), ("compact", 10)])
+def test_eval_scores_the_ranking_that_searches_use(
+    corpus: Corpus, options: tuple[str, int]
+) -> None:
+    library = corpus.library
+    chosen, expansion = options
+    library.collection().set_ranking(chosen, expansion=expansion)
+    found = library.collection().evaluate(k=5)
+    right = []
+    labels = {image: f"c{row % 20}" for row, image in enumerate(corpus.ids)}
+    for row in range(0, 1_000, 20):
+        hits = library.query(id=corpus.ids[row], k=5, exact=True, exclude_self=True)
+        right.append(np.mean([hit.label == labels[corpus.ids[row]] for hit in hits]))
+    [score] = [each for each in found.classes if each.label == "c0"]
+    assert score.precision == pytest.approx(np.mean(right), abs=0.021)
+    assert all(each.recall > 0.95 for each in found.index[1:])
