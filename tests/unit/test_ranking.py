@@ -100,6 +100,35 @@ def test_the_nearest_come_first_and_the_query_s_own_not_at_all() -> None:
     assert ranking.nearest_first(np.array([0.3, 0.0, 0.1, 0.1]), own=1).tolist() == [2, 3, 0]
 
 
+def test_a_query_is_expanded_by_its_nearest_rows_weighted_by_their_similarity_cubed() -> None:
+    query = np.array([[2.0, 0.0]])
+    # Cosine similarities 0.6 and 0.8, the query itself, and -1.
+    rows = np.array([[3.0, 4.0], [0.8, -0.6], [5.0, 0.0], [-1.0, 0.0]])
+    both = np.array([[1 + 0.6**3 * 0.6 + 0.8**3 * 0.8, 0.6**3 * 0.8 - 0.8**3 * 0.6]])
+    own = np.array([2])
+    np.testing.assert_allclose(ranking.expanded(query, rows, 2, own), both)
+    # What points away has no weight, even if there is nothing else.
+    np.testing.assert_allclose(ranking.expanded(query, rows, 9, own), both)
+    nearest = [[1 + 0.8**4, -(0.8**3) * 0.6]]
+    np.testing.assert_allclose(ranking.expanded(query, rows, 1, own), nearest)
+    # A query that is not a row takes the equal row for a neighbour.
+    np.testing.assert_allclose(ranking.expanded(query, rows, 1, np.array([-1])), [[2, 0]])
+    # A row without a direction adds nothing.
+    np.testing.assert_allclose(ranking.averaged(query[0], np.zeros((1, 2))), [1, 0])
+
+
+def test_expansion_by_nothing_and_lengths_change_no_distance() -> None:
+    random = np.random.default_rng(5)
+    queries, rows = random.normal(size=(4, 6)), random.normal(size=(9, 6))
+    none = np.full(4, -1)
+    alone = ranking.distances(ranking.expanded(queries, rows, 0, none), rows, Metric.cosine)
+    np.testing.assert_allclose(alone, ranking.distances(queries, rows, Metric.cosine), atol=1e-12)
+    scaled = rows * random.uniform(0.1, 9, (9, 1))
+    np.testing.assert_allclose(
+        ranking.expanded(7 * queries, scaled, 3, none), ranking.expanded(queries, rows, 3, none)
+    )
+
+
 def test_recall_counts_by_distance_so_that_either_of_two_equals_will_do() -> None:
     exact = np.array([0.0, 0.1, 0.2])
     assert ranking.recall(np.array([0.0, 0.1, 0.2]), exact) == 1

@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 
     Embed = Callable[[Sequence[Picture]], NDArray[np.float32]]
 
-# Numbers of embeddings in memory: half a gigabyte in half precision, 100,000 images of 2,500.
-MAXIMUM_NUMBERS = 250_000_000
+# Limits on embeddings (50,000 images of 1,280 numbers) and on distances, which keep all trials to a
+# few minutes and about a gigabyte.
+MAXIMUM_NUMBERS = 64_000_000
+MAXIMUM_DISTANCES = 20_000_000
 # Images that are altered to be looked for.
 ORIGINALS = 100
 # A thumbnail has fewer.
 MAXIMUM_PIXELS = 1_000_000
 
 
-class Judged(StrEnum):
+class JudgedBy(StrEnum):
     """What right answers are: images of the query's label, or the original of an altered copy."""
 
     labels = "labels"
@@ -70,10 +72,10 @@ class Improvement:
     """The scores of several rankings of a collection.
 
     Attributes:
-        judged_on: what right answers are.
+        judged_by: what right answers are.
         k: for precision; 1 if there is one right answer.
         images: number of images searched.
-        left_out: number of other images of the collection, for lack of memory.
+        left_out: number of other images of the collection, left out to save time and memory.
         unlabelled: number of images searched that have no label, and are in no answer.
         choosing, reporting: number of queries of each half.
         trials: settings with their scores.
@@ -84,7 +86,7 @@ class Improvement:
 
     collection: str
     model: str
-    judged_on: Judged
+    judged_by: JudgedBy
     k: int
     images: int
     left_out: int
@@ -100,15 +102,19 @@ class Improvement:
         (found,) = (each for each in self.trials if each.setting == setting)
         return found
 
+    def choice(self, trial: Trial) -> str | None:
+        """Return "now" or "best" for the trial of one of these settings."""
+        return {self.best: "best", self.now: "now"}.get(trial.setting)
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the trials as flat rows."""
         return [
             {
                 **asdict(each.setting),
-                **self._named("chosen_on", each.chosen_on),
-                **self._named("reported_on", each.reported_on),
-                **self._named("overall", each.overall),
-                "choice": {self.best: "best", self.now: "now"}.get(each.setting),
+                **self._named("choosing", each.choosing),
+                **self._named("reporting", each.reporting),
+                **self._named("all", each.overall),
+                "choice": self.choice(each),
             }
             for each in self.trials
         ]
@@ -118,7 +124,7 @@ class Improvement:
         return {
             "collection": self.collection,
             "model": self.model,
-            "judged_on": self.judged_on,
+            "judged_by": self.judged_by,
             "k": self.k,
             "images": self.images,
             "left_out": self.left_out,
@@ -163,16 +169,16 @@ def improve(
     embeddings = _read(connection, collection, taken, on_progress)
     left_out = len(images) - len(taken)
     images, found = [images[place] for place in taken], [found[place] for place in taken]
-    limit = min(sampling.MAXIMUM_QUERIES, sampling.MAXIMUM_DISTANCES // max(len(images), 1))
+    limit = min(sampling.MAXIMUM_QUERIES, MAXIMUM_DISTANCES // max(len(images), 1))
     if labelling is not None and (len(set(found) - {None}) > 1 or labelling != FOLDERS):
-        judged_on, k = Judged.labels, judging.k
+        judged_by, k = JudgedBy.labels, judging.k
         questions = _by_labels(embeddings, found, limit, random)
     else:
-        judged_on, k = Judged.variants, 1
+        judged_by, k = JudgedBy.variants, 1
         originals = _originals(connection, collection, images, limit, random)
         questions = _by_variants(len(images), originals, embed, on_progress)
     if questions is None:
-        raise _too_few(collection, judged_on)
+        raise _too_few(collection, judged_by)
     now = current(collection)
     tried = trials.run(
         embeddings,
@@ -182,16 +188,16 @@ def improve(
         on_trial=lambda done, total: on_progress("Trying rankings", done, total),
     )
     if tried is None:
-        raise _too_few(collection, judged_on)
+        raise _too_few(collection, judged_by)
     choosing = int(questions.choosing.sum())
     return Improvement(
         collection=collection.name,
         model=collection.identity.name,
-        judged_on=judged_on,
+        judged_by=judged_by,
         k=k,
         images=len(images),
         left_out=left_out,
-        unlabelled=found.count(None) if judged_on is Judged.labels else 0,
+        unlabelled=found.count(None) if judged_by is JudgedBy.labels else 0,
         choosing=choosing,
         reporting=len(questions.choosing) - choosing,
         trials=tried[0],
@@ -300,8 +306,8 @@ def _by_variants(
     )
 
 
-def _too_few(collection: StoredCollection, judged_on: Judged) -> InvalidInput:
-    if judged_on is Judged.labels:
+def _too_few(collection: StoredCollection, judged_by: JudgedBy) -> InvalidInput:
+    if judged_by is JudgedBy.labels:
         return InvalidInput(
             f"Too few images of {collection.name} share a label. Choose another source of labels "
             "with --label or --label-regex, or none with --label none."

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,20 +96,20 @@ class Trial:
     """A setting and its scores.
 
     Attributes:
-        chosen_on: score of the choosing queries, among the choosing rows.
-        reported_on: score of the other queries, among all rows.
+        choosing: score of the choosing queries, among the choosing rows.
+        reporting: score of the other queries, among all rows.
         overall: score of all queries, among all rows.
 
     """
 
     setting: Setting
-    chosen_on: Score
-    reported_on: Score
+    choosing: Score
+    reporting: Score
     overall: Score
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """A setting with a score for each query, shape (q,); average precision is nan if undefined.
 
     Those to choose by are nan for queries that are for reporting.
@@ -139,16 +140,16 @@ def run(
 
     """
     settings = _settings(embeddings, now)
-    measured: list[_Measured] = []
+    measured: list[Measured] = []
     for each in _measure(embeddings, questions, settings, k):
         if not _can_choose(each, questions.choosing):
             return None
         measured.append(each)
         on_trial(len(measured), len(settings))
-    return [_trial(each, questions.choosing) for each in measured], _choose(measured, now)
+    return [_trial(each, questions.choosing) for each in measured], choose(measured, now)
 
 
-def _can_choose(measured: "_Measured", choosing: "NDArray[np.bool_]") -> bool:
+def _can_choose(measured: "Measured", choosing: "NDArray[np.bool_]") -> bool:
     """Return whether queries of both halves have a right answer, and enough to tell a spread."""
     to_choose, to_report = measured.choosing[1], measured.everywhere[1][~choosing]
     return bool(np.isfinite(to_choose).sum() > 1 and np.isfinite(to_report).any())
@@ -164,25 +165,34 @@ def _settings(embeddings: "NDArray[Any]", now: Setting) -> list[Setting]:
 
 def _measure(
     embeddings: "NDArray[Any]", questions: Questions, settings: Sequence[Setting], k: int
-) -> Iterator[_Measured]:
+) -> Iterator[Measured]:
     projected = _Compact(embeddings, max(setting.dims or 0 for setting in settings))
-    space: tuple[Any, ...] = ()
+    for dims, alike in groupby(settings, lambda setting: setting.dims):
+        rows, queries = projected.take(embeddings, questions.vectors, dims)
+        yield from _measure_space(rows, queries, questions, list(alike), k)
+
+
+def _measure_space(
+    rows: "NDArray[Any]",
+    queries: "NDArray[Any]",
+    questions: Questions,
+    settings: Sequence[Setting],
+    k: int,
+) -> Iterator[Measured]:
+    distances = _distances(queries, rows)
+    most = max(setting.expansion for setting in settings)
+    near = [
+        ranking.nearest_first(row, int(own))[:most].copy()  # a view would keep the whole order
+        for row, own in zip(distances, questions.own, strict=True)
+    ]
     for setting in settings:
-        if space != (setting.ranking, setting.dims):
-            space = setting.ranking, setting.dims
-            rows, queries = projected.take(embeddings, questions.vectors, setting.dims)
-            distances = _distances(queries, rows)
-            near = [
-                ranking.nearest_first(row, int(own))[: max(each.expansion for each in settings)]
-                for row, own in zip(distances, questions.own, strict=True)
-            ]
         if setting.expansion:
             asked = [
                 ranking.averaged(query, rows[places[: setting.expansion]])
                 for query, places in zip(queries, near, strict=True)
             ]
             distances = _distances(np.stack(asked), rows)
-        yield _Measured(setting, *_scores(distances, questions, k))
+        yield Measured(setting, *_scores(distances, questions, k))
 
 
 class _Compact:
@@ -214,9 +224,11 @@ def _blocks(rows: "NDArray[Any]") -> list[slice]:
 
 def _distances(queries: "NDArray[Any]", rows: "NDArray[Any]") -> "Floats":
     # A vector without a direction has no distance, and comes last in every answer.
+    found = np.empty((len(queries), len(rows)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        parts = [ranking.distances(queries, rows[block], Metric.cosine) for block in _blocks(rows)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        for block in _blocks(rows):
+            found[:, block] = ranking.distances(queries, rows[block], Metric.cosine)
+    return found
 
 
 def _scores(
@@ -240,12 +252,12 @@ def _scores(
     return (found[0, 0], found[0, 1]), (found[1, 0], found[1, 1])
 
 
-def _trial(measured: _Measured, choosing: "NDArray[np.bool_]") -> Trial:
+def _trial(measured: Measured, choosing: "NDArray[np.bool_]") -> Trial:
     precision, average = measured.everywhere
     return Trial(
         measured.setting,
-        chosen_on=_score(*measured.choosing),
-        reported_on=_score(precision[~choosing], average[~choosing]),
+        choosing=_score(*measured.choosing),
+        reporting=_score(precision[~choosing], average[~choosing]),
         overall=_score(precision, average),
     )
 
@@ -254,7 +266,7 @@ def _score(precision: "Floats", average: "Floats") -> Score:
     return Score(float(np.nanmean(precision)), float(np.nanmean(average)))
 
 
-def _choose(measured: Sequence[_Measured], now: Setting) -> Setting:
+def choose(measured: Sequence[Measured], now: Setting) -> Setting:
     """Return the simplest setting that ties with the best; the one in use is the simplest.
 
     The best has the highest mean average precision, of those with no lower precision than now:

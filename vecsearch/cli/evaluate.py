@@ -27,19 +27,18 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Comparison
     from vecsearch.analysis.evaluate import Evaluation
+    from vecsearch.analysis.improve import Improvement
     from vecsearch.analysis.sampling import Labelling
+    from vecsearch.analysis.trials import Setting
 
 # Queries that --plot shows.
 EXAMPLES = 6
 
-LabelOption = Annotated[
-    str,
-    typer.Option(
-        metavar="folder|metadata:KEY",
-        help="What makes images relevant to each other: the same folder name, or the same value "
-        "in their metadata.",
-    ),
-]
+LABEL = (
+    "What makes images relevant to each other: the same folder name, or the same value in their "
+    "metadata."
+)
+LabelOption = Annotated[str, typer.Option(metavar="folder|metadata:KEY", help=LABEL)]
 LabelRegexOption = Annotated[
     str | None,
     typer.Option(
@@ -59,9 +58,27 @@ def eval_(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
     k: KOption = DEFAULT_K,
     metric: MetricOption = None,
-    label: LabelOption = "folder",
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="folder|metadata:KEY|none", help=f"{LABEL} None is for --improve alone."
+        ),
+    ] = "folder",
     label_regex: LabelRegexOption = None,
     seed: SeedOption = 0,
+    improve: Annotated[
+        bool,
+        typer.Option(
+            "--improve",
+            help="Instead, try other rankings: by compact vectors of several dimensions, and with "
+            "expanded queries. Half of the labelled images choose the best, the others report its "
+            "score. Without labels that differ, or with --label none, altered copies of images "
+            "must find their originals.",
+        ),
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Keep the ranking that --improve finds best.")
+    ] = False,
     format_: FormatOption = None,
 ) -> None:
     """Score a collection: precision and mAP from labels, recall and time of its index.
@@ -72,6 +89,21 @@ def eval_(
     from vecsearch.cli.progress import steps_progress
 
     require_object_format(format_)
+    if apply and not improve:
+        raise typer.BadParameter("--apply needs --improve.")
+    if improve:
+        none = label == "none" and label_regex is None
+        _improve(
+            settings,
+            collection,
+            format_,
+            k=k,
+            metric=metric,
+            labelling=None if none else _labelling(label, label_regex),
+            seed=seed,
+            apply=apply,
+        )
+        return
     with open_library(settings) as library, steps_progress() as progress:
         result = library.collection(collection).evaluate(
             k=k,
@@ -95,6 +127,94 @@ def eval_(
             f"variance, down from {result.drift.fitted:.0%}. Rebuild it: "
             f"vecsearch index create --method {IndexMethod.compact} --collection {collection}"
         )
+
+
+def _improve(
+    settings: Settings,
+    collection: str,
+    format_: Format | None,
+    *,
+    apply: bool,
+    **judging: Any,
+) -> None:
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library, steps_progress() as progress:
+        asked = library.collection(collection)
+        result = asked.improve(**judging, on_progress=progress)
+        kept, notes = apply and result.best != result.now, []
+        if kept:
+            best = result.best
+            notes = asked.set_ranking(  # type: ignore[attr-defined]  # of another branch
+                best.ranking, dims=best.dims, expansion=best.expansion, on_progress=progress
+            )
+    match chosen_format(format_):
+        case Format.table:
+            _print_trials(result)
+        case Format.csv:
+            rows = result.rows()
+            write_rows([tuple(row.values()) for row in rows], format_, columns=list(rows[0]))
+        case _:
+            write_object(result.as_dict(), format_)
+    say_all([*_judged(result), _verdict(result, kept=kept), *notes])
+
+
+def _print_trials(result: "Improvement") -> None:
+    typer.echo(f"{result.collection}: {result.model}, judged by {result.judged_by}")
+    rows = [
+        (
+            each.setting.ranking,
+            each.setting.dims,
+            each.setting.expansion,
+            each.choosing.map,
+            each.reporting.precision,
+            each.reporting.map,
+            each.overall.map,
+            result.choice(each),
+        )
+        for each in result.trials
+    ]
+    figures = ["chosen_map", f"precision@{result.k}", "map", "all_map"]
+    write_rows(rows, Format.table, columns=["ranking", "dims", "expand", *figures, "note"])
+
+
+def _judged(result: "Improvement") -> list[str]:
+    """Return how settings were judged, in sentences."""
+    from vecsearch.analysis.improve import JudgedBy
+
+    copies = result.judged_by is JudgedBy.variants
+    queries = "altered copies" if copies else "images"
+    notes = [
+        f"{result.choosing:,} {queries} chose, and {result.reporting:,} others report the scores; "
+        "all_map is of all."
+        + (" A copy's right answer is its original, so map is 1 / its rank." * copies)
+    ]
+    if result.unlabelled:
+        notes.append(f"Left out {result.unlabelled:,} images that have no such label.")
+    if result.left_out:
+        total = result.images + result.left_out
+        notes.append(f"Searched a random {result.images:,} of {total:,} images, to save time.")
+    return notes
+
+
+def _verdict(result: "Improvement", *, kept: bool) -> str:
+    before, after = (result.trial(each) for each in (result.now, result.best))
+    if before is after:
+        return f"Nothing is clearly better than {_named(result.now)}, which is in use. No change."
+    gain = (
+        f"Best: {_named(result.best)}. On those that report, precision@{result.k} goes from "
+        f"{before.reporting.precision:.3f} to {after.reporting.precision:.3f}, and mAP from "
+        f"{before.reporting.map:.3f} to {after.reporting.map:.3f}."
+    )
+    if kept:
+        return f"{gain} Searches of {result.collection} by cosine now use it."
+    return f"{gain} Nothing was changed. To keep it, run this again with --apply."
+
+
+def _named(setting: "Setting") -> str:
+    size = "" if setting.dims is None else f" with {setting.dims} dimensions"
+    expansion = f", expanded by {setting.expansion}" if setting.expansion else ""
+    return f"ranking {setting.ranking}{size}{expansion}"
 
 
 @command(app, "compare")
