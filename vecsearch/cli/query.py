@@ -53,7 +53,7 @@ def query(
         typer.Option(
             metavar="WORDS",
             help='Search by a concept instead of a file, e.g. "golden retriever"; '
-            "vecsearch concepts lists them.",
+            "vecsearch concepts lists them. With a model of open_clip, by any sentence.",
         ),
     ] = None,
     min_similarity: Annotated[

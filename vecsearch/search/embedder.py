@@ -1,4 +1,4 @@
-"""A query picture becomes an embedding, for one caller or for many at once.
+"""A query picture or sentence becomes an embedding, for one caller or for many at once.
 
 Pictures are decoded a few at a time, so that memory stays bounded; they are embedded together with
 whatever else waits, as the encoder is fastest; and embeddings are remembered, so that asking about
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vecsearch.config import Runtime
 from vecsearch.encoders import registry
-from vecsearch.encoders.base import BATCH_SIZE, Encoder, unusable
+from vecsearch.encoders.base import BATCH_SIZE, Encoder, LazyEncoder, TextEncoder, unusable
 from vecsearch.encoders.once import Once
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
@@ -83,20 +83,27 @@ class Picture:
 
 
 class Embedder:
-    """Embeds query pictures with one encoder; its methods may be called from any thread.
+    """Embeds query pictures and texts with one encoder; its methods may be called from any thread.
 
     Args:
         load: gives the encoder, which is called for one batch at a time; called when there is
             something to embed, and again if it failed.
         max_pixels: pictures with more are refused before they are decoded.
         on_batch: told the size of each batch, and the seconds that it took.
+        texts: embeds texts in the space of the encoder's pictures; None if the encoder cannot.
 
     """
 
     def __init__(
-        self, load: Callable[[], Encoder], *, max_pixels: int, on_batch: OnBatch = lambda *_: None
+        self,
+        load: Callable[[], Encoder],
+        *,
+        max_pixels: int,
+        on_batch: OnBatch = lambda *_: None,
+        texts: TextEncoder | None = None,
     ) -> None:
         self._load = load
+        self._texts = texts
         self._encoder: Once[Encoder] = Once(retry=True)
         self._max_pixels = max_pixels
         self._on_batch = on_batch
@@ -138,19 +145,44 @@ class Embedder:
         reason = unusable(embedding)
         if reason is not None:
             raise ImageUnreadable(f"{name}: {reason}")
-        with self._lock:
-            self._remembered[picture.sha256] = embedding
-            if len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
+        self._remember(picture, embedding)
         return embedding
 
-    def remembered(self, picture: Picture) -> NDArray[np.float32] | None:
-        """Return the picture's embedding if it was embedded lately; see `embed`."""
-        with self._lock:
-            known = self._remembered.get(picture.sha256)
-            if known is not None:
-                self._remembered.move_to_end(picture.sha256)
+    def embed_text(self, text: str) -> NDArray[np.float32]:
+        """Return a text's embedding, shape (dimensions,), comparable with those of pictures.
+
+        Raises:
+            InvalidInput: the text is longer than the encoder reads, the encoder reads none, or the
+                embedding cannot be compared.
+            EncoderError: the encoder cannot be loaded.
+
+        """
+        if self._texts is None:
+            raise InvalidInput("The collection's encoder reads no text. Search by a picture.")
+        known = self.remembered(text)
+        if known is not None:
             return known
+        embedding: NDArray[np.float32] = self._texts.embed_text([text])[0]
+        reason = unusable(embedding)
+        if reason is not None:
+            raise InvalidInput(f"{text!r}: {reason} Ask with other words.")
+        self._remember(text, embedding)
+        return embedding
+
+    def remembered(self, target: Picture | str) -> NDArray[np.float32] | None:
+        """Return the embedding of a picture or a text that was embedded lately."""
+        key = _key(target)
+        with self._lock:
+            known = self._remembered.get(key)
+            if known is not None:
+                self._remembered.move_to_end(key)
+            return known
+
+    def _remember(self, target: Picture | str, embedding: NDArray[np.float32]) -> None:
+        with self._lock:
+            self._remembered[_key(target)] = embedding
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
 
     def _loaded(self) -> Encoder:
         encoder = self._load()
@@ -182,6 +214,10 @@ class Embedder:
             return
         for (_, future), embedding in answers:
             future.set_result(embedding)
+
+
+def _key(target: Picture | str) -> str:
+    return f"text {target}" if isinstance(target, str) else target.sha256
 
 
 class Embedders:
@@ -229,17 +265,22 @@ class Embedders:
         """
         if (model, weights) != (None, None):
             encoder = collection_encoder(collection, model, weights, self._runtime, self._quantized)
-            return Embedder(lambda: encoder, max_pixels=self._max_pixels)
+            return Embedder(lambda: encoder, max_pixels=self._max_pixels, texts=encoder.texts)
         with self._lock:
             known, embedder = self._kept.get(collection.name, (None, None))
             # Another collection may have come under this name.
             if embedder is None or known is None or not known.has_encoder_of(collection):
-                embedder = Embedder(
-                    lambda: collection_encoder(
+
+                def unloaded() -> LazyEncoder:
+                    return collection_encoder(
                         collection, None, None, self._runtime, self._quantized
-                    ),
+                    )
+
+                embedder = Embedder(
+                    unloaded,
                     max_pixels=self._max_pixels,
                     on_batch=self._tell,
+                    texts=unloaded().texts,
                 )
                 self._kept[collection.name] = (collection, embedder)
             return embedder
@@ -254,7 +295,7 @@ def collection_encoder(
     weights: str | Path | None,
     runtime: Runtime,
     quantized: FindQuantized = lambda _: None,
-) -> Encoder:
+) -> LazyEncoder:
     """Return a collection's encoder, loaded when it is used; see `vecsearch.encoders.base`."""
     return registry.for_collection(
         collection.name,

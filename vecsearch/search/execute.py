@@ -16,6 +16,7 @@ from pgvector import HalfVector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from vecsearch.encoders import registry
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
@@ -52,7 +53,7 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         engine: the database's engine.
         name: the collection.
         query: the query.
-        embedders: encoders of new pictures; no connection is held while they embed.
+        embedders: encoders of new pictures and sentences; no connection is held while they embed.
 
     Raises:
         VecsearchError: the query cannot be answered.
@@ -61,20 +62,25 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
     picture = None if query.image is None else Picture.read(query.image)
     with _opened(engine, name, picture) as (connection, collection, known):
         check(connection, collection, query)
-        if query.text is not None:
+        if query.text is not None and not registry.reads_text(collection.identity):
             names, vectors = concepts.matching(connection, collection, query.text)
             answer = _answer(engine, connection, collection, vectors, query)
             return replace(answer, concepts=names)
         embedder = embedders.of(collection, query.model, query.weights)
         target: UUID | NDArray[np.float32] | None = known
-        if picture is None:
+        if query.text is not None:
+            target = embedder.remembered(query.text)
+        elif picture is None:
             target = parse_id(query.id or "")
         elif known is None:
             target = embedder.remembered(picture)
         if target is not None:
             return _answer(engine, connection, collection, target, query)
-    assert picture is not None  # noqa: S101 - without a picture, there is an id or a text
-    embedding = embedder.embed(picture)
+    if query.text is not None:
+        embedding = embedder.embed_text(query.text)
+    else:
+        assert picture is not None  # noqa: S101 - without a picture, there is an id or a text
+        embedding = embedder.embed(picture)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, embedding, query)
 

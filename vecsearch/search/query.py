@@ -29,8 +29,9 @@ class Query:
         image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
             in the collection.
         id: a stored image's id.
-        text: a concept's name, a synonym of it, or whole words of either; if several concepts have
-            them, an image's distance is that to the nearest. By cosine only.
+        text: any sentence, if the collection's encoder reads text; else a concept's name, a synonym
+            of it, or whole words of either; if several concepts have them, an image's distance is
+            that to the nearest. By cosine only.
         k: the largest number of hits; None means 10, or no limit if there is a cut-off.
         metric: a name of `Metric`; None uses the collection's default.
         where: an SQL condition on the collection's columns; only from a trusted user.
@@ -175,7 +176,7 @@ class Answer:
         seconds: time that the database took.
         statement: the statement that found the hits.
         image: the stored image whose vector was used; None if the picture is not in the collection.
-        concepts: names of the concepts that the query's text means.
+        concepts: names of the concepts that the query's text means; none if the encoder read it.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
 
     """
@@ -211,7 +212,7 @@ class Answer:
 
     @property
     def meaning(self) -> str | None:
-        """What the query's text was taken for, as a sentence; None for a picture."""
+        """What the query's text was taken for; None for a picture or an embedded sentence."""
         if not self.concepts:
             return None
         names = ", ".join(self.concepts)

@@ -74,6 +74,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "asked": None,
         "metric": question.metric,
         "cut_off": None,
+        "reads_text": collection.reads_text(),
     }
     try:
         if (question.id, question.image, question.text) == (None, None, None):

@@ -110,7 +110,8 @@ class QueryForm(Question):
     id: Annotated[UUID | None, Optional] = None
     """The id of a stored image, instead of a file."""
     text: Annotated[Words | None, Optional] = None
-    """A concept, such as "golden retriever", instead of a file."""
+    """A concept, such as "golden retriever", or with a model of open_clip any sentence, instead of
+    a file."""
 
     def target(self) -> Picture | UUID | str:
         """Return what to search for.
