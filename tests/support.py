@@ -3,9 +3,7 @@
 `python tests/support.py FILE` saves the seeded ResNet50 to FILE.
 """
 
-import copy
 import io
-import json
 import os
 import sys
 import uuid
@@ -60,41 +58,6 @@ def save_weights(path: Path, model: str = "resnet50.tv_in1k", seed: int = 0) -> 
     else:
         torch.save(module.state_dict(), path)
     return path
-
-
-# A model of open_clip that is small for all but its vocabulary, in open_clip's own terms.
-SMALL_CLIP: dict[str, Any] = {
-    "embed_dim": 48,
-    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
-
-
-def save_clip(
-    folder: Path, seed: int = 0, preprocessing: dict[str, Any] | None = None, **changes: Any
-) -> tuple[Path, Path]:
-    """Save a small model of open_clip with seeded weights; return its config and its weights.
-
-    They have the names that open_clip itself gives and looks for.
-    """
-    import open_clip
-    import safetensors.torch
-    import torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy(SMALL_CLIP | changes)
-    files = folder / "open_clip_config.json", folder / "open_clip_model.safetensors"
-    files[0].write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing or {}}))
-    torch.manual_seed(seed)
-    has_text_tower = config.pop("custom_text", False)
-    kind = open_clip.CustomTextCLIP if has_text_tower else open_clip.CLIP
-    model = open_clip.CoCa(**config) if "multimodal_cfg" in config else kind(**config)
-    # Fresh biases are zero, and so is every residual branch of a fresh ResNet.
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    safetensors.torch.save_file(model.state_dict(), files[1])
-    return files
 
 
 def hub_cache(folder: Path, models: Iterable[str]) -> Path:

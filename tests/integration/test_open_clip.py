@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from clip_support import save_clip
 from starlette.testclient import TestClient
-from support import once, picture, save_clip
+from support import once, picture
 from typer.testing import CliRunner
 from web_support import client
 

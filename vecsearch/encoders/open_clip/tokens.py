@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vecsearch.errors import EncoderError, InvalidInput
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
@@ -77,6 +76,7 @@ def tokenize(texts: Sequence[str], *, name: str, context: int) -> "NDArray[np.in
     """
     require_extra()
     import ftfy
+    import numpy as np
 
     tokens = np.zeros((len(texts), context), np.int64)
     for row, text in zip(tokens, texts, strict=True):
