@@ -10,18 +10,19 @@ from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.analysis.evaluate import Evaluation
 from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
+from vecsearch.encoders.registry import reads_text
 from vecsearch.ingest import folders, formats, transfer
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
 from vecsearch.search import concepts, execute, gallery
 from vecsearch.search.concepts import Word
-from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.lookup import id_of, image_by_sha256, missing
+from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
 from vecsearch.search.store import Store
@@ -63,8 +64,8 @@ class Collection:
 
         Args:
             paths: folders and files.
-            model: a timm model or an autoencoder's file; None uses the collection's, or ResNet50,
-                or a packaged network if ResNet50's weights cannot be had.
+            model: a model's name or file; None uses the collection's, or ResNet50, or a packaged
+                network if ResNet50's weights cannot be had.
             weights: a file; None uses the location of the collection's weights, or the model hub.
             precision: int8 calibrates a new collection's encoder on its own pictures; None uses the
                 collection's precision, or fp32.
@@ -108,10 +109,8 @@ class Collection:
 
         Args:
             file: paths with embeddings, or an export of vecsearch.
-            model: name of the model that made the embeddings, if the file does not name it; it need
-                not be a known model.
-            weights: the model's file, with which new pictures can be searched for; without it, only
-                pictures of the collection can be.
+            model: name of the model that made the embeddings, known or not, if the file has none.
+            weights: the model's file; without it, only the collection's pictures can be asked by.
             root: folder of the file's relative paths; None uses the file's own folder.
             index: index method of a new collection: hnsw, compact or none; None uses hnsw.
             on_progress: called after each block of rows.
@@ -350,9 +349,8 @@ class Collection:
     def image_of(self, picture: Picture) -> StoredImage | None:
         """Return the stored image with a picture's content; None if there is none."""
         with self._reading() as (connection, stored):
-            table = stored.table
-            found = image_by_sha256(connection, table, picture.sha256, picture.path)
-            return None if found is None else gallery.find_image(connection, table, found)
+            found = image_by_sha256(connection, stored.table, picture.sha256, picture.path)
+            return None if found is None else gallery.find_image(connection, stored.table, found)
 
     def browse(
         self, filters: Filters = NO_FILTERS, *, after: UUID | None = None, limit: int
@@ -403,6 +401,11 @@ class Collection:
         with self._reading() as (_, stored):
             return stored.default_metric
 
+    def reads_text(self) -> bool:
+        """Return whether `query(text=…)` takes any sentence, instead of `concepts`."""
+        with self._reading() as (_, stored):
+            return reads_text(stored.identity)
+
     def warm(self) -> None:
         """Load the encoder now, so that the first query with a new picture need not wait.
 
@@ -411,8 +414,8 @@ class Collection:
 
         """
         with self._reading() as (_, stored):
-            pass
-        self._store.embedders.of(stored).warm()
+            embedder = self._store.embedders.of(stored)
+        embedder.warm()
 
     def drop(self) -> None:
         """Drop the collection with its rows, embeddings and index; image files are not touched.

@@ -16,7 +16,7 @@ from vecsearch.analysis.ranking import expanded
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.library import Library
 from vecsearch.search import embedder
-from vecsearch.search.embedder import Crop
+from vecsearch.search.pictures import Crop
 from vecsearch.search.query import Query, Term, weighted
 
 Floats = NDArray[np.float64]

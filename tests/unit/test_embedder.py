@@ -17,7 +17,8 @@ from vecsearch.errors import ImageUnreadable, WeightsUnavailable
 from vecsearch.imaging import budget
 from vecsearch.imaging.budget import PixelBudget
 from vecsearch.search import embedder
-from vecsearch.search.embedder import Embedder, Picture
+from vecsearch.search.embedder import Embedder
+from vecsearch.search.pictures import Picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -185,6 +185,7 @@ def test_a_family_of_a_newer_vecsearch_is_refused_in_one_sentence() -> None:
 
 def test_each_family_has_a_name_of_its_own_and_the_last_takes_what_is_left() -> None:
     names = [family.backend for family in registry.FAMILIES]
-    assert names == ["autoencoder", "timm"]
+    assert names == ["open_clip", "autoencoder", "timm"]
+    assert registry.family_named("open_clip:./mine.json").backend == "open_clip"
     assert registry.family_named("./mine.safetensors").backend == "autoencoder"
     assert registry.family_named("resnet50").backend == "timm"

@@ -21,8 +21,8 @@ from vecsearch.config import Settings
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode
 from vecsearch.library import Library
-from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import Filters
+from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Query
 from vecsearch.vocabulary import KeepRule, Metric
 from vecsearch.web.guard import COOKIE, HEADERS, Guard, names_this_machine, ours

@@ -21,10 +21,17 @@ def concepts(
 ) -> None:
     """List the words that `query --text` takes: the classes that the encoder was trained on.
 
-    Those of a collection that an earlier version made are stored now.
+    Those of a collection that an earlier version made are stored now. A model of open_clip takes
+    any sentence instead.
     """
     with open_library(settings) as library:
-        words = library.collection(collection).concepts()
-    if not words:
+        asked = library.collection(collection)
+        reads_text, words = asked.reads_text(), asked.concepts()
+    if reads_text:
+        say(
+            f"The encoder of collection {collection!r} reads any sentence, so there is no list: "
+            f'vecsearch query --collection {collection} --text "a red circle"'
+        )
+    elif not words:
         say(f"The encoder of collection {collection!r} has no classifier of ImageNet's classes.")
     write_rows(words, format_, columns=["number", "name", "synonyms", "definition"])

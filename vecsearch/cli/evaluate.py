@@ -145,7 +145,7 @@ def _improve(
         kept, notes = apply and result.best != result.now, []
         if kept:
             best = result.best
-            notes = asked.set_ranking(  # type: ignore[attr-defined]  # of another branch
+            notes = asked.set_ranking(
                 best.ranking, dims=best.dims, expansion=best.expansion, on_progress=progress
             )
     match chosen_format(format_):

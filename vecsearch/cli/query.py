@@ -59,7 +59,7 @@ def query(
             "--text",
             metavar="WORDS",
             help='Search by a concept instead of a file, e.g. "golden retriever"; '
-            "vecsearch concepts lists them.",
+            "vecsearch concepts lists them. With a model of open_clip, by any sentence.",
         ),
     ] = None,
     not_images: Annotated[
@@ -143,7 +143,7 @@ def query(
         raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID or --text WORDS.")
     _require_files(plot, html)
     with open_library(settings) as library:
-        from vecsearch.search.embedder import Crop
+        from vecsearch.search.pictures import Crop
         from vecsearch.search.query import Hit, Query, terms
 
         named = [

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vecsearch.encoders.autoencoder import AUTOENCODER
 from vecsearch.encoders.once import Once
 from vecsearch.encoders.timm import TIMM
+from vecsearch.errors import EncoderError
 from vecsearch.vocabulary import MAX_HALF, Precision
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
+
+    # From texts to what a text tower reads, shape (n, tokens); and from that to (n, dimensions).
+    Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
+    TextTower = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 DEFAULT_MODEL = "resnet50"
@@ -43,7 +48,8 @@ class Identity:
         layer: the layer whose output is the embedding.
         weights_sha256: SHA-256 of the loaded tensors by name, independent of the file's format;
             None for imported vectors whose weights are unknown.
-        preprocessing: how a picture becomes the encoder's input; JSON values.
+        preprocessing: how a picture becomes the encoder's input; JSON values. Of a model of
+            open_clip also its architecture, which says how a text does.
         precision: "fp32", or "int8-" and the hash of the quantised network, which is different for
             every calibration.
 
@@ -165,6 +171,33 @@ class Encoder(Protocol):
         """Return embeddings, shape (n, dimensions), of prepared pictures (n, height, width, 3)."""
 
 
+class TextEncoder:
+    """Turns texts into vectors in the space of an encoder's pictures; loaded when first used.
+
+    Args:
+        tokenize: prepares texts for the text tower.
+        load: loads the text tower; called again if it failed.
+
+    """
+
+    def __init__(self, tokenize: "Tokenize", load: "Callable[[], TextTower]") -> None:
+        self._tokenize = tokenize
+        self._load = load
+        self._tower: Once[TextTower] = Once(retry=True)
+
+    def embed_text(self, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions), not normalised.
+
+        Raises:
+            InvalidInput: a text is longer than the encoder reads.
+            EncoderError: the encoder cannot be loaded.
+
+        """
+        # A text that cannot be embedded need not wait for the tower.
+        tokens = self._tokenize(texts)
+        return self._tower.get(self._load)(tokens)
+
+
 class LazyEncoder:
     """An encoder that is loaded when it is first used, once for all threads.
 
@@ -173,10 +206,17 @@ class LazyEncoder:
     Args:
         load: loads it.
         weights: where its weights are, if that is known before it is loaded.
+        texts: its text tower, which is loaded apart from it; None if it reads no text.
 
     """
 
-    def __init__(self, load: Callable[[], Encoder], weights: Weights | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Encoder],
+        weights: Weights | None = None,
+        texts: TextEncoder | None = None,
+    ) -> None:
+        self.texts = texts
         self._load = load
         self._weights = weights
         self._encoder: Once[Encoder] = Once()
@@ -221,6 +261,11 @@ class LazyEncoder:
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """See `Encoder`."""
         return self._loaded().embed(batch)
+
+
+def reads_no_text(identity: Identity) -> EncoderError:
+    """Return the error for a text that is given to an encoder without a text tower."""
+    return EncoderError(f"{identity.name} reads no text. Search by a picture.")
 
 
 def averaging(encoder: Encoder) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from vecsearch.encoders.base import Concept, Identity
 
 if TYPE_CHECKING:
+    from vecsearch.encoders.base import Tokenize
     from vecsearch.encoders.network import TorchEncoder
 
 
@@ -60,3 +61,10 @@ class Family(Protocol):
 
     def concepts(self, stored: Identity, source: str | Path | None) -> list[Concept]:
         """Return the words in a stored model's space; see `load_stored` for `source`."""
+
+    def tokenizer(self, stored: Identity) -> "Tokenize | None":
+        """Return what prepares texts for a stored model's text tower; None if it has no such tower.
+
+        The function needs no torch. It raises `InvalidInput` if a text is longer than the model
+        reads, and `EncoderError` if a package is missing.
+        """

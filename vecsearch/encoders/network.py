@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vecsearch.encoders.base import Identity, Weights
+from vecsearch.encoders.base import Identity, Weights, reads_no_text
 from vecsearch.encoders.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -85,6 +85,36 @@ class Network(nn.Module):
         return output.mean(self.averaged) if self.averaged else output
 
 
+@contextmanager
+def computing(device: torch.device, one_at_a_time: threading.Lock) -> Iterator[None]:
+    """Run a network on a device, alone and in full precision."""
+    exact = full_precision() if device.type == "cuda" else nullcontext()
+    with one_at_a_time, torch.inference_mode(), exact:
+        yield
+
+
+class TorchTexts:
+    """A text tower on a torch device: tokens in, embeddings out; safe to call in threads.
+
+    Attributes:
+        tower: from tokens (n, tokens) to embeddings (n, dimensions).
+        device: the device that it is on.
+
+    """
+
+    def __init__(self, tower: nn.Module, device: torch.device) -> None:
+        self.tower = tower
+        self.device = device
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(self, tokens: "NDArray[np.int64]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions), of tokens, shape (n, tokens)."""
+        with computing(self.device, self._one_at_a_time):
+            output = self.tower(torch.from_numpy(tokens).to(self.device))
+        embeddings: NDArray[np.float32] = output.float().cpu().numpy()
+        return embeddings
+
+
 class TorchEncoder:
     """A network on a torch device. See `vecsearch.encoders.base.Encoder`.
 
@@ -116,22 +146,25 @@ class TorchEncoder:
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions)."""
-        with self._running():
+        with computing(self.device, self._one_at_a_time):
             output = self.network(self._on_device(batch))
         features: NDArray[np.float32] = output.float().cpu().numpy()
         return features
 
+    def texts(self) -> TorchTexts:
+        """Return the text tower.
+
+        Raises:
+            EncoderError: there is none.
+
+        """
+        raise reads_no_text(self.identity)
+
     def outputs_for_two(self) -> list[Any]:
         """Return the layer's outputs for two pictures, to determine its shape."""
         shape = (2, *self.input_size, 3)
-        with self._running():
+        with computing(self.device, self._one_at_a_time):
             return self.network.outputs(self._on_device(np.zeros(shape, np.uint8)))
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        exact = full_precision() if self.device.type == "cuda" else nullcontext()
-        with self._one_at_a_time, torch.inference_mode(), exact:
-            yield
 
     def _on_device(self, batch: "NDArray[np.uint8]") -> torch.Tensor:
         pixels = torch.from_numpy(batch)

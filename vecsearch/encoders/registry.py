@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 from vecsearch.config import Runtime
 from vecsearch.encoders.autoencoder.family import AutoencoderFamily
-from vecsearch.encoders.base import Concept, Encoder, Identity, LazyEncoder, Weights, package_of
+from vecsearch.encoders.base import (
+    Concept,
+    Encoder,
+    Identity,
+    LazyEncoder,
+    TextEncoder,
+    Weights,
+    package_of,
+)
 from vecsearch.encoders.family import Family
+from vecsearch.encoders.open_clip.family import OpenClipFamily
 from vecsearch.encoders.timm.family import TimmFamily
 from vecsearch.errors import (
     EncoderError,
@@ -19,12 +28,13 @@ from vecsearch.errors import (
 from vecsearch.vocabulary import Precision
 
 if TYPE_CHECKING:
+    from vecsearch.encoders.base import TextTower, Tokenize
     from vecsearch.encoders.network import TorchEncoder
     from vecsearch.encoders.openvino.cache import Exported
 
 
 # The first family that recognises a name is used; timm is last, because it accepts every name.
-FAMILIES: tuple[Family, ...] = (AutoencoderFamily(), TimmFamily())
+FAMILIES: tuple[Family, ...] = (OpenClipFamily(), AutoencoderFamily(), TimmFamily())
 
 
 def family_named(model: str) -> Family:
@@ -69,8 +79,8 @@ def load(model: str, weights: str | Path | None, *, device: str) -> "TorchEncode
     """Load an encoder as it is, run by torch.
 
     Args:
-        model: a timm model's name, perhaps with a tag and a layer, or the path of an
-            autoencoder's file.
+        model: a timm model's name, perhaps with a tag and a layer, the path of an autoencoder's
+            file, or a model of open_clip.
         weights: a safetensors file or a PyTorch state dict; None uses those of an installed
             package, or downloads them from the hub.
         device: "auto", "cpu", "cuda", …
@@ -93,6 +103,16 @@ def concepts(stored: Identity, source: str | Path | None) -> list[Concept]:
     return [] if stored.weights_sha256 is None else family_of(stored).concepts(stored, source)
 
 
+def reads_text(stored: Identity) -> bool:
+    """Return whether an encoder embeds any sentence, so that its collection is searched by one."""
+    return _tokenizer(stored) is not None
+
+
+def _tokenizer(stored: Identity) -> "Tokenize | None":
+    named = (family for family in FAMILIES if family.backend == stored.backend)
+    return next((family.tokenizer(stored) for family in named), None)
+
+
 def for_collection(
     name: str,
     stored: Identity,
@@ -102,7 +122,7 @@ def for_collection(
     weights: str | Path | None,
     runtime: Runtime,
     quantized: Callable[[str], "Exported | None"] = lambda _: None,
-) -> Encoder:
+) -> LazyEncoder:
     """Return the encoder of an existing collection, loaded only when it is used.
 
     What can be checked without torch is checked now: a model or a weights file that is named and
@@ -149,7 +169,15 @@ def for_collection(
         kept = choice.kept(stored, now, runtime)
         return kept or choice.quickest(loaded or load(), runtime)
 
-    lazy = LazyEncoder(opened, now)
+    def opened_texts() -> "TextTower":
+        from vecsearch.encoders.openvino import choice
+
+        assert tokenize is not None  # noqa: S101 - for the type checker
+        return choice.texts(stored, runtime, load, tokenize)
+
+    tokenize = _tokenizer(stored)
+    texts = None if tokenize is None else TextEncoder(tokenize, opened_texts)
+    lazy = LazyEncoder(opened, now, texts)
     if not is_own:
         _ = lazy.identity
     return lazy

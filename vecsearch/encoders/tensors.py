@@ -1,14 +1,15 @@
 """Helpers for encoders that run on torch: devices, hashes and files of tensors."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, WeightsMismatch, WeightsUnavailable
 from vecsearch.files import written_whole
 
 
@@ -68,3 +69,66 @@ def read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safetensors.safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
     return safetensors.torch.load_file(file), metadata
+
+
+def read_weights(path: Path, load: Callable[[str], Any]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file of weights, by name.
+
+    Args:
+        path: an absolute path.
+        load: reads the file and runs no code that is in it.
+
+    Raises:
+        WeightsUnavailable: the file does not exist, cannot be read, or holds more than tensors.
+
+    """
+    if not path.is_file():
+        raise WeightsUnavailable(f"The weights file {path} does not exist. Check --weights.")
+    try:
+        tensors: Any = load(str(path))
+    except Exception as error:  # torch, safetensors, zipfile: each its own
+        # torch's message would suggest an unsafe way to load the file.
+        raise WeightsUnavailable(
+            f"{path} cannot be read as weights. "
+            "Give a safetensors file or a PyTorch state dict of plain tensors."
+        ) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(value, torch.Tensor) for value in tensors.values()
+    ):
+        raise WeightsUnavailable(
+            f"{path} holds more than named tensors. "
+            "Give a safetensors file or a PyTorch state dict of plain tensors."
+        )
+    return tensors
+
+
+def fill(
+    model: torch.nn.Module, name: str, tensors: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    """Give a model the tensors of a file.
+
+    Args:
+        model: the model to fill.
+        name: its name, for messages.
+        tensors: all that it needs, and no others.
+        path: their file, for messages.
+
+    Raises:
+        WeightsMismatch: tensors are missing, unknown or of another shape.
+
+    """
+    wanted = model.state_dict()
+    needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
+    missing = sorted(needed - tensors.keys())
+    extra = sorted(tensors.keys() - wanted.keys())
+    reshaped = sorted(
+        key for key in wanted.keys() & tensors.keys() if wanted[key].shape != tensors[key].shape
+    )
+    if missing or extra or reshaped:
+        counts = (("missing", missing), ("unknown", extra), ("of another shape", reshaped))
+        what = ", ".join(f"{len(keys)} {word} ({keys[0]})" for word, keys in counts if keys)
+        raise WeightsMismatch(
+            f"{path} does not hold weights of {name}: tensors {what}. "
+            "Name the model they belong to with --model, or another file with --weights."
+        )
+    model.load_state_dict(tensors, strict=False)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from vecsearch.imaging import decode, scan
 from vecsearch.imaging.thumbnails import SIDE, fit
-from vecsearch.search.embedder import Picture
+from vecsearch.search.pictures import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels

@@ -1,17 +1,14 @@
-"""A query picture becomes an embedding, for one caller or for many at once.
+"""A query picture or sentence becomes an embedding, for one caller or for many at once.
 
 Pictures are decoded a few at a time, so that memory stays bounded; they are embedded together with
 whatever else waits, as the encoder is fastest; and embeddings are remembered, so that asking about
 one picture again, with another filter say, costs no encoder.
 """
 
-import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -21,11 +18,12 @@ from numpy.typing import NDArray
 
 from vecsearch.config import Runtime
 from vecsearch.encoders import registry
-from vecsearch.encoders.base import BATCH_SIZE, Encoder, unusable
+from vecsearch.encoders.base import BATCH_SIZE, Encoder, LazyEncoder, TextEncoder, unusable
 from vecsearch.encoders.once import Once
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.search.pictures import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -41,113 +39,28 @@ OnBatch = Callable[[int, float], None]
 FindQuantized = Callable[[str], "Exported | None"]
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A part of an upright picture, in pixels from its upper left corner."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Crop":
-        """Read `X,Y,WIDTH,HEIGHT`.
-
-        Raises:
-            InvalidInput: it is not that.
-
-        """
-        numbers = [part.strip() for part in text.split(",")]
-        is_number = re.compile("[0-9]{1,9}").fullmatch
-        if len(numbers) != len(fields(cls)) or not all(map(is_number, numbers)):
-            raise InvalidInput(
-                f"{text!r} is no crop. Give X,Y,WIDTH,HEIGHT in pixels: 10,20,200,100"
-            )
-        return cls(*map(int, numbers))
-
-    def __str__(self) -> str:
-        return f"{self.x},{self.y},{self.width},{self.height}"
-
-    def of(self, pixels: "Pixels") -> "Pixels":
-        """Return this part of a picture.
-
-        Raises:
-            InvalidInput: it is empty, or not within the picture.
-
-        """
-        box = (self.x, self.y, self.x + self.width, self.y + self.height)
-        if min(self.width, self.height) < 1 or box[2] > pixels.width or box[3] > pixels.height:
-            raise InvalidInput(
-                f"The crop {self} is not within the picture, which has {pixels.width} × "
-                f"{pixels.height} pixels. Give X,Y,WIDTH,HEIGHT of a part of it."
-            )
-        return pixels.crop(box)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture to search by: a file's bytes, its absolute path if it has one, the part to use."""
-
-    content: bytes
-    path: str | None = None
-    crop: Crop | None = None
-
-    @property
-    def key(self) -> str:
-        """What is equal for pictures that have one embedding."""
-        return self.sha256 if self.crop is None else f"{self.sha256} {self.crop}"
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the bytes, in hex."""
-        return decode.bytes_sha256(self.content)
-
-    @classmethod
-    def hashed(cls, content: bytes, sha256: str) -> "Picture":
-        """Return a picture whose SHA-256 is known."""
-        picture = cls(content)
-        vars(picture)["sha256"] = sha256
-        return picture
-
-    @classmethod
-    def read(cls, source: "str | Path | bytes | Picture") -> "Picture":
-        """Read a file, or take its bytes, or a picture as it is.
-
-        Raises:
-            InvalidInput: the file cannot be read.
-
-        """
-        if isinstance(source, Picture):
-            return source
-        if isinstance(source, bytes):
-            return cls(source)
-        path = Path(source).absolute()
-        try:
-            return cls(path.read_bytes(), scan.storable(str(path)))
-        except FileNotFoundError as error:
-            raise InvalidInput(f"{path} does not exist. Check the path.") from error
-        except OSError as error:
-            raise InvalidInput(
-                f"{path} cannot be read: {error.strerror}. Name an image file."
-            ) from error
-
-
 class Embedder:
-    """Embeds query pictures with one encoder; its methods may be called from any thread.
+    """Embeds query pictures and texts with one encoder; its methods may be called from any thread.
 
     Args:
         load: gives the encoder, which is called for one batch at a time; called when there is
             something to embed, and again if it failed.
         max_pixels: pictures with more are refused before they are decoded.
         on_batch: told the size of each batch, and the seconds that it took.
+        texts: embeds texts in the space of the encoder's pictures; None if the encoder cannot.
 
     """
 
     def __init__(
-        self, load: Callable[[], Encoder], *, max_pixels: int, on_batch: OnBatch = lambda *_: None
+        self,
+        load: Callable[[], Encoder],
+        *,
+        max_pixels: int,
+        on_batch: OnBatch = lambda *_: None,
+        texts: TextEncoder | None = None,
     ) -> None:
         self._load = load
+        self._texts = texts
         self._encoder: Once[Encoder] = Once(retry=True)
         self._max_pixels = max_pixels
         self._on_batch = on_batch
@@ -189,10 +102,7 @@ class Embedder:
         reason = unusable(embedding)
         if reason is not None:
             raise ImageUnreadable(f"{name}: {reason}")
-        with self._lock:
-            self._remembered[picture.key] = embedding
-            if len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
+        self._remember(picture, embedding)
         return embedding
 
     def embed_pixels(self, pictures: "Sequence[Pixels]") -> NDArray[np.float32]:
@@ -210,13 +120,41 @@ class Embedder:
         ]
         return np.concatenate([*self._worker.map(encoder.embed, batches)])
 
-    def remembered(self, picture: Picture) -> NDArray[np.float32] | None:
-        """Return the picture's embedding if it was embedded lately; see `embed`."""
-        with self._lock:
-            known = self._remembered.get(picture.key)
-            if known is not None:
-                self._remembered.move_to_end(picture.key)
+    def embed_text(self, text: str) -> NDArray[np.float32]:
+        """Return a text's embedding, shape (dimensions,), comparable with those of pictures.
+
+        Raises:
+            InvalidInput: the text is longer than the encoder reads, the encoder reads none, or the
+                embedding cannot be compared.
+            EncoderError: the encoder cannot be loaded.
+
+        """
+        if self._texts is None:
+            raise InvalidInput("The collection's encoder reads no text. Search by a picture.")
+        known = self.remembered(text)
+        if known is not None:
             return known
+        embedding: NDArray[np.float32] = self._texts.embed_text([text])[0]
+        reason = unusable(embedding)
+        if reason is not None:
+            raise InvalidInput(f"{text!r}: {reason} Ask with other words.")
+        self._remember(text, embedding)
+        return embedding
+
+    def remembered(self, target: Picture | str) -> NDArray[np.float32] | None:
+        """Return the embedding of a picture or a text that was embedded lately."""
+        key = _key(target)
+        with self._lock:
+            known = self._remembered.get(key)
+            if known is not None:
+                self._remembered.move_to_end(key)
+            return known
+
+    def _remember(self, target: Picture | str, embedding: NDArray[np.float32]) -> None:
+        with self._lock:
+            self._remembered[_key(target)] = embedding
+            if len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
 
     def _loaded(self) -> Encoder:
         encoder = self._load()
@@ -248,6 +186,10 @@ class Embedder:
             return
         for (_, future), embedding in answers:
             future.set_result(embedding)
+
+
+def _key(target: Picture | str) -> str:
+    return f"text {target}" if isinstance(target, str) else target.key
 
 
 class Embedders:
@@ -295,17 +237,22 @@ class Embedders:
         """
         if (model, weights) != (None, None):
             encoder = collection_encoder(collection, model, weights, self._runtime, self._quantized)
-            return Embedder(lambda: encoder, max_pixels=self._max_pixels)
+            return Embedder(lambda: encoder, max_pixels=self._max_pixels, texts=encoder.texts)
         with self._lock:
             known, embedder = self._kept.get(collection.name, (None, None))
             # Another collection may have come under this name.
             if embedder is None or known is None or not known.has_encoder_of(collection):
-                embedder = Embedder(
-                    lambda: collection_encoder(
+
+                def unloaded() -> LazyEncoder:
+                    return collection_encoder(
                         collection, None, None, self._runtime, self._quantized
-                    ),
+                    )
+
+                embedder = Embedder(
+                    unloaded,
                     max_pixels=self._max_pixels,
                     on_batch=self._tell,
+                    texts=unloaded().texts,
                 )
                 self._kept[collection.name] = (collection, embedder)
             return embedder
@@ -320,7 +267,7 @@ def collection_encoder(
     weights: str | Path | None,
     runtime: Runtime,
     quantized: FindQuantized = lambda _: None,
-) -> Encoder:
+) -> LazyEncoder:
     """Return a collection's encoder, loaded when it is used; see `vecsearch.encoders.base`."""
     return registry.for_collection(
         collection.name,

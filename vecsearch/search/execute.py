@@ -18,9 +18,10 @@ from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search import statement
-from vecsearch.search.embedder import Embedders, Picture
+from vecsearch.search.embedder import Embedders
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import missing
+from vecsearch.search.pictures import Picture
 from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
 from vecsearch.search.terms import Question
@@ -51,7 +52,7 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         engine: the database's engine.
         name: the collection.
         query: the query.
-        embedders: encoders of new pictures; no connection is held while they embed.
+        embedders: encoders of new pictures and sentences; no connection is held while they embed.
 
     Raises:
         VecsearchError: the query cannot be answered.

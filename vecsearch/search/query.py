@@ -10,9 +10,9 @@ from uuid import UUID
 
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search.embedder import Crop, Picture
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import ImageFacts
+from vecsearch.search.pictures import Crop, Picture
 from vecsearch.vocabulary import (
     DEFAULT_K,
     LONGEST_TEXT,
@@ -86,8 +86,9 @@ class Query:
         image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
             in the collection.
         id: a stored image's id.
-        text: a concept's name, a synonym of it, or whole words of either; if several concepts have
-            them, an image's distance is that to the nearest. By cosine only.
+        text: any sentence, if the collection's encoder reads text; else a concept's name, a synonym
+            of it, or whole words of either; if several concepts have them, an image's distance is
+            that to the nearest. By cosine only.
         crop: search by this part of the image, or of the stored image's file.
         terms: further parts of the question, or all of them.
         expand: add so many of the nearest images to the question, weighted by similarity^3, and
@@ -298,7 +299,7 @@ class Answer:
         seconds: time that the database took.
         statement: the statement that found the hits.
         image: the stored image whose vector was used; None if the picture is not in the collection.
-        concepts: names of the concepts that the query's text means.
+        concepts: names of the concepts that the query's text means; none if the encoder read it.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
 
     """
@@ -334,7 +335,7 @@ class Answer:
 
     @property
     def meaning(self) -> str | None:
-        """What the query's text was taken for, as a sentence; None for a picture."""
+        """What the query's text was taken for; None for a picture or an embedded sentence."""
         if not self.concepts:
             return None
         names = ", ".join(self.concepts)

@@ -8,11 +8,13 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from vecsearch.encoders import registry
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import concepts, gallery
-from vecsearch.search.embedder import Embedder, Picture
+from vecsearch.search.embedder import Embedder
 from vecsearch.search.lookup import image_by_sha256, missing, parse_id
+from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Query, Term
 
 # A sum is nothing if it is so much shorter than its largest part: stored numbers are rounded.
@@ -80,6 +82,8 @@ class Question:
         for part in self.parts:
             term, picture = part.term, part.picture
             if term.text is not None:
+                if registry.reads_text(collection.identity):
+                    continue
                 names, part.vectors = concepts.matching(connection, collection, term.text)
                 part.names = tuple(names)
             elif picture is None:
@@ -96,7 +100,7 @@ class Question:
                 )
 
     def embed(self, embedder: Embedder, *, remembered: bool) -> bool:
-        """Embed the pictures that are not stored; return whether all parts have vectors or ids.
+        """Embed pictures that are not stored, and sentences; return whether all parts are found.
 
         Args:
             embedder: the collection's.
@@ -108,12 +112,15 @@ class Question:
 
         """
         for part in self.parts:
-            if part.picture is None or part.image is not None or part.vectors is not None:
+            if part.image is not None or part.vectors is not None:
                 continue
-            get = embedder.remembered if remembered else embedder.embed
-            found = get(part.picture)
+            wanted = str(part.term.text) if part.picture is None else part.picture
+            found = embedder.remembered(wanted)
             if found is None:
-                return False
+                if remembered:
+                    return False
+                embed = embedder.embed_text if isinstance(wanted, str) else embedder.embed
+                found = embed(wanted)  # type: ignore[arg-type]  # of the type that was just asked for
             part.vectors = found[np.newaxis]
         return True
 

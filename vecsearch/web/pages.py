@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
-from vecsearch.search.embedder import Picture
 from vecsearch.search.gallery import StoredImage
+from vecsearch.search.pictures import Picture
 from vecsearch.web.guard import admitted, ours, same
 from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Words
 from vecsearch.web.site import Served, Site, require_label
@@ -74,6 +74,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "asked": None,
         "metric": question.metric,
         "cut_off": None,
+        "reads_text": collection.reads_text(),
     }
     try:
         if (question.id, question.image, question.text) == (None, None, None):

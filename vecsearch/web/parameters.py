@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import formats
-from vecsearch.search.embedder import Picture
 from vecsearch.search.filters import Filters
+from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Query
 from vecsearch.vocabulary import LONGEST_TEXT, KeepRule, Metric
 
@@ -110,7 +110,8 @@ class QueryForm(Question):
     id: Annotated[UUID | None, Optional] = None
     """The id of a stored image, instead of a file."""
     text: Annotated[Words | None, Optional] = None
-    """A concept, such as "golden retriever", instead of a file."""
+    """A concept, such as "golden retriever", or with a model of open_clip any sentence, instead of
+    a file."""
 
     def target(self) -> Picture | UUID | str:
         """Return what to search for.

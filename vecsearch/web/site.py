@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.search.embedder import Picture
+from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Answer
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import Question

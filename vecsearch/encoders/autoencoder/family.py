@@ -8,6 +8,7 @@ from vecsearch.encoders.base import LATENT, Concept, Identity
 from vecsearch.errors import InvalidInput, UnknownModel
 
 if TYPE_CHECKING:
+    from vecsearch.encoders.base import Tokenize
     from vecsearch.encoders.network import TorchEncoder
 
 
@@ -72,6 +73,10 @@ class AutoencoderFamily:
     ) -> list[Concept]:
         """See `Family`."""
         return []
+
+    def tokenizer(self, stored: Identity) -> "Tokenize | None":  # noqa: ARG002 - none reads text
+        """See `Family`."""
+        return None
 
 
 def _is_file_name(model: str) -> bool:

@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING
 from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, Weights
 from vecsearch.encoders.openvino.cache import Cache, Exported, Refused
-from vecsearch.encoders.openvino.engine import EngineEncoder, available
+from vecsearch.encoders.openvino.engine import EngineEncoder, EngineTexts, available
 from vecsearch.encoders.openvino.fallback import go_on_with_torch
 from vecsearch.errors import EncoderError, InvalidInput, WeightsUnavailable
-from vecsearch.vocabulary import Engine
+from vecsearch.vocabulary import Engine, Precision
 
 if TYPE_CHECKING:
+    from vecsearch.encoders.base import TextTower, Tokenize
     from vecsearch.encoders.network import TorchEncoder
 
+# The layer of a text tower in the cache, where an encoder's export is that of its image tower.
+TEXT = "text"
+# What a text tower's export is compared with torch on.
+TELLING = (
+    "dog",
+    "a red circle",
+    "two children are playing football on a beach at sunset",
+    "a photo of a street sign that says STOP, taken at night in the rain",
+)
 _DRIVERS = ("libcuda.so.1", "libamdhip64.so")
 
 
@@ -54,6 +64,45 @@ def quickest(encoder: "TorchEncoder", runtime: Runtime) -> Encoder:
         go_on_with_torch(encoder.identity, found.reason, insist=insist)
         return encoder
     return EngineEncoder(encoder.identity, encoder.weights, found)
+
+
+def texts(
+    identity: Identity,
+    runtime: Runtime,
+    load: "Callable[[], TorchEncoder]",
+    tokenize: "Tokenize",
+) -> "TextTower":
+    """Return the fastest way to run an encoder's text tower: an export, or torch.
+
+    Args:
+        identity: the encoder, in any precision; texts are embedded in float32.
+        runtime: how encoders run.
+        load: loads it on torch; not called if the export is cached.
+        tokenize: prepares texts for it.
+
+    Raises:
+        EncoderError: the user chose OpenVINO, which cannot run it.
+
+    """
+    if not _on_engine(runtime):
+        return load().texts()
+    own = replace(identity, layer=TEXT, precision=Precision.fp32.value)
+    found = _cache(runtime).find(own)
+    if isinstance(found, Exported):
+        return EngineTexts(found)
+    tower = load().texts()
+    if tower.device.type != "cpu":
+        return tower
+    if found is None:
+        from vecsearch.encoders.openvino.export import exported_texts
+
+        engine, refused = exported_texts(tower, own, tokenize(TELLING), _cache(runtime))
+        if engine is not None:
+            return engine
+    else:
+        refused = found.reason
+    go_on_with_torch(own, refused, insist=runtime.engine == Engine.openvino)
+    return tower
 
 
 def exported(identity: Identity, runtime: Runtime) -> Exported:

@@ -54,6 +54,36 @@ def streams() -> int:
     return min(cores or 1, MOST_STREAMS)
 
 
+def compiled(exported: Exported, count: int) -> Any:
+    """Return an exported network, compiled to compute in float32 with this many streams."""
+    core = openvino().Core()
+    model = core.read_model(exported.model, exported.tensors)
+    # By default, OpenVINO would use bfloat16 on processors that support it.
+    return core.compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": count}
+    )
+
+
+class EngineTexts:
+    """An exported text tower: tokens in, embeddings out; safe to call in threads.
+
+    Args:
+        exported: the exported tower.
+
+    """
+
+    def __init__(self, exported: Exported) -> None:
+        self._request = compiled(exported, 1).create_infer_request()
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(self, tokens: "NDArray[np.int64]") -> "NDArray[np.float32]":
+        """Return embeddings, shape (n, dimensions), of tokens, shape (n, tokens)."""
+        with self._one_at_a_time, first_alone():
+            # A copy: the output is the request's, which the next text overwrites.
+            embeddings: NDArray[np.float32] = self._request.infer({0: tokens})[0].copy()
+        return embeddings
+
+
 class EngineEncoder:
     """An exported encoder. See `vecsearch.encoders.base.Encoder`.
 
@@ -72,15 +102,10 @@ class EngineEncoder:
         self.concurrency = streams()
         self._preprocessing = Preprocessing.of(identity.preprocessing)
         self.input_size = self._preprocessing.input_size
-        core = openvino().Core()
-        model = core.read_model(exported.model, exported.tensors)
-        # By default, OpenVINO would use bfloat16 on processors that support it.
-        compiled = core.compile_model(
-            model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.concurrency}
-        )
+        network = compiled(exported, self.concurrency)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.concurrency):
-            self._idle.put(compiled.create_infer_request())
+            self._idle.put(network.create_infer_request())
         self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="engine")
 
     def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":

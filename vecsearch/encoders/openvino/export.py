@@ -1,24 +1,28 @@
 """Export a network from torch to OpenVINO, and check that both give the same embeddings."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
 from vecsearch.encoders.once import Once
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Cache, Exported
-from vecsearch.encoders.openvino.engine import EngineEncoder, openvino, streams
+from vecsearch.encoders.openvino.engine import EngineEncoder, EngineTexts, openvino, streams
 from vecsearch.encoders.openvino.fallback import go_on_with_torch
 from vecsearch.errors import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
+    from torch import nn
 
-    from vecsearch.encoders.base import Encoder
-    from vecsearch.encoders.network import Network, TorchEncoder
+    from vecsearch.encoders.base import Encoder, Identity
+    from vecsearch.encoders.network import Network, TorchEncoder, TorchTexts
+
+_T = TypeVar("_T")
 
 # The smallest accepted cosine similarity between embeddings of the export and of torch.
 LEAST_COSINE = 0.99999
@@ -26,24 +30,28 @@ PICTURES = 8
 
 
 def export(network: "Network", height: int, width: int, folder: Path) -> None:
-    """Write a network's graph and tensors into a folder.
+    """Write a network's graph and tensors into a folder; its batches may have any size.
 
     Raises:
         OSError, RuntimeError: the files cannot be written.
         Exception: any error of torch or OpenVINO, if they cannot convert the network.
 
     """
+    _export(network, torch.zeros((2, height, width, 3), dtype=torch.uint8), folder)
+
+
+def _export(network: "nn.Module", example: "torch.Tensor", folder: Path) -> None:
+    """Write the graph and the tensors of a network that reads batches like the example's two."""
     runtime = openvino()
     from openvino.tools.ovc import convert_model
 
-    pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tools warn about each other
         # Not torch.export: OpenVINO cannot convert its graph of a vision transformer, and it takes
         # three times as long.
-        traced = torch.jit.trace(network, pixels, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
-        model = convert_model(traced, example_input=pixels)
-    model.reshape([-1, height, width, 3])
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
+        model = convert_model(traced, example_input=example)
+    model.reshape([-1, *example.shape[1:]])
     runtime.save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
@@ -101,30 +109,11 @@ class Exporting:
         """Return the export if it can be made, agrees with torch and can be kept; else torch."""
         encoder = self._torch
         assert encoder is not None  # noqa: S101 - for the type checker
-        try:
-            with self._cache.partial() as folder:
-                facts: dict[str, Any] = {
-                    "dimensions": self.dimensions,
-                    "layer_shape": self.layer_shape,
-                }
-                try:
-                    engine, cosine = self._exported(encoder, folder, batch)
-                    refused = _refusal(cosine)
-                except (OSError, MemoryError):
-                    raise  # of this machine at this time: no reason to refuse it for good
-                except Exception as error:  # noqa: BLE001 - the tools', of every kind
-                    cosine, refused = None, f"cannot be made ({first_line(error)})"
-                if refused is not None:
-                    for file in folder.iterdir():
-                        file.unlink()
-                facts |= {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
-                self._cache.keep(self.identity, folder, facts)
-        except OSError as error:
-            refused = (
-                f"cannot be kept in {self._cache.folder} ({error.strerror or error}); "
-                "set VECSEARCH_CACHE_DIR to a folder that can be written"
-            )
-        if refused is None:
+        facts = {"dimensions": self.dimensions, "layer_shape": self.layer_shape}
+        engine, refused = checked(
+            self._cache, self.identity, facts, lambda folder: self._exported(encoder, folder, batch)
+        )
+        if engine is not None:
             self._torch = None  # frees its memory
             return engine
         self.concurrency = encoder.concurrency
@@ -136,15 +125,81 @@ class Exporting:
     ) -> tuple[EngineEncoder, float]:
         """Return the export, as it was written, and its least cosine to torch."""
         export(encoder.network, *encoder.input_size, folder)
-        written = Exported(
-            (folder / MODEL).read_bytes(),
-            (folder / TENSORS).read_bytes(),
-            self.dimensions,
-            self.layer_shape,
-        )
+        written = _read(folder, self.dimensions, self.layer_shape)
         engine = EngineEncoder(self.identity, self.weights, written)
         pictures = telling(batch)
         return engine, least_cosine(engine.embed(pictures), encoder.embed(pictures))
+
+
+def checked(
+    cache: Cache,
+    identity: "Identity",
+    facts: dict[str, Any],
+    make: Callable[[Path], tuple[_T, float]],
+) -> tuple[_T | None, str]:
+    """Make an export and keep it if it agrees with torch.
+
+    Args:
+        cache: the cache for exports.
+        identity: what is exported.
+        facts: what the cache stores with it.
+        make: fills a folder, and returns what runs the export and its least cosine to torch.
+
+    Returns:
+        What runs it, or None; and why it is not used, as the end of "The export to OpenVINO …".
+
+    """
+    engine: _T | None = None
+    try:
+        with cache.partial() as folder:
+            try:
+                engine, cosine = make(folder)
+                refused = _refusal(cosine)
+            except (OSError, MemoryError):
+                raise  # of this machine at this time: no reason to refuse it for good
+            except Exception as error:  # noqa: BLE001 - the tools', of every kind
+                cosine, refused = None, f"cannot be made ({first_line(error)})"
+            if refused is not None:
+                for file in folder.iterdir():
+                    file.unlink()
+            told = {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
+            cache.keep(identity, folder, facts | told)
+    except OSError as error:
+        refused = (
+            f"cannot be kept in {cache.folder} ({error.strerror or error}); "
+            "set VECSEARCH_CACHE_DIR to a folder that can be written"
+        )
+    return (engine, "") if refused is None else (None, refused)
+
+
+def exported_texts(
+    texts: "TorchTexts", identity: "Identity", tokens: "NDArray[np.int64]", cache: Cache
+) -> tuple[EngineTexts | None, str]:
+    """Export a text tower, and keep the export if it agrees with torch; see `checked`.
+
+    Args:
+        texts: the tower, on the CPU.
+        identity: the tower's, in the cache.
+        tokens: those of some texts, to compare both with.
+        cache: the cache for exports.
+
+    """
+    wanted = texts(tokens)
+    dimensions = wanted.shape[1]
+    facts = {"dimensions": dimensions, "layer_shape": (dimensions,)}
+
+    def make(folder: Path) -> tuple[EngineTexts, float]:
+        _export(texts.tower, torch.from_numpy(tokens[:2]), folder)
+        engine = EngineTexts(_read(folder, dimensions, (dimensions,)))
+        return engine, least_cosine(engine(tokens), wanted)
+
+    return checked(cache, identity, facts, make)
+
+
+def _read(folder: Path, dimensions: int, layer_shape: tuple[int, ...]) -> Exported:
+    """Return the export that a folder holds, as it was written."""
+    model, tensors = ((folder / name).read_bytes() for name in (MODEL, TENSORS))
+    return Exported(model, tensors, dimensions, layer_shape)
 
 
 def _refusal(cosine: float) -> str | None:

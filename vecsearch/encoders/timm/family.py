@@ -8,6 +8,7 @@ from vecsearch.encoders.base import Concept, Identity
 from vecsearch.encoders.timm import ALIASES, TIMM
 
 if TYPE_CHECKING:
+    from vecsearch.encoders.base import Tokenize
     from vecsearch.encoders.network import TorchEncoder
 
 
@@ -60,3 +61,7 @@ class TimmFamily:
         from vecsearch.encoders.timm.concepts import read_concepts
 
         return read_concepts(stored, source)
+
+    def tokenizer(self, stored: Identity) -> "Tokenize | None":  # noqa: ARG002 - none reads text
+        """See `Family`."""
+        return None

@@ -1,0 +1,105 @@
+"""A picture to search by, or a part of one."""
+
+import re
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vecsearch.errors import InvalidInput
+from vecsearch.imaging import decode, scan
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an upright picture, in pixels from its upper left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Crop":
+        """Read `X,Y,WIDTH,HEIGHT`.
+
+        Raises:
+            InvalidInput: it is not that.
+
+        """
+        numbers = [part.strip() for part in text.split(",")]
+        is_number = re.compile("[0-9]{1,9}").fullmatch
+        if len(numbers) != len(fields(cls)) or not all(map(is_number, numbers)):
+            raise InvalidInput(
+                f"{text!r} is no crop. Give X,Y,WIDTH,HEIGHT in pixels: 10,20,200,100"
+            )
+        return cls(*map(int, numbers))
+
+    def __str__(self) -> str:
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
+    def of(self, pixels: "Pixels") -> "Pixels":
+        """Return this part of a picture.
+
+        Raises:
+            InvalidInput: it is empty, or not within the picture.
+
+        """
+        box = (self.x, self.y, self.x + self.width, self.y + self.height)
+        if min(self.width, self.height) < 1 or box[2] > pixels.width or box[3] > pixels.height:
+            raise InvalidInput(
+                f"The crop {self} is not within the picture, which has {pixels.width} × "
+                f"{pixels.height} pixels. Give X,Y,WIDTH,HEIGHT of a part of it."
+            )
+        return pixels.crop(box)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to search by: a file's bytes, its absolute path if it has one, the part to use."""
+
+    content: bytes
+    path: str | None = None
+    crop: Crop | None = None
+
+    @property
+    def key(self) -> str:
+        """What is equal for pictures that have one embedding."""
+        return self.sha256 if self.crop is None else f"{self.sha256} {self.crop}"
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hex."""
+        return decode.bytes_sha256(self.content)
+
+    @classmethod
+    def hashed(cls, content: bytes, sha256: str) -> "Picture":
+        """Return a picture whose SHA-256 is known."""
+        picture = cls(content)
+        vars(picture)["sha256"] = sha256
+        return picture
+
+    @classmethod
+    def read(cls, source: "str | Path | bytes | Picture") -> "Picture":
+        """Read a file, or take its bytes, or a picture as it is.
+
+        Raises:
+            InvalidInput: the file cannot be read.
+
+        """
+        if isinstance(source, Picture):
+            return source
+        if isinstance(source, bytes):
+            return cls(source)
+        path = Path(source).absolute()
+        try:
+            return cls(path.read_bytes(), scan.storable(str(path)))
+        except FileNotFoundError as error:
+            raise InvalidInput(f"{path} does not exist. Check the path.") from error
+        except OSError as error:
+            raise InvalidInput(
+                f"{path} cannot be read: {error.strerror}. Name an image file."
+            ) from error
