@@ -17,7 +17,8 @@ from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.library import Library
 from vecsearch.search import embedder
 from vecsearch.search.pictures import Crop
-from vecsearch.search.query import Query, Term, weighted
+from vecsearch.search.query import Query
+from vecsearch.search.terms import Term, weighted
 
 Floats = NDArray[np.float64]
 

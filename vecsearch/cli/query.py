@@ -26,7 +26,8 @@ from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking
 
 if TYPE_CHECKING:
     from vecsearch.collection import Collection
-    from vecsearch.search.query import Answer, Term
+    from vecsearch.search.query import Answer
+    from vecsearch.search.terms import Term
 
 
 @command(app, "query", encodes=True)
@@ -144,7 +145,8 @@ def query(
     _require_files(plot, html)
     with open_library(settings) as library:
         from vecsearch.search.pictures import Crop
-        from vecsearch.search.query import Hit, Query, terms
+        from vecsearch.search.query import Hit, Query
+        from vecsearch.search.terms import terms
 
         named = [
             *terms(_read_stdin(images), ids or (), texts or ()),

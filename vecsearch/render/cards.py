@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
     from vecsearch.search.gallery import StoredImage
-    from vecsearch.search.query import Term
+    from vecsearch.search.terms import Term
 
 LARGEST, SMALLEST = 56, 14
 MARGIN = 24

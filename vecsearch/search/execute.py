@@ -24,7 +24,7 @@ from vecsearch.search.lookup import missing
 from vecsearch.search.pictures import Picture
 from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
-from vecsearch.search.terms import Question
+from vecsearch.search.question import Question
 from vecsearch.vocabulary import Metric
 
 Row = tuple[Any, ...]

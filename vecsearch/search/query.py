@@ -1,8 +1,7 @@
 """A user's query, and its answer."""
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -13,10 +12,9 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import ImageFacts
 from vecsearch.search.pictures import Crop, Picture
+from vecsearch.search.terms import Term
 from vecsearch.vocabulary import (
     DEFAULT_K,
-    LONGEST_TEXT,
-    MAXIMUM_WEIGHT,
     Metric,
     Ranking,
     parse,
@@ -27,51 +25,6 @@ P = ParamSpec("P")
 Self_ = TypeVar("Self_")
 Q = TypeVar("Q")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Term:
-    """One part of a question: exactly one of `image`, `id` and `text`, with its weight.
-
-    Attributes:
-        image, id, text, crop: see `Query`.
-        weight: what its normalised vector is multiplied by; negative to search for its opposite.
-
-    """
-
-    image: str | Path | bytes | Picture | None = None
-    _: KW_ONLY
-    id: UUID | str | None = None
-    text: str | None = None
-    crop: Crop | None = None
-    weight: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """The term, as a person reads it."""
-        if self.text is not None or self.id is not None:
-            return str(self.text if self.text is not None else self.id)
-        path = self.image.path if isinstance(self.image, Picture) else self.image
-        return "the picture" if path is None or isinstance(path, bytes) else Path(path).name
-
-    def check(self) -> None:
-        """Check what needs neither a picture nor a database.
-
-        Raises:
-            InvalidInput: it names nothing, or more than one thing, or its weight is no number.
-
-        """
-        if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
-            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
-        if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
-            raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
-        if self.text is not None and self.crop is not None:
-            raise InvalidInput("--crop is for a picture, not for words. Omit it.")
-        if not math.isfinite(self.weight) or not 0 < abs(self.weight) <= MAXIMUM_WEIGHT:
-            raise InvalidInput(
-                f"The weight of {self.name} is {self.weight:g}. Give a number above 0, up to "
-                f"{MAXIMUM_WEIGHT}."
-            )
 
 
 @dataclass(frozen=True)
@@ -356,43 +309,6 @@ class Answer:
     def __iter__(self) -> Iterator[Hit]:
         """Iterate over the hits, nearest first."""
         return iter(self.hits)
-
-
-def terms(
-    images: Iterable[str | Path | bytes | Picture] = (),
-    ids: Iterable[str] = (),
-    texts: Iterable[str] = (),
-    *,
-    sign: int = 1,
-) -> list[Term]:
-    """Return the parts of a question as people write them, each perhaps with a weight: `2:snow`.
-
-    Args:
-        images: files; one that has a name such as `2:a.jpg` has no weight.
-        ids: ids of stored images.
-        texts: words.
-        sign: -1 for what the question should not be.
-
-    """
-    found = []
-    for image in images:
-        weight, rest = 1.0, image
-        if isinstance(image, str) and not Path(image).exists():
-            weight, rest = weighted(image)
-        found.append(Term(rest, weight=sign * weight))
-    for id_ in ids:
-        weight, rest = weighted(id_)
-        found.append(Term(id=rest, weight=sign * weight))
-    for text in texts:
-        weight, rest = weighted(text)
-        found.append(Term(text=rest, weight=sign * weight))
-    return found
-
-
-def weighted(text: str) -> tuple[float, str]:
-    """Return the weight and the rest of `2:snow`; the weight is 1 if there is none."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?):(.+)", text, re.DOTALL)
-    return (1.0, text) if found is None else (float(found[1]), found[2])
 
 
 def require_k(k: int) -> None:

@@ -1,210 +1,94 @@
-"""The parts of a question: found where they are stored, embedded where not, added up."""
+"""The parts of a question, as people write them: pictures, stored images, words, each weighted."""
 
-from dataclasses import dataclass, replace
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
-import sqlalchemy as sa
-from numpy.typing import NDArray
-
-from vecsearch.encoders import registry
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import concepts, gallery
-from vecsearch.search.embedder import Embedder
-from vecsearch.search.lookup import image_by_sha256, missing, parse_id
-from vecsearch.search.pictures import Picture
-from vecsearch.search.query import Query, Term
-
-# A sum is nothing if it is so much shorter than its largest part: stored numbers are rounded.
-NOTHING = 1e-3
+from vecsearch.search.pictures import Crop, Picture
+from vecsearch.vocabulary import LONGEST_TEXT, MAXIMUM_WEIGHT
 
 
-@dataclass
-class Part:
-    """A term of a question, and what is known of it so far.
+@dataclass(frozen=True)
+class Term:
+    """One part of a question: exactly one of `image`, `id` and `text`, with its weight.
 
     Attributes:
-        term: the term.
-        picture: its picture, unless it is an id or words.
-        image: the stored image whose vector is used.
-        vectors: its embeddings, shape (n, dimensions), of which the nearest counts.
-        names: the concepts that its words mean.
+        image, id, text, crop: see `Query`.
+        weight: what its normalised vector is multiplied by; negative to search for its opposite.
 
     """
 
-    term: Term
-    picture: Picture | None
-    image: UUID | None = None
-    vectors: NDArray[np.float32] | None = None
-    names: tuple[str, ...] = ()
-
-
-class Question:
-    """The parts of a query.
-
-    Raises:
-        InvalidInput: a picture cannot be read, or the query names nothing to search for.
-
-    """
-
-    def __init__(self, query: Query) -> None:
-        self.parts = []
-        for term in query.parts:
-            picture = None if term.image is None else Picture.read(term.image)
-            if picture is not None and term.crop is not None:
-                picture = replace(picture, crop=term.crop)
-            self.parts.append(Part(term, picture))
+    image: str | Path | bytes | Picture | None = None
+    _: KW_ONLY
+    id: UUID | str | None = None
+    text: str | None = None
+    crop: Crop | None = None
+    weight: float = 1.0
 
     @property
-    def first_picture(self) -> Picture | None:
-        """The first picture that may be in the collection as it is."""
-        pictures = (part.picture for part in self.parts)
-        return next((each for each in pictures if each is not None and each.crop is None), None)
+    def name(self) -> str:
+        """The term, as a person reads it."""
+        if self.text is not None or self.id is not None:
+            return str(self.text if self.text is not None else self.id)
+        path = self.image.path if isinstance(self.image, Picture) else self.image
+        return "the picture" if path is None or isinstance(path, bytes) else Path(path).name
 
-    def find(
-        self, connection: sa.Connection, collection: StoredCollection, known: UUID | None
-    ) -> None:
-        """Find what is stored: images by id or content, and words.
-
-        Args:
-            connection: in a transaction.
-            collection: the collection to search.
-            known: the stored image with the content of `first_picture`.
+    def check(self) -> None:
+        """Check what needs neither a picture nor a database.
 
         Raises:
-            ImageNotFound: no image has the id.
-            InvalidInput: the words are unknown.
+            InvalidInput: it names nothing, or more than one thing, or its weight is no number.
 
         """
-        first = self.first_picture
-        for part in self.parts:
-            term, picture = part.term, part.picture
-            if term.text is not None:
-                if registry.reads_text(collection.identity):
-                    continue
-                names, part.vectors = concepts.matching(connection, collection, term.text)
-                part.names = tuple(names)
-            elif picture is None:
-                part.image = parse_id(term.id or "")
-                if term.crop is not None:
-                    part.picture = _original(connection, collection, part.image, term)
-                    part.image = None
-            elif picture.crop is None:
-                table = collection.table
-                part.image = (
-                    known
-                    if picture is first
-                    else image_by_sha256(connection, table, picture.sha256, picture.path)
-                )
-
-    def embed(self, embedder: Embedder, *, remembered: bool) -> bool:
-        """Embed pictures that are not stored, and sentences; return whether all parts are found.
-
-        Args:
-            embedder: the collection's.
-            remembered: take only what the embedder remembers.
-
-        Raises:
-            ImageUnreadable: a picture cannot be decoded, or its embedding cannot be compared.
-            EncoderError: the encoder cannot be loaded.
-
-        """
-        for part in self.parts:
-            if part.image is not None or part.vectors is not None:
-                continue
-            wanted = str(part.term.text) if part.picture is None else part.picture
-            found = embedder.remembered(wanted)
-            if found is None:
-                if remembered:
-                    return False
-                embed = embedder.embed_text if isinstance(wanted, str) else embedder.embed
-                found = embed(wanted)  # type: ignore[arg-type]  # of the type that was just asked for
-            part.vectors = found[np.newaxis]
-        return True
-
-    def target(
-        self, connection: sa.Connection, collection: StoredCollection
-    ) -> NDArray[np.float32] | UUID:
-        """Return a stored image's id or embeddings, as `vecsearch.search.plan.Search` takes.
-
-        Raises:
-            ImageNotFound: no image has one of several ids.
-            InvalidInput: the parts cancel each other out.
-
-        """
-        if len(self.parts) == 1:
-            [part] = self.parts
-            vectors = part.vectors
-            return part.image if vectors is None and part.image is not None else _given(vectors)
-        stored = self._stored(connection, collection)
-        total = np.zeros(collection.dimensions)
-        for part in self.parts:
-            vectors = stored[part.image] if part.image is not None else _given(part.vectors)
-            total += part.term.weight * unit(unit(vectors.astype(np.float64)).sum(axis=0))
-        if np.linalg.norm(total) <= NOTHING * max(abs(part.term.weight) for part in self.parts):
-            names = ", ".join(part.term.name for part in self.parts)
+        if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
+            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
+        if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
+            raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
+        if self.text is not None and self.crop is not None:
+            raise InvalidInput("--crop is for a picture, not for words. Omit it.")
+        if not math.isfinite(self.weight) or not 0 < abs(self.weight) <= MAXIMUM_WEIGHT:
             raise InvalidInput(
-                f"The parts of the question cancel each other out, so nothing is left to search "
-                f"for: {names}. Change a weight, or leave one out."
+                f"The weight of {self.name} is {self.weight:g}. Give a number above 0, up to "
+                f"{MAXIMUM_WEIGHT}."
             )
-        return unit(total).astype(np.float32)
-
-    @property
-    def images(self) -> tuple[UUID, ...]:
-        """The stored images that the question names."""
-        return tuple(part.image for part in self.parts if part.image is not None)
-
-    @property
-    def names(self) -> list[str]:
-        """The concepts that its words mean."""
-        return [name for part in self.parts for name in part.names]
-
-    def _stored(
-        self, connection: sa.Connection, collection: StoredCollection
-    ) -> dict[UUID, NDArray[np.float32]]:
-        """Return the embeddings of the stored images, each of shape (1, dimensions)."""
-        table = collection.table
-        wanted = sa.any_(sa.literal(list(self.images), sa.ARRAY(sa.Uuid)))
-        rows = connection.execute(
-            sa.select(table.c.id, table.c.embedding).where(table.c.id == wanted)
-        )
-        found = {row.id: np.array([row.embedding], np.float32) for row in rows}
-        for image in self.images:
-            if image not in found:
-                raise missing(collection.name, image)
-        return found
 
 
-def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return vectors, shape (…, dimensions), scaled to length 1; a zero vector stays zero."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths == 0, 1, lengths))
+def terms(
+    images: Iterable[str | Path | bytes | Picture] = (),
+    ids: Iterable[str] = (),
+    texts: Iterable[str] = (),
+    *,
+    sign: int = 1,
+) -> list[Term]:
+    """Return the parts of a question as people write them, each perhaps with a weight: `2:snow`.
 
-
-def _given(vectors: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    assert vectors is not None  # noqa: S101 - `embed` or `find` has set it
-    return vectors
-
-
-def _original(
-    connection: sa.Connection, collection: StoredCollection, image: UUID, term: Term
-) -> Picture:
-    """Return the file of a stored image, of which a part is wanted.
-
-    Raises:
-        ImageNotFound: no image has this id.
-        InvalidInput: the file is gone or has changed.
+    Args:
+        images: files; one that has a name such as `2:a.jpg` has no weight.
+        ids: ids of stored images.
+        texts: words.
+        sign: -1 for what the question should not be.
 
     """
-    stored = gallery.find_image(connection, collection.table, image)
-    if stored is None:
-        raise missing(collection.name, image)
-    picture = replace(Picture.read(Path(stored.path)), crop=term.crop)
-    if stored.sha256 not in {None, picture.sha256}:
-        raise InvalidInput(
-            f"{stored.path} has changed since it was ingested, so no part of it can be searched "
-            f"by. Run: vecsearch ingest {stored.path}"
-        )
-    return picture
+    found = []
+    for image in images:
+        weight, rest = 1.0, image
+        if isinstance(image, str) and not Path(image).exists():
+            weight, rest = weighted(image)
+        found.append(Term(rest, weight=sign * weight))
+    for id_ in ids:
+        weight, rest = weighted(id_)
+        found.append(Term(id=rest, weight=sign * weight))
+    for text in texts:
+        weight, rest = weighted(text)
+        found.append(Term(text=rest, weight=sign * weight))
+    return found
+
+
+def weighted(text: str) -> tuple[float, str]:
+    """Return the weight and the rest of `2:snow`; the weight is 1 if there is none."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?):(.+)", text, re.DOTALL)
+    return (1.0, text) if found is None else (float(found[1]), found[2])
