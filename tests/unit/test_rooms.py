@@ -33,6 +33,9 @@ KEEPERS = {
     "nncf": {"encoders.openvino"},
     "timm": {"encoders.timm"},
     "safetensors": {"encoders"},
+    "sentence_transformers": {"encoders.sentences"},
+    "tokenizers": {"encoders.sentences"},
+    "transformers": {"encoders.sentences"},
     "huggingface_hub": {"encoders.timm"},
     "pyarrow": {"ingest.formats"},
     "alembic": {"postgres.migrate"},
@@ -183,6 +186,7 @@ def test_the_library_is_imported_without_torch() -> None:
     loaded = loaded_by("import vecsearch.library")
     assert "sqlalchemy" in loaded
     assert not loaded & {"torch", "timm", "torchvision", "safetensors", "alembic", "matplotlib"}
+    assert not loaded & {"openvino", "sentence_transformers", "tokenizers", "transformers"}
 
 
 def test_the_command_line_is_imported_without_torch_or_sqlalchemy() -> None:

@@ -52,8 +52,8 @@ def query(
         str | None,
         typer.Option(
             metavar="WORDS",
-            help='Search by a concept instead of a file, e.g. "golden retriever"; '
-            "vecsearch concepts lists them.",
+            help='Search by words instead of a file, e.g. "golden retriever"; vecsearch concepts '
+            "lists those that every collection takes, the extra phrases adds any others.",
         ),
     ] = None,
     min_similarity: Annotated[

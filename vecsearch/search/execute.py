@@ -19,7 +19,8 @@ from psycopg.pq import Format
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.search import concepts, statement
+from vecsearch.search import concepts, phrases, statement
+from vecsearch.search.concepts import Unmatched, Words
 from vecsearch.search.embedder import Embedders, Picture
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import missing, parse_id
@@ -62,21 +63,37 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
     with _opened(engine, name, picture) as (connection, collection, known):
         check(connection, collection, query)
         if query.text is not None:
-            names, vectors = concepts.matching(connection, collection, query.text)
-            answer = _answer(engine, connection, collection, vectors, query)
-            return replace(answer, concepts=names)
+            words = concepts.matching(connection, collection, query.text)
+            if isinstance(words, Words):
+                return _answer_words(engine, connection, collection, words, query)
         embedder = embedders.of(collection, query.model, query.weights)
         target: UUID | NDArray[np.float32] | None = known
-        if picture is None:
-            target = parse_id(query.id or "")
-        elif known is None:
+        if query.id is not None:
+            target = parse_id(query.id)
+        elif picture is not None and known is None:
             target = embedder.remembered(picture)
         if target is not None:
             return _answer(engine, connection, collection, target, query)
-    assert picture is not None  # noqa: S101 - without a picture, there is an id or a text
+    if picture is None:
+        assert isinstance(words, Unmatched)  # noqa: S101 - there is an id, a picture or a text
+        shares = phrases.nearest(words, embedders.sentences)
+        with _opened(engine, name, None) as (connection, collection, _):
+            mixed = concepts.weighted(connection, collection, shares)
+            return _answer_words(engine, connection, collection, mixed, query)
     embedding = embedder.embed(picture)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, embedding, query)
+
+
+def _answer_words(
+    engine: sa.Engine,
+    connection: sa.Connection,
+    collection: StoredCollection,
+    words: Words,
+    query: Query,
+) -> Answer:
+    answer = _answer(engine, connection, collection, words.vectors, query)
+    return replace(answer, concepts=words.names, meaning=words.meaning)
 
 
 def check(connection: sa.Connection, collection: StoredCollection, query: Query) -> None:

@@ -29,8 +29,9 @@ class Query:
         image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
             in the collection.
         id: a stored image's id.
-        text: a concept's name, a synonym of it, or whole words of either; if several concepts have
-            them, an image's distance is that to the nearest. By cosine only.
+        text: a concept's name, a synonym of it, or words that describe it; if several concepts
+            match, an image's distance is that to the nearest. Any other phrase means a mixture of
+            the concepts nearest to it. By cosine only.
         k: the largest number of hits; None means 10, or no limit if there is a cut-off.
         metric: a name of `Metric`; None uses the collection's default.
         where: an SQL condition on the collection's columns; only from a trusted user.
@@ -176,6 +177,7 @@ class Answer:
         statement: the statement that found the hits.
         image: the stored image whose vector was used; None if the picture is not in the collection.
         concepts: names of the concepts that the query's text means.
+        meaning: what the query's text was taken for, as a sentence; None for a picture.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
 
     """
@@ -187,6 +189,7 @@ class Answer:
     statement: Statement = field(repr=False)
     image: UUID | None = None
     concepts: Sequence[str] = ()
+    meaning: str | None = None
     beyond: Sequence[Hit] = ()
 
     @property
@@ -208,16 +211,6 @@ class Answer:
     def is_reranked(self) -> bool:
         """Whether the metric ranked only candidates, which cosine had chosen."""
         return self.candidates is not None and self.metric is not Metric.cosine
-
-    @property
-    def meaning(self) -> str | None:
-        """What the query's text was taken for, as a sentence; None for a picture."""
-        if not self.concepts:
-            return None
-        names = ", ".join(self.concepts)
-        if len(self.concepts) == 1:
-            return f"Searched for the concept: {names}."
-        return f"Searched for {len(self.concepts)} concepts, of which the nearest counts: {names}."
 
     @property
     def how(self) -> str:

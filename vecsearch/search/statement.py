@@ -254,6 +254,12 @@ def _statement(shape: Shape, target: Target, image: Expression) -> sa.Select[Any
         ordered = shape.index.choose(found, images, once, by_id=shape.by_id)
         rows = ordered.limit(shape.candidates).subquery("candidates")
         found = sa.select(rows)
+    if len(owns) > 1:
+        # Copied once a row; otherwise Postgres would read it from TOAST for every comparison.
+        copy = sa.func.subvector(images.c.embedding, 1, _dimensions(table.c.embedding))
+        facts = (images.c[name] for name in HIT_COLUMNS)
+        rows = found.with_only_columns(*facts, copy.label("embedding")).offset(0).subquery("copied")
+        found = sa.select(rows)
     distances = [distance(shape.metric, rows.c.embedding, own) for own in owns]
     nearest_of = distances[0] if len(distances) == 1 else sa.func.least(*distances)
     measured = nearest_of.label("distance")

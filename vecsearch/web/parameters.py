@@ -110,7 +110,7 @@ class QueryForm(Question):
     id: Annotated[UUID | None, Optional] = None
     """The id of a stored image, instead of a file."""
     text: Annotated[Words | None, Optional] = None
-    """A concept, such as "golden retriever", instead of a file."""
+    """A concept or a phrase, such as "golden retriever", instead of a file."""
 
     def target(self) -> Picture | UUID | str:
         """Return what to search for.

@@ -1,8 +1,9 @@
 """Export a network from torch to OpenVINO, and check that both give the same embeddings."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
-    from vecsearch.encoders.base import Encoder
+    from vecsearch.encoders.base import Encoder, Identity
     from vecsearch.encoders.network import Network, TorchEncoder
+
+T = TypeVar("T")
 
 # The smallest accepted cosine similarity between embeddings of the export and of torch.
 LEAST_COSINE = 0.99999
@@ -33,18 +36,37 @@ def export(network: "Network", height: int, width: int, folder: Path) -> None:
         Exception: any error of torch or OpenVINO, if they cannot convert the network.
 
     """
-    runtime = openvino()
+    model = converted(network, torch.zeros((2, height, width, 3), dtype=torch.uint8))
+    model.reshape([-1, height, width, 3])
+    save(model, folder)
+
+
+def converted(network: torch.nn.Module, *example: torch.Tensor) -> Any:
+    """Return a network as a model of OpenVINO; the example's shapes may vary later.
+
+    Raises:
+        Exception: any error of torch or OpenVINO, if they cannot convert the network.
+
+    """
+    openvino()
     from openvino.tools.ovc import convert_model
 
-    pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tools warn about each other
         # Not torch.export: OpenVINO cannot convert its graph of a vision transformer, and it takes
         # three times as long.
-        traced = torch.jit.trace(network, pixels, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
-        model = convert_model(traced, example_input=pixels)
-    model.reshape([-1, height, width, 3])
-    runtime.save_model(model, folder / MODEL, compress_to_fp16=False)
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
+        return convert_model(traced, example_input=example)
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a model of OpenVINO into a folder of the cache.
+
+    Raises:
+        OSError, RuntimeError: the files cannot be written.
+
+    """
+    openvino().save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
 def least_cosine(one: "NDArray[np.float32]", other: "NDArray[np.float32]") -> float:
@@ -61,6 +83,52 @@ def telling(batch: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
     turned = [batch, batch[:, :, ::-1], batch[:, ::-1], batch[:, ::-1, ::-1]]
     negatives = [255 - pictures for pictures in turned]
     return np.ascontiguousarray(np.concatenate([*turned, *negatives])[:PICTURES])
+
+
+def keep_if_alike(
+    cache: Cache,
+    identity: "Identity",
+    facts: Mapping[str, Any],
+    make: Callable[[Path], tuple[T, float]],
+) -> tuple[T | None, str]:
+    """Make an export, and keep it if it agrees with torch; if not, keep the reason.
+
+    Args:
+        cache: the cache for exports.
+        identity: identity of the encoder.
+        facts: further facts to keep; see `Cache.keep`.
+        make: writes the export into a folder, and returns what runs it and its least cosine to
+            torch.
+
+    Returns:
+        What runs it, or None and the reason, as the end of "The export of … to OpenVINO …".
+
+    """
+    made, cosine, refused = None, None, None
+    try:
+        with cache.partial() as folder:
+            try:
+                made, cosine = make(folder)
+                if cosine < LEAST_COSINE:
+                    refused = (
+                        f"agrees with torch to a cosine of {cosine:.6f} alone, where "
+                        f"{LEAST_COSINE} is needed"
+                    )
+            except (OSError, MemoryError):
+                raise  # of this machine at this time: no reason to refuse it for good
+            except Exception as error:  # noqa: BLE001 - the tools', of every kind
+                refused = f"cannot be made ({first_line(error)})"
+            if refused is not None:
+                for file in folder.iterdir():
+                    file.unlink()
+            of_making = {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
+            cache.keep(identity, folder, {**facts, **of_making})
+    except OSError as error:
+        refused = (
+            f"cannot be kept in {cache.folder} ({error.strerror or error}); "
+            "set VECSEARCH_CACHE_DIR to a folder that can be written"
+        )
+    return (made, "") if refused is None else (None, refused)
 
 
 class Exporting:
@@ -101,30 +169,11 @@ class Exporting:
         """Return the export if it can be made, agrees with torch and can be kept; else torch."""
         encoder = self._torch
         assert encoder is not None  # noqa: S101 - for the type checker
-        try:
-            with self._cache.partial() as folder:
-                facts: dict[str, Any] = {
-                    "dimensions": self.dimensions,
-                    "layer_shape": self.layer_shape,
-                }
-                try:
-                    engine, cosine = self._exported(encoder, folder, batch)
-                    refused = _refusal(cosine)
-                except (OSError, MemoryError):
-                    raise  # of this machine at this time: no reason to refuse it for good
-                except Exception as error:  # noqa: BLE001 - the tools', of every kind
-                    cosine, refused = None, f"cannot be made ({first_line(error)})"
-                if refused is not None:
-                    for file in folder.iterdir():
-                        file.unlink()
-                facts |= {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
-                self._cache.keep(self.identity, folder, facts)
-        except OSError as error:
-            refused = (
-                f"cannot be kept in {self._cache.folder} ({error.strerror or error}); "
-                "set VECSEARCH_CACHE_DIR to a folder that can be written"
-            )
-        if refused is None:
+        facts = {"dimensions": self.dimensions, "layer_shape": self.layer_shape}
+        engine, refused = keep_if_alike(
+            self._cache, self.identity, facts, lambda folder: self._exported(encoder, folder, batch)
+        )
+        if engine is not None:
             self._torch = None  # frees its memory
             return engine
         self.concurrency = encoder.concurrency
@@ -145,9 +194,3 @@ class Exporting:
         engine = EngineEncoder(self.identity, self.weights, written)
         pictures = telling(batch)
         return engine, least_cosine(engine.embed(pictures), encoder.embed(pictures))
-
-
-def _refusal(cosine: float) -> str | None:
-    if cosine >= LEAST_COSINE:
-        return None
-    return f"agrees with torch to a cosine of {cosine:.6f} alone, where {LEAST_COSINE} is needed"
