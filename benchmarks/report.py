@@ -50,7 +50,7 @@ SECTIONS = (
 An ingest from a folder to rows, end to end, compared with the encoder alone on ready tensors, and
 with one picture at a time through timm's own transform. A second run over unchanged files is a walk
 and one comparison. The same on a CUDA device, if there is one.""",
-        ("ingest.py", "unchanged.py", "cuda.py"),
+        ("ingest.py", "unchanged.py", "gpu.py"),
         ("ingest", "unchanged", "cuda"),
     ),
     Section(

@@ -34,12 +34,14 @@ class Runtime:
         device: "auto" (CUDA if available), "cpu", "cuda", "cuda:1", …
         engine: the name of an `Engine`.
         cache_dir: folder of exported encoders.
+        sentences: folder of the sentence encoder; None uses the one that the extra installs.
 
     """
 
     device: str
     engine: str
     cache_dir: Path
+    sentences: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Settings:
         max_pixels: pictures with more pixels are refused before decoding.
         engine: see `Runtime`.
         cache_dir: see `Runtime`; None uses the user's cache folder.
+        sentences: see `Runtime`.
 
     """
 
@@ -62,11 +65,13 @@ class Settings:
     max_pixels: int = DEFAULT_MAX_PIXELS
     engine: str = Engine.auto
     cache_dir: Path | None = None
+    sentences: Path | None = None
 
     @property
     def runtime(self) -> Runtime:
         """The settings of encoders."""
-        return Runtime(self.device, self.engine, self.cache_dir or default_cache_dir())
+        cache_dir = self.cache_dir or default_cache_dir()
+        return Runtime(self.device, self.engine, cache_dir, self.sentences)
 
     @classmethod
     def load(
@@ -93,6 +98,7 @@ class Settings:
                 )
             max_pixels = int(text)
         cache_dir = environ.get("VECSEARCH_CACHE_DIR")
+        sentences = environ.get("VECSEARCH_SENTENCES")
         return cls(
             database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,
             data_dir=_folder(
@@ -102,6 +108,7 @@ class Settings:
             max_pixels=max_pixels,
             engine=parse(Engine, engine or environ.get("VECSEARCH_ENGINE") or Engine.auto),
             cache_dir=_folder("cache", cache_dir) if cache_dir else None,
+            sentences=_folder("sentence encoder's", sentences) if sentences else None,
         )
 
 

@@ -14,6 +14,8 @@ from pgvector import HalfVector
 from support import Corpus, clustered, every_server, make_corpus, once, save_weights, scalar, write
 from web_support import NOTHING, ask, client
 
+from vecsearch.encoders.sentences import source
+from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, schema
@@ -28,6 +30,10 @@ NAMES = [
     ("beacon", ["lighthouse", "Pharos"]),
     ("lighthouse keeper", []),
 ]
+DEFINITIONS = {
+    "lighthouse keeper": "somebody who lives by the sea and, perhaps, keeps a bird",
+    "analog clock": "a clock that displays the time of day by its hands",
+}
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def corpus(library: Library, vectors: NDArray[np.float64], words: NDArray[np.flo
                     number=number,
                     name=name,
                     synonyms=synonyms,
-                    definition=f"a {name}",
+                    definition=DEFINITIONS.get(name, f"a {name}"),
                     embedding=HalfVector(vector),
                     bias=0.5,
                 )
@@ -59,7 +65,7 @@ def corpus(library: Library, vectors: NDArray[np.float64], words: NDArray[np.flo
     return made
 
 
-def distances(vectors: NDArray[np.float64], word: NDArray[np.float16]) -> NDArray[np.float64]:
+def distances(vectors: NDArray[np.float64], word: NDArray[np.floating]) -> NDArray[np.float64]:
     target = word.astype(np.float64)
     cosines = vectors @ target / np.linalg.norm(vectors, axis=1) / np.linalg.norm(target)
     return np.asarray(1 - cosines, np.float64)
@@ -91,9 +97,11 @@ def test_a_word_finds_the_images_nearest_to_its_concept(
         ("keeper", [5]),
         ("1", [1]),
         ("wall_clocks", [3]),  # as files are named, and a plural
+        ("Cranes", [0, 1]),  # a plural of a name
+        ("keeps birds", [5]),  # in any form and order, of a definition
     ],
 )
-def test_names_count_before_synonyms_and_those_before_parts(
+def test_names_count_before_synonyms_and_those_before_descriptions(
     corpus: Corpus,
     vectors: NDArray[np.float64],
     words: NDArray[np.float16],
@@ -111,15 +119,60 @@ def test_names_count_before_synonyms_and_those_before_parts(
     assert [hit.width for hit in few] == [row for row in np.argsort(expected) if row % 20 == 3][:3]
 
 
+@pytest.fixture
+def without_phrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "available", lambda: False)
+
+
 @once
+def test_a_phrase_means_a_mixture_of_the_concepts_nearest_to_it(
+    corpus: Corpus,
+    vectors: NDArray[np.float64],
+    words: NDArray[np.float16],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = corpus.library
+    embed = SentenceEncoder.embed
+
+    def watched(encoder: SentenceEncoder, texts: list[str]) -> NDArray[np.float32]:
+        assert library.engine.pool.checkedout() == 0, "a connection waits for the encoder"  # type: ignore[attr-defined]  # a QueuePool's
+        return embed(encoder, texts)
+
+    monkeypatch.setattr(SentenceEncoder, "embed", watched)
+    answer = library.query(text="an instrument to know how late it is", k=7)
+    assert set(answer.concepts[:2]) == {"analog clock", "wall clock"}
+    assert answer.meaning is not None
+    found = re.findall(r"([a-z ()0-9]+) (\d+)%", answer.meaning.partition(": ")[2])
+    names = {"crane (0)": 0, "crane (1)": 1, **{NAMES[each][0]: each for each in range(2, 6)}}
+    shares = {names[name.strip()]: int(share) / 100 for name, share in found}
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert sum(shares.values()) == pytest.approx(1, abs=0.03)
+    units = words.astype(np.float64)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    # The sentence rounds the shares.
+    mixed = sum(share * units[number] for number, share in shares.items())
+    expected = np.sort(distances(vectors, np.asarray(mixed)))[:7]
+    np.testing.assert_allclose([hit.distance for hit in answer], expected, atol=0.01)
+    api = client(library)
+    asked = ask(api, text="an instrument to know how late it is", k=7)
+    assert [hit["id"] for hit in asked["hits"]] == [str(hit.id) for hit in answer]
+    assert (asked["concepts"], asked["meaning"]) == (list(answer.concepts), answer.meaning)
+    page = api.get("/", params={"text": "an instrument to know how late it is"})
+    assert answer.meaning in page.text
+
+
+@once
+@pytest.mark.usefixtures("without_phrases")
 def test_what_words_cannot_do_is_said(corpus: Corpus) -> None:
     library = corpus.library
     with pytest.raises(InvalidInput, match=r"'clok' is none of the 6 concepts .* wall clock"):
         library.query(text="clok")
     with pytest.raises(InvalidInput, match=r"The closest: analog clock"):
         library.query(text="a photo of an analog thing")
-    for text in ("lock", "a.*", "s"):
-        with pytest.raises(InvalidInput, match="none of the 6 concepts"):
+    for text in ("lock", "a.*", "s", "the"):
+        with pytest.raises(
+            InvalidInput, match=r"none of the 6 .* 'vecsearch\[phrases\]'.*open_clip"
+        ):
             library.query(text=text)
     for text in (" ", "x" * 201):
         with pytest.raises(InvalidInput, match="1 to 200 characters"):
@@ -199,6 +252,7 @@ def test_a_new_collection_has_its_classifiers_words(
 
 
 @once
+@pytest.mark.usefixtures("without_phrases")
 def test_the_api_and_the_page_take_words(corpus: Corpus) -> None:
     api = client(corpus.library)
     expected = [str(hit.id) for hit in corpus.library.query(text="keeper", k=3)]

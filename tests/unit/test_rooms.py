@@ -34,8 +34,10 @@ KEEPERS = {
     "timm": {"encoders.timm"},
     "open_clip": {"encoders.open_clip"},
     "ftfy": {"encoders.open_clip"},
-    "tokenizers": {"encoders.open_clip"},
+    "tokenizers": {"encoders.open_clip", "encoders.sentences"},
     "safetensors": {"encoders"},
+    "sentence_transformers": {"encoders.sentences"},
+    "transformers": {"encoders.sentences"},
     "huggingface_hub": {"encoders.hub"},
     "pyarrow": {"ingest.formats"},
     "alembic": {"postgres.migrate"},
@@ -186,6 +188,7 @@ def test_the_library_is_imported_without_torch() -> None:
     loaded = loaded_by("import vecsearch.library")
     assert "sqlalchemy" in loaded
     assert not loaded & {"torch", "timm", "torchvision", "safetensors", "alembic", "matplotlib"}
+    assert not loaded & {"openvino", "sentence_transformers", "tokenizers", "transformers"}
 
 
 def test_the_command_line_is_imported_without_torch_or_sqlalchemy() -> None:

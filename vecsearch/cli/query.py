@@ -59,8 +59,9 @@ def query(
         typer.Option(
             "--text",
             metavar="WORDS",
-            help='Search by a concept instead of a file, e.g. "golden retriever"; '
-            "vecsearch concepts lists them. With a model of open_clip, by any sentence.",
+            help='Search by words instead of a file, e.g. "golden retriever". vecsearch concepts '
+            "lists those that every collection takes; the extra phrases adds any others, a model "
+            "of open_clip any sentence.",
         ),
     ] = None,
     not_images: Annotated[

@@ -1,9 +1,10 @@
-"""Words in an encoder's space: stored once for each encoder, found by name."""
+"""Words in an encoder's space: stored once for each encoder, found by name or definition."""
 
 import difflib
-import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from vecsearch.postgres import catalog, database, schema
 from vecsearch.postgres.catalog import StoredCollection
 
 NEAREST = 5
+# Names that a sentence lists before it counts the rest.
+MOST_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -57,44 +60,142 @@ def ensure(engine: sa.Engine, name: str) -> None:
             connection.execute(insert(schema.concepts).on_conflict_do_nothing(), rows)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a text means in a collection.
+
+    Attributes:
+        names: of the concepts, those that count most first.
+        weights: the concepts' shares of the one vector, which add up to 1; None if each concept has
+            a vector of its own, and the nearest counts.
+        vectors: to compare images with by cosine, shape (n, dimensions); (1, dimensions) if there
+            are weights.
+        meaning: what the text was taken for, as a sentence.
+
+    """
+
+    names: list[str]
+    weights: list[float] | None
+    vectors: NDArray[np.float32]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """A text that no concept's name or definition matches, and the concepts that there are.
+
+    `vecsearch.search.phrases` finds those that it may mean.
+    """
+
+    collection: str
+    text: str
+    words: list[Word]
+
+    def error(self, hint: str) -> InvalidInput:
+        """Return the error that says so, lists the closest names and ends with a hint."""
+        names = {
+            part.lower(): name
+            for word in self.words
+            for name in [word.name, *word.synonyms]
+            for part in [*name.split(), name]
+        }
+        text = self.text.lower()
+        within = [part for part in text.split() if part in names]
+        near = [*within, *difflib.get_close_matches(text, names, n=NEAREST)]
+        closest = ", ".join(list(dict.fromkeys(names[part] for part in near))[:NEAREST])
+        closest = f" The closest: {closest}." if near else ""
+        return InvalidInput(
+            f"{self.text!r} is none of the {len(self.words):,} concepts of collection "
+            f"{self.collection!r}.{closest} To list them: vecsearch concepts --collection "
+            f"{self.collection}. {hint}"
+        )
+
+
 def matching(
     connection: sa.Connection, collection: StoredCollection, text: str
-) -> tuple[list[str], NDArray[np.float32]]:
-    """Return the concepts that a text names: their names, and embeddings (concepts, dimensions).
+) -> Words | Unmatched:
+    """Return what a text means by the concepts' own words.
 
     Those of this name or number; if there are none, those with such a synonym; if there are none,
-    those that contain the text as whole words; if there are none, the same without a plural's s.
+    the same without a plural's s; if there are none, those whose name, synonyms and definition
+    have all its words, in any form and order.
 
     Raises:
-        InvalidInput: there is no such concept.
+        InvalidInput: the collection has no concepts.
 
     """
     wanted = " ".join(text.replace("_", " ").split()).lower()
-    found = _found(connection, collection, wanted)
-    if not found and len(wanted) > 1:
-        found = _found(connection, collection, wanted.removesuffix("s"))
+    singular = wanted.removesuffix("s")
+    found = _named(connection, collection, wanted) or _named(connection, collection, singular)
+    says = ""
     if not found:
-        raise _unknown(connection, collection, text)
-    names = Counter(row.name for row in found)
-    return [
-        row.name if names[row.name] == 1 else f"{row.name} ({row.number})" for row in found
-    ], np.array([row.embedding for row in found], np.float32)
-
-
-def _found(
-    connection: sa.Connection, collection: StoredCollection, wanted: str
-) -> list[sa.Row[tuple[int, str, list[float], int]]]:
-    """Return the concepts that match best, by number."""
-    columns = schema.concepts.c
-    everything = sa.func.concat_ws(
-        "\n", columns.name, sa.func.array_to_string(columns.synonyms, "\n")
+        found, says = _described(connection, collection, wanted), f" described by {text!r}"
+    if not found:
+        words = listed(connection, collection)
+        if not words:
+            raise _without_concepts(collection)
+        return Unmatched(collection.name, text, words)
+    names = _distinct([(row.number, row.name) for row in found])
+    meaning = (
+        f"Searched for the concept{says}: {names[0]}."
+        if len(names) == 1
+        else f"Searched for {len(names)} concepts{says}, of which the nearest counts: "
+        f"{_some_of(names)}."
     )
-    lines = sa.func.string_to_array(sa.func.lower(everything), "\n")
+    return Words(names, None, np.array([row.embedding for row in found], np.float32), meaning)
+
+
+def weighted(
+    connection: sa.Connection, collection: StoredCollection, shares: Sequence[tuple[int, float]]
+) -> Words:
+    """Return the mean of concepts' normalised vectors.
+
+    Args:
+        connection: in a transaction.
+        collection: whose concepts.
+        shares: the concepts' numbers and weights, which add up to 1.
+
+    Raises:
+        InvalidInput: the collection has no such concepts any more.
+
+    """
+    columns = schema.concepts.c
+    numbers = sa.any_(sa.literal([number for number, _ in shares], ARRAY(sa.Integer)))
+    rows = connection.execute(
+        sa.select(columns.number, columns.name, columns.embedding).where(
+            columns.encoder == _encoder(collection), columns.number == numbers
+        )
+    )
+    found = {row.number: row for row in rows}
+    if len(found) != len(shares):
+        raise _without_concepts(collection)
+    vectors = np.array([found[number].embedding for number, _ in shares], np.float64)
+    weights = [weight for _, weight in shares]
+    mean = np.array(weights) @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    names = _distinct([(number, found[number].name) for number, _ in shares])
+    parts = [f"{name} {weight:.0%}" for name, weight in zip(names, weights, strict=True)]
+    meaning = f"Searched for a mixture of the concepts nearest to the phrase: {', '.join(parts)}."
+    return Words(names, weights, mean.astype(np.float32)[np.newaxis], meaning)
+
+
+class _Found(NamedTuple):
+    """A concept that matches."""
+
+    number: int
+    name: str
+    embedding: list[float]
+
+
+def _named(connection: sa.Connection, collection: StoredCollection, wanted: str) -> list[_Found]:
+    """Return the concepts of this name or number or else those with this synonym, by number."""
+    columns = schema.concepts.c
+    synonyms = sa.func.string_to_array(
+        sa.func.lower(sa.func.array_to_string(columns.synonyms, "\n")), "\n"
+    )
     rank = sa.case(
         (sa.func.lower(columns.name) == wanted, 0),
         (sa.cast(columns.number, sa.Text) == wanted, 0),
-        (lines.op("@>")(sa.cast([wanted], ARRAY(sa.Text))), 1),
-        (everything.regexp_match(rf"(^|\s){re.escape(wanted)}(\s|$)", flags="i"), 2),
+        (synonyms.op("@>")(sa.cast([wanted], ARRAY(sa.Text))), 1),
     ).label("rank")
     found = (
         sa.select(columns.number, columns.name, columns.embedding, rank)
@@ -104,7 +205,27 @@ def _found(
     rows = connection.execute(
         sa.select(found).where(found.c.rank.is_not(None)).order_by(found.c.rank, found.c.number)
     ).all()
-    return [row for row in rows if row.rank == rows[0].rank]
+    return [_Found(*row[:3]) for row in rows if row.rank == rows[0].rank]
+
+
+def _described(
+    connection: sa.Connection, collection: StoredCollection, wanted: str
+) -> list[_Found]:
+    """Return the concepts whose name, synonyms and definition have these words, by number."""
+    columns = schema.concepts.c
+    english: sa.ColumnElement[Any] = sa.literal_column("CAST('pg_catalog.english' AS regconfig)")
+    synonyms = sa.func.array_to_string(columns.synonyms, " ")
+    everything = sa.func.concat_ws(" ", columns.name, synonyms, columns.definition)
+    asked = sa.func.plainto_tsquery(english, wanted)
+    rows = connection.execute(
+        sa.select(columns.number, columns.name, columns.embedding)
+        .where(
+            columns.encoder == _encoder(collection),
+            sa.func.to_tsvector(english, everything).op("@@")(asked),
+        )
+        .order_by(columns.number)
+    )
+    return [_Found(*row) for row in rows]
 
 
 def listed(connection: sa.Connection, collection: StoredCollection) -> list[Word]:
@@ -130,26 +251,21 @@ def _has_any(connection: sa.Connection, collection: StoredCollection) -> bool:
     return connection.scalar(found) is not None
 
 
-def _unknown(connection: sa.Connection, collection: StoredCollection, text: str) -> InvalidInput:
-    """Return the error for a text that names no concept."""
-    words = listed(connection, collection)
-    if not words:
-        return InvalidInput(
-            f"Collection {collection.name!r} has no concepts, so it cannot be searched by words. "
-            f"If its encoder has an ImageNet classifier: vecsearch concepts --collection "
-            f"{collection.name}"
-        )
-    names = {
-        part.lower(): name
-        for word in words
-        for name in [word.name, *word.synonyms]
-        for part in [*name.split(), name]
-    }
-    within = [part for part in text.lower().split() if part in names]
-    near = [*within, *difflib.get_close_matches(text.lower(), names, n=NEAREST)]
-    closest = ", ".join(list(dict.fromkeys(names[part] for part in near))[:NEAREST])
-    closest = f" The closest: {closest}." if near else ""
+def _without_concepts(collection: StoredCollection) -> InvalidInput:
     return InvalidInput(
-        f"{text!r} is none of the {len(words):,} concepts of collection {collection.name!r}."
-        f"{closest} To list them: vecsearch concepts --collection {collection.name}"
+        f"Collection {collection.name!r} has no concepts, so it cannot be searched by words. "
+        f"If its encoder has an ImageNet classifier: vecsearch concepts --collection "
+        f"{collection.name}"
     )
+
+
+def _distinct(concepts: list[tuple[int, str]]) -> list[str]:
+    """Return the names of numbered concepts, with the numbers of those that share one."""
+    times = Counter(name for _, name in concepts)
+    return [name if times[name] == 1 else f"{name} ({number})" for number, name in concepts]
+
+
+def _some_of(names: list[str]) -> str:
+    more = len(names) - MOST_LISTED
+    listed = ", ".join(names[:MOST_LISTED])
+    return f"{listed} and {more} more" if more > 0 else listed

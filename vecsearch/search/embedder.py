@@ -20,6 +20,7 @@ from vecsearch.config import Runtime
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder, LazyEncoder, TextEncoder, unusable
 from vecsearch.encoders.once import Once
+from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.postgres.catalog import StoredCollection
@@ -212,6 +213,7 @@ class Embedders:
         quantized: FindQuantized = lambda _: None,
     ) -> None:
         self.on_batch: OnBatch = lambda *_: None
+        self.sentences = SentenceEncoder(runtime)
         self._runtime = runtime
         self._quantized = quantized
         self._max_pixels = max_pixels

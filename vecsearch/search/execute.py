@@ -63,9 +63,9 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         check(connection, collection, query)
         question.find(connection, collection, known)
         embedder = embedders.of(collection, query.model, query.weights)
-        if question.embed(embedder, remembered=True):
+        if question.recall(embedder):
             return _answer(engine, connection, collection, question, query)
-    question.embed(embedder, remembered=False)
+    question.embed(embedder, embedders.sentences)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, question, query)
 
@@ -205,6 +205,7 @@ def _answer(
         _Ran(engine, ran),
         image=target if isinstance(target, UUID) else None,
         concepts=question.names,
+        meaning=question.meaning,
         beyond=hits[within:],
     )
 

@@ -40,8 +40,9 @@ class Query:
             in the collection.
         id: a stored image's id.
         text: any sentence, if the collection's encoder reads text; else a concept's name, a synonym
-            of it, or whole words of either; if several concepts have them, an image's distance is
-            that to the nearest. By cosine only.
+            of it, or words that describe it; if several concepts match, an image's distance is that
+            to the nearest. Any other phrase means a mixture of the concepts nearest to it. By
+            cosine only.
         crop: search by this part of the image, or of the stored image's file.
         terms: further parts of the question, or all of them.
         expand: add so many of the nearest images to the question, weighted by similarity^3, and
@@ -253,6 +254,7 @@ class Answer:
         statement: the statement that found the hits.
         image: the stored image whose vector was used; None if the picture is not in the collection.
         concepts: names of the concepts that the query's text means; none if the encoder read it.
+        meaning: what the query's text was taken for, as a sentence; None for a picture.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
 
     """
@@ -264,6 +266,7 @@ class Answer:
     statement: Statement = field(repr=False)
     image: UUID | None = None
     concepts: Sequence[str] = ()
+    meaning: str | None = None
     beyond: Sequence[Hit] = ()
 
     @property
@@ -285,16 +288,6 @@ class Answer:
     def is_reranked(self) -> bool:
         """Whether the metric ranked only candidates, which cosine had chosen."""
         return self.candidates is not None and self.metric is not Metric.cosine
-
-    @property
-    def meaning(self) -> str | None:
-        """What the query's text was taken for; None for a picture or an embedded sentence."""
-        if not self.concepts:
-            return None
-        names = ", ".join(self.concepts)
-        if len(self.concepts) == 1:
-            return f"Searched for the concept: {names}."
-        return f"Searched for {len(self.concepts)} concepts, of which the nearest counts: {names}."
 
     @property
     def how(self) -> str:

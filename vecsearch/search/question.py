@@ -9,9 +9,11 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.encoders import registry
+from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import concepts, gallery
+from vecsearch.search import concepts, gallery, phrases
+from vecsearch.search.concepts import Unmatched, Words
 from vecsearch.search.embedder import Embedder
 from vecsearch.search.lookup import image_by_sha256, missing, parse_id
 from vecsearch.search.pictures import Picture
@@ -30,16 +32,30 @@ class Part:
         term: the term.
         picture: its picture, unless it is an id or words.
         image: the stored image whose vector is used.
+        words: the concepts that its words mean.
+        unmatched: its words, if they are no concept's.
+        shares: the concepts that such words may mean, by number, with their shares.
         vectors: its embeddings, shape (n, dimensions), of which the nearest counts.
-        names: the concepts that its words mean.
 
     """
 
     term: Term
     picture: Picture | None
     image: UUID | None = None
+    words: Words | None = None
+    unmatched: Unmatched | None = None
+    shares: list[tuple[int, float]] | None = None
     vectors: NDArray[np.float32] | None = None
-    names: tuple[str, ...] = ()
+
+    @property
+    def is_found(self) -> bool:
+        """Whether its vectors are known, or can be read from the database."""
+        return any(each is not None for each in (self.image, self.words, self.shares, self.vectors))
+
+    @property
+    def wanted(self) -> Picture | str:
+        """The picture or the sentence to embed."""
+        return str(self.term.text) if self.picture is None else self.picture
 
 
 class Question:
@@ -85,8 +101,11 @@ class Question:
             if term.text is not None:
                 if registry.reads_text(collection.identity):
                     continue
-                names, part.vectors = concepts.matching(connection, collection, term.text)
-                part.names = tuple(names)
+                found = concepts.matching(connection, collection, term.text)
+                if isinstance(found, Words):
+                    part.words = found
+                else:
+                    part.unmatched = found
             elif picture is None:
                 part.image = parse_id(term.id or "")
                 if term.crop is not None:
@@ -100,30 +119,36 @@ class Question:
                     else image_by_sha256(connection, table, picture.sha256, picture.path)
                 )
 
-    def embed(self, embedder: Embedder, *, remembered: bool) -> bool:
-        """Embed pictures that are not stored, and sentences; return whether all parts are found.
+    def recall(self, embedder: Embedder) -> bool:
+        """Take what the embedder remembers; return whether all parts are found."""
+        for part in self.parts:
+            if not part.is_found and part.unmatched is None:
+                known = embedder.remembered(part.wanted)
+                part.vectors = None if known is None else known[np.newaxis]
+        return all(part.is_found for part in self.parts)
+
+    def embed(self, embedder: Embedder, sentences: SentenceEncoder) -> None:
+        """Embed pictures that are not stored, and sentences; hold no connection meanwhile.
 
         Args:
             embedder: the collection's.
-            remembered: take only what the embedder remembers.
+            sentences: finds the concepts that a phrase may mean.
 
         Raises:
             ImageUnreadable: a picture cannot be decoded, or its embedding cannot be compared.
-            EncoderError: the encoder cannot be loaded.
+            InvalidInput: a phrase cannot be understood.
+            EncoderError: an encoder cannot be loaded.
 
         """
         for part in self.parts:
-            if part.image is not None or part.vectors is not None:
+            if part.is_found:
                 continue
-            wanted = str(part.term.text) if part.picture is None else part.picture
-            found = embedder.remembered(wanted)
-            if found is None:
-                if remembered:
-                    return False
-                embed = embedder.embed_text if isinstance(wanted, str) else embedder.embed
-                found = embed(wanted)  # type: ignore[arg-type]  # of the type that was just asked for
-            part.vectors = found[np.newaxis]
-        return True
+            if part.unmatched is not None:
+                part.shares = phrases.nearest(part.unmatched, sentences)
+            elif isinstance(part.wanted, str):
+                part.vectors = embedder.embed_text(part.wanted)[np.newaxis]
+            else:
+                part.vectors = embedder.embed(part.wanted)[np.newaxis]
 
     def target(
         self, connection: sa.Connection, collection: StoredCollection
@@ -135,6 +160,11 @@ class Question:
             InvalidInput: the parts cancel each other out.
 
         """
+        for part in self.parts:
+            if part.shares is not None:
+                part.words = concepts.weighted(connection, collection, part.shares)
+            if part.words is not None:
+                part.vectors = part.words.vectors
         if len(self.parts) == 1:
             [part] = self.parts
             vectors = part.vectors
@@ -160,7 +190,13 @@ class Question:
     @property
     def names(self) -> list[str]:
         """The concepts that its words mean."""
-        return [name for part in self.parts for name in part.names]
+        return [name for part in self.parts if part.words for name in part.words.names]
+
+    @property
+    def meaning(self) -> str | None:
+        """What its words were taken for; None if there are none, or the encoder read them."""
+        said = [part.words.meaning for part in self.parts if part.words is not None]
+        return " ".join(said) or None
 
     def _stored(
         self, connection: sa.Connection, collection: StoredCollection
@@ -185,7 +221,7 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _given(vectors: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    assert vectors is not None  # noqa: S101 - `embed` or `find` has set it
+    assert vectors is not None  # noqa: S101 - `embed` has set it
     return vectors
 
 

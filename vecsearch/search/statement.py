@@ -155,13 +155,19 @@ def _ordered(
     wanted = list(columns)
     ranked = shape.columns[0]
     if shape.candidates is None:
+        rows: sa.FromClause = images
         found, vectors = shape.index.ranked(found, images, shape.metric)
-        rows = images
     else:
         found = found.with_only_columns(*(images.c[name] for name in [*wanted, ranked.name]))
         ordered = shape.index.choose(found, images, questions[0].__getitem__, by_id=shape.by_id)
         rows = ordered.limit(shape.candidates).subquery("candidates")
         found, vectors = sa.select(rows), rows.c[ranked.name]
+    if len(questions) > 1:
+        # Copied once a row; otherwise Postgres would read it from TOAST for every comparison.
+        copy = sa.func.subvector(vectors, 1, _dimensions(ranked)).label("vector")
+        facts = [rows.c[name] for name in wanted]
+        rows = found.with_only_columns(*facts, copy).offset(0).subquery("copied")
+        found, vectors = sa.select(rows), rows.c.vector
     distances = [distance(shape.metric, vectors, question[ranked]) for question in questions]
     nearest_of = distances[0] if len(distances) == 1 else sa.func.least(*distances)
     selected = [*(rows.c[name] for name in wanted), nearest_of.label("distance")]

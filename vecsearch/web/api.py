@@ -45,6 +45,7 @@ class QueryAnswer:
         collection: the one that was searched.
         metric: of the distances.
         concepts: that the text of the query means; empty for a picture.
+        meaning: what the text was taken for, as a sentence; null for a picture.
         uses_index: whether the HNSW index found the hits; otherwise every row was compared.
         candidates: the number of candidates that the metric re-ranked; null: none were, because
             every row was compared or the index orders by this metric.
@@ -57,6 +58,7 @@ class QueryAnswer:
     collection: str
     metric: str
     concepts: list[str]
+    meaning: str | None
     uses_index: bool
     candidates: int | None
     seconds: float
@@ -110,6 +112,7 @@ def query(
         collection=collection.name,
         metric=answer.metric,
         concepts=list(answer.concepts),
+        meaning=answer.meaning,
         uses_index=answer.uses_index,
         candidates=answer.candidates,
         seconds=answer.seconds,

@@ -110,8 +110,8 @@ class QueryForm(Question):
     id: Annotated[UUID | None, Optional] = None
     """The id of a stored image, instead of a file."""
     text: Annotated[Words | None, Optional] = None
-    """A concept, such as "golden retriever", or with a model of open_clip any sentence, instead of
-    a file."""
+    """Words instead of a file: a concept such as "golden retriever", a phrase or, with a model of
+    open_clip, any sentence."""
 
     def target(self) -> Picture | UUID | str:
         """Return what to search for.

@@ -163,6 +163,16 @@ def quantized(
     return EngineEncoder(identity, weights, found)
 
 
+def exports(runtime: Runtime) -> Cache | None:
+    """Return the cache of exports; None if the runtime does not use OpenVINO.
+
+    Raises:
+        InvalidInput: the user chose OpenVINO, which cannot run.
+
+    """
+    return _cache(runtime) if _on_engine(runtime) else None
+
+
 def _on_engine(runtime: Runtime) -> bool:
     """Return whether OpenVINO should run encoders.
 

@@ -1,7 +1,7 @@
 """Export a network from torch to OpenVINO, and check that both give the same embeddings."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,12 +17,11 @@ from vecsearch.errors import first_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
-    from torch import nn
 
     from vecsearch.encoders.base import Encoder, Identity
     from vecsearch.encoders.network import Network, TorchEncoder, TorchTexts
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 
 # The smallest accepted cosine similarity between embeddings of the export and of torch.
 LEAST_COSINE = 0.99999
@@ -30,19 +29,26 @@ PICTURES = 8
 
 
 def export(network: "Network", height: int, width: int, folder: Path) -> None:
-    """Write a network's graph and tensors into a folder; its batches may have any size.
+    """Write a network's graph and tensors into a folder.
 
     Raises:
         OSError, RuntimeError: the files cannot be written.
         Exception: any error of torch or OpenVINO, if they cannot convert the network.
 
     """
-    _export(network, torch.zeros((2, height, width, 3), dtype=torch.uint8), folder)
+    model = converted(network, torch.zeros((2, height, width, 3), dtype=torch.uint8))
+    model.reshape([-1, height, width, 3])
+    save(model, folder)
 
 
-def _export(network: "nn.Module", example: "torch.Tensor", folder: Path) -> None:
-    """Write the graph and the tensors of a network that reads batches like the example's two."""
-    runtime = openvino()
+def converted(network: torch.nn.Module, *example: torch.Tensor) -> Any:
+    """Return a network as a model of OpenVINO; the example's shapes may vary later.
+
+    Raises:
+        Exception: any error of torch or OpenVINO, if they cannot convert the network.
+
+    """
+    openvino()
     from openvino.tools.ovc import convert_model
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -50,9 +56,17 @@ def _export(network: "nn.Module", example: "torch.Tensor", folder: Path) -> None
         # Not torch.export: OpenVINO cannot convert its graph of a vision transformer, and it takes
         # three times as long.
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
-        model = convert_model(traced, example_input=example)
-    model.reshape([-1, *example.shape[1:]])
-    runtime.save_model(model, folder / MODEL, compress_to_fp16=False)
+        return convert_model(traced, example_input=example)
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a model of OpenVINO into a folder of the cache.
+
+    Raises:
+        OSError, RuntimeError: the files cannot be written.
+
+    """
+    openvino().save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
 def least_cosine(one: "NDArray[np.float32]", other: "NDArray[np.float32]") -> float:
@@ -69,6 +83,52 @@ def telling(batch: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
     turned = [batch, batch[:, :, ::-1], batch[:, ::-1], batch[:, ::-1, ::-1]]
     negatives = [255 - pictures for pictures in turned]
     return np.ascontiguousarray(np.concatenate([*turned, *negatives])[:PICTURES])
+
+
+def keep_if_alike(
+    cache: Cache,
+    identity: "Identity",
+    facts: Mapping[str, Any],
+    make: Callable[[Path], tuple[T, float]],
+) -> tuple[T | None, str]:
+    """Make an export, and keep it if it agrees with torch; if not, keep the reason.
+
+    Args:
+        cache: the cache for exports.
+        identity: identity of the encoder.
+        facts: further facts to keep; see `Cache.keep`.
+        make: writes the export into a folder, and returns what runs it and its least cosine to
+            torch.
+
+    Returns:
+        What runs it, or None and the reason, as the end of "The export of … to OpenVINO …".
+
+    """
+    made, cosine, refused = None, None, None
+    try:
+        with cache.partial() as folder:
+            try:
+                made, cosine = make(folder)
+                if cosine < LEAST_COSINE:
+                    refused = (
+                        f"agrees with torch to a cosine of {cosine:.6f} alone, where "
+                        f"{LEAST_COSINE} is needed"
+                    )
+            except (OSError, MemoryError):
+                raise  # of this machine at this time: no reason to refuse it for good
+            except Exception as error:  # noqa: BLE001 - the tools', of every kind
+                refused = f"cannot be made ({first_line(error)})"
+            if refused is not None:
+                for file in folder.iterdir():
+                    file.unlink()
+            of_making = {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
+            cache.keep(identity, folder, {**facts, **of_making})
+    except OSError as error:
+        refused = (
+            f"cannot be kept in {cache.folder} ({error.strerror or error}); "
+            "set VECSEARCH_CACHE_DIR to a folder that can be written"
+        )
+    return (made, "") if refused is None else (None, refused)
 
 
 class Exporting:
@@ -110,7 +170,7 @@ class Exporting:
         encoder = self._torch
         assert encoder is not None  # noqa: S101 - for the type checker
         facts = {"dimensions": self.dimensions, "layer_shape": self.layer_shape}
-        engine, refused = checked(
+        engine, refused = keep_if_alike(
             self._cache, self.identity, facts, lambda folder: self._exported(encoder, folder, batch)
         )
         if engine is not None:
@@ -125,57 +185,16 @@ class Exporting:
     ) -> tuple[EngineEncoder, float]:
         """Return the export, as it was written, and its least cosine to torch."""
         export(encoder.network, *encoder.input_size, folder)
-        written = _read(folder, self.dimensions, self.layer_shape)
+        written = read(folder, self.dimensions, self.layer_shape)
         engine = EngineEncoder(self.identity, self.weights, written)
         pictures = telling(batch)
         return engine, least_cosine(engine.embed(pictures), encoder.embed(pictures))
 
 
-def checked(
-    cache: Cache,
-    identity: "Identity",
-    facts: dict[str, Any],
-    make: Callable[[Path], tuple[_T, float]],
-) -> tuple[_T | None, str]:
-    """Make an export and keep it if it agrees with torch.
-
-    Args:
-        cache: the cache for exports.
-        identity: what is exported.
-        facts: what the cache stores with it.
-        make: fills a folder, and returns what runs the export and its least cosine to torch.
-
-    Returns:
-        What runs it, or None; and why it is not used, as the end of "The export to OpenVINO …".
-
-    """
-    engine: _T | None = None
-    try:
-        with cache.partial() as folder:
-            try:
-                engine, cosine = make(folder)
-                refused = _refusal(cosine)
-            except (OSError, MemoryError):
-                raise  # of this machine at this time: no reason to refuse it for good
-            except Exception as error:  # noqa: BLE001 - the tools', of every kind
-                cosine, refused = None, f"cannot be made ({first_line(error)})"
-            if refused is not None:
-                for file in folder.iterdir():
-                    file.unlink()
-            told = {"refused": refused, "least_cosine": cosine, "torch": torch.__version__}
-            cache.keep(identity, folder, facts | told)
-    except OSError as error:
-        refused = (
-            f"cannot be kept in {cache.folder} ({error.strerror or error}); "
-            "set VECSEARCH_CACHE_DIR to a folder that can be written"
-        )
-    return (engine, "") if refused is None else (None, refused)
-
-
 def exported_texts(
     texts: "TorchTexts", identity: "Identity", tokens: "NDArray[np.int64]", cache: Cache
 ) -> tuple[EngineTexts | None, str]:
-    """Export a text tower, and keep the export if it agrees with torch; see `checked`.
+    """Export a text tower, and keep the export if it agrees with torch; see `keep_if_alike`.
 
     Args:
         texts: the tower, on the CPU.
@@ -189,20 +208,16 @@ def exported_texts(
     facts = {"dimensions": dimensions, "layer_shape": (dimensions,)}
 
     def make(folder: Path) -> tuple[EngineTexts, float]:
-        _export(texts.tower, torch.from_numpy(tokens[:2]), folder)
-        engine = EngineTexts(_read(folder, dimensions, (dimensions,)))
+        model = converted(texts.tower, torch.from_numpy(tokens[:2]))
+        model.reshape([-1, tokens.shape[1]])
+        save(model, folder)
+        engine = EngineTexts(read(folder, dimensions, (dimensions,)))
         return engine, least_cosine(engine(tokens), wanted)
 
-    return checked(cache, identity, facts, make)
+    return keep_if_alike(cache, identity, facts, make)
 
 
-def _read(folder: Path, dimensions: int, layer_shape: tuple[int, ...]) -> Exported:
+def read(folder: Path, dimensions: int, layer_shape: tuple[int, ...]) -> Exported:
     """Return the export that a folder holds, as it was written."""
     model, tensors = ((folder / name).read_bytes() for name in (MODEL, TENSORS))
     return Exported(model, tensors, dimensions, layer_shape)
-
-
-def _refusal(cosine: float) -> str | None:
-    if cosine >= LEAST_COSINE:
-        return None
-    return f"agrees with torch to a cosine of {cosine:.6f} alone, where {LEAST_COSINE} is needed"

@@ -1,6 +1,6 @@
 """Compare an ingest on a CUDA device with the encoder alone and with decoding alone.
 
-    python benchmarks/cuda.py FOLDER --weights FILE
+    python benchmarks/gpu.py FOLDER --weights FILE
 
 Every round measures, in one process: the forward pass on ready pictures; decoding and preparing
 with the threads of an ingest, without embedding; and a whole ingest of copies of the folder's
