@@ -3,20 +3,25 @@
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
+from numpy.typing import NDArray
 from support import clustered, make_corpus, once
 from typer.testing import CliRunner
 
+from vecsearch.analysis import improve, labels, trials
 from vecsearch.analysis.improve import JudgedBy
 from vecsearch.analysis.sampling import Labelling
-from vecsearch.analysis.trials import Setting
+from vecsearch.analysis.trials import Questions, Setting
 from vecsearch.cli import app
 from vecsearch.demo.scenes import SCENES
 from vecsearch.encoders.base import PACKAGED_MODEL
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
+from vecsearch.postgres import catalog
 from vecsearch.vocabulary import Ranking
 
 
@@ -80,9 +85,41 @@ def test_the_command_prints_every_trial_in_every_format(library: Library) -> Non
     assert lines[0].startswith("ranking,dims,expansion,choosing_precision@5,choosing_map,")
     assert len(lines) == 1 + len(found["trials"])
     assert len(printed["table"].stdout.split("compact")) == 1 + 4
-    assert "30 images chose, and 30 others report the scores" in printed["table"].stderr
+    assert "30 of 60 images chose, and 30 others report the scores" in printed["table"].stderr
     alone = CliRunner().invoke(app, ["eval", "images", "--apply", "--database-url", library.url])
     assert alone.exit_code == 2
+
+
+@once
+def test_a_large_collection_is_searched_in_part(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_corpus(library, "images", clustered(60, 24, seed=1))
+    monkeypatch.setattr("vecsearch.ingest.staging.block_rows", lambda _: 7)
+    monkeypatch.setattr(improve, "MAXIMUM_NUMBERS", 24 * 40)
+    monkeypatch.setattr(improve, "MAXIMUM_DISTANCES", 40 * 30)
+    seen: list[tuple[NDArray[np.float32], Questions]] = []
+    run = trials.run
+
+    def watched(embeddings: Any, questions: Questions, **options: Any) -> Any:
+        seen.append((embeddings, questions))
+        return run(embeddings, questions, **options)
+
+    monkeypatch.setattr(trials, "run", watched)
+    result = library.collection().improve()
+    assert (result.images, result.left_out) == (40, 20)
+    assert result.choosing + result.reporting == 30
+    ((embeddings, questions),) = seen
+    with catalog.reading(library.engine, "images") as (connection, stored):
+        images = labels.read_images(connection, stored.table, None)
+        every = labels.read_embeddings(connection, stored.table, [image.id for image in images])
+    # Each embedding still has its own image's label.
+    places = [int(np.flatnonzero((every == row).all(axis=1))[0]) for row in embeddings]
+    assert places == sorted(set(places))
+    names = sorted({images[place].label for place in places})
+    assert [images[place].label for place in places] == [
+        names[number] for number in questions.row_classes
+    ]
 
 
 @once

@@ -160,7 +160,8 @@ def improve(
         raise InvalidInput(
             f"Rankings apply to searches by cosine, not by {ranked_by}. Add --metric cosine."
         )
-    random = np.random.default_rng(judging.seed)
+    # Not the seed alone: `choose_queries` draws with that, and halves must not depend on it.
+    random = np.random.default_rng([judging.seed, 1])
     labelling, on_progress = judging.labelling, judging.on_progress
     key = labelling.key if labelling else None
     images = labels.read_images(connection, collection.table, key)
@@ -172,7 +173,8 @@ def improve(
     limit = min(sampling.MAXIMUM_QUERIES, MAXIMUM_DISTANCES // max(len(images), 1))
     if labelling is not None and (len(set(found) - {None}) > 1 or labelling != FOLDERS):
         judged_by, k = JudgedBy.labels, judging.k
-        questions = _by_labels(embeddings, found, limit, random)
+        own = sampling.choose_queries(found, limit, judging.seed)
+        questions = _by_labels(embeddings, found, own, random)
     else:
         judged_by, k = JudgedBy.variants, 1
         originals = _originals(connection, collection, images, limit, random)
@@ -241,16 +243,15 @@ def _read(
 def _by_labels(
     embeddings: "NDArray[np.float16]",
     found: Sequence[str | None],
-    limit: int,
+    own: "NDArray[np.int64]",
     random: np.random.Generator,
 ) -> Questions | None:
-    """Return labelled images as questions, halved without a look at the labels."""
+    """Return the images at these places as questions, halved without a look at the labels."""
     labelled = np.flatnonzero([label is not None for label in found])
     row_choosing = np.zeros(len(found), np.bool_)
     row_choosing[random.permutation(labelled)[: len(labelled) // 2]] = True
     number_of = {label: number for number, label in enumerate(sorted({*found} - {None}, key=str))}
     row_classes = np.array([number_of.get(label, -1) for label in found])
-    own = _some(labelled, limit, random)
     if not len(own):
         return None
     return Questions(

@@ -183,7 +183,7 @@ def _judged(result: "Improvement") -> list[str]:
     from vecsearch.analysis.improve import JudgedBy
 
     copies = result.judged_by is JudgedBy.variants
-    queries = "altered copies" if copies else "images"
+    queries = "altered copies" if copies else f"of {result.images - result.unlabelled:,} images"
     notes = [
         f"{result.choosing:,} {queries} chose, and {result.reporting:,} others report the scores; "
         "all_map is of all."
