@@ -13,6 +13,7 @@ from support import Corpus, PixelEncoder, as_pasted, every_server, ingest, once
 from web_support import Known
 
 from vecsearch.analysis.ranking import expanded
+from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.library import Library
 from vecsearch.search import embedder
@@ -132,7 +133,7 @@ def test_parts_that_cancel_or_are_missing_are_named(corpus: Corpus) -> None:
 def test_a_part_of_a_picture_is_searched_for_as_if_it_were_cut_out(
     library: Library, known: list[Known], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedder, "collection_encoder", lambda *_: PixelEncoder())
+    monkeypatch.setattr(embedder, "collection_encoder", lambda *_: LazyEncoder(PixelEncoder))
     with PIL.Image.open(known[9].path) as whole:
         whole.crop((10, 5, 40, 45)).save(tmp_path / "cut.png")
     expected = library.query(tmp_path / "cut.png", k=20)
