@@ -23,6 +23,7 @@ from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
 from vecsearch.search.store import Store
+from vecsearch.search.tags import Tags
 from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, parse
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Collection:
 
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
+        self.tags = Tags(store, name)
         self._store = store
 
     def ingest(
@@ -296,9 +298,9 @@ class Collection:
     def concepts(self) -> list[Word]:
         """Return the words that `query(text=…)` takes; none if the encoder has no classifier.
 
-        An older collection's are read from its encoder's weights, and stored.
+        An older collection's are read from its encoder's weights, and stored, and so are its tags.
         """
-        concepts.ensure(self._store.engine, self.name)
+        self.tags.ensure()
         with self._reading() as (connection, stored):
             return concepts.listed(connection, stored)
 
@@ -318,9 +320,8 @@ class Collection:
     def image_of(self, picture: Picture) -> StoredImage | None:
         """Return the stored image with a picture's content; None if there is none."""
         with self._reading() as (connection, stored):
-            table = stored.table
-            found = image_by_sha256(connection, table, picture.sha256, picture.path)
-            return None if found is None else gallery.find_image(connection, table, found)
+            found = image_by_sha256(connection, stored.table, picture.sha256, picture.path)
+            return None if found is None else gallery.find_image(connection, stored.table, found)
 
     def browse(
         self, filters: Filters = NO_FILTERS, *, after: UUID | None = None, limit: int
