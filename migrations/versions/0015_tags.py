@@ -19,21 +19,14 @@ def upgrade() -> None:
             "rank", sa.SmallInteger, primary_key=True, comment="From 1, the most probable first"
         ),
         sa.Column("name", sa.Text, nullable=False, comment="The concept's name"),
+        sa.Column("number", sa.SmallInteger, nullable=False, comment="Its number in concepts"),
         sa.Column(
-            "number", sa.SmallInteger, nullable=False, comment="The concept's number in concepts"
-        ),
-        sa.Column(
-            "probability",
-            sa.REAL,
-            nullable=False,
-            comment="Of the class among all classes of the classifier, from 0 to 1",
+            "probability", sa.REAL, nullable=False, comment="Among all concepts, from 0 to 1"
         ),
         schema="vecsearch",
         comment="The most probable concepts of each image; the view NAME_tags has one collection's",
     )
-    op.create_index(
-        "tags_name", "tags", ["collection", "name", "probability"], schema="vecsearch"
-    )
+    op.create_index("tags_name", "tags", ["collection", "name", "probability"], schema="vecsearch")
     grant_alike(connection, "tags", "concepts")
     for name in collection_names(connection):
         table = f"vecsearch.{connection.dialect.identifier_preparer.quote(name)}"

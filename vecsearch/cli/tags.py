@@ -46,7 +46,7 @@ def tags(
     ] = None,
     count: Annotated[
         bool,
-        typer.Option("--count", help="Count the images of each first tag, the most frequent first."),
+        typer.Option("--count", help="List the most frequent first tags, with numbers of images."),
     ] = False,
     format_: FormatOption = None,
 ) -> None:
@@ -56,13 +56,16 @@ def tags(
     them. Images that another program or an older vecsearch stored are tagged now. In SQL, they are
     the view images_tags, by which searches can be filtered:
 
-    query --text crab --where "id IN (SELECT id FROM images_tags WHERE name = 'rock crab')"
+    query --where "id IN (SELECT id FROM images_tags WHERE name = 'rock crab')" …
     """
     if images and (where is not None or limit is not None or count):
         raise typer.BadParameter("With IMAGE, give none of --where, --limit and --count.")
+    from vecsearch.cli.progress import steps_progress
+
     with open_library(settings) as library:
         found = library.collection(collection).tags
-        tagged = found.ensure()
+        with steps_progress() as progress:
+            tagged = found.ensure(on_progress=progress)
         if tagged is None:
             say(
                 f"The encoder of collection {collection!r} has no classifier of ImageNet's "

@@ -63,6 +63,6 @@ def ingest(
             on_progress(replace(last, step=step, done=done, total=total or done))
 
         if run.has_created:
-            tags.ensure(store.engine, name)
+            tags.ensure(store.engine, name, on_progress=on_build)
         notes += build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
     return replace(run.summary, notes=tuple(notes))

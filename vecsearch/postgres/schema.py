@@ -193,15 +193,8 @@ tags = sa.Table(
     sa.Column("id", sa.Uuid, primary_key=True, comment="Id of the image"),
     sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the most probable first"),
     sa.Column("name", sa.Text, nullable=False, comment="The concept's name"),
-    sa.Column(
-        "number", sa.SmallInteger, nullable=False, comment="The concept's number in concepts"
-    ),
-    sa.Column(
-        "probability",
-        sa.REAL,
-        nullable=False,
-        comment="Of the class among all classes of the classifier, from 0 to 1",
-    ),
+    sa.Column("number", sa.SmallInteger, nullable=False, comment="Its number in concepts"),
+    sa.Column("probability", sa.REAL, nullable=False, comment="Among all concepts, from 0 to 1"),
     sa.Index("tags_name", "collection", "name", "probability"),
     comment="The most probable concepts of each image; the view NAME_tags has one collection's",
 )
@@ -309,12 +302,8 @@ RESERVED_NAMES = frozenset(
     {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE}
 )
 # Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts`.
-VIEW_SUFFIX, TAGS_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = (
-    "_view",
-    "_tags",
-    "_nearest",
-    "_similarity",
-)
+VIEW_SUFFIX, TAGS_SUFFIX, NEAREST_SUFFIX = "_view", "_tags", "_nearest"
+SIMILARITY_SUFFIX = "_similarity"
 VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"

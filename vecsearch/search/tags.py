@@ -2,7 +2,7 @@
 
 They are stored, because computing those of every row for a filter would take minutes. Whoever
 writes rows calls `follow`, and `forget` if it deletes some; `ensure` tags the rows that others
-wrote. Reading goes through the view NAME_tags.
+wrote. The view NAME_tags leaves out tags of rows that others deleted.
 """
 
 import uuid
@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.encoders.base import POOLED
-from vecsearch.postgres import catalog, database, migrate, schema
-from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.postgres import catalog, database, schema
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.postgres.rows import copy_rows, lock_collection
+from vecsearch.postgres.rows import analyze, copy_rows, lock_collection
 from vecsearch.search import concepts, lookup, statement
 from vecsearch.search.embedder import Picture
 from vecsearch.search.indexes import vectors
+from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
 
 # An image has at most so many tags, of at least this probability; the first whatever it is.
@@ -118,22 +118,25 @@ class Tags:
         self._store = store
         self._name = name
 
-    def ensure(self) -> int | None:
+    def ensure(self, *, on_progress: OnProgress = quiet) -> int | None:
         """Tag the images that have no tags; see `ensure`."""
-        return ensure(self._store.engine, self._name)
+        return ensure(self._store.engine, self._name, on_progress=on_progress)
 
     def of(self, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, list[Tag]]:
-        """Return the tags of images by id, in one round trip; ids without tags are left out."""
-        found: dict[uuid.UUID, list[Tag]] = {}
+        """Return the tags of images by id, in one round trip; an empty list where there are none.
+
+        This alone does not find out whether the collection exists.
+        """
+        found: dict[uuid.UUID, list[Tag]] = {id_: [] for id_ in ids}
         with database.pipelining(self._store.engine) as connection:
             rows = driver_connection(connection).execute(
                 "SELECT id, name, probability, number FROM vecsearch.tags"
                 " WHERE collection = %s AND id = ANY(%s) ORDER BY id, rank",
-                [self._name, list(ids)],
+                [self._name, list(found)],
                 prepare=True,
             )
             for image, *tag in rows:
-                found.setdefault(image, []).append(Tag(*tag))
+                found[image].append(Tag(*tag))
         return found
 
     def of_picture(self, image: str | Path | bytes | Picture) -> Tagged:
@@ -151,7 +154,7 @@ class Tags:
         if classifier is None:
             return Tagged(picture.path, [], known)
         if known is not None:
-            return Tagged(picture.path, self.of([known]).get(known, []), known)
+            return Tagged(picture.path, self.of([known])[known], known)
         embedding = self._store.embedders.of(stored).embed(picture)
         return Tagged(picture.path, classifier.tags(embedding[np.newaxis])[0], None)
 
@@ -232,19 +235,24 @@ def follow(connection: sa.Connection, collection: str, source: str) -> None:
             break
 
 
-def forget(connection: sa.Connection, collection: str, ids: str, **values: Any) -> None:
+def forget(connection: sa.Connection, collection: str, chosen: str, **values: Any) -> None:
     """Delete the tags of the rows whose ids a SELECT with these values gives; see `follow`."""
     connection.execute(
-        sa.text(f"DELETE FROM vecsearch.tags WHERE collection = :collection AND id IN ({ids})"),
+        sa.text(f"DELETE FROM vecsearch.tags WHERE collection = :collection AND id IN ({chosen})"),
         {"collection": collection, **values},
     )
 
 
-def ensure(engine: sa.Engine, name: str) -> int | None:
+def ensure(engine: sa.Engine, name: str, *, on_progress: OnProgress = quiet) -> int | None:
     """Tag the rows that have no tags; return how many, or None if the encoder has no concepts.
 
     These are rows that other programs wrote, or that are older than the collection's concepts,
     which are stored if they are missing.
+
+    Args:
+        engine: the database's engine.
+        name: the collection.
+        on_progress: called after each chunk of rows.
 
     Raises:
         WeightsUnavailable: the encoder's weights, which have the concepts, cannot be read.
@@ -255,24 +263,33 @@ def ensure(engine: sa.Engine, name: str) -> int | None:
         source = schema.sql_name(stored.table)
         if _classifier(connection, name) is None:
             return None
-        # A role that may only read has nothing to do here.
-        untagged = f"SELECT EXISTS (SELECT FROM {source} AS i WHERE {_untagged(name)})"
-        if not connection.scalar(sa.text(untagged)):
+        # If nothing is missing, the role need not be one that may write.
+        untagged = _untagged(name, source, None)
+        if not connection.scalar(sa.text(f"SELECT EXISTS ({untagged})")):
             return 0
     done, after = 0, None
     while True:
         with database.writing(engine) as connection:
             lock_collection(connection, name)
             added, after = _fill(connection, name, source, after)
+            if after is None:
+                analyze(connection, schema.tags)
         done += added
+        on_progress("Tagging", done, None)
         if after is None:
             return done
 
 
-def _untagged(collection: str) -> str:
-    """Return SQL for the condition that row `i` has no tags."""
-    tags = f"vecsearch.tags AS t WHERE t.collection = '{collection}' AND t.id = i.id"
-    return f"NOT EXISTS (SELECT FROM {tags})"
+def _untagged(collection: str, source: str, after: uuid.UUID | None) -> str:
+    """Return a SELECT of ids and embeddings of the rows after an id that have no tags."""
+    start = uuid.UUID(int=0) if after is None else after
+    # The same bound on the tags avoids reading those of earlier chunks.
+    behind = f"id {'>=' if after is None else '>'} '{start}'"
+    tags = f"vecsearch.tags AS t WHERE t.collection = '{collection}' AND t.id = i.id AND t.{behind}"
+    return (
+        f"SELECT id, embedding FROM {source} AS i"
+        f" WHERE i.{behind} AND NOT EXISTS (SELECT FROM {tags})"
+    )
 
 
 def _fill(
@@ -281,7 +298,9 @@ def _fill(
     """Tag the next chunk of rows that have no tags.
 
     Args:
-        connection, collection, source: see `follow`.
+        connection: see `follow`.
+        collection: likewise.
+        source: likewise.
         after: the last id of the previous chunk; None starts with the first row.
 
     Returns:
@@ -291,12 +310,8 @@ def _fill(
     classifier = _classifier(connection, collection)
     if classifier is None:
         return 0, None
-    behind = "" if after is None else f" AND i.id > '{after}'"
-    ids, embeddings = vectors.read(
-        connection,
-        f"SELECT id, embedding FROM {source} AS i WHERE {_untagged(collection)}{behind}"
-        f" ORDER BY id LIMIT {vectors.CHUNK}",
-    )
+    untagged = _untagged(collection, source, after)
+    ids, embeddings = vectors.read(connection, f"{untagged} ORDER BY id LIMIT {vectors.CHUNK}")
     if len(ids) == 0:
         return 0, None
     images = [uuid.UUID(bytes=id_.tobytes()) for id_ in ids]
