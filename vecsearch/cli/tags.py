@@ -42,7 +42,7 @@ def tags(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="At most this many images, or tags with --count. Default: all."),
+        typer.Option(help="At most this many images, or tags with --count. Default: all."),
     ] = None,
     count: Annotated[
         bool,
@@ -50,14 +50,14 @@ def tags(
     ] = False,
     format_: FormatOption = None,
 ) -> None:
-    """Show what images show: for each, the most probable concepts, with their probabilities.
+    """Print what each image shows: its most probable concepts, with their probabilities.
 
-    There are at most five, of a probability of 0.01 or more; the encoder's own classifier finds
-    them. Images that another program or an older vecsearch stored are tagged now. In SQL, they are
-    the view images_tags, by which searches can be filtered:
-
-    query --where "id IN (SELECT id FROM images_tags WHERE name = 'rock crab')" …
+    The encoder's own ImageNet classifier finds them, at most five for an image. Images that another
+    program or an older vecsearch stored are tagged now. In SQL, they are the view images_tags, which
+    filters searches: --where "id IN (SELECT id FROM images_tags WHERE name = 'tabby')"
     """
+    if limit is not None and limit < 1:
+        raise typer.BadParameter("--limit is too small. Give a number from 1.")
     if images and (where is not None or limit is not None or count):
         raise typer.BadParameter("With IMAGE, give none of --where, --limit and --count.")
     from vecsearch.cli.progress import steps_progress
