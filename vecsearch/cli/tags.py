@@ -53,7 +53,7 @@ def tags(
     """Print what each image shows: its most probable concepts, with their probabilities.
 
     The encoder's own ImageNet classifier finds them, at most five for an image. Images that another
-    program or an older vecsearch stored are tagged now. In SQL, they are the view images_tags, which
+    program or an older vecsearch stored are tagged now. In SQL, it is the view images_tags, which
     filters searches: --where "id IN (SELECT id FROM images_tags WHERE name = 'tabby')"
     """
     if limit is not None and limit < 1:
