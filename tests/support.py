@@ -18,6 +18,7 @@ import PIL.Image
 import psycopg
 import pytest
 import sqlalchemy as sa
+from pgvector import HalfVector
 
 from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
@@ -275,6 +276,26 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
             connection.execute(sa.text(f"{index} USING hnsw (embedding halfvec_cosine_ops)"))
         connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
     return Corpus(library, name, ids, vectors)
+
+
+def store_concepts(
+    library: Library, names: Iterable[str], weights: "NDArray[np.float16]", biases: Iterable[float]
+) -> None:
+    """Store the concepts of the encoder that `PixelEncoder` and `make_corpus` name."""
+    rows = [
+        {
+            "encoder": "0" * 64,
+            "number": number,
+            "name": name,
+            "synonyms": [],
+            "definition": f"a {name}",
+            "embedding": HalfVector(vector),
+            "bias": float(bias),
+        }
+        for number, (name, vector, bias) in enumerate(zip(names, weights, biases, strict=True))
+    ]
+    with database.writing(library.engine) as connection:
+        connection.execute(sa.insert(schema.concepts), rows)
 
 
 def scalar(library: Library, statement: str) -> Any:

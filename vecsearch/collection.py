@@ -26,6 +26,7 @@ from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
 from vecsearch.search.store import Store
+from vecsearch.search.tags import Tags
 from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, Ranking, parse
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Collection:
 
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
+        self.tags = Tags(store, name)
         self._store = store
 
     def ingest(
@@ -327,9 +329,9 @@ class Collection:
     def concepts(self) -> list[Word]:
         """Return the words that `query(text=…)` takes; none if the encoder has no classifier.
 
-        An older collection's are read from its encoder's weights, and stored.
+        An older collection's are read from its encoder's weights, and stored, and so are its tags.
         """
-        concepts.ensure(self._store.engine, self.name)
+        self.tags.ensure()
         with self._reading() as (connection, stored):
             return concepts.listed(connection, stored)
 

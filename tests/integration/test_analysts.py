@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, clustered, every_server, make_corpus, once
+from support import Corpus, clustered, every_server, make_corpus, once, store_concepts
 
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -204,6 +204,11 @@ class TestRecipes:
         vectors = (vectors + np.repeat(centres, 40, axis=0)).astype(np.float16)
         vectors[5] = vectors[4]
         make_corpus(library, "images", vectors.astype(np.float64))
+        cat = centres[0] - centres[1]
+        bias = -float(cat @ vectors.mean(axis=0))
+        names = ["tabby", "Airedale"]
+        store_concepts(library, names, np.stack([cat, -cat]).astype(np.float16), [bias, -bias])
+        library.collection().tags.ensure()
         with database.writing(library.engine) as writing:
             for statement in PREPARED.split(";"):
                 writing.execute(sa.text(statement))
@@ -231,7 +236,7 @@ class TestRecipes:
                 cursor = connection.execute(statement.encode())
                 found[title] = cursor.fetchall() if cursor.description else []
         self.check(found)
-        assert len(found) >= 13
+        assert len(found) >= 15
 
     def check(self, found: dict[str, list[Any]]) -> None:
         cat = "/photos/cats/01.png"
@@ -240,6 +245,14 @@ class TestRecipes:
         assert nearest[0] == (cat, pytest.approx(0, abs=1e-3))
         assert {path.split("/")[2] for path, _ in nearest} == {"cats"}
         assert [row[1] for row in found["Nearest within a category"]] == ["dogs"] * 10
+        tabbies = found["Images that show something"]
+        assert len(tabbies) > 10
+        assert {path.split("/")[2] for path, _ in tabbies} == {"cats"}
+        shown = found["What each folder shows"]
+        assert {row[:2] for row in shown if row[2] > 20} == {
+            ("cats", "tabby"),
+            ("dogs", "Airedale"),
+        }
         joined = found["Joined with business data"]
         assert {row[0] for row in joined} == {row[0] for row in nearest}
         assert joined[0][::2] == (cat, 2 * 10)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, clustered, counts, ingest, make_corpus, write
+from support import PixelEncoder, clustered, counts, ingest, make_corpus, store_concepts, write
 from typer.testing import CliRunner
 
 from vecsearch.cli import app, collections
@@ -30,13 +30,16 @@ def rows(library: Library, table: str) -> int:
         return int(connection.scalar(sa.text(f"SELECT count(*) FROM vecsearch.{table}")) or 0)
 
 
-SHARED = "collections projections ingest_errors not_duplicates thumbnails quantized_models".split()
+SHARED = (
+    "collections projections ingest_errors not_duplicates thumbnails quantized_models concepts tags"
+).split()
 
 
 def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> None:
     before = objects(library)
     broken = photos / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 not much of a picture")
+    store_concepts(library, ["dark", "bright"], np.eye(2, 48, dtype=np.float16), [0, 1])
     ingest(library.engine, [photos], PixelEncoder(), collection="order")
     chosen = library.collection("order")
     chosen.create_index("compact", dims=4)

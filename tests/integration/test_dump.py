@@ -18,6 +18,7 @@ from support import (
     ingest,
     make_corpus,
     once,
+    store_concepts,
     write,
 )
 from typer.testing import CliRunner
@@ -35,7 +36,9 @@ from vecsearch.errors import (
 from vecsearch.library import Library, Restored
 from vecsearch.postgres import catalog, database, dump, migrate, quantized
 
-SHARED = "collections projections ingest_errors not_duplicates quantized_models thumbnails".split()
+SHARED = (
+    "collections projections ingest_errors not_duplicates quantized_models thumbnails concepts tags"
+).split()
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def everything(library: Library, *names: str) -> dict[str, list[Any]]:
 def definitions(library: Library, name: str) -> list[Any]:
     """Return what stands beside a collection's table."""
     statement = (
-        f"SELECT pg_get_viewdef('{name}_view'::regclass),"
+        f"SELECT pg_get_viewdef('{name}_view'::regclass), pg_get_viewdef('{name}_tags'::regclass),"
         f" pg_get_functiondef('{name}_nearest'::regproc),"
         f" pg_get_functiondef('{name}_similarity'::regproc),"
         " (SELECT array_agg(indexdef ORDER BY indexdef) FROM pg_indexes"
@@ -76,6 +79,7 @@ def make(library: Library, photos: Path) -> None:
     """Make a collection that has something in every table, and another."""
     broken = photos / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 not much of a picture")
+    store_concepts(library, ["dark", "bright"], np.eye(2, 48, dtype=np.float16), [0, 1])
     ingest(library.engine, [photos], PixelEncoder(), collection="order")
     chosen = library.collection("order")
     one, other = chosen.browse(limit=2)
@@ -128,8 +132,9 @@ def test_one_collection_takes_what_belongs_to_it_and_joins_others(
     assert elsewhere.restore(tmp_path / "one.dump") == Restored(["order"], notes=[])
     assert [status.name for status in elsewhere.collections()] == ["order", "theirs"]
     ours, theirs = everything(library, "order"), everything(elsewhere, "order")
-    for table in ("order", "ingest_errors", "not_duplicates", "quantized_models", "thumbnails"):
+    for table in ("order", *SHARED[2:-1]):
         assert theirs[table] == ours[table], table
+    assert theirs["tags"] == [row for row in ours["tags"] if row.startswith("(order,")] != []
     assert {*ours["collections"]} - {*theirs["collections"]} == {
         row for row in ours["collections"] if row.startswith("(cats,")
     }
@@ -211,7 +216,8 @@ def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
     make_corpus(library, "images", clustered(20, 8, seed=0))
     write(library, "DROP FUNCTION images_similarity")
     write(library, "DROP FUNCTION concept")
-    for table in "not_duplicates thumbnails projections quantized_models concepts".split():
+    write(library, "DROP VIEW images_tags")
+    for table in "not_duplicates thumbnails projections quantized_models concepts tags".split():
         write(library, f"DROP TABLE {table}")
     later = "index_method index_options projection breadths precision backend ranking expansion"
     for column in later.split():

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -20,6 +21,7 @@ from support import (
     ingest,
     make_corpus,
     scalar,
+    store_concepts,
     write,
 )
 
@@ -46,11 +48,14 @@ def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     write(library, f"ALTER TABLE vecsearch.collections {added}")
     columns = "collection text, version int, dimensions int, fitted_at timestamptz, metric text"
     write(library, f"CREATE TABLE vecsearch.projections ({columns})")
+    columns = "collection text, id uuid, rank int, name text, number int, probability real"
+    write(library, f"CREATE TABLE vecsearch.tags ({columns})")
     corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
-    write(library, f"DROP VIEW {name}_view; DROP FUNCTION {name}_nearest, {name}_similarity")
+    write(library, f"DROP VIEW {name}_view, {name}_tags")
+    write(library, f"DROP FUNCTION {name}_nearest, {name}_similarity")
     dropped = ", ".join(f"DROP {column}" for column in later)
     write(library, f"ALTER TABLE vecsearch.collections {dropped}")
-    write(library, "DROP TABLE vecsearch.projections")
+    write(library, "DROP TABLE vecsearch.projections, vecsearch.tags")
     return corpus
 
 
@@ -95,7 +100,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
         " AND obj_description(oid, 'pg_class') IS NULL"
     )
     assert scalar(library, uncommented) == 0
-    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 9
+    assert scalar(library, "SELECT count(*) FROM pg_tables WHERE schemaname = 'vecsearch'") == 10
 
 
 def test_a_database_without_tables_says_how_to_begin(empty: Library) -> None:
@@ -147,10 +152,13 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
         )
 
     def beside(table: str) -> list[str]:
-        view = f"'{table}_view'::regclass"
         statements = [
-            f"SELECT pg_get_viewdef({view})",
-            f"SELECT obj_description({view}, 'pg_class')",
+            statement
+            for view in (f"'{table}_view'::regclass", f"'{table}_tags'::regclass")
+            for statement in (
+                f"SELECT pg_get_viewdef({view})",
+                f"SELECT obj_description({view}, 'pg_class')",
+            )
         ]
         for function in (f"'{table}_nearest'::regproc", f"'{table}_similarity'::regproc"):
             statements += [
@@ -258,6 +266,8 @@ def renamed(library: Library, old: str, new: str) -> None:
         ("0007", "projections"),
         ("0007", "images_compact_1"),
         ("0008", "quantized_models"),
+        ("0013", "tags"),
+        ("0013", "images_tags"),
     ],
 )
 def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
@@ -281,7 +291,7 @@ def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
         f" 'vecsearch'::regnamespace AND starts_with(relname, '{name}_')"
         f" AND NOT starts_with(relname, '{new}') AND relname <> '{name}_pkey'"
     )
-    assert scalar(empty, left) in {None, "projections_version_seq"}
+    assert scalar(empty, left) in {None, "projections_version_seq", "tags_name"}
     for chosen, corpus in (("images", corpora["images"]), (new, corpora[name])):
         assert len(empty.collection(chosen).query(id=corpus.ids[0], k=50).hits) == len(corpus)
         empty.collection(chosen).create_index("compact", dims=4)
@@ -321,7 +331,31 @@ def test_an_older_collection_s_encoder_family_is_told_by_its_model(empty: Librar
             "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256, preprocessing,"
             f" dimensions) VALUES ('{name}', '{model}', 'pooled', {sha256}, '{{}}', 8)",
         )
-        write(empty, f"CREATE TABLE vecsearch.{name} ()")
+        write(empty, f"CREATE TABLE vecsearch.{name} (id uuid, path text)")
     empty.upgrade()
     backends = "SELECT string_agg(backend, ' ' ORDER BY name) FROM vecsearch.collections"
     assert scalar(empty, backends) == "timm autoencoder unknown"
+
+
+def test_older_images_are_tagged_when_they_are_asked_for(empty: Library) -> None:
+    at_revision(empty, "0001")
+    corpus = old_corpus(empty, "images", 20)
+    at_revision(empty, "0013")
+    store_concepts(empty, ["first", "second"], np.eye(2, 8, dtype=np.float16), [0, 1])
+    write(empty, "CREATE ROLE reader_of_tags")
+    write(empty, "GRANT SELECT ON images_view TO reader_of_tags")
+    empty.upgrade()
+    granted = "SELECT has_table_privilege('reader_of_tags', '{}', 'SELECT')"
+    assert scalar(empty, granted.format("images_tags"))
+    assert not scalar(empty, granted.format("images"))
+    write(empty, "DROP OWNED BY reader_of_tags")
+    write(empty, "DROP ROLE reader_of_tags")
+    assert scalar(empty, "SELECT count(*) FROM images_tags") == 0
+    assert empty.collection().tags.ensure() == 20
+    first = empty.collection().tags.of(corpus.ids[:1])[corpus.ids[0]]
+    odds = np.exp([corpus.vectors[0][0], corpus.vectors[0][1] + 1])
+    assert {tag.name: tag.probability for tag in first} == {
+        name: pytest.approx(value, rel=1e-3)
+        for name, value in zip(("first", "second"), odds / odds.sum(), strict=True)
+        if value >= 0.01
+    }

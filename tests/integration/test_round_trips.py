@@ -67,3 +67,11 @@ def test_what_is_not_read_is_not_asked_for(corpus: Corpus, tmp_path: Path) -> No
         assert "Index Scan" in answer.plan
     assert sum("EXPLAIN" in message for message in sent) == 1
     assert waits(sent) == 1
+
+
+def test_the_tags_of_all_hits_take_one_round_trip(corpus: Corpus, tmp_path: Path) -> None:
+    tags = corpus.library.collection().tags
+    tags.of(corpus.ids[:30])
+    with traced(corpus.library, tmp_path / "trace") as sent:
+        tags.of(corpus.ids[:30])
+    assert waits(sent) == 1

@@ -15,7 +15,7 @@ __all__ = ["app", "main"]
 # module that is not named here come last.
 ORDER = (
     *("ingest", "query", "sql", "collections", "serve", "duplicates", "transfer", "evaluate"),
-    "concepts",
+    *("concepts", "tags"),
     *("demo", "train", "index", "db"),
 )
 HELPERS = {"command", "progress"}

@@ -9,7 +9,7 @@ from vecsearch.ingest import choose, pending
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import database, migrate, schema
-from vecsearch.search import concepts
+from vecsearch.search import tags
 from vecsearch.search.indexes import build
 from vecsearch.search.store import Store
 from vecsearch.vocabulary import IndexMethod, Precision, parse
@@ -63,6 +63,6 @@ def ingest(
             on_progress(replace(last, step=step, done=done, total=total or done))
 
         if run.has_created:
-            concepts.ensure(store.engine, name)
+            tags.ensure(store.engine, name, on_progress=on_build)
         notes += build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
     return replace(run.summary, notes=tuple(notes))

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema
-from vecsearch.search import indexes
+from vecsearch.search import indexes, tags
 
 _UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
 _UNDER_ROOTS = f"""
@@ -59,6 +59,7 @@ def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> lis
 def delete_rows(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> None:
     """Delete rows by id; see `vecsearch.search.indexes.follow` for the lock."""
     indexes.follow_deleted(connection, table.name, ids)
+    tags.forget(connection, table.name, "SELECT unnest(CAST(:ids AS uuid[]))", ids=list(ids))
     connection.execute(
         sa.text(f"DELETE FROM {schema.sql_name(table)} WHERE id = ANY(:ids)"), {"ids": list(ids)}
     )

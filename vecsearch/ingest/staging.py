@@ -19,7 +19,7 @@ from vecsearch.postgres import schema, thumbnails
 from vecsearch.postgres.columns import BY_NAME, CARRIED, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows
-from vecsearch.search import indexes
+from vecsearch.search import indexes, tags
 
 # As they are staged, beside each row's number and id.
 _STAGED = (BY_NAME["path"], *CARRIED, BY_NAME["embedding"])
@@ -114,6 +114,7 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
         )
     ).rowcount
     indexes.follow(connection, table.name, "imported")
+    tags.follow(connection, table.name, "imported")
     return merged - (known or 0)
 
 

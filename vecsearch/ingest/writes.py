@@ -24,7 +24,7 @@ from vecsearch.postgres import schema
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
-from vecsearch.search import indexes
+from vecsearch.search import indexes, tags
 
 # What a row's path and folder entry tell, and then what its content tells.
 _LOCATED = (*OF_PATH, *OF_FILE)
@@ -105,7 +105,12 @@ def write_files(
         indexes.follow_known(connection, table.name)
     if embedded:
         indexes.follow(connection, table.name, "embedded")
+        tags.follow(connection, table.name, "embedded")
+    if known:
+        taken = f"SELECT stored.* FROM {target} AS stored JOIN known USING (id)"
+        tags.follow(connection, table.name, f"({taken} WHERE known.source <> known.id)")
     if any(item.outcome is Outcome.moved for item in known):
+        tags.forget(connection, table.name, "SELECT source FROM known WHERE moved")
         connection.execute(
             sa.text(
                 f"DELETE FROM {target} AS stored USING known"

@@ -1,6 +1,7 @@
-"""Create the view and the functions of a collection's table, for people who use only SQL.
+"""Create the views and the functions of a collection's table, for people who use only SQL.
 
-`NAME_view` is the table without its vectors. `NAME_nearest(image)` lists every image, nearest
+`NAME_view` is the table without its vectors. `NAME_tags` lists the most probable concepts of each
+image. `NAME_nearest(image)` lists every image, nearest
 first; clients add WHERE, JOIN, ORDER BY and LIMIT. It is a plain SELECT that Postgres inlines, so
 the index serves it as it serves our own searches. `NAME_similarity(image, other)` is the cosine
 similarity of two images.
@@ -17,12 +18,12 @@ ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 
 
 def create(connection: sa.Connection, table: sa.Table) -> None:
-    """Create the view and the similarity function of a collection's table, with comments."""
+    """Create the views and the similarity function of a collection's table, with comments."""
     name = table.name
     source = schema.sql_name(table)
-    view, similarity = (
+    view, tags, similarity = (
         f"{table.schema}.{name}{suffix}"
-        for suffix in (schema.VIEW_SUFFIX, schema.SIMILARITY_SUFFIX)
+        for suffix in (schema.VIEW_SUFFIX, schema.TAGS_SUFFIX, schema.SIMILARITY_SUFFIX)
     )
     image, other = embedding_of("image", source), embedding_of("other", source)
     statements = (
@@ -30,6 +31,17 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
         CREATE VIEW {view} AS
         SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(names(VIEW))} FROM {source}""",
         f"COMMENT ON VIEW {view} IS 'Images of {name}, without embeddings, for reading'",
+        # By the table's number, so that the view follows when the collection is renamed.
+        f"""
+        CREATE VIEW {tags} AS
+        SELECT i.id, i.path, t.rank, t.name, t.probability, t.number
+        FROM {table.schema}.tags AS t JOIN {source} AS i ON i.id = t.id
+        WHERE t.collection = (
+            SELECT CAST(relname AS text) COLLATE "default" FROM pg_catalog.pg_class
+            WHERE oid = CAST('{source}' AS regclass))""",
+        f"""
+        COMMENT ON VIEW {tags} IS 'The most probable concepts of each image of {name}, at most \
+five; for WHERE name = ''rock crab'' AND probability > 0.5'""",
         f"""
         CREATE FUNCTION {similarity}(image text, other text) RETURNS double precision
         LANGUAGE sql STABLE PARALLEL SAFE

@@ -70,6 +70,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     _copy(source, target, table)
     _copy(source, target, schema.ingest_errors, belongs)
     _copy(source, target, schema.not_duplicates, belongs)
+    _copy(source, target, schema.tags, belongs)
     precision = sql.SQL("precision = {}").format(collection.identity.precision)
     _add(source, target, schema.quantized_models, precision)
     if collection.identity.weights_sha256 is not None:

@@ -38,7 +38,7 @@ _DEPENDENTS = """
 
 
 def drop(connection: sa.Connection, name: str) -> None:
-    """Drop a collection: its tables, view and functions, and all rows stored for it elsewhere.
+    """Drop a collection: its tables, views and functions, and all rows stored for it elsewhere.
 
     Thumbnails, quantised models and concepts that another collection uses are kept.
 
@@ -60,11 +60,11 @@ def drop(connection: sa.Connection, name: str) -> None:
         thumbnails.lock(connection)
         catalog.lock_creation(connection)
         collection = catalog.get_collection(connection, name)
-        view = f"{name}{schema.VIEW_SUFFIX}"
+        views = [f"{name}{suffix}" for suffix in schema.VIEW_SUFFIXES]
         tables = [one.table.name for one in catalog.compact_versions(connection, name)] + [name]
-        relations, functions = _objects(driver, name, [view, *tables])
+        relations, functions = _objects(driver, name, [*views, *tables])
         _refuse_dependents(driver, name, relations, functions)
-        _drop_objects(driver, view, tables, functions)
+        _drop_objects(driver, views, tables, functions)
         identity = collection.identity
         _delete_rows(driver, name, identity.precision, identity.weights_sha256)
         thumbnails.delete_orphans(connection)
@@ -109,13 +109,13 @@ def _refuse_dependents(
 
 def _drop_objects(
     driver: "psycopg.Connection[tuple[object, ...]]",
-    view: str,
+    views: list[str],
     tables: list[str],
     functions: dict[object, str],
 ) -> None:
     for signature in functions.values():
         driver.execute(f"DROP FUNCTION {signature}".encode())
-    for kind, names in (("VIEW", [view]), ("TABLE", tables)):
+    for kind, names in (("VIEW", views), ("TABLE", tables)):
         for name in names:
             driver.execute(
                 sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(sql.Identifier(schema.SCHEMA, name))
@@ -128,7 +128,7 @@ def _delete_rows(
     precision: str,
     encoder: str | None,
 ) -> None:
-    for table in (schema.projections, schema.ingest_errors, schema.not_duplicates):
+    for table in (schema.projections, schema.ingest_errors, schema.not_duplicates, schema.tags):
         driver.execute(f"DELETE FROM {table.fullname} WHERE collection = %s".encode(), [name])
     driver.execute("DELETE FROM vecsearch.collections WHERE name = %s", [name])
     driver.execute(

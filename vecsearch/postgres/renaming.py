@@ -1,4 +1,4 @@
-"""Rename a collection: its tables, indexes, view and functions, and the rows that name it.
+"""Rename a collection: its tables, indexes, views and functions, and the rows that name it.
 
 The objects are looked up in the database, because the tables may be of any earlier version.
 """
@@ -12,7 +12,7 @@ from psycopg import sql
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import driver_connection
 
-_VIEW, _SIMILARITY, _NEAREST = schema.VIEW_SUFFIX, schema.SIMILARITY_SUFFIX, schema.NEAREST_SUFFIX
+_SIMILARITY, _NEAREST = schema.SIMILARITY_SUFFIX, schema.NEAREST_SUFFIX
 
 
 def free_reserved_names(connection: sa.Connection) -> dict[str, str]:
@@ -79,8 +79,13 @@ def _objects(connection: sa.Connection, old: str, new: str) -> Iterator[tuple[st
         " relname FROM pg_class LEFT JOIN pg_index ON indexrelid = oid"
         " WHERE starts_with(relname, %(old)s) AND (oid = ANY(%(tables)s)"
         "  OR indrelid = ANY(%(tables)s)"
-        "  OR relnamespace = 'vecsearch'::regnamespace AND relname = %(view)s AND relkind = 'v')",
-        {"old": old, "tables": [oid for oid, _ in tables], "view": f"{old}{_VIEW}"},
+        "  OR relnamespace = 'vecsearch'::regnamespace AND relname = ANY(%(views)s)"
+        "  AND relkind = 'v')",
+        {
+            "old": old,
+            "tables": [oid for oid, _ in tables],
+            "views": [f"{old}{suffix}" for suffix in schema.VIEW_SUFFIXES],
+        },
     )
     for kind, name in relations:
         yield kind, sql.Identifier(name).as_string(), new + name.removeprefix(old)

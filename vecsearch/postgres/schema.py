@@ -202,6 +202,19 @@ concepts = sa.Table(
     comment="Words by which images can be searched: the classes of each encoder's classifier",
 )
 
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection of the image"),
+    sa.Column("id", sa.Uuid, primary_key=True, comment="Id of the image"),
+    sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the most probable first"),
+    sa.Column("name", sa.Text, nullable=False, comment="The concept's name"),
+    sa.Column("number", sa.SmallInteger, nullable=False, comment="Its number in concepts"),
+    sa.Column("probability", sa.REAL, nullable=False, comment="Among all concepts, from 0 to 1"),
+    sa.Index("tags_name", "collection", "name", "probability"),
+    comment="The most probable concepts of each image; the view NAME_tags has one collection's",
+)
+
 ingest_errors = sa.Table(
     "ingest_errors",
     metadata,
@@ -307,13 +320,18 @@ projections = sa.Table(
     "most one that is in use and one that is being built",
 )
 
-RESERVED_NAMES = frozenset({*(table.name for table in metadata.tables.values()), VERSION_TABLE})
-# Suffixes of a collection's view and functions; see `vecsearch.postgres.analysts`.
-VIEW_SUFFIX, NEAREST_SUFFIX, SIMILARITY_SUFFIX = "_view", "_nearest", "_similarity"
+_INDEXES = (index.name for table in metadata.tables.values() for index in table.indexes)
+RESERVED_NAMES = frozenset(
+    {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE}
+)
+# Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts`.
+VIEW_SUFFIX, TAGS_SUFFIX, NEAREST_SUFFIX = "_view", "_tags", "_nearest"
+SIMILARITY_SUFFIX = "_similarity"
+VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
 INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)
-TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEX_SUFFIXES, VIEW_SUFFIX)
+TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEX_SUFFIXES, *VIEW_SUFFIXES)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
 # Tables of compact vectors are named NAME_compact_VERSION.

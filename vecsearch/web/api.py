@@ -17,6 +17,7 @@ from vecsearch.imaging.formats import MEDIA_TYPES
 from vecsearch.library import CollectionStatus
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.query import Hit
+from vecsearch.search.tags import Tag
 from vecsearch.web.metrics import MEDIA_TYPE
 from vecsearch.web.originals import open_original
 from vecsearch.web.parameters import CollectionName, QueryForm
@@ -35,6 +36,20 @@ class Problem(BaseModel):
     """What went wrong, and what to do next."""
 
     detail: str
+
+
+@dataclass(frozen=True)
+class TaggedHit(Hit):
+    """A hit, and its tags, the most probable first; none if the encoder has no classifier."""
+
+    tags: list[Tag]
+
+
+@dataclass(frozen=True)
+class TaggedImage(StoredImage):
+    """An image, and its tags, the most probable first; none if the encoder has no classifier."""
+
+    tags: list[Tag]
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class QueryAnswer:
     candidates: int | None
     seconds: float
     sql: str
-    hits: list[Hit]
+    hits: list[TaggedHit]
 
 
 _QUERY_ANSWER = TypeAdapter(QueryAnswer)
@@ -108,6 +123,7 @@ def query(
 ) -> Response:
     """Return the images nearest to a picture, or to a stored image."""
     collection, answer = site.ask(form.target(), form)
+    tags = collection.tags.of(hit.id for hit in answer.hits)
     shown = QueryAnswer(
         collection=collection.name,
         metric=answer.metric,
@@ -117,7 +133,7 @@ def query(
         candidates=answer.candidates,
         seconds=answer.seconds,
         sql=answer.sql,
-        hits=answer.hits,
+        hits=[TaggedHit(**vars(hit), tags=tags[hit.id]) for hit in answer.hits],
     )
     # FastAPI would validate it first, in another thread.
     return Response(_QUERY_ANSWER.dump_json(shown), media_type="application/json")
@@ -146,9 +162,11 @@ def image(
     site: Served,
     collection: CollectionName,
     id: UUID,  # noqa: A002 - the field's name
-) -> StoredImage:
-    """Return the row of an image, without its embedding."""
-    return site.library.collection(collection).image(id)
+) -> TaggedImage:
+    """Return the row of an image, without its embedding, and its tags."""
+    images = site.library.collection(collection)
+    found = images.image(id)
+    return TaggedImage(**vars(found), tags=images.tags.of([id])[id])
 
 
 @router.get(

@@ -90,7 +90,9 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         chosen = 1 - question.min_similarity
     # The slider reaches as far as the hits would without it.
     nearest = [*answer.hits, *answer.beyond]
+    own = [] if asked.image is None else [asked.image.id]
     found = {
+        "tags": collection.tags.of([*own, *(hit.id for hit in answer.hits)]),
         "asked": asked,
         "answer": answer,
         "metric": answer.metric,
@@ -187,6 +189,7 @@ def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]
     return {
         "metric": question.metric or collection.default_metric(),
         "images": found[:BROWSED],
+        "tags": collection.tags.of(image.id for image in found[:BROWSED]),
         "next_after": found[BROWSED - 1].id if len(found) > BROWSED else None,
     }
 

@@ -1,7 +1,7 @@
 """Values to HTML: the templates, and the formats of numbers and addresses in them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import PurePath
@@ -16,10 +16,13 @@ from pydantic import BaseModel
 from vecsearch.imaging import formats
 from vecsearch.render import templates
 from vecsearch.search.filters import Filters
+from vecsearch.search.tags import Tag
 from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule
 
 # Steps of a slider, about.
 STEPS = 100
+# Under a hit are at most so many tags, of at least this probability.
+MOST_TAGS, LEAST_PROBABILITY = 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,11 @@ def _way_back(request: Request) -> str:
     return "/"
 
 
+def _likely(tags: Iterable[Tag]) -> list[Tag]:
+    """Return the tags to show under a hit, where there is little room."""
+    return [tag for tag in tags if tag.probability >= LEAST_PROBABILITY][:MOST_TAGS]
+
+
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
@@ -123,6 +131,7 @@ def render(
 def _environment() -> Environment:
     environment = templates.environment("vecsearch.web", "templates")
     environment.filters |= {
+        "likely": _likely,
         "milliseconds": _milliseconds,
         "name": lambda path: PurePath(path).name,
     }

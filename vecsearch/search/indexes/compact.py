@@ -112,9 +112,11 @@ class CompactIndex(Index):
     ) -> sa.Select[Any]:
         """Join the compact vectors, and order by their distance."""
         stored = self.compact.table
-        aliased = stored.alias("vectors")
+        # Under another name, because the user's condition may name the image's id.
+        own_id = stored.c.id.label("image")
+        aliased = sa.select(own_id, stored.c.compact).subquery("vectors")
         place = target(stored.c.compact)
-        found = found.join_from(images, aliased, images.c.id == aliased.c.id)
+        found = found.join_from(images, aliased, images.c.id == aliased.c.image)
         if by_id:
             # A query image without a compact vector would give a NULL sort key; return nothing,
             # so that the exact search runs.

@@ -117,7 +117,7 @@ def sample(
     source = schema.sql_name(table)
     where = "" if since is None else f" WHERE ingested_at > '{since.isoformat()}'"
     query = f"SELECT id, embedding FROM {source}{where} ORDER BY id LIMIT {limit}"
-    return _read(connection, query)[1]
+    return read(connection, query)[1]
 
 
 def fill(
@@ -139,7 +139,7 @@ def fill(
     start = uuid.UUID(int=0) if after is None else after
     # The same bound on the compact vectors avoids reading those of earlier chunks.
     behind = f"id {'>=' if after is None else '>'} '{start}'"
-    ids, embeddings = _read(
+    ids, embeddings = read(
         connection,
         f"SELECT id, embedding FROM {source} AS i WHERE {behind} AND NOT EXISTS"
         f" (SELECT FROM {target} AS c WHERE c.id = i.id AND c.{behind}) ORDER BY id LIMIT {CHUNK}",
@@ -226,8 +226,11 @@ def _row(dimensions: int) -> "np.dtype[Any]":
     )
 
 
-def _read(connection: sa.Connection, query: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return the ids, as bytes, and the embeddings, shape (rows, dimensions), of a query."""
+def read(connection: sa.Connection, query: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the ids, as bytes, and the embeddings, shape (rows, dimensions), of a query.
+
+    The query selects columns id and embedding.
+    """
     statement = f"COPY ({query}) TO STDOUT (FORMAT BINARY)"
     with driver_connection(connection).cursor() as cursor, cursor.copy(statement.encode()) as copy:
         data = b"".join(copy)
