@@ -205,6 +205,9 @@ def _answer(
         image=target if isinstance(target, UUID) else None,
         concepts=question.names,
         beyond=hits[within:],
+        ranking=ran.ranking,
+        dims=None if collection.compact is None else collection.compact.dimensions,
+        expansion=ran.expansion,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
@@ -20,6 +20,7 @@ from vecsearch.vocabulary import (
     Metric,
     Ranking,
     parse,
+    ranked,
     require_expansion,
 )
 
@@ -62,11 +63,13 @@ class Term:
 
         """
         if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
-            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
+            raise InvalidInput(
+                "Name what to search for: each part is one of an image, an id and words."
+            )
         if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
             raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
         if self.text is not None and self.crop is not None:
-            raise InvalidInput("--crop is for a picture, not for words. Omit it.")
+            raise InvalidInput("A crop is a part of a picture, not of words. Omit it.")
         if not math.isfinite(self.weight) or not 0 < abs(self.weight) <= MAXIMUM_WEIGHT:
             raise InvalidInput(
                 f"The weight of {self.name} is {self.weight:g}. Give a number above 0, up to "
@@ -88,7 +91,8 @@ class Query:
         id: a stored image's id.
         text: a concept's name, a synonym of it, or whole words of either; if several concepts have
             them, an image's distance is that to the nearest. By cosine only.
-        crop: search by this part of the image, or of the stored image's file.
+        crop: search by this part of the first image or id that is searched for; of a stored image,
+            its file is read.
         terms: further parts of the question, or all of them.
         expand: add so many of the nearest images to the question, weighted by similarity^3, and
             search again; None uses the collection's number, but 0 for words. By cosine only.
@@ -147,7 +151,7 @@ class Query:
             ):
                 if given:
                     raise InvalidInput(
-                        f"{what} compared by cosine, not by {metric}. Omit --metric."
+                        f"{what} compared by cosine, not by {metric}. Omit the metric."
                     )
         if self.expand is not None:
             require_expansion(self.expand)
@@ -159,8 +163,13 @@ class Query:
     def parts(self) -> list[Term]:
         """The parts of the question, `image`, `id` or `text` first."""
         given = (self.image, self.id, self.text) != (None, None, None)
-        first = [Term(self.image, id=self.id, text=self.text, crop=self.crop)]
-        return [*(first if given or not self.terms else []), *self.terms]
+        first = [Term(self.image, id=self.id, text=self.text)]
+        parts = [*(first if given or not self.terms else []), *self.terms]
+        if self.crop is not None:
+            wanted = (at for at, term in enumerate(parts) if term.text is None and term.weight > 0)
+            cropped = next(wanted, 0)
+            parts[cropped] = replace(parts[cropped], crop=self.crop)
+        return parts
 
     @property
     def is_single(self) -> bool:
@@ -216,16 +225,16 @@ class Query:
         metric = self.ranked_by(default_metric)
         if self.min_similarity is None:
             if self.max_distance is not None and not math.isfinite(self.max_distance):
-                raise InvalidInput("--max-distance is not finite. Give a number, or omit it.")
+                raise InvalidInput("The largest distance is not finite. Give a number, or omit it.")
             return self.max_distance
         if self.max_distance is not None:
-            raise InvalidInput("Give --min-similarity or --max-distance, not both.")
+            raise InvalidInput("Give a least similarity or a largest distance, not both.")
         if metric is not Metric.cosine:
             raise InvalidInput(
-                f"Similarity is defined for cosine, not for {metric}. Use --max-distance."
+                f"Similarity is defined for cosine, not for {metric}. Give a largest distance."
             )
         if not -1 <= self.min_similarity <= 1:
-            raise InvalidInput("--min-similarity is out of range. Give a number from -1 to 1.")
+            raise InvalidInput("The least similarity is out of range. Give a number from -1 to 1.")
         return 1.0 - self.min_similarity
 
     def limit(self, default_metric: Metric) -> int | None:
@@ -300,6 +309,9 @@ class Answer:
         image: the stored image whose vector was used; None if the picture is not in the collection.
         concepts: names of the concepts that the query's text means.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
+        ranking: what ordered the hits by cosine.
+        dims: dimensions of a compact vector, if those ordered the hits.
+        expansion: the number of nearest images that were added to the question.
 
     """
 
@@ -311,6 +323,9 @@ class Answer:
     image: UUID | None = None
     concepts: Sequence[str] = ()
     beyond: Sequence[Hit] = ()
+    ranking: Ranking = Ranking.full
+    dims: int | None = None
+    expansion: int = 0
 
     @property
     def sql(self) -> str:
@@ -344,8 +359,11 @@ class Answer:
 
     @property
     def how(self) -> str:
-        """How the hits were found, as a sentence."""
+        """How the hits were found, and by cosine what ordered them, as sentences."""
         by = "by the HNSW index" if self.uses_index else "by an exact scan: every row is compared"
+        if self.metric is Metric.cosine:
+            ordered = ranked(self.ranking, self.dims, self.expansion)
+            return f"Answered {by}. {ordered[0].upper()}{ordered[1:]}."
         if not self.is_reranked:
             return f"Answered {by}."
         return (

@@ -16,9 +16,9 @@ from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES
 from vecsearch.library import CollectionStatus
 from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.search.originals import open_original
 from vecsearch.search.query import Hit
 from vecsearch.web.metrics import MEDIA_TYPE
-from vecsearch.web.originals import open_original
 from vecsearch.web.parameters import CollectionName, QueryForm
 from vecsearch.web.site import Served
 
@@ -44,7 +44,10 @@ class QueryAnswer:
     Attributes:
         collection: the one that was searched.
         metric: of the distances.
-        concepts: that the text of the query means; empty for a picture.
+        ranking: what ordered the hits, if the metric is cosine: the embeddings (full) or compact
+            vectors.
+        expansion: the number of nearest images that were added to the question.
+        concepts: that the words of the question mean; empty without words.
         uses_index: whether the HNSW index found the hits; otherwise every row was compared.
         candidates: the number of candidates that the metric re-ranked; null: none were, because
             every row was compared or the index orders by this metric.
@@ -56,6 +59,8 @@ class QueryAnswer:
 
     collection: str
     metric: str
+    ranking: str
+    expansion: int
     concepts: list[str]
     uses_index: bool
     candidates: int | None
@@ -104,11 +109,13 @@ def prometheus(site: Served) -> Response:
 def query(
     site: Served, form: Annotated[QueryForm, Form(media_type="multipart/form-data")]
 ) -> Response:
-    """Return the images nearest to a picture, or to a stored image."""
-    collection, answer = site.ask(form.target(), form)
+    """Return the images nearest to a picture, a stored image, words, or a sum of several."""
+    collection, answer = site.ask(form.terms(), form)
     shown = QueryAnswer(
         collection=collection.name,
         metric=answer.metric,
+        ranking=answer.ranking,
+        expansion=answer.expansion,
         concepts=list(answer.concepts),
         uses_index=answer.uses_index,
         candidates=answer.candidates,
