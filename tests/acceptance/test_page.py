@@ -73,6 +73,7 @@ def test_an_id_and_a_path_are_typed(windows: Windows, album: Album) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
     # The page says the id, which is another name for the same question.
     by_path = names(page)
+    page.get_by_text("More", exact=True).click()
     image_id = page.get_by_text(re.compile("^id [0-9a-f-]{36}$")).inner_text().removeprefix("id ")
     drop(page, "new.png", NEW)
     expect(page.get_by_role("heading", level=1)).to_have_text("Your picture")

@@ -65,6 +65,9 @@ def test_on_a_phone(windows: Windows, album: Album, width: int) -> None:
     assert overflow(page) == 0
     hits(page).last.scroll_into_view_if_needed()
     expect_query_in_view(page)
+    page.goto(f"{album.url}{album.address(not_text='goldfish', crop='1,2,30,40')[1:]}")
+    expect(page.locator(".part")).to_have_count(2)
+    assert overflow(page) == 0
     page.goto(f"{album.url}duplicates?keep=path&max_distance=0.0001")
     expect(page.locator(".group")).to_have_count(1)
     assert overflow(page) == 0
@@ -89,6 +92,7 @@ def test_everybody_can_use_it(
         "/": 200,
         album.address(label="cats", exact="true"): 200,
         album.address(max_distance="0", exclude_self="true"): 200,
+        album.address(not_text="goldfish", text="crab", crop="1,2,30,40", expand="5"): 200,
         "/?collection=bare": 200,
         "/duplicates?keep=path&max_distance=0.0001": 200,
         "/?id=nothing": 404,
