@@ -38,10 +38,12 @@ def client(library: Library, collection: str = "images", **options: Any) -> Test
 
 
 def ask(api: TestClient, status: int = 200, **fields: Any) -> Json:
-    """Post a query as a multipart form; `image` is a file's bytes."""
-    files = {name: (None, str(value)) for name, value in fields.items() if name != "image"}
-    if "image" in fields:
-        files["image"] = ("picture.png", fields["image"])  # type: ignore[assignment]  # a file
+    """Post a query as a multipart form; bytes are a file, and a list is a repeated field."""
+    files: list[Any] = [
+        (name, ("picture.png", each) if isinstance(each, bytes) else (None, str(each)))
+        for name, value in fields.items()
+        for each in (value if isinstance(value, list) else [value])
+    ]
     answer = api.post("/api/query", files=files)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"

@@ -207,7 +207,10 @@ def require_expansion(expansion: int) -> None:
 
     """
     if not 0 <= expansion <= MAXIMUM_EXPANSION:
-        raise InvalidInput(f"--expand is {expansion}. Give a number from 0 to {MAXIMUM_EXPANSION}.")
+        raise InvalidInput(
+            f"A question cannot be expanded by {expansion} images. Give a number from 0 to "
+            f"{MAXIMUM_EXPANSION}."
+        )
 
 
 # The largest finite number in half precision.

@@ -152,7 +152,9 @@ def test_the_shown_sql_runs_in_psql(shared: Run, shared_photos: Path, tmp_path: 
     shown = shared("db", "shell", "--", "-qAt", "-f", tmp_path / "shown.sql").stdout
     assert [line.split("|")[1] for line in shown.splitlines()] == expected.splitlines()
     plan = shared("query", *query, "--explain").stdout
-    assert plan.splitlines()[-1] == "Answered by an exact scan: every row is compared."
+    assert plan.splitlines()[-1] == (
+        "Answered by an exact scan: every row is compared. Ranked by the embeddings."
+    )
 
 
 def test_paths_from_stdin_and_errors_that_are_told(

@@ -32,9 +32,8 @@ def test_without_javascript(windows: Windows, album: Album) -> None:
     page.get_by_label("Label").fill("dogs")
     page.get_by_role("button", name="Apply").click()
     expect(hits(page)).to_have_count(DOGS)
-    page.get_by_text("More", exact=True).click()
-    page.get_by_label("An image’s id or path").fill(str(album.cat))
-    page.get_by_role("button", name="Apply").click()
+    page.get_by_label("Words, or an image’s id or path").fill(str(album.cat))
+    page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
     expect(hits(page)).to_have_count(DOGS)
     page.go_back()
@@ -53,7 +52,7 @@ def test_with_the_keyboard_alone(windows: Windows, album: Album) -> None:
     expect(page.get_by_role("link", name="SQL", exact=True)).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
-    expect(hits(page).nth(1).get_by_role("link")).to_be_focused()
+    expect(hits(page).nth(1).locator(".tile")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text(second)
 
@@ -66,12 +65,15 @@ def test_on_a_phone(windows: Windows, album: Album, width: int) -> None:
     assert overflow(page) == 0
     hits(page).last.scroll_into_view_if_needed()
     expect_query_in_view(page)
+    page.goto(f"{album.url}{album.address(not_text='goldfish', crop='1,2,30,40')[1:]}")
+    expect(page.locator(".part")).to_have_count(2)
+    assert overflow(page) == 0
     page.goto(f"{album.url}duplicates?keep=path&max_distance=0.0001")
     expect(page.locator(".group")).to_have_count(1)
     assert overflow(page) == 0
     page.goto(album.url)
     assert overflow(page) == 0
-    hits(page).first.get_by_role("link").tap()
+    hits(page).first.locator(".tile").tap()
     expect(hits(page)).to_have_count(PAGE_K)
 
 
@@ -90,6 +92,7 @@ def test_everybody_can_use_it(
         "/": 200,
         album.address(label="cats", exact="true"): 200,
         album.address(max_distance="0", exclude_self="true"): 200,
+        album.address(not_text="goldfish", text="crab", crop="1,2,30,40", expand="5"): 200,
         "/?collection=bare": 200,
         "/duplicates?keep=path&max_distance=0.0001": 200,
         "/?id=nothing": 404,

@@ -127,7 +127,7 @@ def test_the_database_goes_and_comes_back(
         )
         windows = Windows(browser, url)
         page = windows.open(statuses=[503])
-        hits(page).first.get_by_role("link").click()
+        hits(page).first.locator(".tile").click()
         expect(hits(page)).to_have_count(BIRDS)
         before = names(page)
         with stopped(handle, database):

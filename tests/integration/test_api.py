@@ -140,9 +140,8 @@ def test_k_and_its_limits(api: TestClient, known: list[Known]) -> None:
 
 
 def test_what_a_query_needs(api: TestClient, known: list[Known]) -> None:
-    assert "one of image, id and text" in ask(api, 400)["detail"]
-    both = ask(api, 400, id=known[0].id, image=known[0].path.read_bytes())
-    assert "one of image, id and text" in both["detail"]
+    assert "Name what to search for" in ask(api, 400)["detail"]
+    assert "beside what it should not be" in ask(api, 400, not_id=known[0].id)["detail"]
     assert "has no image" in ask(api, 404, id=NOTHING)["detail"]
     assert "no collection 'other'" in ask(api, 404, id=known[0].id, collection="other")["detail"]
     assert "no image with the label 'nope'" in ask(api, 400, id=known[0].id, label="nope")["detail"]

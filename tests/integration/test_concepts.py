@@ -179,7 +179,7 @@ def test_what_words_cannot_do_is_said(corpus: Corpus) -> None:
             library.query(text=text)
     with pytest.raises(InvalidInput, match="compared by cosine, not by l2"):
         library.query(text="crane", metric="l2")
-    with pytest.raises(InvalidInput, match="an image, --id ID or --text"):
+    with pytest.raises(InvalidInput, match="one of an image, an id and words"):
         library.query(text="crane", id=corpus.ids[0])
     make_corpus(library, "layered", clustered(20, 8, seed=1))
     write(library, "UPDATE collections SET layer = 'layer3' WHERE name = 'layered'")
@@ -264,7 +264,7 @@ def test_the_api_and_the_page_take_words(corpus: Corpus) -> None:
     assert "<option selected>cosine<" in page.text
     assert page.text.count("data-distance") == 5
     # A click on a hit asks for that image, and not for the words any more.
-    links = re.findall(r'href="/\?([^"]*id=[^"]*)"', page.text)
+    links = re.findall(r'class="tile" href="/\?([^"]*id=[^"]*)"', page.text)
     assert links
     assert not any("text=" in link for link in links)
     refused = api.get("/", params={"text": "clok"})

@@ -198,7 +198,7 @@ def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> Non
         ({"max_distance": float("nan")}, "is not finite"),
         ({"max_distance": float("inf")}, "is not finite"),
         ({"min_similarity": 0.5, "max_distance": 0.5}, "not both"),
-        ({"min_similarity": 0.5, "metric": "l2"}, "Use --max-distance"),
+        ({"min_similarity": 0.5, "metric": "l2"}, "Give a largest distance"),
         ({"min_similarity": 1.5}, "from -1 to 1"),
         ({"min_similarity": float("nan")}, "from -1 to 1"),
         ({"id": None}, "Name what to search for"),

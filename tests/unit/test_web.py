@@ -22,8 +22,9 @@ from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
-from vecsearch.search.pictures import Picture
+from vecsearch.search.pictures import Crop, Picture
 from vecsearch.search.query import Query
+from vecsearch.search.terms import Term
 from vecsearch.vocabulary import KeepRule, Metric
 from vecsearch.web.guard import COOKIE, HEADERS, Guard, names_this_machine, ours
 from vecsearch.web.metrics import Measured, Metrics
@@ -176,7 +177,11 @@ def test_a_browser_that_is_let_in_is_sent_nowhere_else(address: str, kept: str) 
         ("date_from", ["2024-13-01", "yesterday", "0000-01-01", "10000-01-01"]),
         ("min_width", ["0", "-1", str(2**31), "1e3x"]),
         ("exact", ["perhaps"]),
-        ("id", ["1", "../../etc/passwd", "' OR 1=1 --"]),
+        ("id", ["1", "../../etc/passwd", "' OR 1=1 --", f":{UUID(int=1)}", f"-1:{UUID(int=1)}"]),
+        ("not_text", ["x" * 201, "a\0b"]),
+        ("image_weight", ["0", "-1", "1001", "nan"]),
+        ("expand", ["-1", "101"]),
+        ("ranking", ["best"]),
         ("where", ["true"]),
     ],
 )
@@ -196,8 +201,17 @@ NOT_OFFERED = {
 }
 
 
+# Fields that become the terms of a query.
+PARTS = {
+    f"{prefix}{name}" for prefix in ("", "not_") for name in ("image", "id", "text", "image_weight")
+}
+
+
 def test_the_api_offers_every_field_of_a_query() -> None:
     given = {
+        "crop": "1,2,3,4",
+        "expand": 5,
+        "ranking": "compact",
         "k": 7,
         "metric": "l1",
         "min_similarity": 0.5,
@@ -213,17 +227,12 @@ def test_the_api_offers_every_field_of_a_query() -> None:
         "max_height": 4,
     }
     form = QueryForm.model_validate(given)
-    assert (
-        form.model_fields_set | {"collection", "image", "id", "text"}
-        == QueryForm.model_fields.keys()
-    )
-    made, plain = form.query(UUID(int=7)), Query()
-    assert made.id == UUID(int=7)
-    assert form.query(Picture(b"picture")).image == Picture(b"picture")
-    assert form.query("words").text == "words"
+    assert form.model_fields_set | {"collection", *PARTS} == QueryForm.model_fields.keys()
+    made, plain = form.query([Term(id=UUID(int=7))]), Query()
     names = [field.name for field in fields(Query)]
     unchanged = {name for name in names if getattr(made, name) == getattr(plain, name)}
-    assert unchanged == {*NOT_OFFERED, "image", "text"}
+    assert unchanged == {*NOT_OFFERED, "image", "id", "text"}
+    assert made.parts == [Term(id=UUID(int=7), crop=Crop(1, 2, 3, 4))]
     assert made.metric is Metric.l1
     for field in fields(Filters):
         assert str(getattr(made.filters, field.name)) == str(given[field.name])
@@ -233,22 +242,26 @@ def test_choices_of_the_api_are_the_enumerations() -> None:
     schema = QueryForm.model_json_schema()["properties"]["metric"]["anyOf"]
     assert schema == [{"type": "string", "enum": list(Metric)}, {"type": "null"}]
     for name in Metric:
-        assert PageQuestion.model_validate({"metric": name}).query(UUID(int=1)).metric is name
+        assert PageQuestion.model_validate({"metric": name}).query([]).metric is name
     for rule in KeepRule:
         assert DuplicatesQuestion.model_validate({"keep": rule}).keep is rule
 
 
 WEB = Path(web.__file__).parent
-# What the web code may import of the search room: types.
+# What the web code may import of the search room: types, and what needs no database.
 SEARCH_TYPES = {
-    "embedder.DECODING",
+    "embedder.Crop",
     "embedder.Picture",
     "filters.Filters",
     "gallery.Label",
     "gallery.StoredImage",
+    "originals.open_original",
     "query.Answer",
     "query.Hit",
     "query.Query",
+    "query.Term",
+    "query.terms",
+    "query.weighted",
 }
 
 
@@ -269,7 +282,16 @@ def test_the_web_code_reads_the_database_through_the_library_alone() -> None:
 def test_what_may_be_asked() -> None:
     form = QueryForm.model_validate({"k": "", "collection": "", "label": "", "id": "", "image": ""})
     assert form == QueryForm()
-    assert QueryForm.model_validate({"k": "1000", "id": str(UUID(int=7))}).id == UUID(int=7)
+    one = QueryForm.model_validate({"k": "1000", "id": str(UUID(int=7))})
+    assert one.terms() == [Term(id=str(UUID(int=7)))]
+    several = QueryForm.model_validate(
+        {"id": [f"2:{UUID(int=7)}", ""], "text": ["snow"], "not_text": ["0.5:dog"]}
+    )
+    assert several.terms() == [
+        Term(id=str(UUID(int=7)), weight=2),
+        Term(text="snow"),
+        Term(text="dog", weight=-0.5),
+    ]
     question = PageQuestion.model_validate({"date_to": "2024-05-06", "min_width": "5"})
     filters = question.filters()
     assert (str(filters.date_to), filters.min_width, filters.label) == ("2024-05-06", 5, None)

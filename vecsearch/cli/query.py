@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -153,28 +152,26 @@ def query(
             *terms(_read_stdin(images), ids or (), texts or ()),
             *terms(not_images or (), not_ids or (), not_texts or (), sign=-1),
         ]
-        if crop is not None:
-            named[0] = replace(named[0], crop=Crop.parse(crop))
-        asked = library.collection(collection)
-        answer = asked.ask(
-            Query(
-                terms=named,
-                expand=expand,
-                ranking=ranking,
-                k=k,
-                metric=metric,
-                where=where,
-                min_similarity=min_similarity,
-                max_distance=max_distance,
-                exact=exact,
-                exclude_self=exclude_self,
-                model=model,
-                weights=weights,
-            )
+        query_ = Query(
+            terms=named,
+            crop=None if crop is None else Crop.parse(crop),
+            expand=expand,
+            ranking=ranking,
+            k=k,
+            metric=metric,
+            where=where,
+            min_similarity=min_similarity,
+            max_distance=max_distance,
+            exact=exact,
+            exclude_self=exclude_self,
+            model=model,
+            weights=weights,
         )
+        asked = library.collection(collection)
+        answer = asked.ask(query_)
         # Before the rows are printed, because `| head` may end the command there.
         if (plot, html) != (None, None):
-            _draw(named, answer, asked, settings.max_pixels, plot=plot, html=html)
+            _draw(query_.parts, answer, asked, settings.max_pixels, plot=plot, html=html)
         if show_sql:
             typer.echo(answer.sql)
             return

@@ -152,6 +152,21 @@ def read_header(content: bytes) -> Header | None:
         return None
 
 
+def upright_size(content: bytes) -> tuple[int, int] | None:
+    """Return the width and height of the upright picture, from the file's header alone.
+
+    None if the file has no header of an image.
+    """
+    import PIL.Image
+
+    _prepare_pillow()
+    try:
+        with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            return exif.turned(picture.size, exif.turn(picture.getexif()))
+    except Exception:  # noqa: BLE001 - as in `decode`, which will say why
+        return None
+
+
 def decode(
     content: bytes,
     path: str,

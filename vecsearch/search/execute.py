@@ -207,6 +207,9 @@ def _answer(
         concepts=question.names,
         meaning=question.meaning,
         beyond=hits[within:],
+        ranking=ran.ranking,
+        dims=None if collection.compact is None else collection.compact.dimensions,
+        expansion=ran.expansion,
     )
 
 

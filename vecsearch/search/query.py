@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from uuid import UUID
@@ -18,6 +18,7 @@ from vecsearch.vocabulary import (
     Metric,
     Ranking,
     parse,
+    ranked,
     require_expansion,
 )
 
@@ -43,7 +44,8 @@ class Query:
             of it, or words that describe it; if several concepts match, an image's distance is that
             to the nearest. Any other phrase means a mixture of the concepts nearest to it. By
             cosine only.
-        crop: search by this part of the image, or of the stored image's file.
+        crop: search by this part of the first image or id that is searched for; of a stored image,
+            its file is read.
         terms: further parts of the question, or all of them.
         expand: add so many of the nearest images to the question, weighted by similarity^3, and
             search again; None uses the collection's number, but 0 for words. By cosine only.
@@ -102,7 +104,7 @@ class Query:
             ):
                 if given:
                     raise InvalidInput(
-                        f"{what} compared by cosine, not by {metric}. Omit --metric."
+                        f"{what} compared by cosine, not by {metric}. Omit the metric."
                     )
         if self.expand is not None:
             require_expansion(self.expand)
@@ -114,8 +116,13 @@ class Query:
     def parts(self) -> list[Term]:
         """The parts of the question, `image`, `id` or `text` first."""
         given = (self.image, self.id, self.text) != (None, None, None)
-        first = [Term(self.image, id=self.id, text=self.text, crop=self.crop)]
-        return [*(first if given or not self.terms else []), *self.terms]
+        first = [Term(self.image, id=self.id, text=self.text)]
+        parts = [*(first if given or not self.terms else []), *self.terms]
+        if self.crop is not None:
+            wanted = (at for at, term in enumerate(parts) if term.text is None and term.weight > 0)
+            cropped = next(wanted, 0)
+            parts[cropped] = replace(parts[cropped], crop=self.crop)
+        return parts
 
     @property
     def is_single(self) -> bool:
@@ -171,16 +178,16 @@ class Query:
         metric = self.ranked_by(default_metric)
         if self.min_similarity is None:
             if self.max_distance is not None and not math.isfinite(self.max_distance):
-                raise InvalidInput("--max-distance is not finite. Give a number, or omit it.")
+                raise InvalidInput("The largest distance is not finite. Give a number, or omit it.")
             return self.max_distance
         if self.max_distance is not None:
-            raise InvalidInput("Give --min-similarity or --max-distance, not both.")
+            raise InvalidInput("Give a least similarity or a largest distance, not both.")
         if metric is not Metric.cosine:
             raise InvalidInput(
-                f"Similarity is defined for cosine, not for {metric}. Use --max-distance."
+                f"Similarity is defined for cosine, not for {metric}. Give a largest distance."
             )
         if not -1 <= self.min_similarity <= 1:
-            raise InvalidInput("--min-similarity is out of range. Give a number from -1 to 1.")
+            raise InvalidInput("The least similarity is out of range. Give a number from -1 to 1.")
         return 1.0 - self.min_similarity
 
     def limit(self, default_metric: Metric) -> int | None:
@@ -256,6 +263,9 @@ class Answer:
         concepts: names of the concepts that the query's text means; none if the encoder read it.
         meaning: what the query's text was taken for, as a sentence; None for a picture.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
+        ranking: what ordered the hits by cosine.
+        dims: dimensions of a compact vector, if those ordered the hits.
+        expansion: the number of nearest images that were added to the question.
 
     """
 
@@ -268,6 +278,9 @@ class Answer:
     concepts: Sequence[str] = ()
     meaning: str | None = None
     beyond: Sequence[Hit] = ()
+    ranking: Ranking = Ranking.full
+    dims: int | None = None
+    expansion: int = 0
 
     @property
     def sql(self) -> str:
@@ -291,8 +304,11 @@ class Answer:
 
     @property
     def how(self) -> str:
-        """How the hits were found, as a sentence."""
+        """How the hits were found, and by cosine what ordered them, as sentences."""
         by = "by the HNSW index" if self.uses_index else "by an exact scan: every row is compared"
+        if self.metric is Metric.cosine:
+            ordered = ranked(self.ranking, self.dims, self.expansion)
+            return f"Answered {by}. {ordered[0].upper()}{ordered[1:]}."
         if not self.is_reranked:
             return f"Answered {by}."
         return (

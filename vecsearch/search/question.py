@@ -1,7 +1,6 @@
 """A question: its parts are found where they are stored, embedded where not, and added up."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -10,12 +9,13 @@ from numpy.typing import NDArray
 
 from vecsearch.encoders import registry
 from vecsearch.encoders.sentences.encoder import SentenceEncoder
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import concepts, gallery, phrases
 from vecsearch.search.concepts import Unmatched, Words
 from vecsearch.search.embedder import Embedder
 from vecsearch.search.lookup import image_by_sha256, missing, parse_id
+from vecsearch.search.originals import open_original
 from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Query
 from vecsearch.search.terms import Term
@@ -232,16 +232,14 @@ def _original(
 
     Raises:
         ImageNotFound: no image has this id.
-        InvalidInput: the file is gone or has changed.
+        InvalidInput: the file is gone or has changed, or was never ingested.
 
     """
     stored = gallery.find_image(connection, collection.table, image)
     if stored is None:
         raise missing(collection.name, image)
-    picture = replace(Picture.read(Path(stored.path)), crop=term.crop)
-    if stored.sha256 not in {None, picture.sha256}:
-        raise InvalidInput(
-            f"{stored.path} has changed since it was ingested, so no part of it can be searched "
-            f"by. Run: vecsearch ingest {stored.path}"
-        )
-    return picture
+    try:
+        with open_original(stored) as file:
+            return Picture(file.read(), stored.path, term.crop)
+    except ImageNotFound as error:
+        raise InvalidInput(f"No part of this image can be searched by. {error}") from error

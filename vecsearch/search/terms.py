@@ -45,11 +45,13 @@ class Term:
 
         """
         if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
-            raise InvalidInput("Name what to search for: one of an image, --id ID or --text WORDS.")
+            raise InvalidInput(
+                "Name what to search for: each part is one of an image, an id and words."
+            )
         if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
             raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
         if self.text is not None and self.crop is not None:
-            raise InvalidInput("--crop is for a picture, not for words. Omit it.")
+            raise InvalidInput("A crop is a part of a picture, not of words. Omit it.")
         if not math.isfinite(self.weight) or not 0 < abs(self.weight) <= MAXIMUM_WEIGHT:
             raise InvalidInput(
                 f"The weight of {self.name} is {self.weight:g}. Give a number above 0, up to "

@@ -4,11 +4,11 @@ app.py         the application: routes, middleware, errors to responses
 site.py        what every route is given: the library and the options of the server
 api.py         the JSON API, under /api
 pages.py       the pages
+asked.py       the question, as the pages show it
 views.py       values to HTML, with templates/ here; no build step
 parameters.py  the questions of both, typed, and the `Query` made of them
 guard.py       access: hosts, the token, and the security headers
 uploads.py     uploaded query images, kept so that addresses can be shared
-originals.py   the ingested files, and no others
 metrics.py     counters and histograms for Prometheus
 serving.py     the socket, and uvicorn on it
 """

@@ -16,10 +16,10 @@ from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES
 from vecsearch.library import CollectionStatus
 from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.search.originals import open_original
 from vecsearch.search.query import Hit
 from vecsearch.search.tags import Tag
 from vecsearch.web.metrics import MEDIA_TYPE
-from vecsearch.web.originals import open_original
 from vecsearch.web.parameters import CollectionName, QueryForm
 from vecsearch.web.site import Served
 
@@ -59,7 +59,10 @@ class QueryAnswer:
     Attributes:
         collection: the one that was searched.
         metric: of the distances.
-        concepts: that the text of the query means; empty for a picture.
+        ranking: what ordered the hits, if the metric is cosine: the embeddings (full) or compact
+            vectors.
+        expansion: the number of nearest images that were added to the question.
+        concepts: that the words of the question mean; empty without words.
         meaning: what the text was taken for, as a sentence; null for a picture.
         uses_index: whether the HNSW index found the hits; otherwise every row was compared.
         candidates: the number of candidates that the metric re-ranked; null: none were, because
@@ -72,6 +75,8 @@ class QueryAnswer:
 
     collection: str
     metric: str
+    ranking: str
+    expansion: int
     concepts: list[str]
     meaning: str | None
     uses_index: bool
@@ -121,12 +126,14 @@ def prometheus(site: Served) -> Response:
 def query(
     site: Served, form: Annotated[QueryForm, Form(media_type="multipart/form-data")]
 ) -> Response:
-    """Return the images nearest to a picture, or to a stored image."""
-    collection, answer = site.ask(form.target(), form)
+    """Return the images nearest to a picture, a stored image, words, or a sum of several."""
+    collection, answer = site.ask(form.terms(), form)
     tags = collection.tags.of(hit.id for hit in answer.hits)
     shown = QueryAnswer(
         collection=collection.name,
         metric=answer.metric,
+        ranking=answer.ranking,
+        expansion=answer.expansion,
         concepts=list(answer.concepts),
         meaning=answer.meaning,
         uses_index=answer.uses_index,

@@ -1,21 +1,18 @@
 """The pages. Each has an address that can be bookmarked, shared, and gone back to."""
 
 import math
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
-from vecsearch.search.gallery import StoredImage
 from vecsearch.search.pictures import Picture
+from vecsearch.web.asked import Asked, is_name, read
 from vecsearch.web.guard import admitted, ours, same
-from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Words
+from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Text
 from vecsearch.web.site import Served, Site, require_label
 from vecsearch.web.views import Address, error_page, render, slider
 
@@ -25,35 +22,9 @@ if TYPE_CHECKING:
 BROWSED = 60
 GROUPS = 50
 CHOICES_OF_K = (PAGE_K, 100, 300, 1_000)
+CHOICES_OF_EXPANSION = (0, 5, 10, 20)
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The query as the page shows it.
-
-    Attributes:
-        image: the stored image; None if it was uploaded and is not in the collection, or for words.
-        thumbnail: the address of its thumbnail; None for words.
-        name: its title.
-
-    """
-
-    image: StoredImage | None
-    thumbnail: str | None
-    name: str
-
-    @classmethod
-    def stored(cls, collection: str, image: StoredImage) -> Self:
-        """Show an image of the collection."""
-        address = f"/api/collections/{collection}/images/{image.id}/thumbnail"
-        return cls(image, address, PurePath(image.path).name)
-
-    @classmethod
-    def uploaded(cls, sha256: str) -> Self:
-        """Show an uploaded picture."""
-        return cls(None, f"/uploads/{sha256}", "Your picture")
 
 
 @router.get("/")
@@ -68,6 +39,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "collection": collection.name,
         "collections": names,
         "choices_of_k": _choices(question.k or PAGE_K),
+        "expansions": _expansions(question.expand),
         "k": question.k or PAGE_K,
         "address": Address(question, collection.name),
         "max_bytes": site.options.max_bytes,
@@ -76,10 +48,18 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "cut_off": None,
         "reads_text": collection.reads_text(),
     }
+    asked = read(question, collection, site.uploads)
+    if asked is not None:
+        question = asked.canonical(question)
+        shown |= {
+            "asked": asked,
+            "question": question,
+            "address": Address(question, collection.name),
+        }
     try:
-        if (question.id, question.image, question.text) == (None, None, None):
+        if asked is None:
             return render(request, "browse.html.jinja", **shown | _browsed(question, collection))
-        asked, answer = _ask(site, question, collection)
+        asked, answer = _ask(site, question, collection, asked)
     except ImageNotFound:
         raise
     except InvalidInput as error:
@@ -106,21 +86,37 @@ def upload(
     site: Served,
     question: Annotated[PageQuestion, Query()],
     image: Annotated[UploadFile | str, Form()] = "",
-    text: Annotated[Words, Form()] = "",
+    text: Annotated[Text, Form()] = "",
+    part: Annotated[Literal["new", "add", "exclude"], Form()] = "new",
 ) -> Response:
-    """Redirect to the address of the answer: to words, or to a picture, which is kept."""
+    """Redirect to the address of the answer: to words, or to a picture, which is kept.
+
+    Args:
+        site: the server.
+        question: what was asked before.
+        image: a picture; it counts if there are words, too.
+        text: words, or a stored image's id or path.
+        part: whether this is a new question or is added to the one before, or what the hits of
+            that should be unlike.
+
+    """
     collection = site.choose(question.collection)
-    # A cut-off belongs to what it was chosen for.
-    cleared = dict.fromkeys("id image text after max_distance min_similarity".split())
     address = Address(question, collection.name)
-    if text.strip() and (isinstance(image, str) or not image.size):
-        return RedirectResponse(address(**cleared | {"text": text.strip()}), 303)
-    picture = Picture(b"" if isinstance(image, str) else image.file.read())
-    known = collection.image_of(picture)
-    if known is None:
-        site.uploads.keep(picture)
-    asked = {"image": picture.sha256} if known is None else {"id": known.id}
-    return RedirectResponse(address(**cleared | asked), 303)
+    text = text.strip()
+    if text and (isinstance(image, str) or not image.size):
+        field, value = "id" if is_name(text) else "text", text
+    else:
+        picture = Picture(b"" if isinstance(image, str) else image.file.read())
+        known = collection.image_of(picture)
+        if known is None:
+            site.uploads.keep(picture)
+        field, value = ("image", picture.sha256) if known is None else ("id", str(known.id))
+    made = {
+        "new": address.only,
+        "add": address.plus,
+        "exclude": address.minus,
+    }
+    return RedirectResponse(made[part](field, value), 303)
 
 
 @router.get("/uploads/{name}")
@@ -182,7 +178,14 @@ def _choices(k: int) -> list[int]:
     return sorted({k, *CHOICES_OF_K})
 
 
+def _expansions(expand: int | None) -> list[int]:
+    """Return the numbers of images to expand by, with the chosen one among them."""
+    return sorted({0 if expand is None else expand, *CHOICES_OF_EXPANSION})
+
+
 def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]:
+    if question.crop is not None:
+        raise InvalidInput("A crop is a part of a picture, and there is none. Choose one.")
     found = collection.browse(question.filters(), after=question.after, limit=BROWSED + 1)
     if not found:
         require_label(collection, question.label)
@@ -194,46 +197,20 @@ def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]
     }
 
 
-def _ask(site: Site, question: PageQuestion, collection: "Collection") -> "tuple[Asked, Answer]":
-    """Search by the words or the query image that the address of the page names.
+def _ask(
+    site: Site, question: PageQuestion, collection: "Collection", asked: Asked
+) -> "tuple[Asked, Answer]":
+    """Search, and return the question with what the search found out about it.
 
     Raises:
-        ImageNotFound: it does not exist.
         InvalidInput: the question makes no sense.
 
     """
-    # An address with several has an id typed beside words or an uploaded picture: the id counts.
-    if question.id is None and question.text is not None:
-        # Only cosine compares words, whichever metric the form shows.
-        by_cosine = question.model_copy(update={"metric": None})
-        answer = site.ask_of(collection, question.text, by_cosine)
-        return Asked(None, None, question.text), answer
-    if question.id is None and question.image is not None:
-        answer = site.ask_of(collection, site.uploads.find(question.image), question)
-        if answer.image is None:
-            return Asked.uploaded(question.image), answer
+    if asked.by_cosine:
+        # The form always sends a metric.
+        question = question.model_copy(update={"metric": None})
+    answer = site.ask_of(collection, asked.terms, question)
+    if answer.image is not None and asked.image is None:
         # It was ingested after it was uploaded, or for another collection.
-        image = collection.image(answer.image)
-    else:
-        image = collection.image(_named(question.id or ""))
-        answer = site.ask_of(collection, image.id, question)
-    return Asked.stored(collection.name, image), answer
-
-
-def _named(name: str) -> UUID | str:
-    """Return the id or the path that somebody typed; a path must be absolute.
-
-    Raises:
-        ImageNotFound: it is neither.
-
-    """
-    name = name.strip()
-    try:
-        return UUID(name)
-    except ValueError:
-        if name.startswith("/"):
-            return name
-    raise ImageNotFound(
-        f"{name!r} is neither an id nor an absolute path. "
-        "Click an image: the address then contains its id."
-    )
+        return asked.found(collection.name, collection.image(answer.image)), answer
+    return asked, answer

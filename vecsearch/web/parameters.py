@@ -1,5 +1,7 @@
 """The questions that the page and the API take: typed values, checked before anything runs."""
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import date
 from typing import Annotated, Any
@@ -11,17 +13,39 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import formats
 from vecsearch.search.filters import Filters
-from vecsearch.search.pictures import Picture
+from vecsearch.search.pictures import Crop, Picture
 from vecsearch.search.query import Query
-from vecsearch.vocabulary import LONGEST_TEXT, KeepRule, Metric
+from vecsearch.search.terms import Term, terms
+from vecsearch.vocabulary import (
+    LONGEST_TEXT,
+    MAXIMUM_EXPANSION,
+    MAXIMUM_WEIGHT,
+    KeepRule,
+    Metric,
+    Ranking,
+)
 
 PAGE_K = 30
 MAXIMUM_K = 1_000
+# Of each kind of part, in one question.
+MOST_PARTS = 50
 
 
 def _given(value: Any) -> Any:
     """Treat an empty field of a form as one that was left out."""
     return None if value == "" else value
+
+
+def _listed(value: Any) -> list[Any]:
+    """Treat empty fields of a form as left out, and one value as a list of one."""
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if each not in ("", None)]
+
+
+def _weighted_id(text: str) -> str:
+    if re.fullmatch(_WEIGHTED_ID, text) is None:
+        raise ValueError(f"it is not an id, such as {UUID(int=0)}, or 2:{UUID(int=0)}")
+    return text
 
 
 def _without_nul(text: str) -> str:
@@ -31,18 +55,31 @@ def _without_nul(text: str) -> str:
 
 
 Optional = BeforeValidator(_given)
+Listed = BeforeValidator(_listed)
+Several = Field(max_length=MOST_PARTS)
 CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", examples=["images"])]
 # The names alone: pydantic would publish the docstring of the enumeration, too.
 MetricName = Annotated[Metric, WithJsonSchema({"type": "string", "enum": list(Metric)})]
+RankingName = Annotated[Ranking, WithJsonSchema({"type": "string", "enum": list(Ranking)})]
 Text = Annotated[str, Field(max_length=4_096), AfterValidator(_without_nul)]
 Words = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_without_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Weight = Annotated[float, Field(gt=0, le=MAXIMUM_WEIGHT)]
+# Each perhaps with a weight: 2:snow.
+_WEIGHT = r"([0-9]{1,6}(\.[0-9]{1,6})?:)?"
+_WEIGHTED_ID = f"^{_WEIGHT}[0-9a-fA-F]{{8}}(-?[0-9a-fA-F]{{4}}){{3}}-?[0-9a-fA-F]{{12}}$"
+WeightedId = Annotated[
+    str,
+    AfterValidator(_weighted_id),
+    WithJsonSchema({"type": "string", "pattern": _WEIGHTED_ID}),
+]
+WeightedSha256 = Annotated[str, Field(pattern=f"^{_WEIGHT}[0-9a-f]{{64}}$")]
 
 
 class Question(BaseModel):
-    """How to search: everything but the query image."""
+    """How to search: everything but the parts of the question."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -61,10 +98,21 @@ class Question(BaseModel):
         Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None, Optional
     ] = None
     """Leave out images that are less similar; cosine only."""
+    crop: Annotated[Annotated[str, Field(max_length=60)] | None, Optional] = None
+    """Search by this part of the first image or id: X,Y,WIDTH,HEIGHT in pixels, from the upper left
+    corner of the upright picture."""
+    expand: Annotated[
+        Annotated[int, Field(ge=0, le=MAXIMUM_EXPANSION)] | None,
+        Optional,
+    ] = None
+    """Add so many of the nearest images to the question, and search again; 0 for none. Default: the
+    collection's own number."""
+    ranking: Annotated[RankingName | None, Optional] = None
+    """What orders the hits: the embeddings (full) or compact vectors. Default: the collection's."""
     exact: bool = False
     """Compare with every image, without the index."""
     exclude_self: bool = False
-    """Leave out the query image itself."""
+    """Leave out the query images themselves."""
     label: Annotated[Text | None, Optional] = None
     """Only images with this label: the name of their folder."""
     date_from: Annotated[date | None, Optional] = None
@@ -80,15 +128,20 @@ class Question(BaseModel):
         """Return the filters among the fields."""
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
 
-    def query(self, target: Picture | UUID | str) -> Query:
-        """Return the query for a picture, a stored image, or words.
+    def query(self, parts: Sequence[Term]) -> Query:
+        """Return the query for the parts of a question.
 
         Every field of `Query` that anybody may set is set here; a test holds that.
+
+        Raises:
+            InvalidInput: the crop is not four numbers.
+
         """
         return Query(
-            target if isinstance(target, Picture) else None,
-            id=target if isinstance(target, UUID) else None,
-            text=target if isinstance(target, str) else None,
+            terms=parts,
+            crop=None if self.crop is None else Crop.parse(self.crop),
+            expand=self.expand,
+            ranking=self.ranking,
             k=self.k or PAGE_K,
             metric=self.metric,
             filters=self.filters(),
@@ -100,47 +153,62 @@ class Question(BaseModel):
 
 
 class QueryForm(Question):
-    """What to search for: a file, the id of a stored image, or words; and how."""
+    """What to search for: files, ids of stored images and words, one or several; and how.
+
+    Several are added up to one question. An id or words may have a weight: 2:snow.
+    """
 
     image: Annotated[
-        UploadFile | None,
-        Optional,
-        Field(description=f"The image file: {', '.join(formats.FORMATS)}."),
-    ] = None
-    id: Annotated[UUID | None, Optional] = None
-    """The id of a stored image, instead of a file."""
-    text: Annotated[Words | None, Optional] = None
-    """Words instead of a file: a concept such as "golden retriever", a phrase or, with a model of
-    open_clip, any sentence."""
+        list[UploadFile],
+        Listed,
+        Several,
+        Field(description=f"Image files: {', '.join(formats.FORMATS)}."),
+    ] = []
+    id: Annotated[list[WeightedId], Listed, Several] = []
+    """Ids of stored images."""
+    text: Annotated[list[Words], Listed, Several] = []
+    """Words: a concept such as "golden retriever", a phrase or, with a model of open_clip, any
+    sentence."""
+    not_image: Annotated[list[UploadFile], Listed, Several] = []
+    """Image files that the hits should be unlike."""
+    not_id: Annotated[list[WeightedId], Listed, Several] = []
+    """Ids of stored images that the hits should be unlike."""
+    not_text: Annotated[list[Words], Listed, Several] = []
+    """Words that the hits should be unlike."""
+    image_weight: Annotated[list[Weight], Listed, Several] = []
+    """The weight of each `image`, in their order; none for 1 each."""
+    not_image_weight: Annotated[list[Weight], Listed, Several] = []
+    """The weight of each `not_image`, in their order; none for 1 each."""
 
-    def target(self) -> Picture | UUID | str:
-        """Return what to search for.
+    def terms(self) -> list[Term]:
+        """Return the parts of the question.
 
         Raises:
-            InvalidInput: there is nothing, or more than one.
+            InvalidInput: there are weights, but not one for each file.
 
         """
-        match (self.image, self.id, self.text):
-            case (image, None, None) if image is not None:
-                return Picture(image.file.read())
-            case (None, id_, None) if id_ is not None:
-                return id_
-            case (None, None, text) if text is not None:
-                return text
-        raise InvalidInput("Send one of image, id and text.")
+        return [
+            *_files("image", self.image, self.image_weight),
+            *terms(ids=self.id, texts=self.text),
+            *_files("not_image", self.not_image, self.not_image_weight, sign=-1),
+            *terms(ids=self.not_id, texts=self.not_text, sign=-1),
+        ]
 
 
 class PageQuestion(Question):
-    """The address of the search page."""
+    """The address of the search page; each part may have a weight: 2:snow."""
 
-    id: Annotated[Text | None, Optional] = None
-    """The stored query image: its id, or its path."""
-    image: Annotated[Sha256 | None, Optional] = None
-    """The uploaded query image."""
-    text: Annotated[Words | None, Optional] = None
-    """Words to search for, without a query image."""
+    id: Annotated[list[Text], Listed, Several] = []
+    """Stored images: their ids, or paths."""
+    image: Annotated[list[WeightedSha256], Listed, Several] = []
+    """Uploaded pictures."""
+    text: Annotated[list[Text], Listed, Several] = []
+    """Words."""
+    not_id: Annotated[list[Text], Listed, Several] = []
+    not_image: Annotated[list[WeightedSha256], Listed, Several] = []
+    not_text: Annotated[list[Text], Listed, Several] = []
     after: Annotated[UUID | None, Optional] = None
-    """Without a query image: show the images of the collection that follow this one."""
+    """Without a question: show the images of the collection that follow this one."""
 
 
 class DuplicatesQuestion(BaseModel):
@@ -154,3 +222,16 @@ class DuplicatesQuestion(BaseModel):
     )
     keep: Annotated[KeepRule | None, Optional] = None
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None
+
+
+def _files(
+    name: str, files: list[UploadFile], weights: list[float], *, sign: int = 1
+) -> Iterator[Term]:
+    """Yield a term for each file of a field of this name."""
+    if weights and len(weights) != len(files):
+        raise InvalidInput(
+            f"Fields {name}: {len(files)}, fields {name}_weight: {len(weights)}. "
+            "Send a weight for each file, in the same order, or none."
+        )
+    for file, weight in zip(files, weights or [1.0] * len(files), strict=True):
+        yield Term(Picture(file.file.read()), weight=sign * weight)

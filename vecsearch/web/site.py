@@ -1,14 +1,14 @@
 """What every route is given: the library, and how this server serves it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 from fastapi import Depends, Request
 
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Answer
+from vecsearch.search.terms import Term
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import Question
 from vecsearch.web.uploads import Uploads
@@ -57,7 +57,7 @@ class Site:
                 name = names[0]
         return self.library.collection(name)
 
-    def ask(self, target: Picture | UUID | str, question: Question) -> tuple["Collection", Answer]:
+    def ask(self, parts: Sequence[Term], question: Question) -> tuple["Collection", Answer]:
         """Search the collection that a question names, or the server's; return both.
 
         Raises:
@@ -67,18 +67,16 @@ class Site:
         # Names are listed only if the server's own collection is missing.
         collection = self.library.collection(question.collection or self.options.collection)
         try:
-            return collection, self.ask_of(collection, target, question)
+            return collection, self.ask_of(collection, parts, question)
         except CollectionNotFound:
             other = self.choose(question.collection)
             if other.name == collection.name:
                 raise
-            return other, self.ask_of(other, target, question)
+            return other, self.ask_of(other, parts, question)
 
-    def ask_of(
-        self, collection: "Collection", target: Picture | UUID | str, question: Question
-    ) -> Answer:
+    def ask_of(self, collection: "Collection", parts: Sequence[Term], question: Question) -> Answer:
         """Search one collection; see `ask`."""
-        answer = collection.ask(question.query(target))
+        answer = collection.ask(question.query(parts))
         self.metrics.search_seconds.observe(answer.seconds)
         if not answer.hits:
             require_label(collection, question.label)

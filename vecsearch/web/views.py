@@ -17,12 +17,16 @@ from vecsearch.imaging import formats
 from vecsearch.render import templates
 from vecsearch.search.filters import Filters
 from vecsearch.search.tags import Tag
-from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule
+from vecsearch.search.terms import weighted
+from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, Ranking
 
 # Steps of a slider, about.
 STEPS = 100
 # Under a hit are at most so many tags, of at least this probability.
 MOST_TAGS, LEAST_PROBABILITY = 3, 0.1
+# What belongs to one question: its cut-off, and the page of the images to start from.
+NEW = dict.fromkeys(("after", "max_distance", "min_similarity"))
+PARTS = ("image", "id", "text", "not_image", "not_id", "not_text")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class CutOff:
 
 
 class Address:
-    """Makes the address of a question with some values changed; None leaves a value out."""
+    """Makes the address of a question with some values changed; None leaves a value out.
+
+    The parts of a question are lists, one a field; see `PageQuestion`.
+    """
 
     def __init__(self, question: BaseModel, collection: str, path: str = "/") -> None:
         self._values = {"collection": collection} | question.model_dump(
@@ -48,12 +55,46 @@ class Address:
     def __call__(self, **changes: Any) -> str:
         """Return an address."""
         values = {**self._values, **changes}
-        given = {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
+        given = [
+            (name, str(each).lower() if isinstance(each, bool) else str(each))
             for name, value in values.items()
-            if value is not None
-        }
+            for each in (value if isinstance(value, list) else [value])
+            if each is not None
+        ]
         return f"{self._path}?{urlencode(given)}"
+
+    def only(self, field: str, value: Any) -> str:
+        """Return the address of a question that has one part."""
+        return self(**NEW | dict.fromkeys([*PARTS, "crop"]) | {field: value})
+
+    def plus(self, field: str, value: Any) -> str:
+        """Return the address with a part added; it is no longer among the excluded ones."""
+        return self._with(field, f"not_{field}", str(value))
+
+    def minus(self, field: str, value: Any) -> str:
+        """Return the address with a part that the hits should be unlike."""
+        return self._with(f"not_{field}", field, str(value))
+
+    def without(self, field: str, value: str) -> str:
+        """Return the address without a part."""
+        return self._changed({field: [each for each in self._values[field] if each != value]})
+
+    def _with(self, field: str, opposite: str, value: str) -> str:
+        given, others = (
+            [each for each in self._values.get(name, []) if weighted(each)[1] != weighted(value)[1]]
+            for name in (field, opposite)
+        )
+        return self._changed({field: [*given, value], opposite: others})
+
+    def _changed(self, parts: dict[str, list[str]]) -> str:
+        # The crop is of the first picture; the metric, of one picture alone.
+        first = self._first(self._values) == self._first(self._values | parts)
+        crop = {} if first else {"crop": None}
+        return self(**NEW | {"metric": None} | crop | parts)
+
+    @staticmethod
+    def _first(values: Mapping[str, Any]) -> str | None:
+        return next(iter([*values.get("image", []), *values.get("id", [])]), None)
 
 
 def error_page(
@@ -139,6 +180,9 @@ def _environment() -> Environment:
         "DEFAULT_COLLECTION": DEFAULT_COLLECTION,
         "FILTERS": [field.name for field in fields(Filters)],
         "KeepRule": KeepRule,
+        "NEW": NEW,
+        "PARTS": PARTS,
+        "Ranking": Ranking,
         "PICTURES": ",".join(["image/*", *sorted(formats.SUFFIXES)]),
     }
     return environment

@@ -126,9 +126,10 @@ function addressOf(form) {
 
 function ask(form, changed) {
   const address = new URL(addressOf(form), location);
-  // A cut-off belongs to one metric and one query image.
-  if (["metric", "collection", "id"].includes(changed)) address.searchParams.delete("max_distance");
-  if (changed === "id") address.searchParams.delete("image");
+  // A cut-off belongs to one metric and one question.
+  if (["metric", "collection", "crop", "expand", "ranking"].includes(changed)) {
+    address.searchParams.delete("max_distance");
+  }
   if (changed === "collection") address.searchParams.delete("label");
   show(address, { push: address.href !== withoutFragment(location) });
 }
@@ -175,6 +176,79 @@ document.addEventListener("input", (event) => {
   for (const item of document.querySelectorAll("[data-distance]")) {
     item.classList.toggle("beyond", !isWhole && Number(item.dataset.distance) > Number(value));
   }
+});
+
+// A rectangle that is dragged on the query picture is the part to search by.
+
+let drag = null;
+
+// The frame's own units are the pixels of the original.
+function pixel(event, frame, fromScreen) {
+  const { width, height } = frame.viewBox.baseVal;
+  const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(fromScreen);
+  const within = (number, most) => Math.max(0, Math.min(Math.round(number), most));
+  return [within(x, width), within(y, height)];
+}
+
+function draw(frame, [x, y, width, height]) {
+  const whole = frame.viewBox.baseVal;
+  frame.querySelector("path").setAttribute(
+    "d",
+    `M0 0H${whole.width}V${whole.height}H0ZM${x} ${y}h${width}v${height}h${-width}Z`,
+  );
+  const values = { x, y, width, height };
+  for (const name in values) frame.querySelector("rect").setAttribute(name, values[name]);
+  frame.toggleAttribute("hidden", width === 0 || height === 0);
+}
+
+document.addEventListener("pointerdown", (event) => {
+  const tile = event.target.closest(".query .tile");
+  const frame = tile?.querySelector(".frame");
+  drag = null;
+  // A finger scrolls, unless the picture is shown large for this.
+  const isMeant = event.pointerType === "mouse" || element("part")?.open;
+  if (!frame || event.button !== 0 || !isMeant) return;
+  frame.removeAttribute("hidden"); // it has no place on the screen before
+  const fromScreen = frame.getScreenCTM().inverse();
+  drag = { frame, fromScreen, start: pixel(event, frame, fromScreen), crop: null };
+  tile.setPointerCapture(event.pointerId);
+  draw(frame, cropOf(element("crop").value));
+});
+
+document.addEventListener("pointermove", (event) => {
+  if (!drag) return;
+  const end = pixel(event, drag.frame, drag.fromScreen);
+  const [x, y] = end.map((number, axis) => Math.min(number, drag.start[axis]));
+  const [width, height] = end.map((number, axis) => Math.abs(number - drag.start[axis]));
+  drag.crop = width && height ? [x, y, width, height] : null;
+  if (drag.crop) draw(drag.frame, drag.crop);
+});
+
+document.addEventListener("pointerup", () => {
+  if (!drag?.crop) return;
+  const field = element("crop");
+  field.value = drag.crop.join(",");
+  ask(field.form, "crop");
+});
+
+document.addEventListener("pointercancel", () => {
+  if (drag) draw(drag.frame, cropOf(element("crop").value));
+  drag = null;
+});
+
+// The end of a drag is no click on the picture, which is a link.
+document.addEventListener("click", (event) => {
+  if (drag?.crop && event.detail && event.target.closest(".query .tile")) event.preventDefault();
+});
+
+function cropOf(text) {
+  const numbers = text.split(",").map(Number);
+  return numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : [0, 0, 0, 0];
+}
+
+document.addEventListener("input", (event) => {
+  const frame = document.querySelector(".query .frame");
+  if (event.target.id === "crop") draw(frame, cropOf(event.target.value));
 });
 
 // Labels are fetched when their field is first focused.

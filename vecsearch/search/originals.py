@@ -1,4 +1,4 @@
-"""The ingested files themselves, served only while they are unchanged."""
+"""The ingested files themselves, read only while they are unchanged."""
 
 import hashlib
 import os
