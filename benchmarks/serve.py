@@ -196,7 +196,7 @@ def _embed(stored: Any, picture: str, runtime: Runtime) -> float:
     import numpy as np
 
     from vecsearch.imaging import decode, scan
-    from vecsearch.search.embedder import collection_encoder
+    from vecsearch.search.questions.embedder import collection_encoder
 
     encoder = collection_encoder(stored, None, None, runtime)
     image = decode.load(picture, max_pixels=10**9)

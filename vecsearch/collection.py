@@ -15,15 +15,16 @@ from vecsearch.ingest import folders, formats, transfer
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
-from vecsearch.search import concepts, execute, gallery
-from vecsearch.search.concepts import Word
+from vecsearch.search import execute, gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.lookup import id_of, image_by_sha256, missing
-from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Answer, Query, taking
+from vecsearch.search.questions import concepts
+from vecsearch.search.questions.concepts import Word
+from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags

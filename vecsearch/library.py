@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from vecsearch.analysis.compare import Comparison
-    from vecsearch.search.embedder import Embedders
+    from vecsearch.search.questions.embedder import Embedders
 
 
 # The types that `Library` takes or returns, for programs to import.

@@ -14,8 +14,8 @@ from web_support import ask, client
 from vecsearch.collection import Collection
 from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id
-from vecsearch.search.pictures import Crop
-from vecsearch.search.terms import Term, terms
+from vecsearch.search.questions.pictures import Crop
+from vecsearch.search.questions.terms import Term, terms
 
 pytestmark = once
 ONE, OTHER, NEW = png(1_001), png(1_002), png(1_003)

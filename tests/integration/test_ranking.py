@@ -12,7 +12,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
 from vecsearch.search.indexes import vectors
-from vecsearch.search.terms import Term
+from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import Metric, Ranking
 
 DIMS = 12

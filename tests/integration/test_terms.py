@@ -16,10 +16,10 @@ from vecsearch.analysis.ranking import expanded
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.library import Library
-from vecsearch.search import embedder
-from vecsearch.search.pictures import Crop
 from vecsearch.search.query import Query
-from vecsearch.search.terms import Term, weighted
+from vecsearch.search.questions import embedder
+from vecsearch.search.questions.pictures import Crop
+from vecsearch.search.questions.terms import Term, weighted
 
 Floats = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from vecsearch.encoders.base import BATCH_SIZE
 from vecsearch.errors import ImageUnreadable, WeightsUnavailable
 from vecsearch.imaging import budget
 from vecsearch.imaging.budget import PixelBudget
-from vecsearch.search import embedder
-from vecsearch.search.embedder import Embedder
-from vecsearch.search.pictures import Picture
+from vecsearch.search.questions import embedder
+from vecsearch.search.questions.embedder import Embedder
+from vecsearch.search.questions.pictures import Picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,9 +22,9 @@ from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
-from vecsearch.search.pictures import Crop, Picture
 from vecsearch.search.query import Query
-from vecsearch.search.terms import Term
+from vecsearch.search.questions.pictures import Crop, Picture
+from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import KeepRule, Metric
 from vecsearch.web.guard import COOKIE, HEADERS, Guard, names_this_machine, ours
 from vecsearch.web.metrics import Measured, Metrics

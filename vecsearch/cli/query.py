@@ -26,7 +26,7 @@ from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking
 if TYPE_CHECKING:
     from vecsearch.collection import Collection
     from vecsearch.search.query import Answer
-    from vecsearch.search.terms import Term
+    from vecsearch.search.questions.terms import Term
 
 
 @command(app, "query", encodes=True)
@@ -144,9 +144,9 @@ def query(
         raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID or --text WORDS.")
     _require_files(plot, html)
     with open_library(settings) as library:
-        from vecsearch.search.pictures import Crop
         from vecsearch.search.query import Hit, Query
-        from vecsearch.search.terms import terms
+        from vecsearch.search.questions.pictures import Crop
+        from vecsearch.search.questions.terms import terms
 
         named = [
             *terms(_read_stdin(images), ids or (), texts or ()),

@@ -8,7 +8,7 @@ from vecsearch.encoders.base import DEFAULT_MODEL, PACKAGED_MODEL, Encoder, Lazy
 from vecsearch.errors import EncoderMismatch, SchemaMissing, WeightsUnavailable
 from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, database, migrate, quantized
-from vecsearch.search.embedder import collection_encoder
+from vecsearch.search.questions.embedder import collection_encoder
 from vecsearch.search.store import Store
 from vecsearch.vocabulary import Precision
 

@@ -9,13 +9,13 @@ from uuid import UUID
 
 from vecsearch.imaging import decode, scan
 from vecsearch.imaging.thumbnails import SIDE, fit
-from vecsearch.search.pictures import Picture
+from vecsearch.search.questions.pictures import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
     from vecsearch.search.gallery import StoredImage
-    from vecsearch.search.terms import Term
+    from vecsearch.search.questions.terms import Term
 
 LARGEST, SMALLEST = 56, 14
 MARGIN = 24

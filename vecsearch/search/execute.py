@@ -18,13 +18,13 @@ from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search import statement
-from vecsearch.search.embedder import Embedders
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import missing
-from vecsearch.search.pictures import Picture
 from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
-from vecsearch.search.question import Question
+from vecsearch.search.questions.embedder import Embedders
+from vecsearch.search.questions.pictures import Picture
+from vecsearch.search.questions.question import Question
 from vecsearch.vocabulary import Metric
 
 Row = tuple[Any, ...]

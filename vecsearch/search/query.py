@@ -11,8 +11,8 @@ from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import ImageFacts
-from vecsearch.search.pictures import Crop, Picture
-from vecsearch.search.terms import Term
+from vecsearch.search.questions.pictures import Crop, Picture
+from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import (
     DEFAULT_K,
     Metric,

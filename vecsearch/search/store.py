@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vecsearch.postgres import database, migrate, quantized
-from vecsearch.search.embedder import Embedders
 from vecsearch.search.indexes.resources import Resources
+from vecsearch.search.questions.embedder import Embedders
 
 if TYPE_CHECKING:
     from vecsearch.config import Settings

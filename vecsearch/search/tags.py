@@ -19,10 +19,11 @@ from vecsearch.encoders.base import POOLED
 from vecsearch.postgres import catalog, database, schema
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import analyze, copy_rows, lock_collection
-from vecsearch.search import concepts, lookup, statement
+from vecsearch.search import lookup, statement
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.search.pictures import Picture
+from vecsearch.search.questions import concepts
+from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.store import Store
 
 # An image has at most so many tags, of at least this probability; the first whatever it is.

@@ -16,8 +16,8 @@ from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES
 from vecsearch.library import CollectionStatus
 from vecsearch.search.gallery import Label, StoredImage
-from vecsearch.search.originals import open_original
 from vecsearch.search.query import Hit
+from vecsearch.search.questions.originals import open_original
 from vecsearch.search.tags import Tag
 from vecsearch.web.metrics import MEDIA_TYPE
 from vecsearch.web.parameters import CollectionName, QueryForm

@@ -9,8 +9,8 @@ from uuid import UUID
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import decode
 from vecsearch.search.gallery import StoredImage
-from vecsearch.search.pictures import Crop
-from vecsearch.search.terms import Term, weighted
+from vecsearch.search.questions.pictures import Crop
+from vecsearch.search.questions.terms import Term, weighted
 from vecsearch.web.parameters import PageQuestion
 from vecsearch.web.uploads import Uploads
 

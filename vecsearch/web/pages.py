@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
-from vecsearch.search.pictures import Picture
+from vecsearch.search.questions.pictures import Picture
 from vecsearch.web.asked import Asked, is_name, read
 from vecsearch.web.guard import admitted, ours, same
 from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Text

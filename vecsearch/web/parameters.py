@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import formats
 from vecsearch.search.filters import Filters
-from vecsearch.search.pictures import Crop, Picture
 from vecsearch.search.query import Query
-from vecsearch.search.terms import Term, terms
+from vecsearch.search.questions.pictures import Crop, Picture
+from vecsearch.search.questions.terms import Term, terms
 from vecsearch.vocabulary import (
     LONGEST_TEXT,
     MAXIMUM_EXPANSION,

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.search.query import Answer
-from vecsearch.search.terms import Term
+from vecsearch.search.questions.terms import Term
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import Question
 from vecsearch.web.uploads import Uploads

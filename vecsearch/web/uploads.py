@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import decode, scan, thumbnails
-from vecsearch.search.pictures import Picture
+from vecsearch.search.questions.pictures import Picture
 
 _THUMBNAIL = ".thumbnail"
 # A partial file may still be written by another server, unless it is older than this.

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from vecsearch.imaging import formats
 from vecsearch.render import templates
 from vecsearch.search.filters import Filters
+from vecsearch.search.questions.terms import weighted
 from vecsearch.search.tags import Tag
-from vecsearch.search.terms import weighted
 from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, Ranking
 
 # Steps of a slider, about.

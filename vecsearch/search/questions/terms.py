@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from vecsearch.errors import InvalidInput
-from vecsearch.search.pictures import Crop, Picture
+from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.vocabulary import LONGEST_TEXT, MAXIMUM_WEIGHT
 
 

@@ -24,7 +24,7 @@ from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search.pictures import Picture
+from vecsearch.search.questions.pictures import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels

@@ -6,7 +6,7 @@ Source: Norouzi et al., Zero-Shot Learning by Convex Combination of Semantic Emb
 import numpy as np
 
 from vecsearch.encoders.sentences.encoder import SentenceEncoder
-from vecsearch.search.concepts import Unmatched, Word
+from vecsearch.search.questions.concepts import Unmatched, Word
 
 # Concepts to mix, and how sharply the nearest of them weigh more.
 CONCEPTS = 8

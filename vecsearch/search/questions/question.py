@@ -11,14 +11,15 @@ from vecsearch.encoders import registry
 from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import concepts, gallery, phrases
-from vecsearch.search.concepts import Unmatched, Words
-from vecsearch.search.embedder import Embedder
+from vecsearch.search import gallery
 from vecsearch.search.lookup import image_by_sha256, missing, parse_id
-from vecsearch.search.originals import open_original
-from vecsearch.search.pictures import Picture
 from vecsearch.search.query import Query
-from vecsearch.search.terms import Term
+from vecsearch.search.questions import concepts, phrases
+from vecsearch.search.questions.concepts import Unmatched, Words
+from vecsearch.search.questions.embedder import Embedder
+from vecsearch.search.questions.originals import open_original
+from vecsearch.search.questions.pictures import Picture
+from vecsearch.search.questions.terms import Term
 
 # A sum is nothing if it is so much shorter than its largest part: stored numbers are rounded.
 NOTHING = 1e-3

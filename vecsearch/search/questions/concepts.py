@@ -84,7 +84,7 @@ class Words:
 class Unmatched:
     """A text that no concept's name or definition matches, and the concepts that there are.
 
-    `vecsearch.search.phrases` finds those that it may mean.
+    `vecsearch.search.questions.phrases` finds those that it may mean.
     """
 
     collection: str

@@ -1,0 +1,1 @@
+"""What is asked: pictures, stored images and words become the vectors that a search compares."""
