@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vecsearch.analysis import duplicates, evaluate, improve, tuning
@@ -13,30 +12,21 @@ from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.encoders.registry import reads_text
 from vecsearch.ingest import folders, formats, transfer
 from vecsearch.ingest.summary import Progress, Summary
-from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
-from vecsearch.postgres.catalog import IngestError, StoredCollection
-from vecsearch.search import execute, gallery
-from vecsearch.search.filters import NO_FILTERS, Filters
-from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.postgres import catalog, database, drop, migrate
+from vecsearch.search import execute
+from vecsearch.search.images import Images
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
-from vecsearch.search.questions.pictures import Picture
-from vecsearch.search.status import CollectionStatus, IndexStatus, collection_status, index_status
+from vecsearch.search.status import IndexStatus, index_status
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
-from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Metric, Ranking, parse
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    import sqlalchemy as sa
+from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Ranking, parse
 
 
-class Collection:
+class Collection(Images):
     """A collection of a library; creating this object does not access the database.
 
     Every method raises `CollectionNotFound` if there is no such collection, and `SchemaError` if
@@ -44,9 +34,8 @@ class Collection:
     """
 
     def __init__(self, store: Store, name: str) -> None:
-        self.name = name
+        super().__init__(store, name)
         self.tags = Tags(store, name)
-        self._store = store
 
     def ingest(
         self,
@@ -336,74 +325,6 @@ class Collection:
         with self._reading() as (connection, stored):
             return concepts.listed(connection, stored)
 
-    def image(self, image: UUID | str) -> StoredImage:
-        """Return the stored image with this id or path.
-
-        Raises:
-            ImageNotFound: there is none.
-
-        """
-        with self._reading() as (connection, stored):
-            found = gallery.find_image(connection, stored.table, id_of(image))
-        if found is None:
-            raise missing(self.name, image)
-        return found
-
-    def image_of(self, picture: Picture) -> StoredImage | None:
-        """Return the stored image with a picture's content; None if there is none."""
-        with self._reading() as (connection, stored):
-            found = image_by_sha256(connection, stored.table, picture.sha256, picture.path)
-            return None if found is None else gallery.find_image(connection, stored.table, found)
-
-    def browse(
-        self, filters: Filters = NO_FILTERS, *, after: UUID | None = None, limit: int
-    ) -> list[StoredImage]:
-        """Return a page of images in order of id; ids are hashes, so the order looks random.
-
-        Args:
-            filters: conditions on the images.
-            after: the last id of the previous page; None returns the first page.
-            limit: the largest number of images.
-
-        """
-        with self._reading() as (connection, stored):
-            return gallery.browse(connection, stored.table, filters, after, limit)
-
-    def labels(self, limit: int) -> list[Label]:
-        """Return the most frequent labels, the most frequent first. Reads every row."""
-        with self._reading() as (connection, stored):
-            return gallery.list_labels(connection, stored.table, limit)
-
-    def has_label(self, label: str) -> bool:
-        """Return whether any image has this label."""
-        with self._reading() as (connection, stored):
-            return gallery.has_label(connection, stored.table, label)
-
-    def thumbnail(self, image_id: UUID) -> tuple[str, bytes] | None:
-        """Return an image's SHA-256 and thumbnail; None if there is no such image or thumbnail."""
-        with self._reading() as (connection, stored):
-            return thumbnails.get(connection, stored.table, image_id)
-
-    def thumbnails(self, ids: Iterable[UUID]) -> dict[UUID, bytes]:
-        """Return thumbnails by id; ids without a stored image or thumbnail are left out."""
-        with self._reading() as (connection, stored):
-            return thumbnails.find(connection, stored.table, ids)
-
-    def status(self) -> CollectionStatus:
-        """Return the size of the collection and the state of its index. Counts every row."""
-        with self._reading() as (connection, stored):
-            return collection_status(connection, stored)
-
-    def errors(self) -> list[IngestError]:
-        """Return the files that could not be ingested, with the reasons."""
-        with migrate.reading_current(self._store.engine) as connection:
-            return catalog.list_errors(connection, self.name)
-
-    def default_metric(self) -> Metric:
-        """Return the metric of a query that names none."""
-        with self._reading() as (_, stored):
-            return stored.default_metric
-
     def reads_text(self) -> bool:
         """Return whether `query(text=…)` takes any sentence, instead of `concepts`."""
         with self._reading() as (_, stored):
@@ -431,6 +352,3 @@ class Collection:
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
             drop.drop(connection, self.name)
-
-    def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
-        return catalog.reading(self._store.engine, self.name)
