@@ -16,7 +16,7 @@ from support import hit, picture
 from vecsearch.errors import InvalidInput
 from vecsearch.render import report, saving
 from vecsearch.search.query import Answer, Hit
-from vecsearch.vocabulary import Metric, parse
+from vecsearch.vocabulary import Metric, Ranking, parse
 
 SCRIPT = '"><script>alert(1)</script>'
 
@@ -100,6 +100,11 @@ def test_the_page_says_that_candidates_were_ranked_again(files: list[Path]) -> N
     by_index = page(files[0], hits, "chi2", uses_index=True, candidates=1000).text
     assert "1,000 candidates by cosine, found by the HNSW index; then ranked by chi2." in by_index
     assert "Answered by the HNSW index." in page(files[0], hits, uses_index=True).text
+    compact: dict[str, Any] = {"ranking": Ranking.compact, "dims": 32, "expansion": 10}
+    assert (
+        "Answered by an exact scan: every row is compared. Ranked by 32 principal components, "
+        "after adding the 10 nearest to the question."
+    ) in page(files[0], hits, **compact).text
 
 
 def test_a_hit_tells_all_that_is_known_of_it(files: list[Path]) -> None:
