@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import context
 
-from vecsearch.postgres import renaming, schema
+from vecsearch.postgres import renaming, schema, tables
 
 # Any fixed number: two migrations of one database exclude each other by it.
 LOCK_KEY = 0x766563
@@ -13,12 +13,12 @@ def run(connection: sa.Connection) -> None:
     """Migrate over `connection`, whose transaction the caller commits."""
     connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
-    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema.SCHEMA}"))
+    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}"))
     context.configure(
         connection=connection,
-        target_metadata=schema.metadata,
+        target_metadata=tables.metadata,
         version_table=schema.VERSION_TABLE,
-        version_table_schema=schema.SCHEMA,
+        version_table_schema=tables.SCHEMA,
         include_schemas=True,
     )
     # A user's collection may have a name that a migration needs.

@@ -26,7 +26,7 @@ from vecsearch.imaging import scan
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
-from vecsearch.postgres import catalog, database, schema
+from vecsearch.postgres import catalog, database, schema, tables
 from vecsearch.postgres.rows import image_id
 from vecsearch.search import collections
 from vecsearch.search.indexes import vectors as compact_vectors
@@ -295,7 +295,7 @@ def store_concepts(
         for number, (name, vector, bias) in enumerate(zip(names, weights, biases, strict=True))
     ]
     with database.writing(library.engine) as connection:
-        connection.execute(sa.insert(schema.concepts), rows)
+        connection.execute(sa.insert(tables.concepts), rows)
 
 
 def scalar(library: Library, statement: str) -> Any:

@@ -1,4 +1,4 @@
-"""What orders the hits of a collection, and the metric of each index of compact vectors."""
+"""What orders the hits of a collection, the metric of compact vectors, and open_clip."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,12 @@ down_revision = "0013"
 
 
 def upgrade() -> None:
+    for column, comment in {
+        "model": "timm model with its tag, open_clip: and a model, or autoencoder",
+        "backend": "Encoder family: timm, autoencoder or open_clip; "
+        "unknown: imported vectors whose weights are not known",
+    }.items():
+        op.execute(f"COMMENT ON COLUMN vecsearch.collections.{column} IS '{comment}'")
     op.add_column(
         "collections",
         sa.Column(

@@ -18,7 +18,7 @@ from vecsearch.encoders.sentences import source
 from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import database, schema
+from vecsearch.postgres import database, tables
 from vecsearch.search.filters import Filters
 
 # As in ImageNet, "crane" are two.
@@ -52,7 +52,7 @@ def corpus(library: Library, vectors: NDArray[np.float64], words: NDArray[np.flo
     with database.writing(library.engine) as connection:
         for number, ((name, synonyms), vector) in enumerate(zip(NAMES, words, strict=True)):
             connection.execute(
-                sa.insert(schema.concepts).values(
+                sa.insert(tables.concepts).values(
                     encoder="0" * 64,
                     number=number,
                     name=name,

@@ -33,7 +33,7 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library
-from vecsearch.postgres import database, renaming, schema
+from vecsearch.postgres import database, renaming, schema, tables
 
 pytestmark = every_server
 
@@ -69,14 +69,14 @@ def test_migrations_make_the_tables_that_the_code_knows(empty: Library) -> None:
         context = MigrationContext.configure(
             connection,
             opts={
-                "version_table_schema": schema.SCHEMA,
+                "version_table_schema": tables.SCHEMA,
                 "include_schemas": True,
                 "compare_type": True,
                 "compare_server_default": True,
-                "include_name": lambda name, kind, _: kind != "schema" or name == schema.SCHEMA,
+                "include_name": lambda name, kind, _: kind != "schema" or name == tables.SCHEMA,
             },
         )
-        assert compare_metadata(context, schema.metadata) == []
+        assert compare_metadata(context, tables.metadata) == []
 
 
 def test_an_upgrade_of_what_is_new_changes_nothing(library: Library) -> None:

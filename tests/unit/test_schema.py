@@ -13,7 +13,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File
 from vecsearch.ingest.formats import parquet_files
-from vecsearch.postgres import columns, schema
+from vecsearch.postgres import columns, schema, tables
 from vecsearch.postgres.columns import CARRIED, COLUMNS, OF_CONTENT, OF_FILE, names
 from vecsearch.search.gallery import StoredImage
 
@@ -81,7 +81,7 @@ def test_an_embedding_is_stored_as_halfvec_of_its_dimensions() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [*schema.metadata.tables.values(), schema.collection_table("images", 16)],
+    [*tables.metadata.tables.values(), schema.collection_table("images", 16)],
     ids=lambda table: table.name,
 )
 def test_every_table_and_column_is_commented_for_analysts(table: sa.Table) -> None:

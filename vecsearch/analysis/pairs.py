@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import apply_settings, driver_connection
 from vecsearch.search.indexes import serving
@@ -181,7 +181,7 @@ def distances_to(
 
 def not_duplicates(connection: sa.Connection, table: sa.Table) -> list[tuple[UUID, UUID]]:
     """Return the pairs that a user marked as not near-duplicates."""
-    said = schema.not_duplicates
+    said = tables.not_duplicates
     rows = connection.execute(
         sa.select(said.c.image, said.c.other).where(said.c.collection == table.name)
     )
@@ -190,10 +190,10 @@ def not_duplicates(connection: sa.Connection, table: sa.Table) -> list[tuple[UUI
 
 def remember_not(connection: sa.Connection, table: sa.Table, one: UUID, other: UUID) -> bool:
     """Record that two images are not near-duplicates; return whether the pair is new."""
-    statement = postgresql.insert(schema.not_duplicates).values(
+    statement = postgresql.insert(tables.not_duplicates).values(
         collection=table.name, image=min(one, other), other=max(one, other)
     )
-    new = statement.on_conflict_do_nothing().returning(schema.not_duplicates.c.image)
+    new = statement.on_conflict_do_nothing().returning(tables.not_duplicates.c.image)
     return connection.scalar(new) is not None
 
 

@@ -25,7 +25,7 @@ from vecsearch.ingest.pipeline import Encoded, Pipeline
 from vecsearch.ingest.scope import Scope
 from vecsearch.ingest.summary import Outcome, Progress, Summary
 from vecsearch.ingest.writes import Embedded
-from vecsearch.postgres import catalog, schema, thumbnails
+from vecsearch.postgres import catalog, tables, thumbnails
 from vecsearch.postgres.rows import analyze, image_id, lock_collection
 from vecsearch.search import collections
 
@@ -150,7 +150,7 @@ class Ingest:
 
     def _find_collection(self) -> catalog.StoredCollection | None:
         exists = self._connection.scalar(
-            sa.select(sa.func.to_regclass(schema.collections.fullname))
+            sa.select(sa.func.to_regclass(tables.collections.fullname))
         )
         # A dry run may meet a database that has no tables yet.
         return catalog.find_collection(self._connection, self._name) if exists else None

@@ -20,7 +20,7 @@ from vecsearch.imaging.scan import File, Unreadable
 from vecsearch.ingest.classify import Decision
 from vecsearch.ingest.metadata import Record
 from vecsearch.ingest.summary import Outcome
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
@@ -163,7 +163,7 @@ def write_errors(
     connection: sa.Connection, collection: str, failed: Sequence[Unreadable], read: Sequence[str]
 ) -> None:
     """Record files that could not be read, and forget errors of paths that now could."""
-    errors = schema.ingest_errors
+    errors = tables.ingest_errors
     if read:
         connection.execute(
             sa.delete(errors).where(

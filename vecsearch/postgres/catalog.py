@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.postgres import migrate, schema
+from vecsearch.postgres import migrate, schema, tables
 from vecsearch.postgres.database import BEGIN, driver_connection
 from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, Ranking, parse
 
@@ -119,7 +119,7 @@ def reading(engine: sa.Engine, name: str) -> "Iterator[tuple[sa.Connection, Stor
 
 def selected() -> sa.Select[Any]:
     """Return the statement whose rows `from_row` reads, without a WHERE."""
-    register, projections = schema.collections, schema.projections
+    register, projections = tables.collections, tables.projections
     in_use = (projections.c.collection == register.c.name) & (
         projections.c.version == register.c.projection
     )
@@ -183,7 +183,7 @@ def open_collection(
                 driver.execute(BEGIN)
                 entry.execute(_entry(), [name], prepare=True)
                 if content is not None:
-                    table = sql.Identifier(schema.SCHEMA, name).as_bytes(driver)
+                    table = sql.Identifier(tables.SCHEMA, name).as_bytes(driver)
                     found.execute(_BY_CONTENT % table, content, prepare=True)
             row: Any = entry.fetchone()
             if content is not None:
@@ -212,13 +212,13 @@ def _entry() -> bytes:
         sa.literal_column(migrate.PGVECTOR).label("pgvector"),
     )
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped there
-    named = statement.where(schema.collections.c.name == sa.literal_column("$1"))
+    named = statement.where(tables.collections.c.name == sa.literal_column("$1"))
     return str(named.compile(dialect=dialect)).encode()
 
 
 def find_collection(connection: sa.Connection, name: str) -> StoredCollection | None:
     """Return the collection called `name`, or None."""
-    row = connection.execute(selected().where(schema.collections.c.name == name)).first()
+    row = connection.execute(selected().where(tables.collections.c.name == name)).first()
     return None if row is None else from_row(row)
 
 
@@ -264,7 +264,7 @@ def register(
             f"{MAX_DIMENSIONS:,}. Use another --model."
         )
     connection.execute(
-        sa.insert(schema.collections).values(
+        sa.insert(tables.collections).values(
             name=name,
             backend=identity.backend,
             model=identity.model,
@@ -289,7 +289,7 @@ def lock_creation(connection: sa.Connection) -> None:
 
 def compact_versions(connection: sa.Connection, collection: str) -> list[Compact]:
     """Return the collection's projections, oldest first."""
-    projections = schema.projections
+    projections = tables.projections
     rows = connection.execute(
         sa.select(
             projections.c.version,
@@ -313,7 +313,7 @@ def compact_of(collection: str, row: Any) -> Compact:
 def drop_compact(connection: sa.Connection, compact: Compact) -> None:
     """Drop a projection and its table, under `vecsearch.postgres.rows.lock_collection`."""
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {schema.sql_name(compact.table)}")
-    projections = schema.projections
+    projections = tables.projections
     connection.execute(
         sa.delete(projections).where(
             projections.c.collection == compact.collection,
@@ -325,21 +325,21 @@ def drop_compact(connection: sa.Connection, compact: Compact) -> None:
 def remember_weights(connection: sa.Connection, name: str, weights: Weights) -> None:
     """Store the new location of the collection's weights."""
     connection.execute(
-        sa.update(schema.collections)
-        .where(schema.collections.c.name == name)
+        sa.update(tables.collections)
+        .where(tables.collections.c.name == name)
         .values(weights_source=weights.source, weights_file_sha256=weights.file_sha256)
     )
 
 
 def list_collections(connection: sa.Connection) -> list[StoredCollection]:
     """Return the collections, sorted by name."""
-    rows = connection.execute(selected().order_by(schema.collections.c.name))
+    rows = connection.execute(selected().order_by(tables.collections.c.name))
     return [from_row(row) for row in rows]
 
 
 def list_names(connection: sa.Connection) -> list[str]:
     """Return the names of the collections, sorted."""
-    return list(connection.scalars(sa.select(schema.collections.c.name).order_by("name")))
+    return list(connection.scalars(sa.select(tables.collections.c.name).order_by("name")))
 
 
 def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:
@@ -349,7 +349,7 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
         CollectionNotFound: there are neither such files nor such a collection.
 
     """
-    errors = schema.ingest_errors
+    errors = tables.ingest_errors
     rows = connection.execute(
         sa.select(errors.c.path, errors.c.error, errors.c.at)
         .where(errors.c.collection == collection)

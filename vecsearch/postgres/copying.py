@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import analysts, catalog, schema, thumbnails
+from vecsearch.postgres import analysts, catalog, schema, tables, thumbnails
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import analyze, lock_collection
 
@@ -57,7 +57,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
         vectors = collection.compact.table
         vectors.create(target)
         in_use = sql.SQL("{} AND version = {}").format(belongs, collection.compact.version)
-        _copy(source, target, schema.projections, in_use)
+        _copy(source, target, tables.projections, in_use)
         _copy(source, target, vectors)
         # All versions come from one sequence, which must stay ahead of the copied version.
         target.execute(
@@ -68,17 +68,17 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
             {"version": collection.compact.version},
         )
     _copy(source, target, table)
-    _copy(source, target, schema.ingest_errors, belongs)
-    _copy(source, target, schema.not_duplicates, belongs)
-    _copy(source, target, schema.tags, belongs)
+    _copy(source, target, tables.ingest_errors, belongs)
+    _copy(source, target, tables.not_duplicates, belongs)
+    _copy(source, target, tables.tags, belongs)
     precision = sql.SQL("precision = {}").format(collection.identity.precision)
-    _add(source, target, schema.quantized_models, precision)
+    _add(source, target, tables.quantized_models, precision)
     if collection.identity.weights_sha256 is not None:
         encoder = sql.SQL("encoder = {}").format(collection.identity.weights_sha256)
-        _add(source, target, schema.concepts, encoder)
+        _add(source, target, tables.concepts, encoder)
     contents = sql.SQL("sha256 IN (SELECT sha256 FROM {})").format(_name(table))
-    _add(source, target, schema.thumbnails, contents)
-    _copy(source, target, schema.collections, sql.SQL("name = {}").format(own))
+    _add(source, target, tables.thumbnails, contents)
+    _copy(source, target, tables.collections, sql.SQL("name = {}").format(own))
     analysts.replace_nearest(target, table, None)
     analyze(target, table)
 
@@ -129,4 +129,4 @@ def _add(
 
 
 def _name(table: sa.Table) -> sql.Identifier:
-    return sql.Identifier(schema.SCHEMA, table.name)
+    return sql.Identifier(tables.SCHEMA, table.name)

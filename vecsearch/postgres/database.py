@@ -17,7 +17,7 @@ from vecsearch.errors import (
     InvalidInput,
     VecsearchError,
 )
-from vecsearch.postgres import schema
+from vecsearch.postgres import tables
 
 CONNECT_TIMEOUT_S = 10
 # Idle connections kept for concurrent threads.
@@ -102,7 +102,7 @@ def _set_path(connection: psycopg.Connection[Any]) -> None:
         " nullif(current_setting('search_path'), ''),"
         " (SELECT quote_ident(n.nspname) FROM pg_extension AS e"
         "  JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector')), false)",
-        [schema.SCHEMA],
+        [tables.SCHEMA],
     )
     connection.commit()
 

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from vecsearch.errors import DatabaseBusy, InvalidInput
-from vecsearch.postgres import catalog, schema, thumbnails
+from vecsearch.postgres import catalog, schema, tables, thumbnails
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import lock_collection
 
@@ -110,15 +110,15 @@ def _refuse_dependents(
 def _drop_objects(
     driver: "psycopg.Connection[tuple[object, ...]]",
     views: list[str],
-    tables: list[str],
+    own_tables: list[str],
     functions: dict[object, str],
 ) -> None:
     for signature in functions.values():
         driver.execute(f"DROP FUNCTION {signature}".encode())
-    for kind, names in (("VIEW", views), ("TABLE", tables)):
+    for kind, names in (("VIEW", views), ("TABLE", own_tables)):
         for name in names:
             driver.execute(
-                sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(sql.Identifier(schema.SCHEMA, name))
+                sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(sql.Identifier(tables.SCHEMA, name))
             )
 
 
@@ -128,7 +128,7 @@ def _delete_rows(
     precision: str,
     encoder: str | None,
 ) -> None:
-    for table in (schema.projections, schema.ingest_errors, schema.not_duplicates, schema.tags):
+    for table in (tables.projections, tables.ingest_errors, tables.not_duplicates, tables.tags):
         driver.execute(f"DELETE FROM {table.fullname} WHERE collection = %s".encode(), [name])
     driver.execute("DELETE FROM vecsearch.collections WHERE name = %s", [name])
     driver.execute(

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
 from vecsearch.files import written_whole
-from vecsearch.postgres import catalog, copying, database, migrate, schema
+from vecsearch.postgres import catalog, copying, database, migrate, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import server
 
@@ -55,7 +55,7 @@ def dump(engine: sa.Engine, file: Path) -> None:
     with database.reading(engine) as connection:
         major = _server_major(connection)
     with written_whole(file) as partial:
-        arguments = ["--format=custom", f"--compress={COMPRESSION}", f"--schema={schema.SCHEMA}"]
+        arguments = ["--format=custom", f"--compress={COMPRESSION}", f"--schema={tables.SCHEMA}"]
         _run(engine, DUMP, major, *arguments, f"--file={partial}")
 
 
@@ -94,10 +94,8 @@ def read_contents(file: Path) -> Contents:
     if not file.is_file():
         raise InvalidInput(f"{file} is not a file. Name one that `vecsearch db dump` wrote.")
     # Read all definitions, and the rows of two small tables.
-    tables = "--data-only", "--table=alembic_version", "--table=collections"
-    definition, rows = (
-        _script(file, *arguments) for arguments in (("--section=pre-data",), tables)
-    )
+    small = "--data-only", "--table=alembic_version", "--table=collections"
+    definition, rows = (_script(file, *arguments) for arguments in (("--section=pre-data",), small))
     revisions = _column(rows, schema.VERSION_TABLE, "version_num")
     if len(revisions) != 1:
         raise InvalidInput(f"{file} holds no tables of vecsearch. Name a dump of vecsearch.")
@@ -109,7 +107,7 @@ def read_contents(file: Path) -> Contents:
     found = re.search(r"(\w+)\.halfvec\b", definition)
     return Contents(
         revisions[0],
-        sorted(_column(rows, schema.collections.name, "name")),
+        sorted(_column(rows, tables.collections.name, "name")),
         "public" if found is None else found[1],
     )
 
@@ -177,7 +175,7 @@ def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
         is_used = driver.execute(
             "SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid ="
             " relnamespace WHERE nspname = %s)",
-            [schema.SCHEMA],
+            [tables.SCHEMA],
         ).fetchone()
         installed = driver.execute(
             "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
@@ -210,12 +208,12 @@ def _restore_into(
         for statement in (
             f"CREATE SCHEMA IF NOT EXISTS {place}",
             f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {place}",
-            f"CREATE SCHEMA IF NOT EXISTS {schema.SCHEMA}",
+            f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}",
         ):
             connection.exec_driver_sql(statement)
-    left_out = rf" SCHEMA - {schema.SCHEMA} "
+    left_out = rf" SCHEMA - {tables.SCHEMA} "
     if not indexed:
-        left_out += rf"| INDEX {schema.SCHEMA} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
+        left_out += rf"| INDEX {tables.SCHEMA} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
     listed = _listed(_program(RESTORE, major), file) or ""
     wanted = [line for line in listed.splitlines() if not re.search(left_out, line)]
     with tempfile.NamedTemporaryFile("w", suffix=".list") as selection:
@@ -322,7 +320,7 @@ def _listed(program: str, file: Path) -> str | None:
 
 def _column(script: str, table: str, column: str) -> list[str]:
     """Return one column of the rows that a script copies into a table; values have no escapes."""
-    pattern = rf"^COPY {schema.SCHEMA}\.{table} \((.*?)\) FROM stdin;\n(.*?)^\\\.$"
+    pattern = rf"^COPY {tables.SCHEMA}\.{table} \((.*?)\) FROM stdin;\n(.*?)^\\\.$"
     found = re.search(pattern, script, re.MULTILINE | re.DOTALL)
     if found is None:
         return []

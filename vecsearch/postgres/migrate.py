@@ -14,13 +14,13 @@ from vecsearch.errors import (
     SchemaNewer,
     SchemaOutdated,
 )
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import EXTENSION_HELP, driver_connection, reading, writing
 
 # Earlier versions have an overflow in parallel index builds, and vacuum may corrupt an index.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
 # SQL for the revision of the tables, and for the version of pgvector in this database.
-REVISION = f"(SELECT version_num FROM {schema.SCHEMA}.{schema.VERSION_TABLE})"
+REVISION = f"(SELECT version_num FROM {tables.SCHEMA}.{schema.VERSION_TABLE})"
 PGVECTOR = "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
 # Alembic has one context per process, so threads take turns.
 _alembic = threading.Lock()
@@ -144,12 +144,12 @@ def pgvector_advice(version: str | None) -> str | None:
 
 def collection_names(connection: sa.Connection) -> list[str]:
     """Return the name of every collection's table, for migrations that change them all."""
-    statement = sa.text(f"SELECT name FROM {schema.SCHEMA}.collections ORDER BY name")
+    statement = sa.text(f"SELECT name FROM {tables.SCHEMA}.collections ORDER BY name")
     return list(connection.scalars(statement))
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    table = f"{schema.SCHEMA}.{schema.VERSION_TABLE}"
+    table = f"{tables.SCHEMA}.{schema.VERSION_TABLE}"
     if connection.scalar(sa.text("SELECT to_regclass(:table)"), {"table": table}) is None:
         return None
     revision: str | None = connection.scalar(sa.text(f"SELECT {REVISION}"))

@@ -4,12 +4,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from vecsearch.encoders.openvino.cache import Exported
-from vecsearch.postgres import schema
+from vecsearch.postgres import tables
 
 
 def find(connection: sa.Connection, precision: str) -> Exported | None:
     """Return the quantised encoder that a collection's precision names, or None."""
-    models = schema.quantized_models
+    models = tables.quantized_models
     row = connection.execute(sa.select(models).where(models.c.precision == precision)).first()
     if row is None:
         return None
@@ -19,4 +19,4 @@ def find(connection: sa.Connection, precision: str) -> Exported | None:
 def store(connection: sa.Connection, precision: str, exported: Exported) -> None:
     """Store a quantised encoder under its precision; an existing one is kept."""
     values = {**vars(exported), "layer_shape": list(exported.layer_shape), "precision": precision}
-    connection.execute(insert(schema.quantized_models).values(values).on_conflict_do_nothing())
+    connection.execute(insert(tables.quantized_models).values(values).on_conflict_do_nothing())

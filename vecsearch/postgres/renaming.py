@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from psycopg import sql
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import driver_connection
 
 _SIMILARITY, _NEAREST = schema.SIMILARITY_SUFFIX, schema.NEAREST_SUFFIX
@@ -48,7 +48,7 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
     driver = driver_connection(connection)
     for kind, before, after in list(_objects(connection, old, new)):
         renamed = sql.Identifier(after).as_string()
-        driver.execute(f"ALTER {kind} {schema.SCHEMA}.{before} RENAME TO {renamed}".encode())
+        driver.execute(f"ALTER {kind} {tables.SCHEMA}.{before} RENAME TO {renamed}".encode())
     naming = driver.execute(
         "SELECT c.relname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
         " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r'"
@@ -58,7 +58,7 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
     for table, column in [("collections", "name"), *((row[0], "collection") for row in naming)]:
         driver.execute(
             sql.SQL("UPDATE {} SET {column} = %s WHERE {column} = %s").format(
-                sql.Identifier(schema.SCHEMA, table), column=sql.Identifier(column)
+                sql.Identifier(tables.SCHEMA, table), column=sql.Identifier(column)
             ),
             [new, old],
         )
@@ -103,7 +103,7 @@ def _free_name(connection: sa.Connection, name: str, taken: set[str]) -> str:
     driver = driver_connection(connection)
     for number in itertools.count(1):
         found = f"{name[: schema.LONGEST_NAME - 4]}_{number}"
-        relation = driver.execute("SELECT to_regclass(%s)", [f"{schema.SCHEMA}.{found}"])
+        relation = driver.execute("SELECT to_regclass(%s)", [f"{tables.SCHEMA}.{found}"])
         if found not in taken and relation.fetchone() == (None,) and not schema.is_reserved(found):
             return found
     raise AssertionError

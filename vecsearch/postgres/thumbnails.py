@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from vecsearch.imaging.thumbnails import Thumbnail
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.rows import copy_rows
 
 
@@ -92,7 +92,7 @@ def store_from(connection: sa.Connection, select: str) -> None:
 def delete_orphans(connection: sa.Connection) -> None:
     """Delete the thumbnails that no row of any collection uses; call it in its own transaction."""
     lock(connection)  # the next statement sees the rows that every `hold` has stored
-    names = connection.scalars(sa.select(schema.collections.c.name)).all()
+    names = connection.scalars(sa.select(tables.collections.c.name)).all()
     unheld = " AND ".join(
         f"NOT EXISTS (SELECT FROM vecsearch.{schema.sql_name(name)} AS stored"
         " WHERE stored.sha256 = thumbnails.sha256)"

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vecsearch.postgres import catalog, schema
+from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, choose
@@ -130,7 +130,7 @@ def collection_status(connection: sa.Connection, collection: StoredCollection) -
     """Return a collection's size and the state of its index. Counts every row."""
     table = collection.table
     rows = sa.select(sa.func.count()).select_from(table)
-    errors = sa.select(sa.func.count()).where(schema.ingest_errors.c.collection == collection.name)
+    errors = sa.select(sa.func.count()).where(tables.ingest_errors.c.collection == collection.name)
     size = sa.func.pg_table_size(schema.sql_name(table))
     images, failed, table_bytes = connection.execute(
         sa.select(rows.scalar_subquery(), errors.scalar_subquery(), size)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.encoders.base import POOLED
-from vecsearch.postgres import catalog, database, schema
+from vecsearch.postgres import catalog, database, schema, tables
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import analyze, copy_rows, lock_collection
 from vecsearch.search import lookup, statement
@@ -212,7 +212,7 @@ class Tags:
                 images += f" WHERE (\n{where}\n)"
             text = select.format(
                 images=images,
-                tags=f"{schema.SCHEMA}.{self._name}{schema.TAGS_SUFFIX}",
+                tags=f"{tables.SCHEMA}.{self._name}{schema.TAGS_SUFFIX}",
                 limit="" if limit is None else f" LIMIT {limit}",
             )
             with translated(text):
@@ -274,7 +274,7 @@ def ensure(engine: sa.Engine, name: str, *, on_progress: OnProgress = quiet) -> 
             lock_collection(connection, name)
             added, after = _fill(connection, name, source, after)
             if after is None:
-                analyze(connection, schema.tags)
+                analyze(connection, tables.tags)
         done += added
         on_progress("Tagging", done, None)
         if after is None:
@@ -346,7 +346,7 @@ def _classifier(connection: sa.Connection, collection: str) -> Classifier | None
         return None
     cached: Classifier | None = connection.info.get(_CACHE)
     if cached is None or cached.encoder != encoder:
-        columns = schema.concepts.c
+        columns = tables.concepts.c
         rows = connection.execute(
             sa.select(columns.number, columns.name, columns.bias)
             .where(columns.encoder == encoder)

@@ -44,6 +44,7 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "address": Address(question, collection.name),
         "max_bytes": site.options.max_bytes,
         "asked": None,
+        "tags": {},
         "metric": question.metric,
         "cut_off": None,
         "reads_text": collection.reads_text(),

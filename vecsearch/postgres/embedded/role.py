@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from psycopg import sql
 
-from vecsearch.postgres import catalog, schema
+from vecsearch.postgres import catalog, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded.access import READER
 
@@ -23,7 +23,7 @@ def create(connection: sa.Connection, password: str) -> None:
     verifier = driver.pgconn.encrypt_password(
         password.encode(), READER.encode(), b"scram-sha-256"
     ).decode()
-    role, namespace = sql.Identifier(READER), sql.Identifier(schema.SCHEMA)
+    role, namespace = sql.Identifier(READER), sql.Identifier(tables.SCHEMA)
     # A collection is created either before this or after it, and is readable in both cases.
     catalog.lock_creation(connection)
     known = driver.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone()

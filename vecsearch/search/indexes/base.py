@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.search.indexes import ddl
 from vecsearch.vocabulary import MINIMUM_EF_SEARCH, IndexMethod, Metric
@@ -39,7 +39,7 @@ MAXIMUM_K = 2**63 - 1
 def distance(metric: Metric, embedding: Expression, target: Expression) -> Expression:
     """Return the SQL distance between two vectors; see `Metric.sql`."""
     if metric.sql.isidentifier():
-        function = getattr(getattr(sa.func, schema.SCHEMA), metric.sql)
+        function = getattr(getattr(sa.func, tables.SCHEMA), metric.sql)
         called: Expression = function(embedding, target, type_=sa.Double())
         return called
     return embedding.op(metric.sql, return_type=sa.Double())(target)

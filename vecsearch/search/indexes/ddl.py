@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.vocabulary import IndexMethod
 
@@ -39,7 +39,7 @@ def find(connection: sa.Connection, name: str) -> Index | None:
             "SELECT indisvalid, pg_relation_size(oid), reloptions FROM pg_index"
             " JOIN pg_class ON oid = indexrelid WHERE indexrelid = to_regclass(:name)"
         ),
-        {"name": f"{schema.SCHEMA}.{name}"},
+        {"name": f"{tables.SCHEMA}.{name}"},
     ).first()
     if row is None:
         return None
@@ -99,12 +99,12 @@ def build(
 
 def drop(connection: sa.Connection, name: str) -> None:
     """Drop an index, if it exists, while its table is read and written; see `build`."""
-    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {schema.SCHEMA}.{name}")
+    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {tables.SCHEMA}.{name}")
 
 
 def rename(connection: sa.Connection, name: str, to: str) -> None:
     """Rename an index."""
-    connection.exec_driver_sql(f"ALTER INDEX {schema.SCHEMA}.{name} RENAME TO {to}")
+    connection.exec_driver_sql(f"ALTER INDEX {tables.SCHEMA}.{name} RENAME TO {to}")
 
 
 def use(
@@ -119,8 +119,8 @@ def use(
 ) -> None:
     """Switch searches to another index or ranking, and reset the settings tuned for the old one."""
     connection.execute(
-        sa.update(schema.collections)
-        .where(schema.collections.c.name == collection.name)
+        sa.update(tables.collections)
+        .where(tables.collections.c.name == collection.name)
         .values(
             index_method=method,
             index_options=options,
@@ -136,9 +136,9 @@ def set_breadth(
     connection: sa.Connection, collection: StoredCollection, metric: str, tuned: dict[str, Any]
 ) -> None:
     """Store a tuned ef_search, or number of candidates, unless the index was replaced meanwhile."""
-    columns = schema.collections.c
+    columns = tables.collections.c
     connection.execute(
-        sa.update(schema.collections)
+        sa.update(tables.collections)
         .where(
             columns.name == collection.name,
             columns.index_method == collection.index_method,

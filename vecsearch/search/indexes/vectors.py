@@ -15,7 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, compact_of, compact_versions
 from vecsearch.postgres.database import driver_connection
 from vecsearch.search.indexes.projection import Projection
@@ -38,7 +38,7 @@ def register(
 
     The connection is in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
     """
-    projections = schema.projections
+    projections = tables.projections
     row = connection.execute(
         sa.insert(projections)
         .values(
@@ -68,7 +68,7 @@ def _grant_alike(connection: sa.Connection, table: sa.Table, collection: str) ->
             " WHERE oid IN ('vecsearch.collections'::regclass, CAST(:collection AS regclass))"
             " AND privilege_type = 'SELECT' AND grantee <> relowner"
         ),
-        {"collection": f'{schema.SCHEMA}."{collection}"'},
+        {"collection": f'{tables.SCHEMA}."{collection}"'},
     )
     for grantee in grantees.all():
         connection.exec_driver_sql(f"GRANT SELECT ON {schema.sql_name(table)} TO {grantee}")
@@ -79,7 +79,7 @@ def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
     cache: dict[Compact, Projection] = connection.info.setdefault(_CACHE, {})
     found = cache.get(compact)
     if found is None:
-        projections = schema.projections
+        projections = tables.projections
         row = connection.execute(
             sa.select(projections).where(
                 projections.c.collection == compact.collection,

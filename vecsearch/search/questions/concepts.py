@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import POOLED
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import catalog, database, schema
+from vecsearch.postgres import catalog, database, tables
 from vecsearch.postgres.catalog import StoredCollection
 
 NEAREST = 5
@@ -57,7 +57,7 @@ def ensure(engine: sa.Engine, name: str) -> None:
     ]
     if rows:
         with database.writing(engine) as connection:
-            connection.execute(insert(schema.concepts).on_conflict_do_nothing(), rows)
+            connection.execute(insert(tables.concepts).on_conflict_do_nothing(), rows)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def weighted(
         InvalidInput: the collection has no such concepts any more.
 
     """
-    columns = schema.concepts.c
+    columns = tables.concepts.c
     numbers = sa.any_(sa.literal([number for number, _ in shares], ARRAY(sa.Integer)))
     rows = connection.execute(
         sa.select(columns.number, columns.name, columns.embedding).where(
@@ -188,7 +188,7 @@ class _Found(NamedTuple):
 
 def _named(connection: sa.Connection, collection: StoredCollection, wanted: str) -> list[_Found]:
     """Return the concepts of this name or number or else those with this synonym, by number."""
-    columns = schema.concepts.c
+    columns = tables.concepts.c
     synonyms = sa.func.string_to_array(
         sa.func.lower(sa.func.array_to_string(columns.synonyms, "\n")), "\n"
     )
@@ -212,7 +212,7 @@ def _described(
     connection: sa.Connection, collection: StoredCollection, wanted: str
 ) -> list[_Found]:
     """Return the concepts whose name, synonyms and definition have these words, by number."""
-    columns = schema.concepts.c
+    columns = tables.concepts.c
     english: sa.ColumnElement[Any] = sa.literal_column("CAST('pg_catalog.english' AS regconfig)")
     synonyms = sa.func.array_to_string(columns.synonyms, " ")
     everything = sa.func.concat_ws(" ", columns.name, synonyms, columns.definition)
@@ -230,7 +230,7 @@ def _described(
 
 def listed(connection: sa.Connection, collection: StoredCollection) -> list[Word]:
     """Return the collection's concepts, by number."""
-    columns = schema.concepts.c
+    columns = tables.concepts.c
     rows = connection.execute(
         sa.select(columns.number, columns.name, columns.synonyms, columns.definition)
         .where(columns.encoder == _encoder(collection))
@@ -246,7 +246,7 @@ def _encoder(collection: StoredCollection) -> str | None:
 
 
 def _has_any(connection: sa.Connection, collection: StoredCollection) -> bool:
-    columns = schema.concepts.c
+    columns = tables.concepts.c
     found = sa.select(sa.literal(1)).where(columns.encoder == _encoder(collection)).limit(1)
     return connection.scalar(found) is not None
 

@@ -1,0 +1,298 @@
+"""The tables that collections share; analysts read them, so they are public.
+
+`migrations/` creates them. A change here needs a migration.
+"""
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
+
+from vecsearch.encoders.registry import FAMILIES
+from vecsearch.vocabulary import IndexMethod, Metric, Precision, Ranking, build_options, choices
+
+SCHEMA = "vecsearch"
+
+FAMILY_NAMES = choices(family.backend for family in reversed(FAMILIES))
+OPTIONS = ", ".join(option.name for option in build_options())
+
+metadata = sa.MetaData(schema=SCHEMA)
+
+collections = sa.Table(
+    "collections",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="Name of the collection and of its table"),
+    sa.Column(
+        "model",
+        sa.Text,
+        nullable=False,
+        comment="timm model with its tag, open_clip: and a model, or autoencoder",
+    ),
+    sa.Column("layer", sa.Text, nullable=False, comment="Layer whose output is the embedding"),
+    sa.Column(
+        "weights_sha256",
+        sa.Text,
+        comment="SHA-256 of the loaded tensors, whatever file format they came in; "
+        "NULL: imported vectors whose weights are not known",
+    ),
+    sa.Column(
+        "preprocessing",
+        JSONB,
+        nullable=False,
+        comment="How a picture becomes the encoder's input: size, crop, interpolation, mean, std",
+    ),
+    sa.Column(
+        "weights_source",
+        sa.Text,
+        comment="File the weights were read from; package:NAME: a Python package; "
+        "NULL: the model hub",
+    ),
+    sa.Column("weights_file_sha256", sa.Text, comment="SHA-256 of that file when it was read"),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
+    sa.Column(
+        "default_metric",
+        sa.Text,
+        nullable=False,
+        server_default=Metric.cosine,
+        comment=f"Metric of a query that names none: {choices(Metric)}",
+    ),
+    sa.Column(
+        "created_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When the collection was made",
+    ),
+    sa.Column(
+        "index_method",
+        sa.Text,
+        nullable=False,
+        server_default=IndexMethod.hnsw,
+        comment=f"Index that is wanted: {choices(IndexMethod)}",
+    ),
+    sa.Column(
+        "index_options",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment=f"What the index is built with: {OPTIONS}; missing: the default",
+    ),
+    sa.Column(
+        "projection",
+        sa.Integer,
+        comment="Version of the projection whose table NAME_compact_VERSION searches use; "
+        "NULL: none",
+    ),
+    sa.Column(
+        "breadths",
+        JSONB,
+        nullable=False,
+        server_default="{}",
+        comment="By metric, how broadly the index is searched, as `index tune` found it: "
+        "hnsw.ef_search, or the number of candidates where those are re-ranked",
+    ),
+    sa.Column(
+        "precision",
+        sa.Text,
+        nullable=False,
+        server_default=Precision.fp32,
+        comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
+    ),
+    sa.Column(
+        "backend",
+        sa.Text,
+        nullable=False,
+        comment=f"Encoder family: {FAMILY_NAMES}; "
+        "unknown: imported vectors whose weights are not known",
+    ),
+    sa.Column(
+        "ranking",
+        sa.Text,
+        nullable=False,
+        server_default=Ranking.full,
+        comment="What orders the hits of a search by cosine: full, the embeddings; compact, "
+        "their compact vectors",
+    ),
+    sa.Column(
+        "expansion",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="Nearest images by which a search by cosine expands its question; 0: none",
+    ),
+    comment="One row per collection: a table of images made by one encoder",
+)
+
+quantized_models = sa.Table(
+    "quantized_models",
+    metadata,
+    sa.Column(
+        "precision",
+        sa.Text,
+        primary_key=True,
+        comment="int8- and how the SHA-256 of model and tensors begins, in hex",
+    ),
+    sa.Column("model", sa.LargeBinary, nullable=False, comment="OpenVINO's graph, XML"),
+    sa.Column("tensors", sa.LargeBinary, nullable=False, comment="Its weights"),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
+    sa.Column(
+        "layer_shape",
+        postgresql.ARRAY(sa.Integer),
+        nullable=False,
+        comment="The layer's output for one picture, before it is averaged",
+    ),
+    sa.Column(
+        "made_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it was calibrated",
+    ),
+    comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
+)
+
+concepts = sa.Table(
+    "concepts",
+    metadata,
+    sa.Column(
+        "encoder",
+        sa.Text,
+        primary_key=True,
+        comment="Encoder in whose space the embedding is: weights_sha256 of its collections",
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, comment="Class of the classifier, from 0"),
+    sa.Column("name", sa.Text, nullable=False, comment="The word"),
+    sa.Column("synonyms", postgresql.ARRAY(sa.Text), nullable=False, comment="Other words for it"),
+    sa.Column("definition", sa.Text, nullable=False, comment="What it means"),
+    sa.Column(
+        "embedding",
+        HALFVEC(),
+        nullable=False,
+        comment="The class's weights: images that show it have a small cosine distance to them",
+    ),
+    sa.Column(
+        "bias",
+        sa.REAL,
+        nullable=False,
+        comment="With the inner product of image and embedding, the class's logit",
+    ),
+    comment="Words by which images can be searched: the classes of each encoder's classifier",
+)
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection of the image"),
+    sa.Column("id", sa.Uuid, primary_key=True, comment="Id of the image"),
+    sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the most probable first"),
+    sa.Column("name", sa.Text, nullable=False, comment="The concept's name"),
+    sa.Column("number", sa.SmallInteger, nullable=False, comment="Its number in concepts"),
+    sa.Column("probability", sa.REAL, nullable=False, comment="Among all concepts, from 0 to 1"),
+    sa.Index("tags_name", "collection", "name", "probability"),
+    comment="The most probable concepts of each image; the view NAME_tags has one collection's",
+)
+
+ingest_errors = sa.Table(
+    "ingest_errors",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was meant for"),
+    sa.Column("path", sa.Text, primary_key=True, comment="File or folder that could not be read"),
+    sa.Column("error", sa.Text, nullable=False, comment="Why"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When it was last tried",
+    ),
+    comment="Files that could not be ingested, until they can be or are gone",
+)
+
+not_duplicates = sa.Table(
+    "not_duplicates",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection of both images"),
+    sa.Column("image", sa.Uuid, primary_key=True, comment="Id of the one, the smaller id"),
+    sa.Column("other", sa.Uuid, primary_key=True, comment="Id of the other"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When that was said",
+    ),
+    sa.CheckConstraint("image < other", name="not_duplicates_ordered"),
+    comment="Pairs of images that are no near-duplicates, however near they are",
+)
+
+thumbnails = sa.Table(
+    "thumbnails",
+    metadata,
+    sa.Column(
+        "sha256",
+        sa.Text,
+        primary_key=True,
+        comment="SHA-256 of the file that it was made of, in hex, as in the collections",
+    ),
+    sa.Column("width", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
+    sa.Column("height", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
+    sa.Column(
+        "image",
+        sa.LargeBinary,
+        nullable=False,
+        comment="JPEG, or WebP as it once was, at most 320 x 320 pixels, upright",
+    ),
+    comment="One small picture per file content, whichever collections hold it",
+)
+
+projections = sa.Table(
+    "projections",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was fitted to"),
+    sa.Column(
+        "version",
+        sa.Integer,
+        sa.Identity(),
+        primary_key=True,
+        comment="Higher for later ones, whichever their collection; its table is "
+        "NAME_compact_VERSION",
+    ),
+    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in a compact vector"),
+    sa.Column(
+        "mean",
+        sa.LargeBinary,
+        nullable=False,
+        comment="Of the sample's normalised embeddings: little-endian float32, one for each "
+        "number of an embedding",
+    ),
+    sa.Column(
+        "components",
+        sa.LargeBinary,
+        nullable=False,
+        comment="Principal components of the sample: little-endian float32, row by row, one "
+        "row for each number of a compact vector",
+    ),
+    sa.Column("sample", sa.Integer, nullable=False, comment="Images it was fitted to"),
+    sa.Column(
+        "variance_kept",
+        sa.Double,
+        nullable=False,
+        comment="Share of the sample's variance that compact vectors keep, from 0 to 1",
+    ),
+    sa.Column(
+        "fitted_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.clock_timestamp(),
+        comment="When it was fitted",
+    ),
+    sa.Column(
+        "metric",
+        sa.Text,
+        nullable=False,
+        server_default=Metric.l2,
+        comment="Metric by which the compact vectors are indexed: l2, or cosine if they rank",
+    ),
+    comment="Principal components by which embeddings are made compact; of a collection at "
+    "most one that is in use and one that is being built",
+)
