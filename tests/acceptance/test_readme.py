@@ -28,6 +28,7 @@ def folder(tmp_path: Path, weights: Path) -> Path:
     for number in range(8):
         picture(number).save(tmp_path / f"photos/{number}.jpg")
     picture(50).save(tmp_path / "photos/cat.jpg")
+    picture(51).save(tmp_path / "photos/dog.jpg")
     (tmp_path / "captions.csv").write_text("file,caption\ncat.jpg,a cat\n")
     shutil.copy(weights, tmp_path / "weights.safetensors")
     return tmp_path
@@ -62,7 +63,7 @@ def test_every_command(
     assert install.count("\n") == test.count("\n") == 1
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
-    assert len(rest) == 10
+    assert len(rest) == 11
     for block in rest:
         script = block.replace(EXAMPLE_URL, own_postgres).replace(
             "127.0.0.1:8000", f"127.0.0.1:{port}"
