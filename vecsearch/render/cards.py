@@ -89,13 +89,16 @@ def _signed(tile: "Pixels", weight: float, side: int) -> "Pixels":
     from PIL import ImageDraw, ImageFont
 
     colour = LIKE if weight > 0 else UNLIKE
-    sign = "+" if weight > 0 else "\N{MINUS SIGN}"
-    text = sign if abs(weight) == 1 else f"{sign}{abs(weight):g}"
+    number = "" if abs(weight) == 1 else f"{abs(weight):g}"
     draw = ImageDraw.Draw(tile)
     font = ImageFont.load_default(size=SIGN)
-    right = draw.textlength(text, font=font) + 2 * GAP
-    draw.rectangle((0, 0, right, SIGN + GAP), fill=colour)
-    draw.text((GAP, (SIGN + GAP) / 2), text, (255, 255, 255), font=font, anchor="lm")
+    box, middle, arm = SIGN + GAP, (SIGN + GAP) / 2, SIGN / 3
+    draw.rectangle((0, 0, box + draw.textlength(number, font=font), box), fill=colour)
+    # Drawn, because the font has no minus sign.
+    draw.line((middle - arm, middle, middle + arm, middle), PAPER, width=3)
+    if weight > 0:
+        draw.line((middle, middle - arm, middle, middle + arm), PAPER, width=3)
+    draw.text((box - GAP / 2, middle), number, PAPER, font=font, anchor="lm")
     draw.rectangle((0, 0, side - 1, side - 1), outline=colour, width=3)
     return tile
 
