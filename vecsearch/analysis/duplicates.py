@@ -26,9 +26,12 @@ from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, parse
 # tf_efficientnet_lite0 (benchmarks/duplicates.py), that includes 99 % of greyscale copies and all
 # other variants.
 CANDIDATE_RATIO = 1.25
-# Pairs without thumbnails are decided by their embeddings alone. For them, the suggested cut-off is
-# at most half of the distance to an image's tenth neighbour. It is smaller where
-# ordinary images lie that near: at most the share CHANCE may have such a neighbour by chance.
+# Candidates beyond the cut-off may differ by this share of what nearer pairs may: drawings of one
+# layout are far from each other, but differ little.
+FAR_SHARE = 0.6
+# The suggested cut-off, which alone decides pairs without thumbnails, is at most half of the
+# distance to an image's tenth neighbour. It is smaller where ordinary images lie that near: at most
+# the share CHANCE may have such a neighbour by chance.
 RANK = 10
 MAXIMUM_RATIO = 0.5
 CHANCE = 0.02
@@ -128,7 +131,8 @@ def find(
         collection: the collection to search.
         max_distance: the largest cosine distance of a pair; None chooses a cut-off from the
             collection's own distances.
-        max_difference: the largest difference of their thumbnails; None uses MAX_DIFFERENCE.
+        max_difference: the largest difference of their thumbnails; None uses MAX_DIFFERENCE. For
+            candidates beyond the suggested cut-off, FAR_SHARE of it.
         mirrored: a mirrored copy counts, too.
         order: rule for the order within a group; None uses `keep`, or oldest first.
         keep: rule for the image of a group to keep; the others get `could_go`.
@@ -160,12 +164,12 @@ def find(
     )
     differ_most = MAX_DIFFERENCE if max_difference is None else max_difference
     compared = confirmer.differences((pair.image, pair.other) for pair in candidates)
-    near = (
+    confirmed = (
         pair
         for pair, difference in zip(candidates, compared, strict=True)
-        if (pair.is_near if difference is None else difference <= differ_most)
+        if _is_confirmed(pair, difference, differ_most)
     )
-    groups = group(near, pairs.not_duplicates(connection, table))
+    groups = group(confirmed, pairs.not_duplicates(connection, table))
     found = {
         member.id: member
         for member in pairs.members(connection, table, [id_ for ids in groups for id_ in ids])
@@ -187,7 +191,7 @@ def find(
             Duplicate(
                 group=number,
                 distance=0.0 if first == member.id else distance,
-                difference=difference,
+                difference=0.0 if difference and first == member.id else difference,
                 could_go=could_go,
                 **vars(member),
             )
@@ -202,6 +206,12 @@ def find(
         unconfirmed=len(confirmer.unconfirmed),
         split=sum(not crowded.isdisjoint(ids) for ids in groups) > 1,
     )
+
+
+def _is_confirmed(pair: Pair, difference: float | None, differ_most: float) -> bool:
+    if difference is None:
+        return pair.is_near
+    return difference <= (differ_most if pair.is_near else FAR_SHARE * differ_most)
 
 
 def state(connection: sa.Connection, collection: catalog.StoredCollection) -> tuple[int, ...]:
