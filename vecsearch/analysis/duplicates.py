@@ -77,7 +77,8 @@ class Duplicates:
         typical: the cosine distance of a typical image within which others were candidates.
         alone: the same for images without a comparable thumbnail, which nothing but their
             embeddings decided.
-        max_difference: the largest difference of thumbnails of a pair.
+        max_difference: the largest difference of thumbnails of a pair within `alone`; farther
+            pairs may differ by FAR_SHARE of it.
         unconfirmed: the number of candidates without a comparable thumbnail.
         split: whether some image has so many near neighbours that one group may be returned as
             several.

@@ -112,11 +112,11 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
             "--max-distance 0.05 --max-difference 0.05"
         )
     if found.unconfirmed:
+        compared = "image has" if found.unconfirmed == 1 else "images have"
+        below = f" below about {found.alone:.2g}" if suggested else ""
         yield (
-            f"{found.unconfirmed:,} of the images compared have no thumbnail, or one without "
-            "any structure: their embeddings alone decide"
-            + (f", below about {found.alone:.2g}." if suggested else ".")
-            + " `vecsearch ingest` makes missing thumbnails."
+            f"{found.unconfirmed:,} {compared} no thumbnail with any structure to compare: the "
+            f"embedding alone decides{below}. `vecsearch ingest` makes missing thumbnails."
         )
     if not found.images:
         yield "There are no near-duplicates."
