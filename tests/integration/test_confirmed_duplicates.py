@@ -104,7 +104,7 @@ def test_every_door_shows_both_distances_and_says_what_was_not_confirmed(
     rows, said = run()
     assert len(rows) == 14
     assert all(0 <= row["difference"] <= MAX_DIFFERENCE for row in rows)
-    assert "if their thumbnails differ by at most 0.12" in said
+    assert f"if their thumbnails differ by at most {MAX_DIFFERENCE}" in said
     assert "no thumbnail" not in said
     api = client(library)
     answer = api.get("/api/collections/images/duplicates", params={"mirrored": True}).json()

@@ -28,7 +28,7 @@ from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, parse
 CANDIDATE_RATIO = 1.25
 # Candidates beyond the cut-off may differ by this share of what nearer pairs may: drawings of one
 # layout are far from each other, but differ little.
-FAR_SHARE = 0.6
+FAR_SHARE = 0.5
 # The suggested cut-off, which alone decides pairs without thumbnails, is at most half of the
 # distance to an image's tenth neighbour. It is smaller where ordinary images lie that near: at most
 # the share CHANCE may have such a neighbour by chance.
