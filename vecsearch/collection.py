@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Unpack
 from uuid import UUID
 
 from vecsearch.analysis import duplicates, evaluate, improve, tuning
@@ -295,19 +296,15 @@ class Collection(Images):
             embedder = self._store.embedders.of(stored)
             return improve.improve(connection, stored, embedder.embed_pixels, judging)
 
-    def duplicates(
-        self,
-        *,
-        max_distance: float | None = None,
-        order: str | None = None,
-        keep: str | None = None,
-        exact: bool = False,
-    ) -> Duplicates:
+    def duplicates(self, **options: Unpack[duplicates.Options]) -> Duplicates:
         """Group near-duplicates; see `vecsearch.analysis.duplicates.find`."""
         with self._reading() as (connection, stored):
-            return duplicates.find(
-                connection, stored, max_distance=max_distance, order=order, keep=keep, exact=exact
-            )
+            return duplicates.find(connection, stored, **options)
+
+    def duplicates_state(self) -> tuple[int, ...]:
+        """Return numbers that change when the answer of `duplicates` may."""
+        with self._reading() as (connection, stored):
+            return duplicates.state(connection, stored)
 
     def not_duplicates(self, one: UUID | str, other: UUID | str) -> bool:
         """Record that two images are not near-duplicates; return whether the pair is new."""

@@ -81,16 +81,17 @@ def near_count(distances: list[list[float]], cut_off: CutOff) -> int:
 def test_among_images_without_duplicates_next_to_none_is_near(dimensions: int) -> None:
     vectors = np.random.default_rng(dimensions).uniform(0, 1, (800, dimensions))
     distances = neighbour_distances(vectors)
-    assert near_count(distances, suggest(distances)[0]) <= 0.05 * len(distances)
+    assert near_count(distances, suggest(distances).cut_off) <= 0.05 * len(distances)
 
 
 def test_the_suggestion_follows_the_scale_of_the_distances() -> None:
     distances = neighbour_distances(clustered(800, 64, seed=1))
-    cut_off, typical = suggest(distances)
-    smaller, less = suggest([[distance / 100 for distance in row] for row in distances])
-    assert smaller.ratio == pytest.approx(cut_off.ratio)
-    assert smaller.floor == pytest.approx(cut_off.floor / 100)
-    assert less == pytest.approx(typical / 100)
+    found = suggest(distances)
+    smaller = suggest([[distance / 100 for distance in row] for row in distances])
+    assert smaller.cut_off.ratio == pytest.approx(found.cut_off.ratio)
+    assert smaller.cut_off.floor == pytest.approx(found.cut_off.floor / 100)
+    assert smaller.typical == pytest.approx(found.typical / 100)
+    assert smaller.alone == pytest.approx(found.alone / 100)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1])
@@ -98,14 +99,14 @@ def test_however_many_have_a_copy_the_suggestion_finds_the_copies(share: float) 
     vectors = clustered(800, 64, seed=2)
     copies = vectors[: int(800 * share)] * np.random.default_rng(0).normal(1, 0.02, 64)
     distances = neighbour_distances(np.vstack([vectors, copies]))
-    found = near_count(distances, suggest(distances)[0])
+    found = near_count(distances, suggest(distances).cut_off)
     assert found >= 2 * len(copies)
     assert found <= 2 * len(copies) + 0.05 * 800
 
 
 @pytest.mark.parametrize("distances", [[], [[]], [[0.0] * 20] * 5, [[0.3]] * 2, [[1e-7, 0.2]] * 3])
 def test_of_few_images_or_equal_ones_only_the_equal_are_near(distances: list[list[float]]) -> None:
-    cut_off, _ = suggest(distances)
+    cut_off = suggest(distances).cut_off
     assert cut_off.floor >= NOISE
     reach = max(cut_off.floor, cut_off.ratio * 0.3)
     assert 1e-7 <= reach < 0.2

@@ -1,24 +1,37 @@
-"""Near-duplicates: join similar pairs into groups, and choose which image of a group to keep."""
+"""Near-duplicates: join similar pairs into groups, and choose which image of a group to keep.
+
+Embeddings choose candidates; thumbnails confirm them. Two photos of one subject have near
+embeddings, too, so that no cut-off finds a greyscale copy and leaves out the other photo.
+"""
 
 import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from vecsearch.analysis import pairs
+from vecsearch.analysis.confirm import Confirmer
 from vecsearch.analysis.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import catalog
+from vecsearch.postgres import catalog, schema
 from vecsearch.search.lookup import named_id
-from vecsearch.vocabulary import KeepRule, parse
+from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, parse
 
-# The suggested cut-off is at most half of the distance to an image's tenth neighbour. It is smaller
-# where ordinary images lie that near: at most the share CHANCE may have such a neighbour by chance.
+# Candidates are at most this many times as far as an image's tenth neighbour. On photos with
+# tf_efficientnet_lite0 (benchmarks/duplicates.py), that includes 99 % of greyscale copies and all
+# other variants.
+CANDIDATE_RATIO = 1.25
+# Candidates beyond the cut-off may differ by this share of what nearer pairs may: drawings of one
+# layout are far from each other, but differ little.
+FAR_SHARE = 0.5
+# The suggested cut-off, which alone decides pairs without thumbnails, is at most half of the
+# distance to an image's tenth neighbour. It is smaller where ordinary images lie that near: at most
+# the share CHANCE may have such a neighbour by chance.
 RANK = 10
 MAXIMUM_RATIO = 0.5
 CHANCE = 0.02
@@ -35,6 +48,8 @@ class Duplicate:
     Attributes:
         group: number of the group, from 1.
         distance: cosine distance to the group's first image.
+        difference: of its thumbnail from that of the group's first image, 0 to 2, as
+            `vecsearch.imaging.alignment` defines it; None if they cannot be compared.
         could_go: whether the rule keeps another image of the group; None without a rule.
 
     """
@@ -43,6 +58,7 @@ class Duplicate:
     id: UUID
     path: str
     distance: float
+    difference: float | None
     width: int | None
     height: int | None
     file_size: int | None
@@ -58,7 +74,12 @@ class Duplicates:
     Attributes:
         images: the images of all groups, group by group, in the requested order.
         cut_off: the cut-off that was used.
-        typical: the cut-off of a typical image, a cosine distance.
+        typical: the cosine distance of a typical image within which others were candidates.
+        alone: the same for images without a comparable thumbnail, which nothing but their
+            embeddings decided.
+        max_difference: the largest difference of thumbnails of a pair within `alone`; farther
+            pairs may differ by FAR_SHARE of it.
+        unconfirmed: the number of candidates without a comparable thumbnail.
         split: whether some image has so many near neighbours that one group may be returned as
             several.
 
@@ -67,25 +88,53 @@ class Duplicates:
     images: list[Duplicate]
     cut_off: CutOff
     typical: float
+    alone: float
+    max_difference: float
+    unconfirmed: int
     split: bool
+
+
+class Options(TypedDict, total=False):
+    """The options of `find`."""
+
+    max_distance: float | None
+    max_difference: float | None
+    mirrored: bool
+    order: str | None
+    keep: str | None
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A cut-off, and what it is for a typical image; see `Duplicates`."""
+
+    cut_off: CutOff
+    typical: float
+    alone: float
 
 
 def find(
     connection: sa.Connection,
     collection: catalog.StoredCollection,
     *,
-    max_distance: float | None,
-    order: str | None,
-    keep: str | None,
-    exact: bool,
+    max_distance: float | None = None,
+    max_difference: float | None = None,
+    mirrored: bool = False,
+    order: str | None = None,
+    keep: str | None = None,
+    exact: bool = False,
 ) -> Duplicates:
-    """Group images that are linked by pairs within a cut-off; delete nothing.
+    """Group images that are linked by near and confirmed pairs; delete nothing.
 
     Args:
         connection: in a transaction.
         collection: the collection to search.
         max_distance: the largest cosine distance of a pair; None chooses a cut-off from the
             collection's own distances.
+        max_difference: the largest difference of their thumbnails; None uses MAX_DIFFERENCE. For
+            candidates beyond the suggested cut-off, FAR_SHARE of it.
+        mirrored: a mirrored copy counts, too.
         order: rule for the order within a group; None uses `keep`, or oldest first.
         keep: rule for the image of a group to keep; the others get `could_go`.
         exact: compare every image with every other, without the index.
@@ -96,18 +145,32 @@ def find(
     """
     if max_distance is not None and not 0 <= max_distance < math.inf:
         raise InvalidInput("--max-distance must be 0 or more. Give a distance such as 0.05.")
+    if max_difference is not None and not 0 <= max_difference < math.inf:
+        raise InvalidInput("--max-difference must be 0 or more. Give a difference such as 0.1.")
     kept = None if keep is None else _ORDERS[parse(KeepRule, keep)]
     ordered = _ORDERS[parse(KeepRule, order or keep or KeepRule.oldest)]
     table = collection.table
     if max_distance is None:
-        distances = pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact)
-        cut_off, typical = suggest(distances)
+        suggestion = suggest(pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact))
     else:
         # No cosine distance exceeds 2. The square of a tiny one would underflow in Postgres.
         floor = min(max_distance, 2.0) if max_distance > NOISE**2 else 0.0
-        cut_off, typical = CutOff(floor), max_distance
-    near, crowded = pairs.near_pairs(connection, collection, cut_off, exact=exact)
-    groups = group(near, pairs.not_duplicates(connection, table))
+        suggestion = Suggestion(CutOff(floor), max_distance, max_distance)
+    candidates, crowded = pairs.candidates(connection, collection, suggestion.cut_off, exact=exact)
+    confirmer = Confirmer(
+        connection,
+        table,
+        (id_ for pair in candidates for id_ in (pair.image, pair.other)),
+        mirrored=mirrored,
+    )
+    differ_most = MAX_DIFFERENCE if max_difference is None else max_difference
+    compared = confirmer.differences((pair.image, pair.other) for pair in candidates)
+    confirmed = (
+        pair
+        for pair, difference in zip(candidates, compared, strict=True)
+        if _is_confirmed(pair, difference, differ_most)
+    )
+    groups = group(confirmed, pairs.not_duplicates(connection, table))
     found = {
         member.id: member
         for member in pairs.members(connection, table, [id_ for ids in groups for id_ in ids])
@@ -121,43 +184,64 @@ def find(
         for number, members in enumerate(sorted_groups, start=1)
         for member in members
     ]
-    distances_to_first = pairs.distances_to(
-        connection, table, [row[1] for row in rows], [row[2].id for row in rows]
-    )
+    firsts, ids = [row[1] for row in rows], [row[2].id for row in rows]
+    distances = pairs.distances_to(connection, table, firsts, ids)
+    differences = confirmer.differences(zip(firsts, ids, strict=True))
     return Duplicates(
         [
             Duplicate(
                 group=number,
                 distance=0.0 if first == member.id else distance,
+                difference=0.0 if difference and first == member.id else difference,
                 could_go=could_go,
                 **vars(member),
             )
-            for (number, first, member, could_go), distance in zip(
-                rows, distances_to_first, strict=True
+            for (number, first, member, could_go), distance, difference in zip(
+                rows, distances, differences, strict=True
             )
         ],
-        cut_off,
-        typical,
+        suggestion.cut_off,
+        suggestion.typical,
+        suggestion.alone,
+        differ_most,
+        unconfirmed=len(confirmer.unconfirmed),
         split=sum(not crowded.isdisjoint(ids) for ids in groups) > 1,
     )
 
 
-def suggest(distances: Iterable[list[float]]) -> tuple[CutOff, float]:
+def _is_confirmed(pair: Pair, difference: float | None, differ_most: float) -> bool:
+    if difference is None:
+        return pair.is_near
+    return difference <= (differ_most if pair.is_near else FAR_SHARE * differ_most)
+
+
+def state(connection: sa.Connection, collection: catalog.StoredCollection) -> tuple[int, ...]:
+    """Return numbers that change when rows, thumbnails or `not_duplicates` do. Reads every row."""
+    count = "SELECT count(*), coalesce(max(xmin::text::bigint), 0) FROM "
+    row = connection.execute(
+        sa.text(
+            f"SELECT * FROM ({count} {schema.sql_name(collection.table)}) AS images,"
+            f" ({count} vecsearch.not_duplicates) AS apart,"
+            " (SELECT count(*) FROM vecsearch.thumbnails) AS thumbnails"
+        )
+    ).one()
+    return tuple(row)
+
+
+def suggest(distances: Iterable[list[float]]) -> Suggestion:
     """Suggest a cut-off from the neighbour distances of a sample of images, nearest first.
+
+    It decides pairs by their embeddings alone; its `wide` chooses candidates for a confirmation.
 
     Near-duplicates are nearer than their other neighbours. How near an ordinary neighbour comes by
     chance depends on the intrinsic dimension d of the images: among m neighbours within distance s,
     m (r / s)^(d / 2) are expected within r (a cosine distance is half a squared length). d is
     estimated from the tenth and the fifth neighbour, as in Levina and Bickel (Maximum Likelihood
     Estimation of Intrinsic Dimension, 2004).
-
-    Returns:
-        The cut-off, and its value for a typical image as a cosine distance.
-
     """
     neighbours = [item for item in distances if item]
     if not neighbours:
-        return CutOff(NOISE), NOISE
+        return Suggestion(CutOff(NOISE), NOISE, NOISE)
     rank = min(RANK, statistics.median_low(len(item) for item in neighbours))
     half = max(rank // 2, 1)
     far = [(item[rank - 1], item[half - 1]) for item in neighbours if len(item) >= rank]
@@ -168,8 +252,9 @@ def suggest(distances: Iterable[list[float]]) -> tuple[CutOff, float]:
     if spread > 0:
         dimensions = 2 * sum(1 / number for number in range(half, rank)) / spread
         ratio = min(ratio, (CHANCE / (rank - 1)) ** (2 / dimensions))
-    typical = max(ratio * usual, NOISE)
-    return CutOff(max(FLOOR_RATIO * typical, NOISE), ratio, rank), typical
+    alone = max(ratio * usual, NOISE)
+    cut_off = CutOff(max(FLOOR_RATIO * alone, NOISE), ratio, rank, CANDIDATE_RATIO)
+    return Suggestion(cut_off, max(CANDIDATE_RATIO * usual, NOISE), alone)
 
 
 def group(near: Iterable[Pair], apart: Iterable[tuple[UUID, UUID]] = ()) -> list[set[UUID]]:

@@ -30,21 +30,24 @@ class CutOff:
     """The rule by which a pair is near: its distance is at most the mean of both images' reaches.
 
     The mean is geometric. An image's reach is `ratio` times the distance to its `rank`th neighbour,
-    but at least `floor`. With a ratio of 0, `floor` is the cut-off of every pair.
+    but at least `floor`. With a ratio of 0, `floor` is the cut-off of every pair. Pairs that are
+    near by the ratio `wide`, if that is larger, are candidates.
     """
 
     floor: float
     ratio: float = 0.0
     rank: int = 1
+    wide: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images, the smaller id first, and their cosine distance."""
+    """Two images, the smaller id first, and their cosine distance; `is_near` by the cut-off."""
 
     image: UUID
     other: UUID
     distance: float
+    is_near: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,12 @@ def neighbour_distances(
     return [row[0] for row in rows]
 
 
-def near_pairs(
+def candidates(
     connection: sa.Connection, collection: StoredCollection, cut_off: CutOff, *, exact: bool
 ) -> tuple[list[Pair], set[UUID]]:
-    """Return pairs within the cut-off, nearest first: enough of them to form every group.
+    """Return pairs that may be near-duplicates, nearest first.
+
+    Those within the cut-off are enough to form every group.
 
     Some pairs are left out: files with equal content are linked in a chain, and images with equal
     embeddings share one neighbour search. An image whose index search does not return the image
@@ -111,20 +116,26 @@ def near_pairs(
             WITH near AS MATERIALIZED (
                 SELECT i.id AS image, n.id AS other, n.distance
                 FROM {source} AS i {_neighbours(collection, exact=exact)}
-            ), reaches AS (
-                SELECT image, greatest(CAST(:floor AS float8), CAST(:ratio AS float8) *
-                        coalesce((array_agg(distance ORDER BY distance)
-                            FILTER (WHERE other <> image))[:rank], 0)) AS reach,
+            ), ranked AS (
+                SELECT image, coalesce((array_agg(distance ORDER BY distance)
+                        FILTER (WHERE other <> image))[:rank], 0) AS at_rank,
                     count(*) FILTER (WHERE distance <= :floor) >= :neighbours AS is_crowded,
                     NOT bool_or(other = image) AND max(distance) > :noise AS is_lost
                 FROM near GROUP BY image
+            ), reaches AS (
+                SELECT image, is_crowded, is_lost,
+                    greatest(CAST(:floor AS float8), CAST(:ratio AS float8) * at_rank) AS reach,
+                    greatest(CAST(:floor AS float8), CAST(:wide AS float8) * at_rank) AS wide
+                FROM ranked
             )
-            SELECT near.image, other, distance, mine.is_crowded, mine.is_lost FROM near
+            SELECT near.image, other, distance,
+                distance * distance <= mine.reach * its.reach AS is_near,
+                mine.is_crowded, mine.is_lost FROM near
             JOIN reaches AS mine ON mine.image = near.image
             JOIN reaches AS its ON its.image = near.other
-            WHERE distance * distance <= mine.reach * its.reach OR mine.is_lost
+            WHERE distance * distance <= mine.wide * its.wide OR mine.is_lost
             UNION ALL
-            SELECT image, other, 0, false, false FROM (
+            SELECT image, other, 0, true, false, false FROM (
                 SELECT id AS image, lead(id) OVER (PARTITION BY sha256 ORDER BY id) AS other
                 FROM {source} WHERE sha256 IS NOT NULL) AS copies
             WHERE other IS NOT NULL"""
@@ -132,23 +143,42 @@ def near_pairs(
         {
             "floor": cut_off.floor,
             "ratio": cut_off.ratio,
+            "wide": max(cut_off.wide, cut_off.ratio),
             "rank": cut_off.rank,
             "neighbours": NEIGHBOURS + 1,
             "noise": NOISE,
         },
-    ).all()
-    lost = {row.image for row in rows if row.is_lost}
-    crowded = {row.image for row in rows if row.is_crowded} - lost
-    more = _more_neighbours(connection, collection, crowded, cut_off.floor, exact=exact)
-    more += _lost_neighbours(connection, collection, lost, cut_off)
-    distances: dict[tuple[UUID, UUID], float] = {}
-    for row in [*(row for row in rows if row.image != row.other and not row.is_lost), *more]:
-        key = (min(row.image, row.other), max(row.image, row.other))
-        distances[key] = min(row.distance, distances.get(key, row.distance))
-    pairs = [Pair(*key, distance) for key, distance in distances.items()]
-    counts = Counter(row.image for row in more)
+    )
+    # Many pairs share each image: one object for it instead of a dozen.
+    known: dict[UUID, UUID] = {}
+    found: dict[tuple[UUID, UUID], Pair] = {}
+
+    def add(one: UUID, two: UUID, distance: float, *, is_near: bool) -> None:
+        one, two = known.setdefault(one, one), known.setdefault(two, two)
+        key = (one, two) if one < two else (two, one)
+        former = found.get(key)
+        if former is not None:
+            distance, is_near = min(distance, former.distance), is_near or former.is_near
+        found[key] = Pair(*key, distance, is_near)
+
+    lost, crowded = set(), set()
+    for row in rows:
+        if row.is_crowded:
+            crowded.add(row.image)
+        if row.is_lost:
+            lost.add(row.image)
+        elif row.image != row.other:
+            add(row.image, row.other, row.distance, is_near=row.is_near)
+    crowded -= lost
+    counts: Counter[UUID] = Counter()
+    for row in _more_neighbours(connection, collection, crowded, cut_off.floor, exact=exact):
+        counts[row.image] += 1
+        add(row.image, row.other, row.distance, is_near=True)
+    for row, is_near in _lost_neighbours(connection, collection, lost, cut_off):
+        counts[row.image] += is_near
+        add(row.image, row.other, row.distance, is_near=is_near)
     return (
-        sorted(pairs, key=lambda pair: (pair.distance, pair.image, pair.other)),
+        sorted(found.values(), key=lambda pair: (pair.distance, pair.image, pair.other)),
         {image for image, count in counts.items() if count >= MORE_NEIGHBOURS},
     )
 
@@ -229,8 +259,11 @@ def _more_neighbours(
 
 def _lost_neighbours(
     connection: sa.Connection, collection: StoredCollection, lost: set[UUID], cut_off: CutOff
-) -> list[Any]:
-    """Return the pairs within reach of images that are unreachable in the index's graph."""
+) -> list[tuple[Any, bool]]:
+    """Return the candidates for images that are unreachable in the index's graph.
+
+    Each comes with whether it is within the cut-off.
+    """
     if not lost:
         return []
     source = schema.sql_name(collection.table)
@@ -249,7 +282,8 @@ def _lost_neighbours(
         nearest_first = list(group)
         beyond = nearest_first[: cut_off.rank][-1].distance
         reach = max(cut_off.floor, cut_off.ratio * beyond)
-        found += [row for row in nearest_first if row.distance <= reach]
+        wide = max(reach, cut_off.wide * beyond)
+        found += [(row, row.distance <= reach) for row in nearest_first if row.distance <= wide]
     return found
 
 

@@ -18,12 +18,15 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, choices
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_DIFFERENCE, KeepRule, choices
 
 if TYPE_CHECKING:
     from vecsearch.analysis.duplicates import Duplicates
 
-COLUMNS = ("group id path distance width height file_size modified_at taken_at could_go").split()
+COLUMNS = (
+    "group id path distance difference width height file_size modified_at taken_at could_go".split()
+)
+TABLE_COLUMNS = "group distance difference width height file_size taken_at could_go path".split()
 
 
 @command(app, "duplicates")
@@ -33,10 +36,20 @@ def duplicates(
     max_distance: Annotated[
         float | None,
         typer.Option(
-            help="Two images count as duplicates up to this cosine distance, such as 0.05. "
-            "Default: chosen from the collection's own distances."
+            help="Two images can be duplicates up to this cosine distance of their embeddings, "
+            "such as 0.05. Default: chosen from the collection's own distances."
         ),
     ] = None,
+    max_difference: Annotated[
+        float | None,
+        typer.Option(
+            help="They are duplicates up to this difference of their thumbnails: 0 is the same "
+            f"picture, 1 another one. Default: {MAX_DIFFERENCE}."
+        ),
+    ] = None,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Find mirrored copies, too.")
+    ] = False,
     order: Annotated[
         KeepRule | None,
         typer.Option(
@@ -64,9 +77,10 @@ def duplicates(
     ] = False,
     format_: FormatOption = None,
 ) -> None:
-    """Show groups of near-duplicates: resized, recompressed, brightened, copied. Deletes nothing.
+    """Show groups of near-duplicates: resized, cropped, recompressed, brightened. Deletes nothing.
 
-    Groups are chains of similar pairs. The distance is the one to the group's first image.
+    Embeddings choose pairs, and the stored thumbnails confirm them. Groups are chains of such
+    pairs. Distance (of embeddings) and difference (of thumbnails) are to the group's first image.
     """
     if not_ is not None:
         with open_library(settings) as library:
@@ -75,25 +89,34 @@ def duplicates(
         return
     with open_library(settings) as library:
         found = library.collection(collection).duplicates(
-            max_distance=max_distance, order=order, keep=keep, exact=exact
+            max_distance=max_distance,
+            max_difference=max_difference,
+            mirrored=mirrored,
+            order=order,
+            keep=keep,
+            exact=exact,
         )
     say_all(_notes(found, suggested=max_distance is None))
     rows = found.images
     if keep is not None and chosen_format(format_) is Format.paths:
         rows = [row for row in rows if row.could_go]
-    write_rows(
-        rows,
-        format_,
-        columns=COLUMNS,
-        table_columns="group distance width height file_size taken_at could_go path".split(),
-    )
+    write_rows(rows, format_, columns=COLUMNS, table_columns=TABLE_COLUMNS)
 
 
 def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
     if suggested:
         yield (
             f"Two images count as duplicates below about {found.typical:.2g} (chosen from this "
-            "collection). Set your own: --max-distance 0.05"
+            "collection: a little more than the distance to an image's tenth neighbour) if their "
+            f"thumbnails differ by at most {found.max_difference:g}. Set your own: "
+            "--max-distance 0.05 --max-difference 0.05"
+        )
+    if found.unconfirmed:
+        compared = "image has" if found.unconfirmed == 1 else "images have"
+        below = f" below about {found.alone:.2g}" if suggested else ""
+        yield (
+            f"{found.unconfirmed:,} {compared} no thumbnail with any structure to compare: the "
+            f"embedding alone decides{below}. `vecsearch ingest` makes missing thumbnails."
         )
     if not found.images:
         yield "There are no near-duplicates."

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import IO, Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Header, Response
+from fastapi import APIRouter, Depends, Form, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, TypeAdapter
 
 from vecsearch import __version__
+from vecsearch.analysis.duplicates import Duplicate
 from vecsearch.errors import ImageNotFound
 from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES
@@ -20,7 +21,7 @@ from vecsearch.search.query import Hit
 from vecsearch.search.questions.originals import open_original
 from vecsearch.search.tags import Tag
 from vecsearch.web.metrics import MEDIA_TYPE
-from vecsearch.web.parameters import CollectionName, QueryForm
+from vecsearch.web.parameters import CollectionName, DuplicatesRule, QueryForm
 from vecsearch.web.site import Served
 
 LABELS = 1_000
@@ -84,6 +85,31 @@ class QueryAnswer:
     seconds: float
     sql: str
     hits: list[TaggedHit]
+
+
+@dataclass(frozen=True)
+class DuplicatesAnswer:
+    """Groups of near-duplicates, and what decided.
+
+    Attributes:
+        collection: the one that was searched.
+        max_distance: the cosine distance of embeddings within which pairs were candidates; for a
+            typical image, unless one was given.
+        max_distance_alone: the same for pairs that nothing but their embeddings decided.
+        max_difference: the largest difference of the thumbnails of a pair.
+        unconfirmed: the number of candidates without a comparable thumbnail.
+        split: whether one group may be returned as several.
+        images: of all groups, group by group; distances are to the group's first image.
+
+    """
+
+    collection: str
+    max_distance: float
+    max_distance_alone: float
+    max_difference: float
+    unconfirmed: int
+    split: bool
+    images: list[Duplicate]
 
 
 _QUERY_ANSWER = TypeAdapter(QueryAnswer)
@@ -162,6 +188,23 @@ def one_collection(site: Served, collection: CollectionName) -> CollectionStatus
 def labels(site: Served, collection: CollectionName) -> list[Label]:
     """Return the labels, those with most images first, at most a thousand."""
     return site.library.collection(collection).labels(LABELS)
+
+
+@router.get("/collections/{collection}/duplicates", responses=_problems(404))
+def duplicates(
+    site: Served, collection: CollectionName, rule: Annotated[DuplicatesRule, Query()]
+) -> DuplicatesAnswer:
+    """Return groups of near-duplicates: candidates by embedding, confirmed by thumbnail."""
+    found = site.duplicates(site.library.collection(collection), rule)
+    return DuplicatesAnswer(
+        collection=collection,
+        max_distance=found.typical,
+        max_distance_alone=found.alone,
+        max_difference=found.max_difference,
+        unconfirmed=found.unconfirmed,
+        split=found.split,
+        images=found.images,
+    )
 
 
 @router.get("/collections/{collection}/images/{id}", responses=_problems(404))

@@ -140,7 +140,7 @@ def duplicates(
     if not names:
         return render(request, "empty.html.jinja", collection=None)
     collection = site.choose(question.collection, names)
-    found = collection.duplicates(max_distance=question.max_distance, keep=question.keep)
+    found = site.duplicates(collection, question)
     groups = [list(group) for _, group in groupby(found.images, key=lambda row: row.group)]
     page = question.page or 1
     return render(

@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from vecsearch.analysis import duplicates
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import formats
 from vecsearch.search.filters import Filters
@@ -18,6 +19,7 @@ from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.search.questions.terms import Term, terms
 from vecsearch.vocabulary import (
     LONGEST_TEXT,
+    MAX_DIFFERENCE,
     MAXIMUM_EXPANSION,
     MAXIMUM_WEIGHT,
     KeepRule,
@@ -64,6 +66,7 @@ RankingName = Annotated[Ranking, WithJsonSchema({"type": "string", "enum": list(
 Text = Annotated[str, Field(max_length=4_096), AfterValidator(_without_nul)]
 Words = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_without_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Weight = Annotated[float, Field(gt=0, le=MAXIMUM_WEIGHT)]
@@ -211,16 +214,37 @@ class PageQuestion(Question):
     """Without a question: show the images of the collection that follow this one."""
 
 
-class DuplicatesQuestion(BaseModel):
+class DuplicatesRule(BaseModel):
+    """What counts as a near-duplicate, and which image of a group to keep."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    max_distance: Annotated[Distance | None, Optional] = None
+    """The largest cosine distance of two embeddings. Default: chosen from the collection's own."""
+    max_difference: Annotated[
+        Distance | None,
+        Optional,
+        Field(description=f"The largest difference of two thumbnails. Default: {MAX_DIFFERENCE}."),
+    ] = None
+    mirrored: bool = False
+    """Find mirrored copies, too."""
+    keep: Annotated[KeepRule | None, Optional] = None
+    """Mark the images of a group that could go if this one is kept."""
+
+    def options(self) -> duplicates.Options:
+        """Return the options of `Collection.duplicates`."""
+        return {
+            "max_distance": self.max_distance,
+            "max_difference": self.max_difference,
+            "mirrored": self.mirrored,
+            "keep": self.keep,
+        }
+
+
+class DuplicatesQuestion(DuplicatesRule):
     """The address of the page of near-duplicates."""
 
-    model_config = ConfigDict(extra="forbid")
-
     collection: Annotated[CollectionName | None, Optional] = None
-    max_distance: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, Optional] = (
-        None
-    )
-    keep: Annotated[KeepRule | None, Optional] = None
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None
 
 

@@ -1,7 +1,7 @@
 """What every route is given: the library, and how this server serves it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
@@ -10,11 +10,15 @@ from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
 from vecsearch.web.metrics import Metrics
-from vecsearch.web.parameters import Question
+from vecsearch.web.parameters import DuplicatesRule, Question
 from vecsearch.web.uploads import Uploads
 
 if TYPE_CHECKING:
+    from vecsearch.analysis.duplicates import Duplicates
     from vecsearch.library import Collection, Library
+
+# Answers about near-duplicates to keep: each took seconds or minutes.
+KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,20 @@ class Options:
 
 @dataclass(frozen=True)
 class Site:
-    """The parts of a server."""
+    """The parts of a server.
+
+    Attributes:
+        found: the last answers of `duplicates`, with the states of their collections.
+
+    """
 
     library: "Library"
     options: Options
     uploads: Uploads
     metrics: Metrics
+    found: "dict[tuple[object, ...], tuple[tuple[int, ...], Duplicates]]" = field(
+        default_factory=dict
+    )
 
     def choose(self, name: str | None, names: list[str] | None = None) -> "Collection":
         """Return the collection of this name or, without one, the server's or the first one.
@@ -56,6 +68,20 @@ class Site:
             if names and name not in names:
                 name = names[0]
         return self.library.collection(name)
+
+    def duplicates(self, collection: "Collection", rule: DuplicatesRule) -> "Duplicates":
+        """Return near-duplicates, those of the last time if nothing has changed since."""
+        options = rule.options()
+        key = (collection.name, *options.values())
+        # Read first: what changes meanwhile makes the answer look old, never new.
+        state = collection.duplicates_state()
+        known = self.found.pop(key, None)
+        if known is None or known[0] != state:
+            known = (state, collection.duplicates(**options))
+        self.found[key] = known
+        for oldest in list(self.found)[:-KEPT]:
+            self.found.pop(oldest, None)
+        return known[1]
 
     def ask(self, parts: Sequence[Term], question: Question) -> tuple["Collection", Answer]:
         """Search the collection that a question names, or the server's; return both.
