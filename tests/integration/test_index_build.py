@@ -167,7 +167,7 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
     library.collection().create_index("compact", dims=8)
     (used,) = versions(library)
 
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise DatabaseError("The server went away.")
 
     for step in ("fill", "build", "use"):

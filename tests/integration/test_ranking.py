@@ -137,7 +137,7 @@ def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) ->
     with pytest.raises(InvalidInput, match="--dims is for the ranking compact"):
         images.set_ranking("full", dims=4)
     for expansion in (-1, 101):
-        with pytest.raises(InvalidInput, match=f"--expand is {expansion}"):
+        with pytest.raises(InvalidInput, match=f"by {expansion} images"):
             images.set_ranking("full", expansion=expansion)
     comment = "SELECT obj_description('images_nearest(text)'::regprocedure)"
     assert "principal" not in str(scalar(library, comment))

@@ -98,10 +98,10 @@ def test_pictures_ids_and_words_are_parts_alike(library: Library, known: list[Kn
         ({"terms": [Term(text="snow", weight=-1)]}, "beside what it should not be"),
         ({"terms": [Term(text="snow", weight=0)]}, "The weight of snow is 0"),
         ({"terms": [Term(text="snow", weight=float("nan"))]}, "The weight of snow is nan"),
-        ({"text": "snow", "crop": Crop(0, 0, 1, 1)}, "not for words"),
+        ({"text": "snow", "crop": Crop(0, 0, 1, 1)}, "a part of a picture, not of words"),
         ({"id": "x", "metric": "l2", "expand": 3}, "Expanded questions are compared by cosine"),
         ({"id": "x", "metric": "l2", "terms": [Term(id="y")]}, "Several pictures are compared"),
-        ({"id": "x", "expand": 101}, "--expand is 101. Give a number from 0 to 100"),
+        ({"id": "x", "expand": 101}, "cannot be expanded by 101 images"),
         ({"id": "x", "ranking": "best"}, "Unknown ranking 'best'. Use full or compact"),
     ],
 )

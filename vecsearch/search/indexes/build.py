@@ -206,6 +206,7 @@ def _builder(
     """
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
+        is_claimed = False
         try:
             migrate.require_current(connection)
             collection = catalog.get_collection(connection, name)
@@ -213,7 +214,11 @@ def _builder(
             # Read it again, because another command may have built the index meanwhile.
             yield connection, catalog.get_collection(connection, name) if is_claimed else None
         finally:
-            # Close the connection instead of pooling it, to drop its settings and its lock.
+            if is_claimed:
+                # Now, not when the server notices that the session has ended.
+                with suppress(sa.exc.SQLAlchemyError):
+                    ddl.release(connection, name)
+            # Close the connection instead of pooling it, to drop its settings.
             connection.invalidate()
 
 

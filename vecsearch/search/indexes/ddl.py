@@ -67,6 +67,14 @@ def claim(connection: sa.Connection, collection: str) -> bool:
     )
 
 
+def release(connection: sa.Connection, collection: str) -> None:
+    """Release the build lock."""
+    connection.execute(
+        sa.text("SELECT pg_advisory_unlock(:key, hashtext(:name))"),
+        {"key": BUILD_LOCK_KEY, "name": collection},
+    )
+
+
 def build(
     connection: sa.Connection,
     name: str,
