@@ -195,7 +195,7 @@ def choices(names: Iterable[str]) -> str:
 def ranked(ranking: Ranking, dims: int | None, expansion: int) -> str:
     """Return how hits are ranked, as a clause."""
     by = "the embeddings" if ranking is Ranking.full else f"{dims} principal components"
-    expanded = f", after adding the {expansion} nearest to the question" if expansion else ""
+    expanded = f", for the question and its {expansion} nearest images" if expansion else ""
     return f"ranked by {by}{expanded}"
 
 

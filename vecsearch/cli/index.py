@@ -165,7 +165,7 @@ def ranking(
     ] = None,
     collection: CollectionOption = DEFAULT_COLLECTION,
 ) -> None:
-    """Set what orders the hits of every search by cosine.
+    """Set what orders the hits of every search by cosine, except by words.
 
     `eval --improve` finds out which ranking is best for your images.
     """
@@ -175,7 +175,7 @@ def ranking(
         asked = library.collection(collection)
         notes = asked.set_ranking(ranking_, dims=dims, expansion=expand, on_progress=progress)
         say_all(notes)
-        say(f"Searches of {collection!r} are now {asked.index_status().how}.")
+        say(f"Searches of {collection!r} by cosine are now {asked.index_status().how}.")
 
 
 @command(index_app, "tune")

@@ -109,7 +109,7 @@ def compact_table(name: str, version: int, dimensions: int) -> sa.Table:
             nullable=False,
             comment="The normalised embedding's place along the principal components",
         ),
-        comment=f"Compact vectors of {name}, by which searches choose candidates",
+        comment=f"Compact vectors of {name}, by which searches choose candidates, or rank",
     )
 
 

@@ -3,12 +3,13 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from vecsearch.errors import ImageNotFound
 from vecsearch.imaging import decode, scan
 from vecsearch.imaging.thumbnails import SIDE, fit
+from vecsearch.search.questions.originals import open_original
 from vecsearch.search.questions.pictures import Picture
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def _tile(
     if picture is None:
         image = images[term.name]
         shown = None if term.crop is not None else stored.get(image.id)
-        picture = Path(image.path) if shown is None else shown
+        picture = _original(image) if shown is None else shown
+        if picture is None:
+            return _words(term.name, side)
     content = Picture.read(picture).content
     with decode.decoded(content, term.name, max_pixels=max_pixels) as decoded:
         if isinstance(decoded, scan.Unreadable):
@@ -82,6 +85,15 @@ def _tile(
     tile = PIL.Image.new("RGB", (side, side), PAPER)
     tile.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return tile
+
+
+def _original(image: "StoredImage") -> bytes | None:
+    """Return the bytes of a stored image's file; None if it is gone or has changed."""
+    try:
+        with open_original(image) as file:
+            return file.read()
+    except ImageNotFound:
+        return None
 
 
 def _signed(tile: "Pixels", weight: float, side: int) -> "Pixels":

@@ -14,18 +14,19 @@ from pgvector import HalfVector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search import statement
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
-from vecsearch.search.lookup import missing
+from vecsearch.search.lookup import has_image, missing
 from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
 from vecsearch.search.questions.embedder import Embedders
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.question import Question
-from vecsearch.vocabulary import Metric
+from vecsearch.vocabulary import IndexMethod, Metric
 
 Row = tuple[Any, ...]
 
@@ -189,7 +190,7 @@ def _answer(
     query: Query,
 ) -> Answer:
     target = question.target(connection, collection)
-    search = plan(connection, collection, target, query, question.images)
+    search = plan(connection, collection, target, query, question.own)
     started = perf_counter()
     hits, ran = _nearest(connection, search, ends=query.where is None)
     seconds = perf_counter() - started
@@ -223,13 +224,31 @@ def _run(connection: sa.Connection, search: Search, *, ends: bool = False) -> li
 
     Raises:
         ImageNotFound: no image has the query's id.
+        InvalidInput: it has no compact vector, and those rank.
 
     """
     rows = _send(connection, search, search.sent, ends=ends)
-    if isinstance(search.target, UUID) and rows and rows[0][-1] is None:
-        # The distance is NULL because no image has this id.
-        raise missing(search.collection.name, search.target)
+    if isinstance(search.target, UUID) and (not rows or rows[0][-1] is None):
+        _require_target(connection, search, search.target)
     return _sorted(search, rows)
+
+
+def _require_target(connection: sa.Connection, search: Search, image: UUID) -> None:
+    """Check that the query image has the vector that ranks.
+
+    Raises:
+        ImageNotFound: no image has the query's id.
+        InvalidInput: it has no compact vector, and those rank.
+
+    """
+    name = search.collection.name
+    if not has_image(connection, search.collection.table, image):
+        raise missing(name, image)
+    if not has_image(connection, search.shape.columns[0].table, image):
+        raise InvalidInput(
+            f"Image {image} was not written by vecsearch, so it has no compact vector yet. Run: "
+            f"vecsearch index create --method {IndexMethod.compact} --collection {name}"
+        )
 
 
 def _send(

@@ -97,7 +97,7 @@ class Search:
         """The number of candidates to re-rank; None if the search needs no re-ranking."""
         if self.is_exact or self.k is None:
             return None
-        return self.index.candidates(self.metric, self.k, self.chosen, is_far=self.query.has_words)
+        return self.index.candidates(self.metric, self.k, self.chosen, is_far=self.query.is_far)
 
     @property
     def own_is_nearest(self) -> bool:
@@ -222,7 +222,9 @@ def _tuned(collection: StoredCollection, search: Search) -> int | None:
     """Return the setting that `index tune` found, if it was tuned for this k or a larger one."""
     tuned = collection.breadths.get(search.metric)
     # It was tuned with images as questions, in the collection's ranking.
-    is_alike = search.ranking is collection.ranking and not search.query.has_words
+    is_cosine = search.metric is Metric.cosine
+    is_alike = not is_cosine or search.ranking is collection.ranking
+    is_alike &= not search.query.is_far
     if not is_alike or tuned is None or search.k is None or search.k > tuned["k"]:
         return None
     return int(tuned["breadth"])

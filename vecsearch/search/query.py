@@ -48,7 +48,8 @@ class Query:
             its file is read.
         terms: further parts of the question, or all of them.
         expand: add so many of the nearest images to the question, weighted by similarity^3, and
-            search again; None uses the collection's number, but 0 for words. By cosine only.
+            search again; None uses the collection's number, but 0 for words. By cosine only. A
+            stored image is not among its own nearest; `where` does not limit them.
         ranking: a name of `Ranking`; None uses the collection's, but the embeddings for words,
             which lie where images differ little. By cosine only.
         k: the largest number of hits; None means 10, or no limit if there is a cut-off.
@@ -93,7 +94,9 @@ class Query:
         for term in self.parts:
             term.check()
         if all(term.weight < 0 for term in self.parts):
-            raise InvalidInput("Name something to search for beside what it should not be.")
+            raise InvalidInput(
+                "The question only says what hits should be unlike. Add what they should be like."
+            )
         metric = self.ranked_by(default_metric)
         if metric is not Metric.cosine:
             for given, what in (
@@ -104,7 +107,8 @@ class Query:
             ):
                 if given:
                     raise InvalidInput(
-                        f"{what} compared by cosine, not by {metric}. Omit the metric."
+                        f"{what} compared by cosine, not by {metric}. "
+                        f"{'Choose cosine' if self.metric is None else 'Omit the metric'}."
                     )
         if self.expand is not None:
             require_expansion(self.expand)
@@ -134,6 +138,11 @@ class Query:
         """Whether a part of the question is words."""
         return any(term.text is not None for term in self.parts)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the question lies far from all images: words do, and differences."""
+        return self.has_words or any(term.weight < 0 for term in self.parts)
+
     def ranking_in(self, collection: StoredCollection) -> Ranking:
         """Return what orders the hits in a collection.
 
@@ -149,7 +158,8 @@ class Query:
         compact = collection.compact
         if chosen is Ranking.compact and (compact is None or compact.metric is not Metric.cosine):
             raise InvalidInput(
-                f"Collection {collection.name!r} has no compact vectors to rank by. To make them: "
+                f"Collection {collection.name!r} has no compact vectors that rank. To make them, "
+                "for all searches by cosine: "
                 f"vecsearch index ranking compact --collection {collection.name}"
             )
         return chosen
@@ -264,7 +274,7 @@ class Answer:
         meaning: what the query's text was taken for, as a sentence; None for a picture.
         beyond: with both a cut-off and a k, the hits that only the cut-off removed.
         ranking: what ordered the hits by cosine.
-        dims: dimensions of a compact vector, if those ordered the hits.
+        dims: dimensions of a compact vector; None if there are none.
         expansion: the number of nearest images that were added to the question.
 
     """

@@ -32,6 +32,8 @@ EXACT_SETTINGS = {
 }
 # Neighbours that expand a question weigh similarity^3.
 WEIGHT_POWER = 3
+# Of cosine.
+MAXIMUM_DISTANCE = 2.0
 # Make the planner use the index even if it estimates a higher cost.
 FORCED_SETTINGS = {"enable_seqscan": "off", "enable_sort": "off"}
 
@@ -112,7 +114,10 @@ def build(shape: Shape, target: Target, image: Expression, excluded: Expression)
     questions = [{ranked: target(ranked)} for _ in range(shape.targets)]
     questions[0] |= {column: target(column) for column in chosen}
     if shape.expansion:
-        questions = [_expanded(shape, images, questions[0], image)]
+        questions = [
+            _expanded(shape, images, question, image, number)
+            for number, question in enumerate(questions, start=1)
+        ]
     found = filtered(sa.select(images), images, shape.where, shape.filters)
     if shape.own_only:
         found = found.where(images.c.id == image)
@@ -175,22 +180,25 @@ def _ordered(
 
 
 def _expanded(
-    shape: Shape, images: sa.FromClause, question: _Question, image: Expression
+    shape: Shape, images: sa.FromClause, question: _Question, image: Expression, number: int
 ) -> _Question:
     """Return the question plus its nearest images, weighted by similarity^3.
 
     Source: Chum et al., Total Recall (2007), average query expansion; Radenović et al., Fine-tuning
     CNN Image Retrieval (2018), weights of similarity^3. All ranked vectors are normalised; those
-    that choose candidates are averaged with the same weights, as they are.
+    that choose candidates are averaged with the same weights, as they are. The number tells the
+    questions of a statement apart.
     """
-    asked = _materialized("question", [value.label(key.name) for key, value in question.items()])
+    asked = _materialized(
+        f"question_{number}", [value.label(key.name) for key, value in question.items()]
+    )
     place: _Question = {key: sa.select(asked.c[key.name]).scalar_subquery() for key in question}
     others = sa.select(images)
     if shape.by_id:
         others = others.where(images.c.id != image)
     candidates = shape.candidates and shape.index.candidates(shape.metric, shape.expansion, None)
     stage = replace(shape, candidates=candidates)
-    near = _ordered(stage, others, images, [place], ["id"]).limit(shape.expansion).subquery("near")
+    near = _ordered(stage, others, images, [place], ["id"]).limit(shape.expansion).subquery("_near")
     joined: sa.FromClause = near
     for table in dict.fromkeys(key.table for key in question):
         joined = joined.join(table, table.c.id == near.c.id)
@@ -200,7 +208,8 @@ def _expanded(
         sa.select(asked, sa.literal(1.0, sa.Double).label("weight")),
         sa.select(*question, weight.label("weight"))
         .select_from(joined)
-        .where(near.c.distance.is_not(None)),
+        # Neither NULL nor NaN, which is greater than any number.
+        .where(near.c.distance <= MAXIMUM_DISTANCE),
     ).subquery("parts")
     share = (parts.c.weight / sa.func.avg(parts.c.weight, type_=sa.Double).over()).label("share")
     shares = sa.select(*(parts.c[key.name] for key in question), share).subquery("shares")
@@ -208,7 +217,7 @@ def _expanded(
     units = sa.func.l2_normalize(_single(shares.c[ranked.name], ranked))
     summed = [_weighted(units, ranked, shares.c.share)]
     summed += [_weighted(_single(shares.c[key.name], key), key, shares.c.share) for key in chosen]
-    expanded = _materialized("expanded", summed)
+    expanded = _materialized(f"expanded_{number}", summed)
     return {key: sa.select(expanded.c[key.name]).scalar_subquery() for key in question}
 
 

@@ -90,6 +90,7 @@ class IndexStatus:
         options: build options of the Postgres index, by name.
         ranking: what orders the hits of a search by cosine.
         expansion: number of nearest images that expand such a search's question.
+        how: both, as a clause.
 
     """
 
@@ -114,11 +115,7 @@ class IndexStatus:
     options: dict[str, int]
     ranking: Ranking
     expansion: int
-
-    @property
-    def how(self) -> str:
-        """How hits are ranked, as a clause."""
-        return ranked(self.ranking, self.dims, self.expansion)
+    how: str
 
 
 def list_status(connection: sa.Connection) -> list[CollectionStatus]:
@@ -186,6 +183,11 @@ def index_status(
         options=options,
         ranking=collection.ranking,
         expansion=collection.expansion,
+        how=ranked(
+            collection.ranking,
+            None if collection.compact is None else collection.compact.dimensions,
+            collection.expansion,
+        ),
     )
 
 

@@ -55,7 +55,7 @@ def create(
 ) -> list[str]:
     """Build an index, switch to it, and drop the old one; return notes for the user.
 
-    A collection that ranks by compact vectors keeps ranking by them; see `rank`.
+    A collection that ranks by compact vectors keeps ranking by as many of them; see `rank`.
 
     Args:
         engine: the database's engine.
@@ -79,6 +79,8 @@ def create(
                 f"Collection {name!r} ranks by compact vectors, which --method {method} does not "
                 f"keep. First: vecsearch index ranking full --collection {name}"
             )
+        if collection.ranking is Ranking.compact and DIMS.name in collection.index_options:
+            options.setdefault(DIMS.name, collection.index_options[DIMS.name])
         build = Build(connection, collection, resources, on_progress)
         build.run(method, options)
         return build.notes
@@ -125,10 +127,12 @@ def rank(
         build.ranking = ranking
         build.expansion = collection.expansion if expansion is None else expansion
         compact = collection.compact
+        compact_dims = collection.index_options.get(DIMS.name, DIMS.default)
         if ranking is Ranking.compact and (
             compact is None
             or compact.metric is not Metric.cosine
-            or (dims is not None and collection.index_options.get(DIMS.name) != dims)
+            or (dims or compact_dims) != compact_dims
+            or METHODS[IndexMethod.compact].is_missing(connection, collection)
         ):
             if collection.index_method is IndexMethod.compact:
                 options = {**collection.index_options, **options}

@@ -104,19 +104,21 @@ class CompactIndex(Index):
         """Join the compact vectors if they rank."""
         if not self.ranks(metric):
             return super().ranked(found, images, metric)
-        aliased = self.compact.table.alias("vectors")
-        return found.join_from(images, aliased, images.c.id == aliased.c.id), aliased.c.compact
+        aliased = self._vectors()
+        return found.join_from(images, aliased, images.c.id == aliased.c.of), aliased.c.compact
+
+    def _vectors(self) -> sa.FromClause:
+        """Return the compact vectors under names that neither a condition nor a collection has."""
+        stored = self.compact.table.c
+        return sa.select(stored.id.label("of"), stored.compact).subquery("_vectors")
 
     def choose(
         self, found: sa.Select[Any], images: sa.FromClause, target: Target, *, by_id: bool
     ) -> sa.Select[Any]:
         """Join the compact vectors, and order by their distance."""
-        stored = self.compact.table
-        # Under another name, because the user's condition may name the image's id.
-        own_id = stored.c.id.label("image")
-        aliased = sa.select(own_id, stored.c.compact).subquery("vectors")
-        place = target(stored.c.compact)
-        found = found.join_from(images, aliased, images.c.id == aliased.c.image)
+        aliased = self._vectors()
+        place = target(self.chosen_by())
+        found = found.join_from(images, aliased, images.c.id == aliased.c.of)
         if by_id:
             # A query image without a compact vector would give a NULL sort key; return nothing,
             # so that the exact search runs.
@@ -148,14 +150,11 @@ class CompactIndex(Index):
             LIMIT 2 * :neighbours) AS o"""
         return candidates, "true"
 
-    def analysts_order(self) -> tuple[str, str] | None:
+    def analysts_order(self) -> tuple[str, str]:
         """Return SQL for re-ranked candidates, then all other rows in order of compact vectors.
 
-        None if the compact vectors rank. A LIMIT within the candidates does not read the other
-        rows; a WHERE applies to both.
+        A LIMIT within the candidates does not read the other rows; a WHERE applies to both.
         """
-        if self.ranks(Metric.cosine):
-            return None
         source, stored = schema.sql_name(self.table), schema.sql_name(self.compact.table)
         place = f"""
             CASE WHEN image ~ '{analysts.ID}'
@@ -240,6 +239,11 @@ class CompactIndex(Index):
         asked = options.get(DIMS.name, DIMS.default)
         fitted = projection.fit(sample, asked)
         del sample
+        if build.metric is Metric.cosine and not fitted.components.any():
+            raise InvalidInput(
+                f"The images of collection {stored.name!r} have equal embeddings, so there are no "
+                "principal components to rank by. Ingest other images first."
+            )
         found = len(fitted.components)
         if found < min(asked, stored.dimensions):
             build.notes.append(

@@ -126,6 +126,12 @@ def use(
     expansion: int,
 ) -> None:
     """Switch searches to another index or ranking, and reset the settings tuned for the old one."""
+    is_same = (method, options, compact, ranking) == (
+        collection.index_method,
+        collection.index_options,
+        collection.compact,
+        collection.ranking,
+    )
     connection.execute(
         sa.update(tables.collections)
         .where(tables.collections.c.name == collection.name)
@@ -133,7 +139,7 @@ def use(
             index_method=method,
             index_options=options,
             projection=None if compact is None else compact.version,
-            breadths={},
+            breadths=collection.breadths if is_same else {},
             ranking=ranking,
             expansion=expansion,
         )
@@ -151,6 +157,7 @@ def set_breadth(
             columns.name == collection.name,
             columns.index_method == collection.index_method,
             columns.index_options == collection.index_options,
+            columns.ranking == collection.ranking,
             columns.projection.is_not_distinct_from(
                 None if collection.compact is None else collection.compact.version
             ),

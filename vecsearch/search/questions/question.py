@@ -33,6 +33,7 @@ class Part:
         term: the term.
         picture: its picture, unless it is an id or words.
         image: the stored image whose vector is used.
+        own: the stored image with its picture, of which only a part may be used.
         words: the concepts that its words mean.
         unmatched: its words, if they are no concept's.
         shares: the concepts that such words may mean, by number, with their shares.
@@ -43,6 +44,7 @@ class Part:
     term: Term
     picture: Picture | None
     image: UUID | None = None
+    own: UUID | None = None
     words: Words | None = None
     unmatched: Unmatched | None = None
     shares: list[tuple[int, float]] | None = None
@@ -109,16 +111,18 @@ class Question:
                     part.unmatched = found
             elif picture is None:
                 part.image = parse_id(term.id or "")
+                part.own = part.image
                 if term.crop is not None:
                     part.picture = _original(connection, collection, part.image, term)
                     part.image = None
-            elif picture.crop is None:
+            else:
                 table = collection.table
-                part.image = (
+                part.own = (
                     known
                     if picture is first
                     else image_by_sha256(connection, table, picture.sha256, picture.path)
                 )
+                part.image = part.own if picture.crop is None else None
 
     def recall(self, embedder: Embedder) -> bool:
         """Take what the embedder remembers; return whether all parts are found."""
@@ -184,9 +188,9 @@ class Question:
         return unit(total).astype(np.float32)
 
     @property
-    def images(self) -> tuple[UUID, ...]:
-        """The stored images that the question names."""
-        return tuple(part.image for part in self.parts if part.image is not None)
+    def own(self) -> tuple[UUID, ...]:
+        """The stored images that the question names, whole or in part."""
+        return tuple(part.own for part in self.parts if part.own is not None)
 
     @property
     def names(self) -> list[str]:
@@ -204,12 +208,13 @@ class Question:
     ) -> dict[UUID, NDArray[np.float32]]:
         """Return the embeddings of the stored images, each of shape (1, dimensions)."""
         table = collection.table
-        wanted = sa.any_(sa.literal(list(self.images), sa.ARRAY(sa.Uuid)))
+        images = [part.image for part in self.parts if part.image is not None]
+        wanted = sa.any_(sa.literal(images, sa.ARRAY(sa.Uuid)))
         rows = connection.execute(
             sa.select(table.c.id, table.c.embedding).where(table.c.id == wanted)
         )
         found = {row.id: np.array([row.embedding], np.float32) for row in rows}
-        for image in self.images:
+        for image in images:
             if image not in found:
                 raise missing(collection.name, image)
         return found
