@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support import Corpus, as_pasted, clustered, every_server, make_corpus, once, scalar
+from support import Corpus, as_pasted, clustered, every_server, make_corpus, once, scalar, write
 
 from vecsearch.analysis import ranking
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
 from vecsearch.search.indexes import vectors
+from vecsearch.search.query import Query
 from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import Metric, Ranking
 
@@ -108,7 +109,7 @@ def test_new_vectors_sums_and_other_metrics_find_their_way(corpus: Corpus) -> No
 def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) -> None:
     corpus = make_corpus(library, "images", clustered(300, 32, seed=4))
     images = library.collection()
-    with pytest.raises(InvalidInput, match="no compact vectors to rank by"):
+    with pytest.raises(InvalidInput, match="no compact vectors that rank"):
         library.query(id=corpus.ids[0], ranking="compact")
     images.set_ranking("full", expansion=3)
     assert (images.index_status().method, images.index_status().expansion) == ("hnsw", 3)
@@ -117,15 +118,15 @@ def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) ->
     status = images.index_status()
     assert (status.ranking, status.expansion, status.dims) == ("compact", 3, 8)
     assert (
-        status.how == "ranked by 8 principal components, after adding the 3 nearest to the question"
+        status.how == "ranked by 8 principal components, for the question and its 3 nearest images"
     )
     with pytest.raises(InvalidInput, match="First: vecsearch index ranking full"):
         images.create_index("hnsw")
     version = status.version
     images.set_ranking("compact", expansion=0)
     assert images.index_status().version == version
-    # A refit keeps the ranking, and its own dimensions.
-    images.create_index("compact", dims=8)
+    # A refit keeps the ranking, and the dimensions.
+    images.create_index("compact")
     status = images.index_status()
     assert (status.ranking, status.dims) == ("compact", 8)
     assert status.version != version
@@ -160,3 +161,54 @@ def test_eval_scores_the_ranking_that_searches_use(
     [score] = [each for each in found.classes if each.label == "c0"]
     assert score.precision == pytest.approx(np.mean(right), abs=0.021)
     assert all(each.recall > 0.95 for each in found.index[1:])
+
+
+@once
+@pytest.mark.parametrize("name", ["near", "vectors"])
+def test_conditions_and_collections_may_have_any_name(library: Library, name: str) -> None:
+    corpus = make_corpus(library, name, clustered(60, 16, seed=5))
+    images = library.collection(name)
+    images.set_ranking("compact", dims=4, expansion=3)
+    wanted = sorted(str(image) for image in corpus.ids[:5])
+    listed = ", ".join(f"'{image}'" for image in wanted)
+    for ranked_by in ("compact", "full"):
+        found = images.query(id=corpus.ids[0], where=f"id IN ({listed})", ranking=ranked_by)
+        assert sorted(str(hit.id) for hit in found) == wanted
+
+
+@once
+def test_an_image_without_a_compact_vector_is_named(corpus: Corpus) -> None:
+    library = corpus.library
+    new = "00000000-0000-4000-8000-000000000001"
+    write(
+        library,
+        f"INSERT INTO images (id, path, embedding) SELECT '{new}', '/new.png', embedding"
+        f" FROM images WHERE id = '{corpus.ids[3]}'",
+    )
+    for asked in (Query(id=new), Query(id=new, max_distance=0.5), Query(id=new, expand=3)):
+        with pytest.raises(InvalidInput, match="it has no compact vector yet"):
+            library.collection().ask(asked)
+    assert library.query(id=new, k=1, ranking="full", expand=0).hits
+    library.collection().create_index("compact")
+    assert len(library.query(id=new, k=1_001).hits) == 1_001
+
+
+@once
+def test_equal_and_zero_vectors_neither_rank_nor_expand(library: Library) -> None:
+    equal = np.repeat(clustered(1, 16, seed=6), 4, axis=0)
+    corpus = make_corpus(library, "images", equal)
+    with pytest.raises(InvalidInput, match="equal embeddings, so there are no principal"):
+        library.collection().set_ranking("compact")
+    write(library, f"UPDATE images SET embedding = '{[0] * 16}' WHERE id = '{corpus.ids[1]}'")
+    hits = library.query(id=corpus.ids[0], expand=3, k=3, exact=True).hits
+    assert [hit.distance for hit in hits] == pytest.approx([0, 0, 0], abs=1e-3)
+
+
+@once
+def test_tuned_settings_outlive_a_change_of_expansion_alone(corpus: Corpus) -> None:
+    images = corpus.library.collection()
+    images.tune_index(recall=0.5, metric="l2")
+    images.set_ranking("compact", expansion=4)
+    assert "l2" in images.index_status().breadths
+    images.set_ranking("full")
+    assert images.index_status().breadths == {}

@@ -1,5 +1,6 @@
 """Questions of several parts: their sum, its signs and weights, parts of pictures, expansion."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support import Corpus, PixelEncoder, as_pasted, every_server, ingest, once
+from support import (
+    Corpus,
+    PixelEncoder,
+    as_pasted,
+    clustered,
+    every_server,
+    ingest,
+    make_corpus,
+    once,
+    store_concepts,
+)
 from web_support import Known
 
 from vecsearch.analysis.ranking import expanded
@@ -95,7 +106,7 @@ def test_pictures_ids_and_words_are_parts_alike(library: Library, known: list[Kn
     [
         ({"terms": []}, "Name what to search for"),
         ({"terms": [Term(id="x", text="y")]}, "Name what to search for"),
-        ({"terms": [Term(text="snow", weight=-1)]}, "beside what it should not be"),
+        ({"terms": [Term(text="snow", weight=-1)]}, "only says what hits should be unlike"),
         ({"terms": [Term(text="snow", weight=0)]}, "The weight of snow is 0"),
         ({"terms": [Term(text="snow", weight=float("nan"))]}, "The weight of snow is nan"),
         ({"text": "snow", "crop": Crop(0, 0, 1, 1)}, "a part of a picture, not of words"),
@@ -142,6 +153,9 @@ def test_a_part_of_a_picture_is_searched_for_as_if_it_were_cut_out(
     assert by_file.hits == expected.hits
     [own] = library.query(known[9].path, k=1).hits
     assert library.query(id=own.id, crop=crop, k=20).hits == expected.hits
+    for asked in (Query(id=own.id), Query(known[9].path)):
+        without = library.collection().ask(replace(asked, crop=crop, k=20, exclude_self=True))
+        assert {hit.id for hit in expected} - {hit.id for hit in without} == {own.id}
     for outside in ("10,5,3000,4", "0,0,0,5"):
         with pytest.raises(InvalidInput, match="is not within the picture, which has 103 × 63"):
             library.query(known[9].path, crop=Crop.parse(outside))
@@ -186,6 +200,19 @@ def test_a_collection_of_one_is_expanded_by_nobody(library: Library, known: list
     [only] = library.query(known[0].path, expand=10).hits
     assert only.path == str(known[0].path)
     assert only.distance == pytest.approx(0, abs=1e-6)
+
+
+@once
+def test_each_meaning_of_a_word_is_expanded(library: Library) -> None:
+    vectors = clustered(300, 32, seed=7)
+    corpus = make_corpus(library, "images", vectors)
+    words = np.stack([vectors[5], vectors[200]])
+    store_concepts(library, ["crane", "crane"], words.astype(np.float16), [0.0, 0.0])
+    questions = expanded(words, vectors, 3, np.array([-1, -1]))
+    nearest = np.min([corpus.distances(question) for question in questions], axis=0)
+    answer = library.query(text="crane", expand=3, k=20)
+    distances = [hit.distance for hit in answer]
+    np.testing.assert_allclose(distances, np.sort(nearest)[:20], atol=1e-3)
 
 
 def test_weights_are_written_before_a_colon() -> None:

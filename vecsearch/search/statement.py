@@ -189,9 +189,8 @@ def _expanded(
     that choose candidates are averaged with the same weights, as they are. The number tells the
     questions of a statement apart.
     """
-    asked = _materialized(
-        f"question_{number}", [value.label(key.name) for key, value in question.items()]
-    )
+    given = [value.label(key.name) for key, value in question.items()]
+    asked = _materialized(f"question_{number}", given)
     place: _Question = {key: sa.select(asked.c[key.name]).scalar_subquery() for key in question}
     others = sa.select(images)
     if shape.by_id:
