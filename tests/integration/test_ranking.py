@@ -182,7 +182,7 @@ def test_an_image_without_a_compact_vector_is_named(corpus: Corpus) -> None:
     new = "00000000-0000-4000-8000-000000000001"
     write(
         library,
-        f"INSERT INTO images (id, path, embedding) SELECT '{new}', '/new.png', embedding"
+        f"INSERT INTO images (id, path, label, embedding) SELECT '{new}', '/new', '', embedding"
         f" FROM images WHERE id = '{corpus.ids[3]}'",
     )
     for asked in (Query(id=new), Query(id=new, max_distance=0.5), Query(id=new, expand=3)):
