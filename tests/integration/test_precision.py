@@ -1,6 +1,7 @@
 """Collections in int8: calibrated on their own pictures, and embedded by that model ever after."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,12 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _any_share_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No layer is left in float32, whose search takes half a minute; tests/unit/test_mixed.py."""
+    monkeypatch.setattr("vecsearch.encoders.openvino.mixed.LEAST_KEPT", 0.0)
+
+
 def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
     library: Library, many: Path, small_model: str, weights: Path, tmp_path: Path
 ) -> None:
@@ -33,6 +40,7 @@ def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
         [many], model=small_model, weights=weights, precision="int8"
     )
     assert any("of the 10 nearest of fp32 are found, by the 24" in n for n in summary.notes)
+    assert any(re.search(r"; 0 of \d+ layers stay in fp32", n) for n in summary.notes)
     with catalog.reading(library.engine, "images") as (_, stored):
         precision = stored.identity.precision
         assert precision.startswith("int8-")
