@@ -20,6 +20,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, tables
 from vecsearch.search.filters import Filters
+from vecsearch.search.questions.terms import Term
 
 # As in ImageNet, "crane" are two.
 NAMES = [
@@ -159,6 +160,18 @@ def test_a_phrase_means_a_mixture_of_the_concepts_nearest_to_it(
     assert (asked["concepts"], asked["meaning"]) == (list(answer.concepts), answer.meaning)
     page = api.get("/", params={"text": "an instrument to know how late it is"})
     assert answer.meaning in page.text
+    with pytest.raises(InvalidInput, match="Nor is any concept's definition near it"):
+        library.query(text="xyzzyqwf")
+
+
+@once
+def test_a_sum_says_what_each_part_is_taken_for(corpus: Corpus) -> None:
+    terms = [Term(text="crane"), Term(text="wall clock", weight=-1), Term(id=corpus.ids[0])]
+    answer = corpus.library.query(terms=terms)
+    assert answer.meaning == (
+        "Searched for what is like the mean of 2 concepts (crane (0), crane (1)); unlike the "
+        "concept wall clock."
+    )
 
 
 @once

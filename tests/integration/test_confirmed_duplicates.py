@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 import pytest
 from PIL import ImageEnhance, ImageOps
-from support import ingest, once, write
+from support import PixelEncoder, ingest, once, write
 from typer.testing import CliRunner
 from web_support import client
 
@@ -135,3 +135,16 @@ def test_every_door_shows_both_distances_and_says_what_was_not_confirmed(
     fewer = api.get("/api/collections/images/duplicates", params={"mirrored": True}).json()
     gone = {one, other, *next(pair for pair in variants.items() if "greyscale" in pair[0])}
     assert {row["path"] for row in rows} - {row["path"] for row in fewer["images"]} == gone
+
+
+@once
+def test_pictures_of_one_colour_are_told_apart_by_their_brightness(
+    library: Library, tmp_path: Path
+) -> None:
+    # Their embeddings have one direction.
+    for name, level in {"dark": 10, "light": 240, "lighter": 245}.items():
+        PIL.Image.new("RGB", (64, 48), (level, level, level)).save(tmp_path / f"{name}.png")
+    ingest(library.engine, [tmp_path], PixelEncoder())
+    found = library.collection().duplicates(max_distance=0.1)
+    assert sorted(Path(each.path).stem for each in found.images) == ["light", "lighter"]
+    assert found.unconfirmed == 0

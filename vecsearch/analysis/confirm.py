@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 # Thumbnails to read from the database at once: about 15 MB.
 BATCH = 1_000
+# The largest difference of two pictures, and the brightness of white.
+UNALIKE, BRIGHTEST = 2.0, 255
 
 
 class Confirmer:
     """Compares images by their thumbnails; keeps 1 kB of memory for each image.
 
     Attributes:
-        unconfirmed: the images that cannot be compared: without a thumbnail, or of one colour.
+        unconfirmed: the images that cannot be compared, for want of a thumbnail.
 
     """
 
@@ -37,18 +39,35 @@ class Confirmer:
         wanted = list(dict.fromkeys(ids))
         self._pictures, self._number = self._read(wanted, alignment.SMALL)
         flat = alignment.is_flat(self._pictures)
-        self._number = {id_: number for id_, number in self._number.items() if not flat[number]}
+        # Pictures of one colour have no structure; their brightness is compared.
+        self._brightness = {
+            id_: float(self._pictures[number].mean())
+            for id_, number in self._number.items()
+            if flat[number]
+        }
         self.unconfirmed = set(wanted) - self._number.keys()
 
     def differences(self, pairs: Iterable[tuple[UUID, UUID]]) -> list[float | None]:
         """Return the difference of each pair, 0 to 2; None if one of them is unconfirmed."""
         every = list(pairs)
         known = [pair for pair in every if self.unconfirmed.isdisjoint(pair)]
-        found = self._compared(known, mirrored=False)
+        structured = [pair for pair in known if self._brightness.keys().isdisjoint(pair)]
+        found = self._compared(structured, mirrored=False)
         if self._mirrored:
-            found = np.minimum(found, self._compared(known, mirrored=True))
-        values = iter(found.tolist())
-        return [next(values) if self.unconfirmed.isdisjoint(pair) else None for pair in every]
+            found = np.minimum(found, self._compared(structured, mirrored=True))
+        differences: dict[tuple[UUID, UUID], float] = {
+            pair: UNALIKE if pair[0] not in self._brightness else self._of_colour(*pair)
+            for pair in known
+        }
+        differences |= dict(zip(structured, found.tolist(), strict=True))
+        return [differences.get(pair) for pair in every]
+
+    def _of_colour(self, one: UUID, other: UUID) -> float:
+        """Return the difference of two pictures, of which the first is of one colour."""
+        if other not in self._brightness:
+            return UNALIKE
+        apart = abs(self._brightness[one] - self._brightness[other])
+        return UNALIKE * apart / BRIGHTEST
 
     def _compared(self, pairs: list[tuple[UUID, UUID]], *, mirrored: bool) -> "NDArray[np.float64]":
         numbers = np.array(

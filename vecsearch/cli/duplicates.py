@@ -115,14 +115,15 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
         compared = "image has" if found.unconfirmed == 1 else "images have"
         below = f" below about {found.alone:.2g}" if suggested else ""
         yield (
-            f"{found.unconfirmed:,} {compared} no thumbnail with any structure to compare: the "
-            f"embedding alone decides{below}. `vecsearch ingest` makes missing thumbnails."
+            f"{found.unconfirmed:,} {compared} no thumbnail to compare: the embedding alone "
+            f"decides{below}. `vecsearch ingest` makes missing thumbnails."
         )
     if not found.images:
         yield "There are no near-duplicates."
     else:
         groups = found.images[-1].group
-        yield f"{len(found.images):,} images in {groups:,} groups. Nothing is deleted."
+        noun = "group" if groups == 1 else "groups"
+        yield f"{len(found.images):,} images in {groups:,} {noun}. Nothing is deleted."
     if found.split:
         yield (
             "Some images have hundreds of duplicates, so one group may appear as several. "

@@ -207,7 +207,10 @@ def _verdict(result: "Improvement", *, kept: bool) -> str:
         f"{before.reporting.map:.3f} to {after.reporting.map:.3f}."
     )
     if kept:
-        return f"{gain} Searches of {result.collection} by cosine now use it."
+        return (
+            f"{gain} Searches of {result.collection} by cosine, except by words, now use it. "
+            f"To undo it: vecsearch index ranking full --expand 0 --collection {result.collection}"
+        )
     return f"{gain} Nothing was changed. To keep it, run this again with --apply."
 
 

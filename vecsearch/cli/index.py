@@ -140,13 +140,14 @@ def status(
 def ranking(
     settings: Settings,
     ranking_: Annotated[
-        Ranking,
+        Ranking | None,
         typer.Argument(
-            metavar="RANKING",
+            metavar="[full|compact]",
             help=f"{Ranking.full} orders hits by the embeddings; {Ranking.compact} by their "
-            "principal components, which drop what all images have in common.",
+            "principal components, a few numbers in which the images differ most. "
+            "Default: as it is, which is printed.",
         ),
-    ],
+    ] = None,
     dims: Annotated[
         int | None,
         typer.Option(
@@ -173,8 +174,10 @@ def ranking(
 
     with open_library(settings) as library, steps_progress() as progress:
         asked = library.collection(collection)
-        notes = asked.set_ranking(ranking_, dims=dims, expansion=expand, on_progress=progress)
-        say_all(notes)
+        now = asked.index_status().ranking
+        if (ranking_, dims, expand) != (None, None, None):
+            chosen = ranking_ or now
+            say_all(asked.set_ranking(chosen, dims=dims, expansion=expand, on_progress=progress))
         say(f"Searches of {collection!r} by cosine are now {asked.index_status().how}.")
 
 

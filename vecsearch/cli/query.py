@@ -258,6 +258,7 @@ def _draw(
             title=f"Nearest in {collection.name}",
             metric=answer.metric,
             max_pixels=max_pixels,
+            ranked=answer.ranked,
             stored=stored,
             query_thumbnail=thumbnail,
         )

@@ -313,6 +313,12 @@ class Answer:
         return self.candidates is not None and self.metric is not Metric.cosine
 
     @property
+    def ranked(self) -> str:
+        """How the hits are ranked, as a clause; empty if simply by the embeddings."""
+        is_plain = self.ranking is Ranking.full and not self.expansion
+        return "" if is_plain else ranked(self.ranking, self.dims, self.expansion)
+
+    @property
     def how(self) -> str:
         """How the hits were found, and by cosine what ordered them, as sentences."""
         by = "by the HNSW index" if self.uses_index else "by an exact scan: every row is compared"

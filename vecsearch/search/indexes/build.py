@@ -136,6 +136,10 @@ def rank(
         ):
             if collection.index_method is IndexMethod.compact:
                 options = {**collection.index_options, **options}
+            else:
+                build.notes.append(
+                    f"The index is now {IndexMethod.compact}; it was {collection.index_method}."
+                )
             build.run(IndexMethod.compact, options)
         else:
             build.switch(collection.index_method, collection.index_options, compact)

@@ -79,6 +79,14 @@ class Words:
     vectors: NDArray[np.float32]
     meaning: str
 
+    @property
+    def mean(self) -> str:
+        """What the mean of the vectors stands for, as a phrase."""
+        if len(self.names) == 1:
+            return f"the concept {self.names[0]}"
+        of = "the mean of" if self.weights is None else "a mixture of"
+        return f"{of} {len(self.names)} concepts ({_some_of(self.names)})"
+
 
 @dataclass(frozen=True)
 class Unmatched:

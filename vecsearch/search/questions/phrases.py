@@ -13,6 +13,13 @@ CONCEPTS = 8
 TEMPERATURE = 0.05
 # Shares below this change nothing that can be seen.
 LEAST_SHARE = 0.005
+# Less than this of the nearest definition, a text means nothing that the concepts are about: words
+# of no language, or of another, reach 0.30, and phrases for what pictures show 0.47 or more.
+LEAST_SIMILARITY = 0.35
+SENTENCES = (
+    "A model of open_clip reads any sentence: ingest into a --collection with "
+    "--model open_clip:ViT-B-32/laion2b_s34b_b79k (pip install 'vecsearch[clip]')"
+)
 HINT = (
     "To search by any phrase: pip install 'vecsearch[phrases]', or ingest into a --collection with "
     "--model open_clip:ViT-B-32/laion2b_s34b_b79k (pip install 'vecsearch[clip]')"
@@ -25,7 +32,7 @@ def nearest(phrase: Unmatched, encoder: SentenceEncoder) -> list[tuple[int, floa
     Hold no connection meanwhile: the first phrase embeds every definition, which takes seconds.
 
     Raises:
-        InvalidInput: the extra that it needs is not installed.
+        InvalidInput: the extra that it needs is not installed, or no concept is near the phrase.
         WeightsUnavailable, WeightsMismatch: the sentence encoder's files are not there, or others.
         EncoderError: the user chose OpenVINO, which cannot run it.
 
@@ -35,6 +42,8 @@ def nearest(phrase: Unmatched, encoder: SentenceEncoder) -> list[tuple[int, floa
     definitions = encoder.embed_kept([_definition(word) for word in phrase.words])
     similarities = definitions @ encoder.embed([phrase.text])[0]
     chosen = np.argsort(-similarities, kind="stable")[:CONCEPTS]
+    if similarities[chosen[0]] < LEAST_SIMILARITY:
+        raise phrase.error(f"Nor is any concept's definition near it. {SENTENCES}")
     shares = np.exp((similarities[chosen] - similarities[chosen[0]]) / TEMPERATURE)
     shares /= shares.sum()
     kept = shares >= LEAST_SHARE

@@ -200,8 +200,12 @@ class Question:
     @property
     def meaning(self) -> str | None:
         """What its words were taken for; None if there are none, or the encoder read them."""
-        said = [part.words.meaning for part in self.parts if part.words is not None]
-        return " ".join(said) or None
+        spoken = [(part.term, part.words) for part in self.parts if part.words is not None]
+        if len(self.parts) == 1:
+            return spoken[0][1].meaning if spoken else None
+        # In a sum, several concepts are one vector.
+        said = [f"{'like' if term.weight > 0 else 'unlike'} {words.mean}" for term, words in spoken]
+        return f"Searched for what is {'; '.join(said)}." if said else None
 
     def _stored(
         self, connection: sa.Connection, collection: StoredCollection
