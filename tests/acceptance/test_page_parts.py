@@ -95,7 +95,7 @@ def test_words_and_pictures_are_added_and_excluded(windows: Windows, album: Albu
     assert names(page)[:PAGE_K] == seen
     page.get_by_text("More", exact=True).click()
     page.get_by_label("Add the nearest images").select_option("5")
-    expect(page.locator("#sql")).to_contain_text("after adding the 5 nearest to the question")
+    expect(page.locator("#sql")).to_contain_text("for the question and its 5 nearest images")
     assert question(page)["expand"] == "5"
     # Nothing is left to search for: the page says so, and the rest can still be mended.
     page = windows.open("/?not_text=goldfish&not_text=crab", statuses=[400])

@@ -141,7 +141,7 @@ def test_k_and_its_limits(api: TestClient, known: list[Known]) -> None:
 
 def test_what_a_query_needs(api: TestClient, known: list[Known]) -> None:
     assert "Name what to search for" in ask(api, 400)["detail"]
-    assert "beside what it should not be" in ask(api, 400, not_id=known[0].id)["detail"]
+    assert "only says what hits should be unlike" in ask(api, 400, not_id=known[0].id)["detail"]
     assert "has no image" in ask(api, 404, id=NOTHING)["detail"]
     assert "no collection 'other'" in ask(api, 404, id=known[0].id, collection="other")["detail"]
     assert "no image with the label 'nope'" in ask(api, 400, id=known[0].id, label="nope")["detail"]

@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_is_refused_in_words(
         ({"id": f"0:{a}"}, 400, "The weight of .* is 0. Give a number above 0"),
         ({"id": f"1001:{a}"}, 400, "up to 1000"),
         ({"id": [a] * 51}, 422, "^id: .* at most 50"),
-        ({"not_id": a}, 400, "beside what it should not be"),
+        ({"not_id": a}, 400, "only says what hits should be unlike"),
         ({"id": a, "not_id": a}, 400, "cancel each other out"),
         ({"id": [a, b], "metric": "l2"}, 400, "compared by cosine, not by l2. Omit the metric"),
         ({"id": a, "expand": 101}, 422, "^expand: "),

@@ -56,7 +56,8 @@ def test_the_question_is_the_sum_of_its_normalised_parts(
     answer = corpus.library.query(terms=terms, k=20, exact=True)
     np.testing.assert_allclose([hit.distance for hit in answer], np.sort(expected)[:20], atol=1e-4)
     by_index = corpus.library.query(terms=terms, k=20)
-    assert by_index.uses_index
+    # A third of all rows are candidates, so the planner may compare them all.
+    assert by_index.uses_index or compact
     assert len({*widths(by_index)} & {*widths(answer)}) >= 19
     without = corpus.library.query(terms=terms, k=20, exact=True, exclude_self=True)
     assert not {*weights} & {*widths(without)}

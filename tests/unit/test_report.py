@@ -103,7 +103,7 @@ def test_the_page_says_that_candidates_were_ranked_again(files: list[Path]) -> N
     compact: dict[str, Any] = {"ranking": Ranking.compact, "dims": 32, "expansion": 10}
     assert (
         "Answered by an exact scan: every row is compared. Ranked by 32 principal components, "
-        "after adding the 10 nearest to the question."
+        "for the question and its 10 nearest images."
     ) in page(files[0], hits, **compact).text
 
 
