@@ -4,7 +4,8 @@
 
 ResNet50 needs 8.2 GFLOP per picture, so sgemm's speed bounds the pictures per second. All sides
 take turns in one run, and ratios of medians are printed. PICTURES is a folder of real pictures:
-int8 is calibrated on half of them, and its neighbours are compared on all.
+int8 is calibrated on half of them, and its neighbours are compared on all. All layers are in int8
+here; int8.py measures what an ingest does, which leaves some in fp32.
 
 With random weights, all pictures have almost the same features, so rounding reorders neighbours.
 `--condition FILE` computes the statistics of the batch norms from PICTURES, as training would,

@@ -25,7 +25,7 @@ from vecsearch.analysis import ranking
 from vecsearch.config import Runtime
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import BATCH_SIZE, PACKAGED_MODEL, Encoder
-from vecsearch.encoders.openvino import calibration
+from vecsearch.encoders.openvino import calibration, mixed
 from vecsearch.encoders.openvino.quantize import NEIGHBOURS
 from vecsearch.imaging import decode, scan
 from vecsearch.vocabulary import Metric
@@ -44,8 +44,10 @@ def main() -> None:
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--model", default=PACKAGED_MODEL)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--least-kept", type=float, default=mixed.LEAST_KEPT)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
+    mixed.LEAST_KEPT = arguments.least_kept
     with tempfile.TemporaryDirectory() as cache:
         measured = measure(arguments, Runtime("cpu", "openvino", Path(cache)))
     print(json.dumps(measured, indent=1))
