@@ -228,5 +228,7 @@ MAX_DIFFERENCE = 0.15
 LONGEST_TEXT = 200
 # The most neighbours by which a question is expanded.
 MAXIMUM_EXPANSION = 100
+# Such a neighbour weighs its similarity to this power: near ones count, and those beyond hardly do.
+EXPANSION_POWER = 3
 # The largest weight of a part of a question.
 MAXIMUM_WEIGHT = 1_000

@@ -252,7 +252,7 @@ WEB = Path(web.__file__).parent
 SEARCH_TYPES = """
     filters.Filters gallery.Label gallery.StoredImage query.Answer query.Hit query.Query tags.Tag
     questions.originals.open_original questions.pictures.Crop questions.pictures.Picture
-    questions.terms.Term questions.terms.terms questions.terms.weighted
+    questions.terms.WEIGHT questions.terms.Term questions.terms.terms questions.terms.weighted
 """.split()
 
 

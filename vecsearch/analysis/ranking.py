@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecsearch.vocabulary import Metric
+from vecsearch.vocabulary import EXPANSION_POWER, Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,8 +54,6 @@ DISTANCES: dict[Metric, Callable[["Floats", "Floats"], "Floats"]] = {
 }
 # Metrics that are not a matrix product, and so read all numbers of each pair.
 ELEMENTWISE = frozenset({Metric.l1, Metric.chi2})
-# Of a neighbour's similarity, in its weight: near ones count, and those beyond hardly do.
-EXPONENT = 3
 
 
 def nearest_first(distances: "Floats", own: int) -> "NDArray[np.int64]":
@@ -102,7 +100,7 @@ def averaged(query: "NDArray[Any]", neighbours: "NDArray[Any]") -> "Floats":
     Human Annotation (TPAMI 2018), for weights similarity^alpha, here with alpha = 3.
     """
     (centre,), others = _unit(query[None]), _unit(neighbours)
-    weights = np.maximum(others @ centre, 0.0) ** EXPONENT
+    weights = np.maximum(others @ centre, 0.0) ** EXPANSION_POWER
     return np.asarray(centre + weights @ others)
 
 

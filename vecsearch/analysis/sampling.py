@@ -14,6 +14,7 @@ from vecsearch.ingest import staging
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress
+from vecsearch.search.query import Query
 from vecsearch.vocabulary import Metric, Ranking
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def measure(
         return _distances(connection, collection, images, queries, project, metric, on_progress)
 
     distances = compared()
-    expansion = collection.expansion if metric is Metric.cosine else 0
+    expansion = Query(metric=metric).expansion_in(collection)
     if expansion:
         near = [
             ranking.nearest_first(row, int(own))[:expansion]
@@ -185,7 +186,7 @@ def _projection(
     connection: sa.Connection, collection: StoredCollection, metric: Metric
 ) -> "Callable[[NDArray[Any]], NDArray[Any]]":
     """Return what makes of embeddings the vectors that rank."""
-    ranks = metric is Metric.cosine and collection.ranking is Ranking.compact
+    ranks = Query(metric=metric).ranking_in(collection) is Ranking.compact
     if not ranks or collection.compact is None:
         return lambda embeddings: embeddings
     return vectors.read_projection(connection, collection.compact).project

@@ -66,7 +66,7 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         embedder = embedders.of(collection, query.model, query.weights)
         if question.recall(embedder):
             return _answer(engine, connection, collection, question, query)
-    question.embed(embedder, embedders.sentences)
+    question.embed(embedder, embedders)
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, question, query)
 
@@ -82,9 +82,7 @@ def check(connection: sa.Connection, collection: StoredCollection, query: Query)
     query.check(collection.default_metric)
     query.ranking_in(collection)
     if query.where is not None:
-        text = statement.condition_check(collection.table, query.where)
-        with translated(text):
-            driver_connection(connection).execute(text.encode(), prepare=True)
+        statement.require_condition(connection, collection.table, query.where)
 
 
 def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:

@@ -15,10 +15,11 @@ from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema
+from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search.filters import Filters
 from vecsearch.search.indexes.base import MAXIMUM_K, Expression, Index, Target, distance
 from vecsearch.search.query import HIT_COLUMNS
-from vecsearch.vocabulary import Metric
+from vecsearch.vocabulary import EXPANSION_POWER, Metric
 
 # Scans and sorts are on by default, but a server may turn them off; an exact search needs them.
 # Embeddings are stored out of line (TOAST), so the planner underestimates the table and would not
@@ -30,8 +31,6 @@ EXACT_SETTINGS = {
     "min_parallel_table_scan_size": "0",
     "parallel_setup_cost": "0",
 }
-# Neighbours that expand a question weigh similarity^3.
-WEIGHT_POWER = 3
 # Of cosine.
 MAXIMUM_DISTANCE = 2.0
 # Make the planner use the index even if it estimates a higher cost.
@@ -202,7 +201,7 @@ def _expanded(
     for table in dict.fromkeys(key.table for key in question):
         joined = joined.join(table, table.c.id == near.c.id)
     similarity = sa.func.greatest(1 - near.c.distance, 0, type_=sa.Double)
-    weight = sa.func.power(similarity, WEIGHT_POWER, type_=sa.Double)
+    weight = sa.func.power(similarity, EXPANSION_POWER, type_=sa.Double)
     parts = sa.union_all(
         sa.select(asked, sa.literal(1.0, sa.Double).label("weight")),
         sa.select(*question, weight.label("weight"))
@@ -270,7 +269,14 @@ def written(statement: sa.Select[Any]) -> str:
     return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
-def condition_check(table: sa.Table, where: str) -> str:
-    """Return a statement with which Postgres checks a condition without parentheses around it."""
+def require_condition(connection: sa.Connection, table: sa.Table, where: str) -> None:
+    """Let Postgres check a user's condition, without parentheses around it.
+
+    Raises:
+        DatabaseError: Postgres does not accept it.
+
+    """
     source = f"{schema.sql_name(table)} AS {schema.sql_name(table.name)}"
-    return f"EXPLAIN SELECT FROM {source} WHERE\n{where}"
+    text = f"EXPLAIN SELECT FROM {source} WHERE\n{where}"
+    with translated(text):
+        driver_connection(connection).execute(text.encode(), prepare=True)

@@ -206,9 +206,7 @@ class Tags:
             driver = driver_connection(connection)
             images = f"{schema.sql_name(stored.table)} AS {schema.sql_name(self._name)}"
             if where is not None:
-                check = statement.condition_check(stored.table, where)
-                with translated(check):
-                    driver.execute(check.encode(), prepare=True)
+                statement.require_condition(connection, stored.table, where)
                 images += f" WHERE (\n{where}\n)"
             text = select.format(
                 images=images,

@@ -16,7 +16,7 @@ from vecsearch.imaging import formats
 from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Crop, Picture
-from vecsearch.search.questions.terms import Term, terms
+from vecsearch.search.questions.terms import WEIGHT, Term, terms
 from vecsearch.vocabulary import (
     LONGEST_TEXT,
     MAX_DIFFERENCE,
@@ -71,7 +71,7 @@ Pixels = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Weight = Annotated[float, Field(gt=0, le=MAXIMUM_WEIGHT)]
 # Each perhaps with a weight: 2:snow.
-_WEIGHT = r"([0-9]{1,6}(\.[0-9]{1,6})?:)?"
+_WEIGHT = f"({WEIGHT}:)?"
 _WEIGHTED_ID = f"^{_WEIGHT}[0-9a-fA-F]{{8}}(-?[0-9a-fA-F]{{4}}){{3}}-?[0-9a-fA-F]{{12}}$"
 WeightedId = Annotated[
     str,

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +21,6 @@ from vecsearch.config import Runtime
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder, LazyEncoder, TextEncoder, unusable
 from vecsearch.encoders.once import Once
-from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import ImageUnreadable, InvalidInput
 from vecsearch.imaging import decode, scan
 from vecsearch.postgres.catalog import StoredCollection
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
     from vecsearch.encoders.openvino.cache import Exported
+    from vecsearch.encoders.sentences.encoder import SentenceEncoder
 
 _T = TypeVar("_T")
 
@@ -213,12 +214,18 @@ class Embedders:
         quantized: FindQuantized = lambda _: None,
     ) -> None:
         self.on_batch: OnBatch = lambda *_: None
-        self.sentences = SentenceEncoder(runtime)
         self._runtime = runtime
         self._quantized = quantized
         self._max_pixels = max_pixels
         self._kept: dict[str, tuple[StoredCollection, Embedder]] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def sentences(self) -> "SentenceEncoder":
+        """What understands phrases, for all collections; imported when a phrase is asked for."""
+        from vecsearch.encoders.sentences.encoder import SentenceEncoder
+
+        return SentenceEncoder(self._runtime)
 
     def of(
         self,

@@ -3,10 +3,14 @@
 Source: Norouzi et al., Zero-Shot Learning by Convex Combination of Semantic Embeddings (2013).
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.search.questions.concepts import Unmatched, Word
+
+if TYPE_CHECKING:
+    from vecsearch.encoders.sentences.encoder import SentenceEncoder
 
 # Concepts to mix, and how sharply the nearest of them weigh more.
 CONCEPTS = 8
@@ -26,7 +30,7 @@ HINT = (
 )
 
 
-def nearest(phrase: Unmatched, encoder: SentenceEncoder) -> list[tuple[int, float]]:
+def nearest(phrase: Unmatched, encoder: "SentenceEncoder") -> list[tuple[int, float]]:
     """Return the concepts nearest to a phrase, with their shares, for `concepts.weighted`.
 
     Hold no connection meanwhile: the first phrase embeds every definition, which takes seconds.

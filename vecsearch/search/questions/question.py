@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.encoders import registry
-from vecsearch.encoders.sentences.encoder import SentenceEncoder
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import gallery
@@ -16,7 +15,7 @@ from vecsearch.search.lookup import image_by_sha256, missing, parse_id
 from vecsearch.search.query import Query
 from vecsearch.search.questions import concepts, phrases
 from vecsearch.search.questions.concepts import Unmatched, Words
-from vecsearch.search.questions.embedder import Embedder
+from vecsearch.search.questions.embedder import Embedder, Embedders
 from vecsearch.search.questions.originals import open_original
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.terms import Term
@@ -132,12 +131,12 @@ class Question:
                 part.vectors = None if known is None else known[np.newaxis]
         return all(part.is_found for part in self.parts)
 
-    def embed(self, embedder: Embedder, sentences: SentenceEncoder) -> None:
+    def embed(self, embedder: Embedder, embedders: Embedders) -> None:
         """Embed pictures that are not stored, and sentences; hold no connection meanwhile.
 
         Args:
             embedder: the collection's.
-            sentences: finds the concepts that a phrase may mean.
+            embedders: whose sentence encoder finds the concepts that a phrase may mean.
 
         Raises:
             ImageUnreadable: a picture cannot be decoded, or its embedding cannot be compared.
@@ -149,7 +148,7 @@ class Question:
             if part.is_found:
                 continue
             if part.unmatched is not None:
-                part.shares = phrases.nearest(part.unmatched, sentences)
+                part.shares = phrases.nearest(part.unmatched, embedders.sentences)
             elif isinstance(part.wanted, str):
                 part.vectors = embedder.embed_text(part.wanted)[np.newaxis]
             else:

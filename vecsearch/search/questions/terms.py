@@ -11,6 +11,9 @@ from vecsearch.errors import InvalidInput
 from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.vocabulary import LONGEST_TEXT, MAXIMUM_WEIGHT
 
+# As people write it, before a colon.
+WEIGHT = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
+
 
 @dataclass(frozen=True)
 class Term:
@@ -92,5 +95,5 @@ def terms(
 
 def weighted(text: str) -> tuple[float, str]:
     """Return the weight and the rest of `2:snow`; the weight is 1 if there is none."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?):(.+)", text, re.DOTALL)
+    found = re.fullmatch(rf"({WEIGHT}):(.+)", text, re.DOTALL)
     return (1.0, text) if found is None else (float(found[1]), found[2])
