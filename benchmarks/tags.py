@@ -10,6 +10,7 @@ import argparse
 import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -61,10 +62,11 @@ def main() -> None:
         hits = [image.id for image in images.browse(limit=30)]
         report("tags of 30 images", lambda: images.tags.of(hits))
         for name in (names[0][0], names[len(names) // 2][0]):
-            found = len(run(library, FILTER.format(name)))
-            report(f"{found:,} images of {name!r}", lambda: run(library, FILTER.format(name)))  # noqa: B023 - called at once
-            query = Query(id=hits[0], where=f"id IN ({FILTER.format(name)})")
-            report(f"the nearest 10 of {name!r}", lambda: images.ask(query))  # noqa: B023 - called at once
+            tagged = FILTER.format(name)
+            found = len(run(library, tagged))
+            report(f"{found:,} images of {name!r}", partial(run, library, tagged))
+            query = Query(id=hits[0], where=f"id IN ({tagged})")
+            report(f"the nearest 10 of {name!r}", partial(images.ask, query))
         report("the nearest 10 of all", lambda: images.ask(Query(id=hits[0])))
 
 

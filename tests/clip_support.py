@@ -58,17 +58,20 @@ def load(files: tuple[Path, Path]) -> "TorchEncoder":
 
 
 def of_collection(
-    encoder: "TorchEncoder", runtime: Runtime = ON_TORCH, **named: str | Path | None
+    encoder: "TorchEncoder",
+    runtime: Runtime = ON_TORCH,
+    *,
+    model: str | None = None,
+    weights: str | Path | None = None,
 ) -> LazyEncoder:
     """Return the encoder as a collection has it, whose identity comes from JSON."""
     stored = Identity.from_json(json.loads(json.dumps(asdict(encoder.identity))))
-    options = {"model": None, "weights": None} | named
     return registry.for_collection(
         "images",
         stored,
         encoder.weights,
-        model=options["model"],  # type: ignore[arg-type]  # a name
-        weights=options["weights"],
+        model=model,
+        weights=weights,
         runtime=runtime,
     )
 

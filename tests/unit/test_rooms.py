@@ -188,7 +188,7 @@ def test_the_library_is_imported_without_torch() -> None:
     loaded = loaded_by("import vecsearch.library")
     assert "sqlalchemy" in loaded
     assert not loaded & {"torch", "timm", "torchvision", "safetensors", "alembic", "matplotlib"}
-    assert not loaded & {"openvino", "sentence_transformers", "tokenizers", "transformers"}
+    assert not loaded & {"PIL", "openvino", "sentence_transformers", "tokenizers", "transformers"}
 
 
 def test_the_command_line_is_imported_without_torch_or_sqlalchemy() -> None:
