@@ -10,7 +10,7 @@ similarity of two images.
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.columns import NEAREST, VIEW, names
 
 # A UUID (RFC 9562) as text.
@@ -35,7 +35,7 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
         f"""
         CREATE VIEW {tags} AS
         SELECT i.id, i.path, t.rank, t.name, t.probability, t.number
-        FROM {table.schema}.tags AS t JOIN {source} AS i ON i.id = t.id
+        FROM {tables.tags.fullname} AS t JOIN {source} AS i ON i.id = t.id
         WHERE t.collection = (
             SELECT CAST(relname AS text) COLLATE "default" FROM pg_catalog.pg_class
             WHERE oid = CAST('{source}' AS regclass))""",
