@@ -63,9 +63,12 @@ def definitions(library: Library, name: str) -> list[Any]:
         f" pg_get_functiondef('{name}_nearest'::regproc),"
         f" pg_get_functiondef('{name}_similarity'::regproc),"
         " (SELECT array_agg(indexdef ORDER BY indexdef) FROM pg_indexes"
-        f" WHERE schemaname = 'vecsearch' AND tablename LIKE '{name}%'),"
+        f" WHERE schemaname LIKE 'vecsearch%' AND tablename LIKE '{name}%'),"
         " (SELECT array_agg(concat(relname, obj_description(oid, 'pg_class')) ORDER BY relname)"
-        f" FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace AND relname LIKE '{name}%')"
+        " FROM pg_class WHERE relnamespace::regnamespace::text LIKE 'vecsearch%'"
+        f" AND relname LIKE '{name}%'),"
+        " (SELECT array_agg(obj_description(oid, 'pg_namespace') ORDER BY nspname)"
+        " FROM pg_namespace WHERE nspname LIKE 'vecsearch%')"
     )
     with database.reading(library.engine) as connection:
         return list(connection.execute(sa.text(statement)).one())

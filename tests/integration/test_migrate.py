@@ -93,7 +93,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
     with library.sql(
         "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
         " WHERE relnamespace::regnamespace::text IN ('vecsearch', 'vecsearch_internal')"
-        " AND relkind = 'r' AND attnum >= 0"
+        " AND relkind IN ('r', 'v') AND attnum >= 0"
         " AND NOT attisdropped AND relname <> 'alembic_version'"
         " AND col_description(attrelid, attnum) IS NULL"
     ) as (_, rows, _):
@@ -101,7 +101,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
     uncommented = (
         "SELECT count(*) FROM pg_class"
         " WHERE relnamespace::regnamespace::text IN ('vecsearch', 'vecsearch_internal')"
-        " AND relkind = 'r' AND relname <> 'alembic_version'"
+        " AND relkind IN ('r', 'v') AND relname <> 'alembic_version'"
         " AND obj_description(oid, 'pg_class') IS NULL"
     )
     assert scalar(library, uncommented) == 0
@@ -146,19 +146,19 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
     with database.writing(empty.engine) as connection:
         alembic_upgrade(connection, "0002")
     empty.engine.dispose()
-    old_corpus(empty, "before", 5)
+    old_corpus(empty, "elder", 5)
     required = "sha256 width height format file_size modified_at".split()
     for column in required:
-        write(empty, f"ALTER TABLE before ALTER {column} SET NOT NULL")
-        write(empty, f"COMMENT ON COLUMN before.{column} IS 'as it was'")
+        write(empty, f"ALTER TABLE elder ALTER {column} SET NOT NULL")
+        write(empty, f"COMMENT ON COLUMN elder.{column} IS 'as it was'")
     empty.upgrade()
-    make_corpus(empty, "after", clustered(5, 8, seed=0))
+    make_corpus(empty, "younger", clustered(5, 8, seed=0))
 
     def columns(table: str) -> Any:
         return (
             "SELECT string_agg(concat_ws(' ', attname, attnotnull, atttypid::regtype, atttypmod,"
             " col_description(attrelid, attnum)), '; ' ORDER BY attnum) FROM pg_attribute"
-            f" WHERE attrelid = 'vecsearch.{table}'::regclass AND attnum > 0"
+            f" WHERE attrelid = {table} AND attnum > 0"
         )
 
     def beside(table: str) -> list[str]:
@@ -168,6 +168,8 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
             for statement in (
                 f"SELECT pg_get_viewdef({view})",
                 f"SELECT obj_description({view}, 'pg_class')",
+                f"SELECT CAST(reloptions AS text) FROM pg_class WHERE oid = {view}",
+                columns(view),
             )
         ]
         for function in (f"'{table}_nearest'::regproc", f"'{table}_similarity'::regproc"):
@@ -177,9 +179,10 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
             ]
         return [scalar(empty, statement).replace(table, "NAME") for statement in statements]
 
-    assert scalar(empty, columns("before")) == scalar(empty, columns("after"))
-    assert beside("before") == beside("after")
-    assert scalar(empty, "SELECT count(*) FROM before") == 5
+    before, after = (columns(f"'{table}'::regclass") for table in ("elder", "younger"))
+    assert scalar(empty, before) == scalar(empty, after)
+    assert beside("elder") == beside("younger")
+    assert scalar(empty, "SELECT count(*) FROM elder") == 5
 
 
 def test_newer_tables_are_refused_by_everything(library: Library, photos: Path) -> None:
@@ -341,7 +344,8 @@ def test_an_older_collection_s_encoder_family_is_told_by_its_model(empty: Librar
             "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256, preprocessing,"
             f" dimensions) VALUES ('{name}', '{model}', 'pooled', {sha256}, '{{}}', 8)",
         )
-        write(empty, f"CREATE TABLE vecsearch.{name} (id uuid, path text)")
+        with database.writing(empty.engine) as connection:
+            schema.collection_table(name, 8).create(connection)
     empty.upgrade()
     backends = "SELECT string_agg(backend, ' ' ORDER BY name) FROM vecsearch.collections"
     assert scalar(empty, backends) == "timm autoencoder unknown"

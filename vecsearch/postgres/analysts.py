@@ -1,13 +1,14 @@
 """Create the views and the functions of a collection's table, for people who use only SQL.
 
 `NAME_view` is the table without its vectors. `NAME_tags` lists the most probable concepts of each
-image. `NAME_nearest(image)` lists every image, nearest
-first; clients add WHERE, JOIN, ORDER BY and LIMIT. It is a plain SELECT that Postgres inlines, so
-the index serves it as it serves our own searches. `NAME_similarity(image, other)` is the cosine
-similarity of two images.
+image. Both check the rights of whoever reads them, row-level security included.
+`NAME_nearest(image)` lists every image, nearest first; clients add WHERE, JOIN, ORDER BY and LIMIT.
+It is a plain SELECT that Postgres inlines, so the index serves it as it serves our own searches.
+`NAME_similarity(image, other)` is the cosine similarity of two images.
 """
 
 import sqlalchemy as sa
+from psycopg import sql
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.postgres import schema, tables
@@ -15,6 +16,8 @@ from vecsearch.postgres.columns import NEAREST, VIEW, names
 
 # A UUID (RFC 9562) as text.
 ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+# The columns of NAME_tags after the image's id and path.
+TAGS = ("rank", "name", "probability", "number")
 
 
 def create(connection: sa.Connection, table: sa.Table) -> None:
@@ -28,13 +31,13 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
     image, other = embedding_of("image", source), embedding_of("other", source)
     statements = (
         f"""
-        CREATE VIEW {view} AS
+        CREATE VIEW {view} WITH (security_invoker = true) AS
         SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(names(VIEW))} FROM {source}""",
         f"COMMENT ON VIEW {view} IS 'Images of {name}, without embeddings, for reading'",
         # By the table's number, so that the view follows when the collection is renamed.
         f"""
-        CREATE VIEW {tags} AS
-        SELECT i.id, i.path, t.rank, t.name, t.probability, t.number
+        CREATE VIEW {tags} WITH (security_invoker = true) AS
+        SELECT i.id, i.path, {", ".join(f"t.{column}" for column in TAGS)}
         FROM {tables.tags.fullname} AS t JOIN {source} AS i ON i.id = t.id
         WHERE t.collection = (
             SELECT CAST(relname AS text) COLLATE "default" FROM pg_catalog.pg_class
@@ -52,8 +55,17 @@ five; for WHERE name = ''rock crab'' AND probability > 0.5'""",
         COMMENT ON FUNCTION {similarity}(text, text) IS 'Cosine similarity of two images of \
 {name}, each named by its id or its whole path; NULL if one is not there'""",
     )
+    shown = {"name": "Name of the file, the end of its path"}
+    shown |= {column.name: column.comment for column in VIEW}
+    tagged = {name: shown[name] for name in ("id", "path")}
+    tagged |= {name: str(tables.tags.c[name].comment) for name in TAGS}
     for statement in statements:
         connection.exec_driver_sql(statement)
+    for commented, columns in ((view, shown), (tags, tagged)):
+        for column, comment in columns.items():
+            connection.exec_driver_sql(
+                f"COMMENT ON COLUMN {commented}.{column} IS {sql.Literal(comment).as_string()}"
+            )
 
 
 def replace_nearest(

@@ -73,7 +73,8 @@ class Column:
         comment: text of COMMENT ON, for analysts.
         nullable: whether the value may be NULL.
         default: an SQL expression for rows written without a value.
-        view: position in NAME_view, from 1; None if it is not in the view.
+        view: position in NAME_view, from 1; None if it is not in the view. A new column is the
+            last, so that CREATE OR REPLACE VIEW keeps what depends on the view.
         nearest: position in the result of NAME_nearest, from 1; None if it is not in the result.
 
     """
@@ -124,7 +125,13 @@ COLUMNS: Final = (
         view=11,
         nearest=2,
     ),
-    Column("sha256", Kind.text, Origin.CONTENT, f"SHA-256 of the file, in hex; {_WITHOUT_FILE}"),
+    Column(
+        "sha256",
+        Kind.text,
+        Origin.CONTENT,
+        f"SHA-256 of the file, in hex; {_WITHOUT_FILE}",
+        view=14,
+    ),
     Column(
         "width",
         Kind.int4,

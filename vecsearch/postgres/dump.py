@@ -209,13 +209,13 @@ def _restore_into(
         for statement in (
             f"CREATE SCHEMA IF NOT EXISTS {place}",
             f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {place}",
-            *(f"CREATE SCHEMA IF NOT EXISTS {name}" for name in tables.SCHEMAS),
         ):
             connection.exec_driver_sql(statement)
-    ours = f"({'|'.join(tables.SCHEMAS)})"
-    left_out = rf" SCHEMA - {ours} "
+        existing = [name for name in tables.SCHEMAS if _has_schema(connection, name)]
+    left_out = rf" (SCHEMA -|COMMENT - SCHEMA) ({'|'.join(existing)}) "
     if not indexed:
-        left_out += rf"| INDEX {ours} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
+        ours = "|".join(tables.SCHEMAS)
+        left_out += rf"| INDEX ({ours}) \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
     listed = _listed(_program(RESTORE, major), file) or ""
     wanted = [line for line in listed.splitlines() if not re.search(left_out, line)]
     with tempfile.NamedTemporaryFile("w", suffix=".list") as selection:
@@ -230,6 +230,11 @@ def _restore_into(
             str(file),
         )
     return migrate.run(engine)
+
+
+def _has_schema(connection: sa.Connection, name: str) -> bool:
+    found = driver_connection(connection).execute("SELECT to_regnamespace(%s)", [name])
+    return found.fetchone() != (None,)
 
 
 def _server_major(connection: sa.Connection) -> int:
