@@ -13,26 +13,26 @@ from vecsearch.cli import app, collections
 from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import database, drop, quantized
+from vecsearch.postgres import database, drop, quantized, tables
 
 
 def objects(library: Library) -> set[str]:
-    """Return every relation, function and type of our schema."""
-    names = "SELECT relname FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
-    names += " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace"
-    names += " UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'vecsearch'::regnamespace"
+    """Return every relation, function and type of our schemas."""
+    names = " UNION ALL ".join(
+        f"SELECT {column}name FROM pg_{catalog} JOIN pg_namespace AS n ON n.oid = {column}namespace"
+        " WHERE nspname IN ('vecsearch', 'vecsearch_internal')"
+        for column, catalog in (("rel", "class"), ("pro", "proc"), ("typ", "type"))
+    )
     with database.reading(library.engine) as connection:
         return set(connection.scalars(sa.text(names)))
 
 
 def rows(library: Library, table: str) -> int:
     with database.reading(library.engine) as connection:
-        return int(connection.scalar(sa.text(f"SELECT count(*) FROM vecsearch.{table}")) or 0)
+        return int(connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0)
 
 
-SHARED = (
-    "collections projections ingest_errors not_duplicates thumbnails quantized_models concepts tags"
-).split()
+SHARED = [table.fullname for table in tables.metadata.sorted_tables]
 
 
 def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> 
     # A model that no collection used yet may belong to an ingest that has just begun.
     assert {table: rows(library, table) for table in SHARED} == {
         **dict.fromkeys(SHARED, 0),
-        "quantized_models": 1,
+        tables.quantized_models.fullname: 1,
     }
     with pytest.raises(CollectionNotFound):
         chosen.drop()
@@ -73,8 +73,8 @@ def test_what_another_collection_uses_stays(library: Library, photos: Path) -> N
     write(library, "UPDATE vecsearch.collections SET precision = 'int8-0'")
     library.collection().drop()
     assert [status.name for status in library.collections()] == ["cats"]
-    assert rows(library, "thumbnails") == 6
-    assert rows(library, "quantized_models") == 1
+    assert rows(library, tables.thumbnails.fullname) == 6
+    assert rows(library, tables.quantized_models.fullname) == 1
     assert len(library.collection("cats").query(photos / "cats" / "01.png").hits) == 6
 
 
