@@ -1,7 +1,7 @@
-"""An upgrade keeps what analysts built upon the public tables, views and functions.
+"""An upgrade keeps what analysts built upon the public objects, and what they may read.
 
-These are read from the catalogue of each revision since the first that this covers, so that a new
-migration is tested without a word here.
+Tables, views and functions are read from the catalogue of each revision since the first that this
+covers, so that a new migration is tested without a word here.
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
-from support import alembic_upgrade, every_server, scalar, store_concepts, write
+from support import (
+    alembic_upgrade,
+    clustered,
+    every_server,
+    make_corpus,
+    scalar,
+    store_concepts,
+    write,
+)
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import DatabaseError, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming, schema
 
@@ -222,3 +231,57 @@ def test_what_analysts_built_is_there_after_an_upgrade_and_answers(
     write(empty, "DROP SCHEMA mine CASCADE")
     empty.collection("pictures").drop()
     assert empty.collections() == []
+
+
+@pytest.fixture
+def roles(server_url: str, empty: Library) -> Iterator[list[str]]:
+    """Two roles that may do nothing yet."""
+    names = ["reader_of_all", "reader_of_views"]
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        for name in names:
+            connection.execute(f"CREATE ROLE {name}".encode())
+        yield names
+        write(empty, f"DROP OWNED BY {', '.join(names)}")
+        for name in names:
+            connection.execute(f"DROP ROLE {name}".encode())
+
+
+def count_as(library: Library, role: str, source: str) -> int:
+    """Return the rows of a source, as a role sees them."""
+    with database.writing(library.engine) as connection:
+        connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+        found = connection.exec_driver_sql(f"SELECT count(*) FROM {source}").scalar()
+        connection.exec_driver_sql("RESET ROLE")
+    return int(found or 0)
+
+
+def test_roles_can_read_after_an_upgrade_what_they_could_before(
+    empty: Library, roles: list[str]
+) -> None:
+    fill(empty, FIRST)
+    of_all, of_views = roles
+    for statement in (
+        "GRANT USAGE ON SCHEMA vecsearch TO reader_of_all, reader_of_views",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch TO reader_of_all",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA vecsearch GRANT SELECT ON TABLES TO reader_of_all",
+        "GRANT SELECT ON images_view, images_tags TO reader_of_views",
+    ):
+        write(empty, statement)
+    empty.upgrade()
+    empty.collection().create_index("compact", dims=2)
+    for source in ("images", "images_view", "images_tags", f"images_nearest({ID}::text)"):
+        assert count_as(empty, of_all, source) == ROWS
+    assert count_as(empty, of_all, "vecsearch_internal.thumbnails") == 1
+    assert count_as(empty, of_views, "(SELECT * FROM images_view) AS whole") == ROWS
+    assert count_as(empty, of_views, "images_tags") == ROWS
+    for hidden in ("(SELECT embedding FROM images) AS e", "vecsearch_internal.thumbnails"):
+        with pytest.raises(DatabaseError, match="permission denied"):
+            count_as(empty, of_views, hidden)
+    make_corpus(empty, "later", clustered(20, DIMS, seed=0))
+    empty.collection("later").create_index("compact", dims=2)
+    assert count_as(empty, of_all, "later_nearest((SELECT id::text FROM later LIMIT 1))") == 20
+    # Row-level security of a table applies to its views.
+    write(empty, "ALTER TABLE images ENABLE ROW LEVEL SECURITY")
+    write(empty, f"CREATE POLICY one ON images TO reader_of_all USING (id = {ID})")
+    for source in ("images", "images_view", "images_tags"):
+        assert count_as(empty, of_all, source) == 1
