@@ -1,12 +1,23 @@
 """Dropping a collection deletes everything that belongs to it, and nothing else."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, clustered, counts, ingest, make_corpus, store_concepts, write
+from support import (
+    PixelEncoder,
+    clustered,
+    counts,
+    ingest,
+    make_corpus,
+    scalar,
+    store_concepts,
+    write,
+)
 from typer.testing import CliRunner
 
 from vecsearch.cli import app, collections
@@ -14,6 +25,8 @@ from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, drop, quantized, tables
+
+UNINSTALL = Path(__file__).parents[2] / "docs/uninstall.md"
 
 
 def objects(library: Library) -> set[str]:
@@ -178,3 +191,24 @@ def test_on_a_terminal_it_asks(
     assert "This removes collection 'images' with 20 rows" in err
     assert "Drop collection 'images'? [y/N]" in err
     assert len(library.collections()) == left
+
+
+def test_all_can_be_removed_by_the_document_and_nothing_else_goes(library: Library) -> None:
+    (statements,) = re.findall(r"```sql\n(.*?)```", UNINSTALL.read_text(), re.DOTALL)
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    write(library, "CREATE VIEW public.mine AS SELECT name FROM vecsearch.concepts")
+    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    before = objects(library)
+    for remedy in (library.collection().drop, lambda: write(library, "DROP VIEW public.mine")):
+        with (
+            psycopg.connect(url, autocommit=True) as connection,
+            pytest.raises(psycopg.errors.DependentObjectsStillExist),
+        ):
+            connection.execute(statements.encode())
+        assert objects(library) <= before
+        assert {"concepts", "thumbnails", "concept"} <= objects(library)
+        remedy()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statements.encode())
+    assert objects(library) == set()
+    assert scalar(library, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^vecsearch'") == 0
