@@ -1,5 +1,6 @@
 """The reader: what a BI tool on this machine can see of the embedded database, and cannot do."""
 
+import json
 import re
 import socket
 import subprocess
@@ -211,9 +212,9 @@ def test_a_password_that_was_changed_from_inside_is_set_right(
 def test_its_password_is_the_owners_alone_and_is_not_shown(
     corpus: Corpus, address: reader.Address
 ) -> None:
-    file = corpus.library.settings.data_dir / "reader-password"
+    file = corpus.library.settings.data_dir / "roles/vecsearch_reader.json"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert file.read_text() == address.password
+    assert json.loads(file.read_text())["password"] == address.password
     assert len(address.password) >= 32
     assert address.password not in repr(address)
 
@@ -224,7 +225,7 @@ def test_the_command_prints_what_to_paste_and_a_port_outlives_a_stop(data_dir: P
     assert (started.returncode, started.stdout) == (0, "")
     assert f"127.0.0.1:{port}" in started.stderr
     printed = run(data_dir, "url", "--reader").stdout
-    password = (data_dir / "reader-password").read_text()
+    password = json.loads((data_dir / "roles/vecsearch_reader.json").read_text())["password"]
     assert printed == f"postgresql://vecsearch_reader:{password}@127.0.0.1:{port}/vecsearch\n"
     with psycopg.connect(printed.strip()) as connection:
         assert connection.execute("SHOW search_path").fetchone() == ("vecsearch, public",)
@@ -232,7 +233,8 @@ def test_the_command_prints_what_to_paste_and_a_port_outlives_a_stop(data_dir: P
     assert not answers(port)
     jdbc = run(data_dir, "url", "--reader", "--jdbc").stdout
     assert jdbc == (
-        f"jdbc:postgresql://127.0.0.1:{port}/vecsearch?user=vecsearch_reader&password={password}\n"
+        f"jdbc:postgresql://127.0.0.1:{port}/vecsearch?user=vecsearch_reader&password={password}"
+        "&currentSchema=vecsearch,public\n"
     )
     psycopg.connect(printed.strip()).close()
     # The owner's own way in goes on as before, and says where its socket is.
