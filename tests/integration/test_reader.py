@@ -149,6 +149,31 @@ SERVER_FILES = (
     "SET SESSION AUTHORIZATION postgres",
 )
 
+# What would outlast its query, or keep others from working.
+LEFT_BEHIND = (
+    "CREATE TEMP TABLE mine (x int)",
+    "SELECT pg_advisory_lock(1)",
+    "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
+    "LOCK TABLE images IN ROW SHARE MODE",
+    "SELECT id FROM images FOR KEY SHARE",
+    "SELECT lo_create(0)",
+    "SELECT lo_from_bytea(0, 'x')",
+    "SELECT pg_logical_emit_message(false, 'x', 'y')",
+    "CREATE TEMP VIEW mine AS SELECT 1",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+    "CHECKPOINT",
+)
+
+
+@pytest.mark.parametrize("statement", LEFT_BEHIND)
+def test_it_takes_no_locks_and_leaves_nothing_behind(
+    address: reader.Address, statement: str
+) -> None:
+    with psycopg.connect(address.url) as connection:
+        connection.execute("SET TRANSACTION READ WRITE")
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+
 
 @pytest.mark.parametrize("statement", CHANGES)
 def test_it_changes_nothing(bi_tool: psycopg.Connection[Any], statement: str) -> None:

@@ -114,10 +114,7 @@ def _path(driver: "psycopg.Connection[Any]", path: str, schemas: list[str]) -> s
 
     Programs that share the database create their tables in the path's first schema, so it stays.
     """
-    (before,) = _row(driver, "SELECT current_setting('search_path')")
-    driver.execute("SELECT set_config('search_path', %s, true)", [path])
-    (present,) = _row(driver, "SELECT current_schemas(false)")
-    driver.execute("SELECT set_config('search_path', %s, true)", [before])
+    present = [part.strip().strip('"') for part in path.split(",")]
     added = [schema for schema in dict.fromkeys(schemas) if schema not in present]
     quoted = [_row(driver, "SELECT quote_ident(%s)", schema)[0] for schema in added]
     return ", ".join([path, *quoted] if path else quoted)

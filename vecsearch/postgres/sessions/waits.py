@@ -21,17 +21,21 @@ POLL_S = 0.5
 
 # Direct members only: a writer is a member by way of the writers' group, and is waited for. A build
 # waits for one snapshot after the other, so the sessions of all that it may wait for end at once.
+# MATERIALIZED: nobody's session ends before all conditions are known to hold.
 _END = sa.text(
     """
-    SELECT session.usename FROM pg_locks AS waiting JOIN pg_stat_activity AS session
-        ON session.pid = ANY(pg_blocking_pids(waiting.pid))
-        OR (waiting.locktype = 'virtualxid' AND session.xact_start < waiting.waitstart)
-    WHERE waiting.pid = :pid AND NOT waiting.granted
-        AND waiting.waitstart < clock_timestamp() - make_interval(secs => :patience)
-        AND session.datname = current_database() AND session.usesysid IN (
-            SELECT member FROM pg_auth_members JOIN pg_roles AS groups ON groups.oid = roleid
-            WHERE groups.rolname = :readers)
-        AND pg_terminate_backend(session.pid)
+    WITH holding AS MATERIALIZED (
+        SELECT session.pid, session.usename
+        FROM pg_locks AS waiting JOIN pg_stat_activity AS session
+            ON session.pid = ANY(pg_blocking_pids(waiting.pid))
+            OR (waiting.locktype = 'virtualxid' AND session.xact_start < waiting.waitstart)
+        WHERE waiting.pid = :pid AND NOT waiting.granted
+            AND waiting.waitstart < clock_timestamp() - make_interval(secs => :patience)
+            AND session.datname = current_database() AND session.usesysid IN (
+                SELECT member FROM pg_auth_members JOIN pg_roles AS groups ON groups.oid = roleid
+                WHERE groups.rolname = :readers)
+    )
+    SELECT usename FROM holding WHERE pg_terminate_backend(pid)
     """
 )
 
