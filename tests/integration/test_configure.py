@@ -61,7 +61,7 @@ def test_the_owner_configures_every_session_and_a_role_its_own(
     own_server: str, photos: str
 ) -> None:
     assert "vecsearch db upgrade" in configure(photos, "--yes").stderr
-    with psycopg.connect(own_server.replace("/postgres", "/photos")) as connection:
+    with psycopg.connect(photos.replace("keeper@", "postgres@")) as connection:
         connection.execute("CREATE EXTENSION vector SCHEMA public")
     with Library.open(Settings.load(database_url=photos)) as library:
         (note,) = migrate.prepare(library.engine)
