@@ -165,8 +165,13 @@ def test_what_it_changed_of_itself_is_restored_by_the_owners_next_command(
         connection.execute("ALTER ROLE alice IN DATABASE vecsearch SET statement_timeout = 0")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         connect(made)
+    held = psycopg.connect(made.url, password="mine")
+    # A change that is not committed would make the owner's wait for it.
+    held.execute("SET TRANSACTION READ WRITE")
+    held.execute("ALTER ROLE alice PASSWORD 'another'")
     with caplog.at_level(logging.WARNING), server.lease(data_dir):
-        assert "alice" in caplog.text
+        assert "Restored the password and settings of alice" in caplog.text
+    assert not is_open(held)
     with connect(made) as connection:
         assert connection.execute("SHOW search_path").fetchone() == ("vecsearch, public",)
         assert connection.execute("SHOW statement_timeout").fetchone() == ("5min",)

@@ -114,7 +114,9 @@ def db_roles(
                 say("There are none. Make one: vecsearch db url --reader")
             write_rows(roles, format_, columns=["name", "kind", "sessions"])
         else:
-            dropped = reader.drop(library.engine, settings.data_dir, drop)
+            notes: list[str] = []
+            dropped = reader.drop(library.engine, settings.data_dir, drop, notes)
+            say_all(notes)
             kept = f" Its schema {drop!r} stays." if dropped.kind == "writer" else ""
             say(f"Dropped the {dropped.kind} {drop!r} and ended its sessions.{kept}")
 

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from vecsearch.errors import first_line
 from vecsearch.postgres.embedded.access import DATABASE
 from vecsearch.postgres.embedded.credentials import read_all
 
@@ -39,15 +40,33 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
                 connection.execute(
                     sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
                 )
-        if stored := read_all(data_dir):
-            from vecsearch.postgres.embedded import role
-
-            with psycopg.connect(url) as connection:
-                changed = role.restore(connection, stored)
-            if changed:
-                _log.warning(
-                    "Restored the password and settings of %s, which were changed from inside.",
-                    ", ".join(changed),
-                )
     except psycopg.Error as error:
         raise RuntimeError(str(error)) from error
+    _restore_roles(data_dir, url)
+
+
+def _restore_roles(data_dir: Path, url: str) -> None:
+    """Restore roles that changed themselves; whatever they do, the command goes on."""
+    stored = read_all(data_dir)
+    if not stored:
+        return
+    import psycopg
+
+    from vecsearch.postgres.embedded import role
+
+    try:
+        with psycopg.connect(url) as connection:
+            changed = role.restore(connection, stored)
+    except psycopg.Error as error:
+        _log.warning(
+            "A role that connects by TCP was changed from inside and could not be restored: %s. "
+            "List such roles with `vecsearch db roles`, and drop it with --drop.",
+            first_line(error),
+        )
+        return
+    if changed:
+        _log.warning(
+            "Restored the password and settings of %s, which were changed from inside, and ended "
+            "its sessions.",
+            ", ".join(changed),
+        )

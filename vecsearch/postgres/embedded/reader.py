@@ -13,6 +13,7 @@ from vecsearch.postgres.embedded import access, credentials, role
 from vecsearch.postgres.embedded.access import ADDRESS, DATABASE, READER
 from vecsearch.postgres.embedded.credentials import Credentials
 from vecsearch.postgres.embedded.role import Role
+from vecsearch.postgres.sessions import waits
 
 # Names that need no quoting anywhere.
 _NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
@@ -84,6 +85,7 @@ def prepare(
         # A collection is created either before this or after it, and is readable in both cases.
         catalog.lock_creation(connection)
         stored = credentials.read(data_dir, name)
+        is_new = stored is None
         if stored is None:
             _refuse_others(driver, name, is_writer=is_writer)
             stored = _new(driver, name, is_writer=is_writer)
@@ -95,7 +97,10 @@ def prepare(
                 f"vecsearch db roles --drop {name}"
             )
         role.prepare_groups(driver)
-        role.apply(driver, stored)
+        if role.exists(driver, name) and not is_new:
+            role.restore(driver, [stored])
+        else:
+            role.apply(driver, stored)
         path = role.settings(driver, stored)["search_path"].replace(", ", ",")
     return Address(port, stored.password, name, path)
 
@@ -106,8 +111,14 @@ def list_roles(engine: sa.Engine) -> list[Role]:
         return role.find(driver_connection(connection))
 
 
-def drop(engine: sa.Engine, data_dir: Path, name: str) -> Role:
+def drop(engine: sa.Engine, data_dir: Path, name: str, notes: list[str]) -> Role:
     """End a role's sessions and drop it; a writer's schema stays, and is the owner's. Return it.
+
+    Args:
+        engine: of the server's owner.
+        data_dir: the folder of the database.
+        name: of the role.
+        notes: notes for the user are added.
 
     Raises:
         InvalidInput: there is no such reader or writer.
@@ -121,7 +132,7 @@ def drop(engine: sa.Engine, data_dir: Path, name: str) -> Role:
             known = ", ".join(one.name for one in role.find(driver)) or "none"
             raise InvalidInput(f"There is no reader or writer {name!r}. There is: {known}.")
         role.lock_out(driver, name)
-    with database.writing(engine) as connection:
+    with database.writing(engine) as connection, waits.bounded(connection, notes):
         role.drop(driver_connection(connection), name)
     credentials.forget(data_dir, name)
     return found[0]

@@ -125,8 +125,12 @@ def apply(driver: Driver, credentials: Credentials) -> None:
 
 
 def restore(driver: Driver, stored: list[Credentials]) -> list[str]:
-    """Restore the roles that differ from their credentials; return their names."""
+    """Restore the roles that differ from their credentials; return their names.
+
+    Their sessions end: one that is changing its role now would keep this from doing so.
+    """
     changed = []
+    driver.execute("SET LOCAL lock_timeout = '5s'")
     for credentials in stored:
         found = driver.execute(
             "SELECT rolpassword, rolconnlimit, coalesce((SELECT setconfig FROM pg_db_role_setting"
@@ -145,6 +149,7 @@ def restore(driver: Driver, stored: list[Credentials]) -> list[str]:
             wanted,
             False,
         ):
+            end_sessions(driver, credentials.name)
             apply(driver, credentials)
             changed.append(credentials.name)
     return changed
@@ -163,13 +168,19 @@ def find(driver: Driver) -> list[Role]:
     return [Role(*row) for row in rows]
 
 
+def end_sessions(driver: Driver, name: str) -> None:
+    """End the sessions that a role has now."""
+    driver.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [name]
+    )
+
+
 def lock_out(driver: Driver, name: str) -> None:
-    """End a role's sessions and let no new ones begin, once the caller has committed."""
+    """End a role's sessions, and let no new ones begin. This commits."""
+    end_sessions(driver, name)
     driver.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)))
     driver.commit()
-    driver.execute(
-        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", [name]
-    )
+    end_sessions(driver, name)
 
 
 def drop(driver: Driver, name: str) -> None:
