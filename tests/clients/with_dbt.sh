@@ -6,7 +6,7 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 cat >dbt_project.yml <<END
 name: photos
-version: "1"
+version: "1.0.0"
 profile: photos
 END
 cat >profiles.yml <<END
@@ -18,8 +18,8 @@ photos:
 END
 export DBT_SEND_ANONYMOUS_USAGE_STATS=false
 show() {
-  # dbt wraps the statement, and LIMITs it.
-  "$DBT" --quiet show --profiles-dir . --inline "$1" --limit 100000 --output json --log-format text
+  # dbt wraps the statement; -1 is no LIMIT of its own.
+  "$DBT" --quiet show --profiles-dir . --inline "$1" --limit -1 --output json --log-format text
 }
 printf 'version\t%s\n' "$("$DBT" --version | awk '/installed:/ {print $3; exit}')"
 ids() { grep -o '"id": "[^"]*"' | cut -d'"' -f4 | sed "s/^/$1\t/"; }

@@ -3,20 +3,20 @@
 Without a network, the extension comes from the package duckdb-extension-postgres-scanner.
 """
 
-import contextlib
 import importlib.util
+from pathlib import Path
 
 import duckdb
 from said import ASKED, PAGE, URL, rows, types, version
 
-if importlib.util.find_spec("duckdb_extensions"):
-    from duckdb_extensions import import_extension
-
-    with contextlib.suppress(duckdb.Error):
-        import_extension("postgres_scanner")
 version(duckdb.__version__)
 client = duckdb.connect()
-client.execute("LOAD postgres_scanner")
+package = importlib.util.find_spec("duckdb_extension_postgres_scanner")
+if package is None:
+    client.execute("INSTALL postgres_scanner; LOAD postgres_scanner")
+else:
+    (file,) = Path(str(package.origin)).parent.rglob("*.duckdb_extension")
+    client.execute(f"LOAD '{file}'")
 client.execute(f"ATTACH '{URL}' AS photos (TYPE postgres, READ_ONLY)")
 
 
