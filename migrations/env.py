@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from vecsearch.postgres import renaming, schema, tables
+from vecsearch.search import functions
 
 # Any fixed number: two migrations of one database exclude each other by it.
 LOCK_KEY = 0x766563
@@ -24,6 +25,9 @@ def run(connection: sa.Connection) -> None:
     # A user's collection may have a name that a migration needs.
     context.config.attributes["renamed"] = renaming.free_reserved_names(connection)
     context.run_migrations()
+    if context.get_context().get_current_revision() == schema.REVISION:
+        # They are derived from the code, so they have no migrations of their own.
+        functions.refresh(connection)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
 from vecsearch.postgres import adhoc, catalog, database, dump, migrate
 from vecsearch.postgres.embedded import server
-from vecsearch.search import nearest
+from vecsearch.search import functions
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.status import CollectionStatus, Status, list_status
@@ -234,7 +234,7 @@ class Library:
         names = dump.restore(self.engine, Path(file).absolute(), self.settings.data_dir, collection)
         with database.writing(self.engine) as connection:
             for name in names:
-                nearest.replace(connection, catalog.get_collection(connection, name))
+                functions.replace(connection, catalog.get_collection(connection, name))
         notes = [
             note
             for name in names

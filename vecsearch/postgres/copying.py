@@ -29,8 +29,7 @@ def refuse_existing(connection: sa.Connection, names: Iterable[str]) -> None:
 def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> None:
     """Copy a collection and everything stored for it, except HNSW indexes.
 
-    NAME_nearest gets its plain form, which orders all rows by their embeddings; afterwards call
-    `vecsearch.search.nearest.replace`.
+    Afterwards call `vecsearch.search.functions.replace`.
 
     Args:
         source: in a transaction on one snapshot.
@@ -79,7 +78,6 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     contents = sql.SQL("sha256 IN (SELECT sha256 FROM {})").format(_name(table))
     _add(source, target, tables.thumbnails, contents)
     _copy(source, target, tables.collections, sql.SQL("name = {}").format(own))
-    analysts.replace_nearest(target, table, None)
     analyze(target, table)
 
 

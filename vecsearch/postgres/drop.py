@@ -90,7 +90,7 @@ def _objects(
         "SELECT oid, format('%%I.%%I(%%s)', 'vecsearch', proname,"
         " pg_get_function_identity_arguments(oid)) FROM pg_proc"
         " WHERE pronamespace = 'vecsearch'::regnamespace AND proname = ANY(%s)",
-        [[f"{name}{schema.NEAREST_SUFFIX}", f"{name}{schema.SIMILARITY_SUFFIX}"]],
+        [[f"{name}{suffix}" for suffix in schema.FUNCTION_SUFFIXES]],
     )
     return [oid for (oid,) in found], {oid: str(signature) for oid, signature in functions}
 

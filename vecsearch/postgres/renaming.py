@@ -12,8 +12,6 @@ from psycopg import sql
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import driver_connection
 
-_SIMILARITY, _NEAREST = schema.SIMILARITY_SUFFIX, schema.NEAREST_SUFFIX
-
 
 def free_reserved_names(connection: sa.Connection) -> dict[str, str]:
     """Rename collections with names that vecsearch reserves; return new names by old names.
@@ -92,7 +90,7 @@ def _objects(connection: sa.Connection, old: str, new: str) -> Iterator[tuple[st
     functions = driver.execute(
         "SELECT format('%%I(%%s)', proname, pg_get_function_identity_arguments(oid)), proname"
         " FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace AND proname = ANY(%s)",
-        [[f"{old}{_NEAREST}", f"{old}{_SIMILARITY}"]],
+        [[f"{old}{suffix}" for suffix in schema.FUNCTION_SUFFIXES]],
     )
     for signature, name in functions:
         yield "FUNCTION", signature, new + name.removeprefix(old)

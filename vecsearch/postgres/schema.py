@@ -35,9 +35,20 @@ _INDEXES = (index.name for table in metadata.tables.values() for index in table.
 RESERVED_NAMES = frozenset(
     {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE}
 )
-# Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts`.
-VIEW_SUFFIX, TAGS_SUFFIX, NEAREST_SUFFIX = "_view", "_tags", "_nearest"
-SIMILARITY_SUFFIX = "_similarity"
+# Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts` and
+# `vecsearch.search.functions`.
+VIEW_SUFFIX, TAGS_SUFFIX = "_view", "_tags"
+DISTANCES_SUFFIX, SEARCH_SUFFIX = "_distances", "_search"
+EMBEDDING_SUFFIX, SIMILARITY_SUFFIX = "_embedding", "_similarity"
+# Earlier versions made one that may still be in use.
+NEAREST_SUFFIX = "_nearest"
+FUNCTION_SUFFIXES = (
+    DISTANCES_SUFFIX,
+    SEARCH_SUFFIX,
+    EMBEDDING_SUFFIX,
+    SIMILARITY_SUFFIX,
+    NEAREST_SUFFIX,
+)
 VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"

@@ -4,7 +4,7 @@
 """
 
 import sqlalchemy as sa
-from pgvector.sqlalchemy import HALFVEC
+from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -258,19 +258,12 @@ projections = sa.Table(
         "NAME_compact_VERSION",
     ),
     sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in a compact vector"),
-    sa.Column(
-        "mean",
-        sa.LargeBinary,
-        nullable=False,
-        comment="Of the sample's normalised embeddings: little-endian float32, one for each "
-        "number of an embedding",
-    ),
+    sa.Column("mean", VECTOR(), nullable=False, comment="Of the sample's normalised embeddings"),
     sa.Column(
         "components",
-        sa.LargeBinary,
+        postgresql.ARRAY(VECTOR()),
         nullable=False,
-        comment="Principal components of the sample: little-endian float32, row by row, one "
-        "row for each number of a compact vector",
+        comment="Principal components of the sample, one for each number of a compact vector",
     ),
     sa.Column("sample", sa.Integer, nullable=False, comment="Images it was fitted to"),
     sa.Column(

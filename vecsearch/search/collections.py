@@ -6,7 +6,7 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import analysts, catalog, schema
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.search import nearest
+from vecsearch.search import functions
 from vecsearch.vocabulary import IndexMethod, Metric, parse
 
 
@@ -59,7 +59,7 @@ def create(
     table = schema.collection_table(name, dimensions)
     table.create(connection)
     analysts.create(connection, table)
-    nearest.replace(connection, stored)
+    functions.replace(connection, stored)
     return stored
 
 

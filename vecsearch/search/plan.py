@@ -1,6 +1,5 @@
 """Plan a search: how a query is answered in a collection, by which index and settings."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ from pgvector.sqlalchemy import HALFVEC
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import statement
 from vecsearch.search.indexes import serving
-from vecsearch.search.indexes.base import Expression, Index, Target
+from vecsearch.search.indexes.base import MAXIMUM_K, Expression, Index
 from vecsearch.search.query import Query
 from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS, Shape
 from vecsearch.vocabulary import Metric, Ranking
@@ -117,7 +116,7 @@ class Search:
         return Shape(
             index=self.index,
             metric=self.metric,
-            k=self.k,
+            k=None if self.k is None else min(self.k, MAXIMUM_K),
             candidates=self.candidates,
             expansion=self.expansion,
             where=self.query.where,
@@ -235,22 +234,3 @@ def matching(search: Search) -> sa.Select[Any]:
     table = search.collection.table.alias(search.collection.name)
     rows = sa.select(sa.literal(1)).select_from(table)
     return statement.filtered(rows, table, search.query.where, search.query.filters)
-
-
-def nearest_body(stored: StoredCollection, columns: Iterable[str], image: Target) -> str:
-    """Return SQL that lists all images by cosine, nearest first, as a collection ranks them.
-
-    Args:
-        stored: the collection.
-        columns: the columns to return, before distance and similarity.
-        image: returns the query image's vector in a column; see `vecsearch.postgres.analysts`.
-
-    """
-    # By id, so that the image is none of its own neighbours.
-    shape = Search(stored, UUID(int=0), Query(max_distance=0.0, metric=Metric.cosine)).shape
-    own = image(stored.table.c.id)
-    rows = statement.build(replace(shape, max_distance=None), image, own, own).subquery("nearest")
-    distance_ = rows.c.distance
-    wanted = (rows.c[name] for name in columns)
-    listed = sa.select(*wanted, distance_, (1 - distance_).label("similarity"))
-    return statement.written(listed.where(distance_.is_not(None)).order_by(distance_))

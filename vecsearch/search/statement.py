@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search.filters import Filters
-from vecsearch.search.indexes.base import MAXIMUM_K, Expression, Index, Target, distance
+from vecsearch.search.indexes.base import Expression, Index, Target, distance
 from vecsearch.search.query import HIT_COLUMNS
 from vecsearch.vocabulary import EXPANSION_POWER, Metric
 
@@ -44,8 +44,8 @@ class Shape:
     Attributes:
         index: the collection's index.
         metric: metric that ranks the rows.
-        k: the largest number of rows; None for all rows.
-        candidates: number of candidates to re-rank; None if there is no re-ranking.
+        k: the largest number of rows, or SQL of it; None for all rows.
+        candidates: number of candidates to re-rank, or SQL of it; None if there is no re-ranking.
         expansion: number of nearest images by which the question is expanded.
         where, filters: see `Query`.
         max_distance: the largest distance of a row; None for no cut-off.
@@ -58,8 +58,8 @@ class Shape:
 
     index: Index
     metric: Metric
-    k: int | None
-    candidates: int | None
+    k: int | Expression | None
+    candidates: int | Expression | None
     expansion: int
     where: str | None
     filters: Filters
@@ -86,7 +86,7 @@ def sent(shape: Shape) -> str:
     def target(column: sa.Column[Any]) -> Expression:
         if shape.by_id:
             return stored_vector(column, image)
-        return sa.cast(sa.literal_column(f"${next(places)}"), HALFVEC(_dimensions(column)))
+        return sa.cast(sa.literal_column(f"${next(places)}"), HALFVEC(dimensions(column)))
 
     last = shape.targets + len(shape.columns)
     excluded = sa.literal_column(f"CAST(${last} AS uuid[])", sa.ARRAY(sa.Uuid))
@@ -124,7 +124,7 @@ def build(shape: Shape, target: Target, image: Expression, excluded: Expression)
         found = found.where(images.c.id != (image if shape.by_id else sa.all_(excluded)))
     inner = _ordered(shape, found, images, questions, HIT_COLUMNS)
     if shape.k is not None:
-        inner = inner.limit(min(shape.k, MAXIMUM_K))
+        inner = inner.limit(shape.k)
     if shape.max_distance is None:
         return inner
     nearest = inner.subquery("nearest")
@@ -168,7 +168,7 @@ def _ordered(
         found, vectors = sa.select(rows), rows.c[ranked.name]
     if len(questions) > 1:
         # Copied once a row; otherwise Postgres would read it from TOAST for every comparison.
-        copy = sa.func.subvector(vectors, 1, _dimensions(ranked)).label("vector")
+        copy = sa.func.subvector(vectors, 1, dimensions(ranked)).label("vector")
         facts = [rows.c[name] for name in wanted]
         rows = found.with_only_columns(*facts, copy).offset(0).subquery("copied")
         found, vectors = sa.select(rows), rows.c.vector
@@ -194,7 +194,9 @@ def _expanded(
     others = sa.select(images)
     if shape.by_id:
         others = others.where(images.c.id != image)
-    candidates = shape.candidates and shape.index.candidates(shape.metric, shape.expansion, None)
+    candidates = None
+    if shape.candidates is not None:
+        candidates = shape.index.candidates(shape.metric, shape.expansion, None)
     stage = replace(shape, candidates=candidates)
     near = _ordered(stage, others, images, [place], ["id"]).limit(shape.expansion).subquery("_near")
     joined: sa.FromClause = near
@@ -225,15 +227,15 @@ def _materialized(name: str, columns: list[sa.Label[Any]]) -> sa.CTE:
 
 def _single(vectors: Expression, column: sa.Column[Any]) -> Expression:
     """Return stored vectors in single precision: products underflow in half precision, an error."""
-    return sa.cast(vectors, VECTOR(_dimensions(column)))
+    return sa.cast(vectors, VECTOR(dimensions(column)))
 
 
 def _weighted(vectors: Expression, column: sa.Column[Any], share: Expression) -> sa.Label[Any]:
     """Return the average of vectors times their shares, which average 1."""
-    dimensions = _dimensions(column)
-    filled = sa.func.array_fill(sa.cast(share, sa.REAL), sa.literal_column(f"ARRAY[{dimensions}]"))
-    times = vectors.op("*")(sa.cast(filled, VECTOR(dimensions)))
-    return sa.cast(sa.func.avg(times), HALFVEC(dimensions)).label(column.name)
+    of = dimensions(column)
+    filled = sa.func.array_fill(sa.cast(share, sa.REAL), sa.literal_column(f"ARRAY[{of}]"))
+    times = vectors.op("*")(sa.cast(filled, VECTOR(of)))
+    return sa.cast(sa.func.avg(times), HALFVEC(of)).label(column.name)
 
 
 def stored_vector(column: sa.Column[Any], image: Expression) -> Expression:
@@ -242,13 +244,14 @@ def stored_vector(column: sa.Column[Any], image: Expression) -> Expression:
     `subvector` copies it once; otherwise Postgres would read it from TOAST for every comparison.
     """
     stored = column.table.alias("query_image")
-    own = sa.func.subvector(stored.c[column.name], 1, _dimensions(column))
+    own = sa.func.subvector(stored.c[column.name], 1, dimensions(column))
     return sa.select(own).where(stored.c.id == image).scalar_subquery()
 
 
-def _dimensions(column: sa.Column[Any]) -> int:
-    dimensions: int = column.type.dim  # type: ignore[attr-defined]  # of HALFVEC
-    return dimensions
+def dimensions(column: sa.Column[Any]) -> int:
+    """Return the dimensions of a column of vectors."""
+    found: int = column.type.dim  # type: ignore[attr-defined]  # of HALFVEC
+    return found
 
 
 def filtered(

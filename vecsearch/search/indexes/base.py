@@ -223,15 +223,6 @@ class Index:
         """
         return images, where
 
-    def analysts_order(self) -> tuple[str, str] | None:
-        """Return SQL for the function NAME_nearest; None for the plain form.
-
-        Returns:
-            The body, for `vecsearch.postgres.analysts`, and a remark on the order of its rows.
-
-        """
-        return None
-
     # State.
 
     def is_ready(self, connection: sa.Connection) -> bool:

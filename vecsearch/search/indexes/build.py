@@ -15,7 +15,7 @@ from vecsearch.postgres import catalog, migrate
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import lock_collection
-from vecsearch.search import nearest
+from vecsearch.search import functions
 from vecsearch.search.indexes import METHODS, ddl
 from vecsearch.search.indexes.resources import ANY, Resources, choose, gigabytes
 from vecsearch.search.lookup import count
@@ -296,7 +296,7 @@ class Build:
                 expansion=self.expansion,
             )
             used = catalog.get_collection(self.connection, self.collection.name)
-            nearest.replace(self.connection, used)
+            functions.replace(self.connection, used)
 
     def graph(
         self,

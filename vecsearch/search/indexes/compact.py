@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import analysts, schema
+from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
@@ -34,8 +34,6 @@ OPERATORS = {Metric.l2: "halfvec_l2_ops", Metric.cosine: "halfvec_cosine_ops"}
 SAMPLE = 10_000
 # With fewer images, an exact search is as fast, and the principal components are unreliable.
 LEAST_IMAGES = 1_000
-# Number of candidates that the analysts' function NAME_nearest re-ranks.
-ANALYSTS_CANDIDATES = 200
 
 
 @dataclass(frozen=True)
@@ -149,37 +147,6 @@ class CompactIndex(Index):
             WHERE {where} ORDER BY c.compact {self._operator} {place}
             LIMIT 2 * :neighbours) AS o"""
         return candidates, "true"
-
-    def analysts_order(self) -> tuple[str, str]:
-        """Return SQL for re-ranked candidates, then all other rows in order of compact vectors.
-
-        A LIMIT within the candidates does not read the other rows; a WHERE applies to both.
-        """
-        source, stored = schema.sql_name(self.table), schema.sql_name(self.compact.table)
-        place = f"""
-            CASE WHEN image ~ '{analysts.ID}'
-            THEN (SELECT t.compact FROM {stored} AS t WHERE t.id = CAST(image AS uuid))
-            ELSE (SELECT t.compact FROM {source} AS s JOIN {stored} AS t ON t.id = s.id
-                WHERE s.path = image LIMIT 1) END"""
-        # `subvector` copies it once; otherwise it would be read from TOAST for every comparison.
-        own = f"subvector(t.embedding, 1, {self.dimensions})"
-        row = analysts.row_of(analysts.embedding_of("image", source, own))
-        # Both branches read `candidates`, so neither runs in parallel, which would lose its order.
-        body = f"""
-            WITH candidates AS MATERIALIZED (
-                SELECT c.id FROM {stored} AS c WHERE {place} IS NOT NULL
-                ORDER BY c.compact {self._operator} {place} LIMIT {ANALYSTS_CANDIDATES})
-            (SELECT {row} FROM candidates JOIN {source} AS i ON i.id = candidates.id
-            ORDER BY distance)
-            UNION ALL
-            (SELECT {row} FROM {stored} AS c JOIN {source} AS i ON i.id = c.id
-            WHERE {place} IS NOT NULL AND c.id NOT IN (SELECT candidates.id FROM candidates)
-            ORDER BY c.compact {self._operator} {place})"""
-        remark = (
-            f". In exact order among the nearest {ANALYSTS_CANDIDATES}, beyond them nearly so: "
-            "to be sure, ORDER BY distance"
-        )
-        return body, remark
 
     def facts(self, connection: sa.Connection, rows: int) -> Facts:  # noqa: ARG002 - counts vectors
         """Return the facts about the projection and the compact vectors."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from pgvector.sqlalchemy import VECTOR
 
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, compact_of, compact_versions
@@ -44,8 +45,8 @@ def register(
         .values(
             collection=collection,
             dimensions=len(projection.components),
-            mean=projection.mean.astype("<f4").tobytes(),
-            components=projection.components.astype("<f4").tobytes(),
+            mean=projection.mean,
+            components=_array(projection.components),
             sample=projection.sample,
             variance_kept=projection.variance_kept,
             metric=metric,
@@ -79,24 +80,37 @@ def read_projection(connection: sa.Connection, compact: Compact) -> Projection:
     cache: dict[Compact, Projection] = connection.info.setdefault(_CACHE, {})
     found = cache.get(compact)
     if found is None:
-        projections = tables.projections
         row = connection.execute(
-            sa.select(projections).where(
-                projections.c.collection == compact.collection,
-                projections.c.version == compact.version,
-            )
+            sa.text(
+                "SELECT vector_send(mean) AS mean, sample, variance_kept, (SELECT"
+                " string_agg(vector_send(c.component), '' ORDER BY c.number)"
+                " FROM unnest(components) WITH ORDINALITY AS c (component, number)) AS components"
+                f" FROM {tables.projections.fullname}"
+                " WHERE collection = :collection AND version = :version"
+            ),
+            {"collection": compact.collection, "version": compact.version},
         ).one()
-        mean = np.frombuffer(row.mean, "<f4").astype(np.float32)
-        components = np.frombuffer(row.components, "<f4").astype(np.float32)
-        found = Projection(
-            mean, components.reshape(row.dimensions, -1), row.sample, row.variance_kept
-        )
+        (mean,), components = _sent(row.mean), _sent(row.components)
+        found = Projection(mean, components, row.sample, row.variance_kept)
         # Keep the latest other one: during a build, two are in use.
         others = [other for other in cache if other.collection == compact.collection]
         for other in sorted(others, key=lambda other: other.version)[:-1]:
             del cache[other]
         cache[compact] = found
     return found
+
+
+def _array(vectors: NDArray[np.float32]) -> sa.ColumnElement[Any]:
+    """Return SQL for an array of vectors, shape (rows, dimensions)."""
+    texts = ["[" + ",".join(map(str, vector.tolist())) + "]" for vector in vectors]
+    return sa.cast(sa.cast(texts, sa.ARRAY(sa.Text)), sa.ARRAY(VECTOR()))
+
+
+def _sent(vectors: bytes) -> NDArray[np.float32]:
+    """Return vectors from pgvector's binary format, one after another: shape (rows, dimensions)."""
+    dimensions = int.from_bytes(vectors[:2], "big")
+    layout = np.dtype([("head", "V4"), ("numbers", ">f4", (dimensions,))])
+    return np.frombuffer(vectors, layout)["numbers"].astype(np.float32)
 
 
 def sample(

@@ -1,0 +1,205 @@
+"""The SQL functions by which any client searches: what `vecsearch query` does, as SQL.
+
+Of each collection:
+
+- `NAME_distances(image)`, every image with its distance, in no order. Postgres inlines it, so the
+  conditions, joins, ORDER BY and LIMIT around it reach the index.
+- `NAME_search(image, k, condition)`, the k nearest, as the collection ranks. It knows k and the
+  condition, so it chooses how to search, and is never short.
+- `NAME_embedding(image)` and `NAME_similarity(image, other)`.
+
+An image is an id, a path, or an embedding. `functions.sql` has what all collections share. All of
+them are replaced whenever the tables are upgraded, so they need no migration of their own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace as replace_fields
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+import sqlalchemy as sa
+
+from vecsearch.postgres import catalog, schema, tables
+from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.postgres.columns import NEAREST, names
+from vecsearch.postgres.database import driver_connection
+from vecsearch.search import statement
+from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Expression
+from vecsearch.search.plan import Search
+from vecsearch.search.query import Query
+from vecsearch.search.statement import Shape
+from vecsearch.vocabulary import IndexMethod, Metric, Ranking, ranked
+
+# A UUID (RFC 9562) as text.
+UUID_PATTERN: Final = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+# Where the condition goes in a statement.
+_CONDITION = "condition_of_the_search"
+# An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
+FETCHED_PER_ROW = 1.5
+MINIMUM_FETCHED = 20
+# For an embedding that may be a word's.
+MINIMUM_FETCHED_FAR = 100
+
+
+def refresh(connection: sa.Connection) -> None:
+    """Create or replace all functions, of a database whose tables are of this version."""
+    share(connection)
+    for stored in catalog.list_collections(connection):
+        replace(connection, stored)
+
+
+def share(connection: sa.Connection) -> None:
+    """Create or replace the functions that collections share."""
+    where = connection.scalar(
+        sa.text(
+            "SELECT quote_ident(nspname) FROM pg_extension AS e"
+            " JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vector'"
+        )
+    )
+    text = Path(__file__).with_name("functions.sql").read_text()
+    for name, value in {
+        "PGVECTOR": str(where),
+        "UUID": UUID_PATTERN,
+        "PROJECTIONS": tables.projections.fullname,
+    }.items():
+        text = text.replace(name, value)
+    driver_connection(connection).execute(text.encode())
+
+
+def replace(connection: sa.Connection, stored: StoredCollection) -> None:
+    """Create or replace a collection's functions, as its index serves them and its ranking is."""
+    for created in _functions(stored):
+        connection.exec_driver_sql(created)
+
+
+def _functions(stored: StoredCollection) -> Iterator[str]:
+    name, table = stored.name, _quoted(schema.sql_name(stored.table))
+    collection = f"CAST({table} AS regclass)"
+    by_text = f"vecsearch_internal.image_id({collection}, image)"
+    embedding = f"vecsearch_internal.embedding({collection}, {{}})"
+    dims = None if stored.compact is None else stored.compact.dimensions
+    how = ranked(stored.ranking, dims, stored.expansion)
+
+    def function(
+        suffix: str, parameters: str, returns: str, body: str, comment: str
+    ) -> Iterator[str]:
+        signature = f"{tables.SCHEMA}.{name}{suffix}({parameters})"
+        yield (
+            f"CREATE OR REPLACE FUNCTION {signature} RETURNS {returns} "
+            f"LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC {body}; END"
+        )
+        given = parameters.replace(" DEFAULT 10", "").replace(" DEFAULT NULL", "")
+        kind = f"{tables.SCHEMA}.{name}{suffix}({given})"
+        yield f"COMMENT ON FUNCTION {kind} IS {_quoted(comment)}"
+
+    for type_, image in (("uuid", "image"), ("text", by_text)):
+        yield from function(
+            schema.EMBEDDING_SUFFIX,
+            f"image {type_}",
+            "halfvec",
+            f"SELECT {embedding.format(image)}",
+            f"Embedding of an image of {name}; an error if there is none",
+        )
+        other = image.replace("image)", "other)") if type_ == "text" else "other"
+        yield from function(
+            schema.SIMILARITY_SUFFIX,
+            f"image {type_}, other {type_}",
+            "double precision",
+            f"SELECT 1 - ({embedding.format(image)} <=> {embedding.format(other)})",
+            f"Cosine similarity of two images of {name}",
+        )
+    for type_, vector, image, given in (
+        ("uuid", embedding.format("image"), "image", "NULL"),
+        ("text", embedding.format(by_text), by_text, "NULL"),
+        ("halfvec", "image", "NULL", "image"),
+    ):
+        yield from function(
+            schema.DISTANCES_SUFFIX,
+            f"image {type_}",
+            f"SETOF {tables.SCHEMA}.hit",
+            _distances(stored, vector),
+            f"Every image of {name} with its cosine distance, in no order: "
+            "add ORDER BY distance LIMIT",
+        )
+        indexed, exact, candidates = _statements(stored, by_id=type_ != "halfvec")
+        ranks = stored.ranking is Ranking.compact and type_ != "halfvec" and stored.compact
+        vectors = schema.sql_name(ranks.table if ranks else stored.table)
+        yield from function(
+            schema.SEARCH_SUFFIX,
+            f"image {type_}, k integer DEFAULT 10, condition text DEFAULT NULL",
+            f"SETOF {tables.SCHEMA}.hit",
+            f"SELECT * FROM vecsearch_internal.search({collection}, {image}, {given}, k, condition,"
+            f" current_setting('search_path'), {indexed}, {exact}, {candidates},"
+            f" {_quoted(vectors)})",
+            f"The k nearest images of {name}, {how}; condition is SQL, as after WHERE",
+        )
+
+
+def _distances(stored: StoredCollection, vector: str) -> str:
+    """Return SQL of NAME_distances; each scalar subquery is evaluated once."""
+    if stored.index_method is IndexMethod.hnsw:
+        vector = f"vecsearch_internal.question({vector})"
+    columns = ", ".join(f"i.{name}" for name in names(NEAREST))
+    distance = f"i.embedding <=> (SELECT {vector})"
+    return (
+        f"SELECT {columns}, {distance} AS distance, 1 - ({distance}) AS similarity "
+        f"FROM {schema.sql_name(stored.table)} AS i WHERE (SELECT {vector}) IS NOT NULL"
+    )
+
+
+def _statements(stored: StoredCollection, *, by_id: bool) -> tuple[str, str, str]:
+    """Return SQL of the shared function's arguments: indexed; exact; minimum, per_row."""
+    query = Query(metric=Metric.cosine, where=_CONDITION, k=1)
+    if by_id:
+        search = Search(stored, UUID(int=0), query)
+    else:
+        # It may be a word, which no other ranking finds.
+        plain = replace_fields(query, ranking=Ranking.full, expand=0)
+        search = Search(stored, np.zeros(stored.dimensions, np.float32), plain)
+    index, shape = search.index, search.shape
+    exact = _cut(shape, k="$2", candidates=None)
+    if index.method is IndexMethod.none:
+        return "NULL", exact, "0, 0"
+    minimum = index.candidates(Metric.cosine, 1, None, is_far=not by_id)
+    if minimum is None:
+        fewest = MINIMUM_FETCHED if by_id else MINIMUM_FETCHED_FAR
+        return _cut(shape, k="$3", candidates=None), exact, f"{fewest}, {FETCHED_PER_ROW}"
+    return _cut(shape, k="$2", candidates="$3"), exact, f"{minimum}, {CANDIDATES_PER_ROW}"
+
+
+def _cut(shape: Shape, k: str, candidates: str | None) -> str:
+    """Return SQL of an array of a statement's text before the condition and after it."""
+    image: Expression = sa.literal_column("CAST($1 AS uuid)", sa.Uuid)
+
+    def target(column: sa.Column[Any]) -> Expression:
+        if shape.by_id:
+            return statement.stored_vector(column, image)
+        if column.table.name == shape.index.table.name:
+            dims = statement.dimensions(column)
+            return sa.literal_column(f"CAST($4 AS halfvec({dims}))", column.type)
+        version = column.table.name.rpartition("_")[2]
+        projected = f"(SELECT vecsearch_internal.compact({version}, $4))"
+        return sa.literal_column(projected, column.type)
+
+    limited = replace_fields(
+        shape,
+        k=sa.literal_column(k),
+        candidates=None if candidates is None else sa.literal_column(candidates),
+    )
+    rows = statement.build(limited, target, image, image).subquery("found")
+    distance = rows.c.distance
+    listed = (
+        sa.select(*(rows.c[name] for name in names(NEAREST)), distance, 1 - distance)
+        .where(distance.is_not(None))
+        # An expression, so that Postgres sorts: the index gives nearly this order.
+        .order_by(distance + 0, rows.c.path)
+        .limit(sa.literal_column("$2"))
+    )
+    before, after = statement.written(listed).split(_CONDITION)
+    return f"ARRAY[{_quoted(before)}, {_quoted(after)}]"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

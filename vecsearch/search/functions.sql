@@ -1,0 +1,175 @@
+-- What all collections' functions share. PGVECTOR is pgvector's schema, UUID a pattern of ids.
+
+CREATE OR REPLACE FUNCTION vecsearch.embedding_distance(a PGVECTOR.halfvec, b PGVECTOR.halfvec)
+RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN a OPERATOR(PGVECTOR.<=>) b;
+
+COMMENT ON FUNCTION vecsearch.embedding_distance IS
+'Cosine distance of two embeddings, as a <=> b, for tools that do not keep operators; an HNSW index serves ORDER BY embedding_distance(embedding, …) LIMIT …';
+
+CREATE OR REPLACE FUNCTION vecsearch_internal.image_id(collection regclass, image text)
+RETURNS uuid
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    found uuid;
+BEGIN
+    IF image ~ 'UUID' THEN
+        RETURN CAST(image AS uuid);
+    END IF;
+    EXECUTE format('SELECT id FROM %s WHERE path = $1 LIMIT 1', collection) INTO found USING image;
+    IF found IS NULL THEN
+        RAISE no_data_found USING
+            MESSAGE = format('There is no image %L in %s.', image, collection),
+            HINT = 'Name an image by its id or its absolute path, as in the column path.';
+    END IF;
+    RETURN found;
+END $$;
+
+CREATE OR REPLACE FUNCTION vecsearch_internal.embedding(collection regclass, image uuid)
+RETURNS PGVECTOR.halfvec
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    found PGVECTOR.halfvec;
+BEGIN
+    EXECUTE format('SELECT embedding FROM %s WHERE id = $1', collection) INTO found USING image;
+    IF found IS NULL THEN
+        RAISE no_data_found USING
+            MESSAGE = format('There is no image with the id %s in %s.', image, collection);
+    END IF;
+    RETURN found;
+END $$;
+
+-- For a scan of an HNSW index that a caller's own LIMIT ends.
+CREATE OR REPLACE FUNCTION vecsearch_internal.question(embedding PGVECTOR.halfvec)
+RETURNS PGVECTOR.halfvec
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+AS $$
+BEGIN
+    IF coalesce(current_setting('hnsw.iterative_scan', true), 'off') = 'off' THEN
+        RAISE object_not_in_prerequisite_state USING
+            MESSAGE = 'hnsw.iterative_scan is off, so an index search would end after '
+                || current_setting('hnsw.ef_search') || ' rows.',
+            HINT = 'Once for the database: vecsearch db configure. '
+                'In this session: SET hnsw.iterative_scan = relaxed_order';
+    END IF;
+    RETURN embedding;
+END $$;
+
+-- As `vecsearch.search.indexes.projection.Projection.project`.
+CREATE OR REPLACE FUNCTION vecsearch_internal.compact(projection integer, embedding PGVECTOR.halfvec)
+RETURNS PGVECTOR.halfvec
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CAST(CAST(array_agg(
+        CAST((c.component <#> p.mean) - (c.component <#> l2_normalize(CAST(embedding AS vector)))
+            AS real) ORDER BY c.number) AS real[]) AS halfvec)
+    FROM PROJECTIONS AS p, unnest(p.components) WITH ORDINALITY AS c (component, number)
+    WHERE p.version = projection;
+END;
+
+-- Volatile, because EXPLAIN may run in no other function; it changes nothing.
+CREATE OR REPLACE FUNCTION vecsearch_internal.estimate(
+    statement text, OUT rows double precision, OUT cost double precision)
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    plan json;
+BEGIN
+    EXECUTE 'EXPLAIN (FORMAT json) ' || statement INTO plan;
+    rows := plan -> 0 -> 'Plan' ->> 'Plan Rows';
+    cost := plan -> 0 -> 'Plan' ->> 'Total Cost';
+END $$;
+
+-- collection: the table. image or embedding: the question. k, condition: see NAME_search.
+-- path: the caller's search_path, in which the condition is read.
+-- indexed, exact: the statement with and without the index, cut in two where the condition goes.
+-- In both, $1 is the image, $2 is k, $3 the number of candidates, $4 the embedding.
+-- minimum, per_row: there are so many candidates, or so many for each of the k rows if that is more.
+-- vectors: the table of the vectors that rank.
+CREATE OR REPLACE FUNCTION vecsearch_internal.search(
+    collection regclass,
+    image uuid,
+    embedding PGVECTOR.halfvec,
+    k integer,
+    condition text,
+    path text,
+    indexed text[],
+    exact text[],
+    minimum integer,
+    per_row double precision,
+    vectors text)
+RETURNS SETOF vecsearch.hit
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+ROWS 10
+-- The body changes some of these; at its end, all are as they were.
+SET search_path = pg_catalog
+SET hnsw.iterative_scan = relaxed_order
+SET hnsw.max_scan_tuples = 2147483647
+SET hnsw.scan_mem_multiplier = 1000
+SET hnsw.ef_search = 40
+SET random_page_cost = 1.1
+SET enable_sort = on
+SET enable_seqscan = on
+SET enable_indexscan = on
+SET min_parallel_table_scan_size FROM CURRENT
+SET parallel_setup_cost FROM CURRENT
+AS $$
+DECLARE
+    candidates bigint := greatest(minimum, ceil(per_row * k));
+    total double precision;
+    matching double precision;
+    cost double precision := 0;
+    hits vecsearch.hit[];
+BEGIN
+    IF k IS NULL OR k < 1 THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('k is %s. Give 1 or more.', k);
+    END IF;
+    IF image IS NULL AND embedding IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM set_config('search_path', concat_ws(', ', 'vecsearch, PGVECTOR', nullif(path, '')), true);
+    IF indexed IS NOT NULL THEN
+        SELECT reltuples, reltuples INTO total, matching FROM pg_class WHERE oid = collection;
+        IF condition IS NOT NULL THEN
+            SELECT e.rows, e.cost INTO matching, cost
+            FROM pg_class, vecsearch_internal.estimate(format(
+                E'SELECT FROM %s AS %I WHERE (\n%s\n)', collection, relname, condition)) AS e
+            WHERE oid = collection;
+        END IF;
+        -- Compare every row that matches, or visit nodes of the graph until enough of them match?
+        -- Both in the planner's units of cost; measured by benchmarks/sql_matrix.py.
+        IF cost + 2 * matching > 5 * candidates * total / greatest(matching, 1) THEN
+            PERFORM set_config('hnsw.ef_search',
+                CAST(least(1000, greatest(40, 4 * k, candidates)) AS text), true);
+            -- So that the planner takes the index.
+            PERFORM set_config('enable_sort', 'off', true);
+            EXECUTE concat('SELECT array_agg(CAST(ROW(h.*) AS vecsearch.hit)) FROM (',
+                indexed[1], coalesce(condition, 'true'), indexed[2], ') AS h')
+            INTO hits USING image, k, candidates, embedding;
+            PERFORM set_config('enable_sort', 'on', true);
+            IF cardinality(hits) = k THEN
+                RETURN QUERY SELECT * FROM unnest(hits);
+                RETURN;
+            END IF;
+        END IF;
+    END IF;
+    PERFORM set_config('enable_indexscan', 'off', true);
+    IF matching IS NULL OR matching > 10000 THEN
+        PERFORM set_config('min_parallel_table_scan_size', '0', true),
+            set_config('parallel_setup_cost', '0', true);
+    END IF;
+    RETURN QUERY EXECUTE concat(exact[1], coalesce(condition, 'true'), exact[2])
+    USING image, k, candidates, embedding;
+    IF NOT FOUND AND image IS NOT NULL THEN
+        PERFORM vecsearch_internal.embedding(collection, image);
+        EXECUTE format('SELECT count(*) FROM %s WHERE id = $1', vectors) INTO total USING image;
+        IF total = 0 THEN
+            RAISE no_data_found USING
+                MESSAGE = format('Image %s has no compact vector yet.', image),
+                HINT = 'Run: vecsearch index create --method compact';
+        END IF;
+    END IF;
+END $$;
