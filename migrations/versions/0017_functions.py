@@ -32,7 +32,7 @@ def upgrade() -> None:
     _vectors(connection)
     for name in collection_names(connection):
         table = f"vecsearch.{connection.dialect.identifier_preparer.quote(name)}"
-        _index(connection, name, table)
+        _index(name, table)
         _retire(connection, name)
 
 
@@ -72,8 +72,14 @@ def _vectors(connection: sa.Connection) -> None:
         op.execute(f"COMMENT ON COLUMN {table}.{column} IS '{comment}'")
 
 
-def _index(connection: sa.Connection, name: str, table: str) -> None:
-    """Index what searches are filtered by."""
+def _index(name: str, table: str) -> None:
+    """Index what images are named by and filtered by."""
+    for index in (
+        f"{name}_path_hash ON {table} USING hash (path)",
+        f"{name}_label_btree ON {table} (label)",
+        f"{name}_metadata_gin ON {table} USING gin (metadata jsonb_path_ops)",
+    ):
+        op.execute(f"CREATE INDEX {index}")
 
 
 def _retire(connection: sa.Connection, name: str) -> None:

@@ -102,7 +102,7 @@ def test_the_analysts_view_and_function_show_the_columns_they_promised() -> None
         """label width height format file_size taken_at modified_at latitude longitude metadata
         path id ingested_at""".split()
     )
-    assert names(columns.NEAREST) == (
+    assert names(columns.HIT) == (
         "id path label width height taken_at latitude longitude metadata".split()
     )
     for place in ("view", "nearest"):

@@ -1,7 +1,7 @@
 """The columns that every collection has, each declared once.
 
-The table, the analysts' view and function, COPY, imports and exports are derived from `COLUMNS`. A
-new column needs an entry here, an attribute of the class that its origin names, an attribute of
+The table, the analysts' view, the type of hits, COPY, imports and exports are derived from
+`COLUMNS`. A new column needs an entry here, an attribute of the class that its origin names, an attribute of
 `vecsearch.search.gallery.ImageFacts` (of `StoredImage` if hits do not show it), and a migration;
 tests compare them.
 """
@@ -74,7 +74,8 @@ class Column:
         nullable: whether the value may be NULL.
         default: an SQL expression for rows written without a value.
         view: position in NAME_view, from 1; None if it is not in the view.
-        nearest: position in the result of NAME_nearest, from 1; None if it is not in the result.
+        hit: position in the type `hit`, from 1; None if it is not part of it.
+        index: the access method of an index on it, for conditions; None: it has none.
 
     """
 
@@ -85,7 +86,8 @@ class Column:
     nullable: bool = True
     default: str | None = None
     view: int | None = None
-    nearest: int | None = None
+    hit: int | None = None
+    index: str | None = None
 
     @property
     def required(self) -> bool:
@@ -113,7 +115,7 @@ COLUMNS: Final = (
         "UUIDv5 of the file's path",
         nullable=False,
         view=12,
-        nearest=1,
+        hit=1,
     ),
     Column(
         "path",
@@ -122,7 +124,9 @@ COLUMNS: Final = (
         "Absolute path of the file",
         nullable=False,
         view=11,
-        nearest=2,
+        hit=2,
+        # A path may be longer than a B-tree's entries.
+        index="hash",
     ),
     Column("sha256", Kind.text, Origin.CONTENT, f"SHA-256 of the file, in hex; {_WITHOUT_FILE}"),
     Column(
@@ -131,7 +135,7 @@ COLUMNS: Final = (
         Origin.CONTENT,
         f"Pixels, after EXIF orientation; {_WITHOUT_FILE}",
         view=2,
-        nearest=4,
+        hit=4,
     ),
     Column(
         "height",
@@ -139,7 +143,7 @@ COLUMNS: Final = (
         Origin.CONTENT,
         f"Pixels, after EXIF orientation; {_WITHOUT_FILE}",
         view=3,
-        nearest=5,
+        hit=5,
     ),
     Column("format", Kind.text, Origin.CONTENT, f"JPEG, PNG, WEBP, …; {_WITHOUT_FILE}", view=4),
     Column("file_size", Kind.int8, Origin.FILE, f"Bytes; {_WITHOUT_FILE}", view=5),
@@ -156,10 +160,10 @@ COLUMNS: Final = (
         Origin.CONTENT,
         "Camera's local time, from EXIF",
         view=6,
-        nearest=6,
+        hit=6,
     ),
-    Column("latitude", Kind.float8, Origin.CONTENT, "Degrees north, from EXIF", view=8, nearest=7),
-    Column("longitude", Kind.float8, Origin.CONTENT, "Degrees east, from EXIF", view=9, nearest=8),
+    Column("latitude", Kind.float8, Origin.CONTENT, "Degrees north, from EXIF", view=8, hit=7),
+    Column("longitude", Kind.float8, Origin.CONTENT, "Degrees east, from EXIF", view=9, hit=8),
     Column(
         "label",
         Kind.text,
@@ -167,7 +171,8 @@ COLUMNS: Final = (
         "Name of the folder the file is in",
         nullable=False,
         view=1,
-        nearest=3,
+        hit=3,
+        index="btree",
     ),
     Column("exif", Kind.jsonb, Origin.CONTENT, "EXIF tags by name", nullable=False, default="'{}'"),
     Column(
@@ -178,7 +183,8 @@ COLUMNS: Final = (
         nullable=False,
         default="'{}'",
         view=10,
-        nearest=9,
+        hit=9,
+        index="gin",
     ),
     Column(
         "ingested_at",
@@ -210,9 +216,10 @@ CARRIED: Final = tuple(
 VIEW: Final = tuple(
     sorted((column for column in COLUMNS if column.view), key=lambda column: column.view or 0)
 )
-NEAREST: Final = tuple(
-    sorted((column for column in COLUMNS if column.nearest), key=lambda column: column.nearest or 0)
+HIT: Final = tuple(
+    sorted((column for column in COLUMNS if column.hit), key=lambda column: column.hit or 0)
 )
+INDEXED: Final = {f"_{column.name}_{column.index}": column for column in COLUMNS if column.index}
 
 
 def names(columns: tuple[Column, ...]) -> list[str]:

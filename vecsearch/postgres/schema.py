@@ -13,7 +13,7 @@ from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres.columns import COLUMNS
+from vecsearch.postgres.columns import COLUMNS, INDEXED
 from vecsearch.postgres.tables import SCHEMA, metadata
 from vecsearch.vocabulary import ACCESS_METHODS, IndexMethod
 
@@ -53,7 +53,7 @@ VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
 INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)
-TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEX_SUFFIXES, *VIEW_SUFFIXES)
+TAKEN_SUFFIXES = ("_pkey", "_sha256", *INDEXED, *INDEX_SUFFIXES, *VIEW_SUFFIXES)
 # The longest name of a collection: names made from it fit into the 63 bytes of an identifier.
 LONGEST_NAME = 40
 # Tables of compact vectors are named NAME_compact_VERSION.
@@ -100,6 +100,13 @@ def collection_table(name: str, dimensions: int) -> sa.Table:
         comment="Images of one collection, one row per file",
     )
     sa.Index(f"{name}_sha256", table.c.sha256)
+    for suffix, column in INDEXED.items():
+        sa.Index(
+            f"{name}{suffix}",
+            table.c[column.name],
+            postgresql_using=column.index,
+            postgresql_ops={"metadata": "jsonb_path_ops"},
+        )
     return table
 
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.postgres.columns import NEAREST, names
+from vecsearch.postgres.columns import HIT, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.search import statement
 from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Expression
@@ -141,7 +141,7 @@ def _distances(stored: StoredCollection, vector: str) -> str:
     """Return SQL of NAME_distances; each scalar subquery is evaluated once."""
     if stored.index_method is IndexMethod.hnsw:
         vector = f"vecsearch_internal.question({vector})"
-    columns = ", ".join(f"i.{name}" for name in names(NEAREST))
+    columns = ", ".join(f"i.{name}" for name in names(HIT))
     distance = f"i.embedding <=> (SELECT {vector})"
     return (
         f"SELECT {columns}, {distance} AS distance, 1 - ({distance}) AS similarity "
@@ -191,7 +191,7 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
     rows = statement.build(limited, target, image, image).subquery("found")
     distance = rows.c.distance
     listed = (
-        sa.select(*(rows.c[name] for name in names(NEAREST)), distance, 1 - distance)
+        sa.select(*(rows.c[name] for name in names(HIT)), distance, 1 - distance)
         .where(distance.is_not(None))
         # An expression, so that Postgres sorts: the index gives nearly this order.
         .order_by(distance + 0, rows.c.path)
