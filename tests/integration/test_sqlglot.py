@@ -1,12 +1,11 @@
-"""Statements that are shown for pasting survive sqlglot, by which Superset and others rewrite SQL."""
+"""Statements that are shown for pasting survive sqlglot, by which Superset rewrites SQL."""
 
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-import sqlglot
-from support import Corpus, clustered, make_corpus, once, store_concepts
+from support import Corpus, as_sqlglot_writes, clustered, make_corpus, once, store_concepts
 
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
@@ -15,11 +14,6 @@ from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import Metric
 
 pytestmark = once
-
-
-def rewritten(script: str) -> str:
-    """Return a script as sqlglot writes it."""
-    return ";\n".join(sqlglot.transpile(script, read="postgres", write="postgres"))
 
 
 def rows_of(library: Library, script: str) -> list[Any]:
@@ -72,4 +66,4 @@ def test_every_statement_that_is_shown_keeps_its_rows(corpus: Corpus, index: str
         shown = collection.ask(query).sql
         found = rows_of(corpus.library, shown)
         assert len(found) >= 5, query
-        assert rows_of(corpus.library, rewritten(shown)) == found, query
+        assert rows_of(corpus.library, as_sqlglot_writes(shown)) == found, query
