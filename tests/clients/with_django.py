@@ -16,7 +16,7 @@ settings.configure(DATABASES={"default": DATABASE})
 django.setup()
 
 
-class Images(models.Model):
+class Images(models.Model):  # noqa: DJ008 - nobody prints one
     """A collection; `inspectdb` writes it, but for the embedding, which is a text there."""
 
     id = models.UUIDField(primary_key=True)
@@ -43,9 +43,7 @@ class EmbeddingDistance(models.Func):
 version(django.__version__)
 with connection.cursor() as cursor:
     described = connection.introspection.get_table_description(cursor, "images")
-    types(
-        {c.name: connection.introspection.data_types_reverse.get(c.type_code) for c in described}
-    )
+    types({c.name: connection.introspection.data_types_reverse.get(c.type_code) for c in described})
 own = models.Subquery(Images.objects.filter(id=IMAGE).values("embedding"))
 near = Images.objects.annotate(distance=EmbeddingDistance("embedding", own)).order_by("distance")
 ids = near.values_list("id", flat=True)

@@ -19,7 +19,7 @@ psql -c 'CREATE PUBLICATION photos FOR TABLE vecsearch.images' "$OWNER_URL"
 # On one server, the slot must exist before the subscription, which would wait for itself.
 psql -c "SELECT pg_create_logical_replication_slot('photos', 'pgoutput')" "$OWNER_URL" >/dev/null
 source=$(psql -c "SELECT format('host=%s port=%s user=%s dbname=vecsearch',
-  trim(split_part(current_setting('unix_socket_directories'), ',', 1), '"'), current_setting('port'), current_user)" "$OWNER_URL")
+  trim(split_part(current_setting('unix_socket_directories'), ',', 1), chr(34)), current_setting('port'), current_user)" "$OWNER_URL")
 psql -c "CREATE SUBSCRIPTION photos CONNECTION '$source' PUBLICATION photos
   WITH (create_slot = false, slot_name = 'photos')" "$other"
 for _ in $(seq 300); do

@@ -2,14 +2,14 @@
 
 import os
 import tempfile
+from pathlib import Path
 
-folder = tempfile.mkdtemp()
-config = f"{folder}/superset_config.py"
-with open(config, "w") as file:
-    file.write(
-        f"SECRET_KEY = 'of a test'\nSQLALCHEMY_DATABASE_URI = 'sqlite:///{folder}/superset.db'\n"
-    )
-os.environ["SUPERSET_CONFIG_PATH"] = config
+folder = Path(tempfile.mkdtemp())
+config = folder / "superset_config.py"
+config.write_text(
+    f"SECRET_KEY = 'of a test'\nSQLALCHEMY_DATABASE_URI = 'sqlite:///{folder}/superset.db'\n"
+)
+os.environ["SUPERSET_CONFIG_PATH"] = str(config)
 
 from said import ASKED, URL, rows, types, version  # noqa: E402 - after the settings
 from superset.app import create_app  # noqa: E402
@@ -27,7 +27,8 @@ with application.app_context():
     def ask(question, limit=10_000):
         script = SQLScript(ASKED[question], database.db_engine_spec.engine)
         (statement,) = script.statements
-        statement.set_limit_value(limit)
+        if (statement.get_limit_value() or limit + 1) > limit:
+            statement.set_limit_value(limit)
         return database.get_df(statement.format(), schema="vecsearch")
 
     types(ask("types").dtypes)
