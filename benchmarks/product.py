@@ -97,7 +97,7 @@ def megabytes(library: Library, collection: str) -> dict[str, float]:
             JOIN pg_am AS am ON am.oid = c.relam
             LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
             LEFT JOIN pg_class AS t ON t.oid = i.indrelid
-            WHERE c.relnamespace = 'vecsearch'::regnamespace
+            WHERE c.relnamespace::regnamespace::text IN ('vecsearch', 'vecsearch_internal')
             AND coalesce(t.relname, c.relname) ~ :tables) AS relations"""
     names = {"compact": f"^{collection}_compact_", "tables": f"^{collection}(_compact_[0-9]+)?$"}
     with catalog.reading(library.engine, collection) as (connection, _):

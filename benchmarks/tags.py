@@ -55,7 +55,8 @@ def main() -> None:
         multiply(library, options.rows)
         took = seconds(lambda: print(f"tagged {images.tags.ensure():,} rows"))
         print(f"in {took:.1f} s; nothing to do: {seconds(images.tags.ensure):.3f} s")
-        size = "SELECT pg_size_pretty(pg_total_relation_size('tags')), count(*) FROM tags"
+        size = "SELECT pg_size_pretty(pg_total_relation_size('vecsearch_internal.tags')), count(*)"
+        size += " FROM vecsearch_internal.tags"
         print("size and rows of the table: {}, {:,}".format(*run(library, size)[0]))
         images.create_index("compact")
         names = run(library, FREQUENT)

@@ -10,7 +10,7 @@ from alembic import op
 from vecsearch.postgres.migrate import collection_names
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 
 HIT = (
     "id uuid, path text, label text, width integer, height integer, taken_at timestamp,"
@@ -21,7 +21,6 @@ HIT = (
 
 def upgrade() -> None:
     connection = op.get_bind()
-    op.execute("CREATE SCHEMA IF NOT EXISTS vecsearch_internal")
     # A type of its own, so that a later version can give it another attribute while views and
     # functions depend on it; functions that return TABLE (…) would have to be dropped.
     op.execute(f"CREATE TYPE vecsearch.hit AS ({HIT})")
@@ -44,7 +43,7 @@ def _vectors(connection: sa.Connection) -> None:
             " JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vector'"
         )
     )
-    table = "vecsearch.projections"
+    table = "vecsearch_internal.projections"
     for old in ("mean", "components"):
         op.execute(f"ALTER TABLE {table} RENAME {old} TO {old}_bytes")
     op.execute(

@@ -33,7 +33,7 @@ def test_thumbnails(api: TestClient, known: list[Known], library: Library) -> No
     known[2].path.unlink()
     assert api.get(address).status_code == 200
     with database.writing(library.engine) as connection:
-        connection.execute(sa.text("DELETE FROM vecsearch.thumbnails"))
+        connection.execute(sa.text("DELETE FROM vecsearch_internal.thumbnails"))
     missing = api.get(address)
     assert (missing.status_code, "has no thumbnail" in missing.json()["detail"]) == (404, True)
     nothing = api.get(f"/api/collections/images/images/{NOTHING}/thumbnail")

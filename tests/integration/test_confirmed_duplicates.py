@@ -117,7 +117,7 @@ def test_every_door_shows_both_distances_and_says_what_was_not_confirmed(
     first = library.collection().image(rows[0]["id"])
     write(
         library,
-        "DELETE FROM thumbnails USING images WHERE thumbnails.sha256 = images.sha256"
+        "DELETE FROM vecsearch_internal.thumbnails AS t USING images WHERE t.sha256 = images.sha256"
         " AND images.id = :first",
         first=first.id,
     )

@@ -1,38 +1,51 @@
 """Dropping a collection deletes everything that belongs to it, and nothing else."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, clustered, counts, ingest, make_corpus, store_concepts, write
+from support import (
+    PixelEncoder,
+    clustered,
+    counts,
+    ingest,
+    make_corpus,
+    scalar,
+    store_concepts,
+    write,
+)
 from typer.testing import CliRunner
 
 from vecsearch.cli import app, collections
 from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import database, drop, quantized
+from vecsearch.postgres import database, drop, quantized, tables
+
+UNINSTALL = Path(__file__).parents[2] / "docs/uninstall.md"
 
 
 def objects(library: Library) -> set[str]:
-    """Return every relation, function and type of our schema."""
-    names = "SELECT relname FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
-    names += " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace"
-    names += " UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'vecsearch'::regnamespace"
+    """Return every relation, function and type of our schemas."""
+    names = " UNION ALL ".join(
+        f"SELECT {column}name FROM pg_{catalog} JOIN pg_namespace AS n ON n.oid = {column}namespace"
+        " WHERE nspname IN ('vecsearch', 'vecsearch_internal')"
+        for column, catalog in (("rel", "class"), ("pro", "proc"), ("typ", "type"))
+    )
     with database.reading(library.engine) as connection:
         return set(connection.scalars(sa.text(names)))
 
 
 def rows(library: Library, table: str) -> int:
     with database.reading(library.engine) as connection:
-        return int(connection.scalar(sa.text(f"SELECT count(*) FROM vecsearch.{table}")) or 0)
+        return int(connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0)
 
 
-SHARED = (
-    "collections projections ingest_errors not_duplicates thumbnails quantized_models concepts tags"
-).split()
+SHARED = [table.fullname for table in tables.metadata.sorted_tables]
 
 
 def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> None:
@@ -57,7 +70,7 @@ def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> 
     # A model that no collection used yet may belong to an ingest that has just begun.
     assert {table: rows(library, table) for table in SHARED} == {
         **dict.fromkeys(SHARED, 0),
-        "quantized_models": 1,
+        tables.quantized_models.fullname: 1,
     }
     with pytest.raises(CollectionNotFound):
         chosen.drop()
@@ -73,8 +86,8 @@ def test_what_another_collection_uses_stays(library: Library, photos: Path) -> N
     write(library, "UPDATE vecsearch.collections SET precision = 'int8-0'")
     library.collection().drop()
     assert [status.name for status in library.collections()] == ["cats"]
-    assert rows(library, "thumbnails") == 6
-    assert rows(library, "quantized_models") == 1
+    assert rows(library, tables.thumbnails.fullname) == 6
+    assert rows(library, tables.quantized_models.fullname) == 1
     assert len(library.collection("cats").query(photos / "cats" / "01.png").hits) == 6
 
 
@@ -178,3 +191,24 @@ def test_on_a_terminal_it_asks(
     assert "This removes collection 'images' with 20 rows" in err
     assert "Drop collection 'images'? [y/N]" in err
     assert len(library.collections()) == left
+
+
+def test_all_can_be_removed_by_the_document_and_nothing_else_goes(library: Library) -> None:
+    (statements,) = re.findall(r"```sql\n(.*?)```", UNINSTALL.read_text(), re.DOTALL)
+    make_corpus(library, "images", clustered(20, 8, seed=0))
+    write(library, "CREATE VIEW public.mine AS SELECT name FROM vecsearch.concepts")
+    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    before = objects(library)
+    for remedy in (library.collection().drop, lambda: write(library, "DROP VIEW public.mine")):
+        with (
+            psycopg.connect(url, autocommit=True) as connection,
+            pytest.raises(psycopg.errors.DependentObjectsStillExist),
+        ):
+            connection.execute(statements.encode())
+        assert objects(library) <= before
+        assert {"concepts", "thumbnails", "concept"} <= objects(library)
+        remedy()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statements.encode())
+    assert objects(library) == set()
+    assert scalar(library, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^vecsearch'") == 0

@@ -34,11 +34,9 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library, Restored
-from vecsearch.postgres import catalog, database, dump, migrate, quantized
+from vecsearch.postgres import catalog, database, dump, migrate, quantized, tables
 
-SHARED = (
-    "collections projections ingest_errors not_duplicates quantized_models thumbnails concepts tags"
-).split()
+SHARED = [table.fullname for table in tables.metadata.sorted_tables]
 
 
 @pytest.fixture
@@ -53,9 +51,7 @@ def everything(library: Library, *names: str) -> dict[str, list[Any]]:
     """Return what is stored, table by table."""
     with database.reading(library.engine) as connection:
         return {
-            name: sorted(
-                connection.scalars(sa.text(f'SELECT CAST(t AS text) FROM vecsearch."{name}" AS t'))
-            )
+            name: sorted(connection.scalars(sa.text(f"SELECT CAST(t AS text) FROM {name} AS t")))
             for name in (*SHARED, *names)
         }
 
@@ -67,9 +63,12 @@ def definitions(library: Library, name: str) -> list[Any]:
         f" pg_get_functiondef('{name}_nearest'::regproc),"
         f" pg_get_functiondef('{name}_similarity'::regproc),"
         " (SELECT array_agg(indexdef ORDER BY indexdef) FROM pg_indexes"
-        f" WHERE schemaname = 'vecsearch' AND tablename LIKE '{name}%'),"
+        f" WHERE schemaname LIKE 'vecsearch%' AND tablename LIKE '{name}%'),"
         " (SELECT array_agg(concat(relname, obj_description(oid, 'pg_class')) ORDER BY relname)"
-        f" FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace AND relname LIKE '{name}%')"
+        " FROM pg_class WHERE relnamespace::regnamespace::text LIKE 'vecsearch%'"
+        f" AND relname LIKE '{name}%'),"
+        " (SELECT array_agg(obj_description(oid, 'pg_namespace') ORDER BY nspname)"
+        " FROM pg_namespace WHERE nspname LIKE 'vecsearch%')"
     )
     with database.reading(library.engine) as connection:
         return list(connection.execute(sa.text(statement)).one())
@@ -101,8 +100,8 @@ def test_a_whole_dump_is_the_same_database_elsewhere(
     write(library, "CREATE VIEW mine AS SELECT path FROM cats")
     library.dump(tmp_path / "all.dump")
     assert elsewhere.restore(tmp_path / "all.dump").names == ["cats", "order"]
-    tables = ("order", "cats", f"cats_compact_{version}", "mine")
-    assert everything(elsewhere, *tables) == everything(library, *tables)
+    names = ('"order"', "cats", f"vecsearch_internal.cats_compact_{version}", "mine")
+    assert everything(elsewhere, *names) == everything(library, *names)
     for name in ("order", "cats"):
         assert definitions(elsewhere, name) == definitions(library, name)
         theirs = elsewhere.collection(name).query(photos / "cats" / "01.png")
@@ -131,12 +130,15 @@ def test_one_collection_takes_what_belongs_to_it_and_joins_others(
     make_corpus(elsewhere, "theirs", clustered(20, 8, seed=0))
     assert elsewhere.restore(tmp_path / "one.dump") == Restored(["order"], notes=[])
     assert [status.name for status in elsewhere.collections()] == ["order", "theirs"]
-    ours, theirs = everything(library, "order"), everything(elsewhere, "order")
-    for table in ("order", *SHARED[2:-1]):
+    ours, theirs = everything(library, '"order"'), everything(elsewhere, '"order"')
+    register, tags, projections = (
+        table.fullname for table in (tables.collections, tables.tags, tables.projections)
+    )
+    for table in ours.keys() - {register, tags, projections}:
         assert theirs[table] == ours[table], table
-    assert theirs["tags"] == [row for row in ours["tags"] if row.startswith("(order,")] != []
-    assert {*ours["collections"]} - {*theirs["collections"]} == {
-        row for row in ours["collections"] if row.startswith("(cats,")
+    assert theirs[tags] == [row for row in ours[tags] if row.startswith("(order,")] != []
+    assert {*ours[register]} - {*theirs[register]} == {
+        row for row in ours[register] if row.startswith("(cats,")
     }
     assert definitions(elsewhere, "order") == definitions(library, "order")
     assert elsewhere.collection("order").index_status().index == "hnsw"
@@ -217,8 +219,8 @@ def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
     write(library, "DROP FUNCTION images_similarity")
     write(library, "DROP FUNCTION concept")
     write(library, "DROP VIEW images_tags")
-    for table in "not_duplicates thumbnails projections quantized_models concepts tags".split():
-        write(library, f"DROP TABLE {table}")
+    write(library, "DROP SCHEMA vecsearch_internal CASCADE")
+    write(library, "DROP TABLE not_duplicates, concepts")
     later = "index_method index_options projection breadths precision backend ranking expansion"
     for column in later.split():
         write(library, f"ALTER TABLE collections DROP {column}")

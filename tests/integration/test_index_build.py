@@ -41,7 +41,8 @@ def test_a_method_replaces_another_and_leaves_nothing_behind(library: Library) -
         with database.reading(library.engine) as connection:
             names = connection.scalars(
                 sa.text(
-                    "SELECT relname FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
+                    "SELECT relname FROM pg_class"
+                    " WHERE relnamespace::regnamespace::text IN ('vecsearch', 'vecsearch_internal')"
                     " AND (relname LIKE 'images_embedding%' OR relname LIKE 'images\\_compact%'"
                     " OR relname LIKE '%hnsw') AND relkind IN ('r', 'i')"
                 )
@@ -154,7 +155,7 @@ def test_an_index_of_compact_vectors_that_was_lost_is_built_again(library: Libra
     library.collection().create_index("compact", dims=8)
     (made,) = versions(library)
     with database.writing(library.engine) as connection:
-        connection.execute(sa.text(f"DROP INDEX vecsearch.{made.index}"))
+        connection.execute(sa.text(f"DROP INDEX vecsearch_internal.{made.index}"))
     library.collection("images").ensure_index()
     assert library.collection().index_status().index == "compact"
 

@@ -133,10 +133,11 @@ def everything(url: str) -> list[object]:
             "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' ORDER BY 1"
         ).fetchall()
         tables = connection.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'vecsearch' ORDER BY 1"
+            "SELECT schemaname, tablename FROM pg_tables"
+            " WHERE schemaname IN ('vecsearch', 'vecsearch_internal') ORDER BY 1, 2"
         ).fetchall()
-        for (table,) in tables:
-            rows = f"SELECT xmin::text, t.* FROM vecsearch.{table} AS t ORDER BY 2"
+        for table in tables:
+            rows = f"SELECT xmin::text, t.* FROM {'.'.join(table)} AS t ORDER BY 2"
             found += connection.execute(rows.encode()).fetchall()
     return found
 

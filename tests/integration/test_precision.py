@@ -67,7 +67,7 @@ def test_an_export_carries_the_precision(
         catalog.reading(library.engine, "again") as (_, again),
     ):
         assert again.identity == first.identity
-    with library.sql("DELETE FROM vecsearch.quantized_models", write=True):
+    with library.sql("DELETE FROM vecsearch_internal.quantized_models", write=True):
         pass
     new = tmp_path / "new.png"
     picture(99).save(new)

@@ -45,6 +45,8 @@ def test_an_analyst_who_may_only_read_can_search(library: Library, server_url: s
     grants = (
         "GRANT USAGE ON SCHEMA vecsearch",
         "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch",
+        "GRANT USAGE ON SCHEMA vecsearch_internal",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch_internal",
     )
     with as_role(library, server_url, *grants) as analyst:
         assert len(analyst.query(id=corpus.ids[0], k=20, where="width < 40").hits) == 20

@@ -81,7 +81,7 @@ def check(library: Library, name: str = "images") -> int:
 
 
 def stored(library: Library) -> int:
-    return int(scalar(library, "SELECT count(DISTINCT id) FROM tags"))
+    return int(scalar(library, "SELECT count(DISTINCT id) FROM vecsearch_internal.tags"))
 
 
 @every_server
@@ -114,7 +114,7 @@ def test_tags_follow_an_import_a_rename_and_a_drop(
     images = library.collection()
     images.export_file(tmp_path / "all.npz")
     write(library, "UPDATE images SET embedding = CAST(array_fill(1, ARRAY[48]) AS halfvec)")
-    write(library, "UPDATE tags SET probability = 0")
+    write(library, "UPDATE vecsearch_internal.tags SET probability = 0")
     images.import_file(tmp_path / "all.npz")
     library.collection("others").import_file(tmp_path / "all.npz")
     assert (check(library), check(library, "others")) == (12, 12)
@@ -122,7 +122,10 @@ def test_tags_follow_an_import_a_rename_and_a_drop(
         renaming.rename(connection, "others", "order")
     assert check(library, "order") == 12
     library.collection("order").drop()
-    assert scalar(library, "SELECT count(*) FROM tags WHERE collection <> 'images'") == 0
+    assert (
+        scalar(library, "SELECT count(*) FROM vecsearch_internal.tags WHERE collection <> 'images'")
+        == 0
+    )
     assert scalar(library, "SELECT to_regclass('order_tags') IS NULL")
     assert check(library) == 12
 
@@ -142,7 +145,10 @@ def test_what_has_no_tags_gets_them_when_they_are_asked_for(library: Library) ->
     assert steps == [("Tagging", 20, None)]
     assert check(library) == 20
     write(library, "DELETE FROM images WHERE width < 5")
-    write(library, "DELETE FROM tags WHERE id IN (SELECT id FROM images WHERE width < 7)")
+    write(
+        library,
+        "DELETE FROM vecsearch_internal.tags WHERE id IN (SELECT id FROM images WHERE width < 7)",
+    )
     assert (tags.ensure(), tags.ensure()) == (2, 0)
     # The view leaves out tags of rows that are gone.
     assert check(library) == 15
@@ -282,6 +288,6 @@ def test_the_api_and_the_page_show_tags(library: Library, photos: Path) -> None:
         assert not any("id=" in link or "max_distance" in link for link in links)
     about = answered.partition('<div class="about">')[2].partition("</div>")[0]
     assert all(f">{tag.name}</a>" in about for tag in tags)
-    write(library, "DELETE FROM tags")
+    write(library, "DELETE FROM vecsearch_internal.tags")
     assert [hit["tags"] for hit in ask(api, id=image.id)["hits"]] == [[]] * 12
     assert 'class="tags"' not in api.get("/", params={"id": str(image.id)}).text

@@ -34,7 +34,7 @@ from vecsearch.postgres.rows import image_id
 def kept(library: Library) -> set[str]:
     """Return the SHA-256 of every thumbnail."""
     with database.reading(library.engine) as connection:
-        return set(connection.scalars(sa.text("SELECT sha256 FROM vecsearch.thumbnails")))
+        return set(connection.scalars(sa.text("SELECT sha256 FROM vecsearch_internal.thumbnails")))
 
 
 def hashes(folder: Path) -> set[str]:
@@ -73,11 +73,15 @@ def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path
         assert queries.get(connection, table, ids[0]) == (digest, found[ids[0]])
         assert queries.get(connection, table, image_id("/not/there.png")) is None
         stored = connection.execute(
-            sa.text("SELECT width, height, length(image) FROM vecsearch.thumbnails ORDER BY width")
+            sa.text(
+                "SELECT width, height, length(image) FROM vecsearch_internal.thumbnails"
+                " ORDER BY width"
+            )
         ).all()
     assert stored == [(32, 320, len(found[ids[1]])), (64, 48, len(found[ids[0]]))]
-    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'thumbnails'::regclass"
-    assert scalar(library, f"{storage} AND attname = 'image'") == "e"
+    storage = "SELECT attstorage FROM pg_attribute WHERE attname = 'image'"
+    storage += " AND attrelid = 'vecsearch_internal.thumbnails'::regclass"
+    assert scalar(library, storage) == "e"
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -101,7 +105,7 @@ def test_copies_collections_and_moves_share_one(library: Library, photos: Path) 
 def test_rows_from_before_get_theirs_and_nothing_else_is_done(
     ingested: Library, photos: Path
 ) -> None:
-    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    write(ingested, "DELETE FROM vecsearch_internal.thumbnails")
     rows = "SELECT array_agg((images, xmin) ORDER BY id)::text FROM images"
     before = scalar(ingested, rows)
     summary = ingest(ingested.engine, [photos], never_loaded(), dry_run=True)
@@ -125,7 +129,7 @@ def test_a_content_with_more_rows_than_are_looked_up_is_unchanged_all_the_same(
     for number in range(5):
         picture(1).save(tmp_path / f"{number}.png")
     ingest(library.engine, [tmp_path], PixelEncoder())
-    write(library, "DELETE FROM vecsearch.thumbnails")
+    write(library, "DELETE FROM vecsearch_internal.thumbnails")
     assert counts(ingest(library.engine, [tmp_path], never_loaded())) == {"unchanged": 5}
     assert len(kept(library)) == 1
 
@@ -134,7 +138,7 @@ def test_a_content_with_more_rows_than_are_looked_up_is_unchanged_all_the_same(
 def test_files_that_moved_or_were_copied_meanwhile_get_theirs_in_the_same_run(
     ingested: Library, photos: Path
 ) -> None:
-    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    write(ingested, "DELETE FROM vecsearch_internal.thumbnails")
     shutil.copy(photos / "cats" / "01.png", photos / "copy.png")
     (photos / "dogs").rename(photos / "wolves")
     summary = ingest(ingested.engine, [photos], never_loaded())
@@ -145,7 +149,7 @@ def test_files_that_moved_or_were_copied_meanwhile_get_theirs_in_the_same_run(
 def test_where_none_can_be_made_the_row_stays_and_a_note_says_so(
     ingested: Library, photos: Path
 ) -> None:
-    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    write(ingested, "DELETE FROM vecsearch_internal.thumbnails")
     summary = ingest(ingested.engine, [photos], never_loaded(), max_pixels=10)
     assert counts(summary) == {"unchanged": 12}
     (note,) = summary.notes
@@ -247,7 +251,7 @@ def test_an_import_that_tells_contents_without_pictures_leaves_them_to_an_ingest
 ) -> None:
     file = tmp_path / "export.npz"
     ingested.collection().export_file(file)
-    write(ingested, "DELETE FROM vecsearch.thumbnails")
+    write(ingested, "DELETE FROM vecsearch_internal.thumbnails")
     ingested.collection("imported").import_file(file)
     assert kept(ingested) == set()
     summary = ingest(ingested.engine, [photos], never_loaded(), collection="imported")

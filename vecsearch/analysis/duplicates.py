@@ -18,7 +18,7 @@ from vecsearch.analysis import pairs
 from vecsearch.analysis.confirm import Confirmer
 from vecsearch.analysis.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import catalog, schema
+from vecsearch.postgres import catalog, schema, tables
 from vecsearch.search.lookup import named_id
 from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, parse
 
@@ -222,7 +222,7 @@ def state(connection: sa.Connection, collection: catalog.StoredCollection) -> tu
         sa.text(
             f"SELECT * FROM ({count} {schema.sql_name(collection.table)}) AS images,"
             f" ({count} vecsearch.not_duplicates) AS apart,"
-            " (SELECT count(*) FROM vecsearch.thumbnails) AS thumbnails"
+            f" (SELECT count(*) FROM {tables.thumbnails.fullname}) AS thumbnails"
         )
     ).one()
     return tuple(row)

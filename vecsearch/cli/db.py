@@ -42,8 +42,7 @@ def db_url(
         _require_embedded(
             settings,
             "The reader is a role of the embedded Postgres, and a database URL is set. "
-            "Unset VECSEARCH_DATABASE_URL, or create a role on your server with USAGE ON SCHEMA "
-            "vecsearch and SELECT ON ALL TABLES IN SCHEMA vecsearch; see docs/sql.md.",
+            "Unset VECSEARCH_DATABASE_URL, or create a role on your server as in docs/sql.md.",
         )
         from vecsearch.postgres.embedded import reader
 

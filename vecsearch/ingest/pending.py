@@ -12,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch.imaging.scan import File
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.rows import copy_rows
 
 _DROP = sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending, pg_temp.early")
@@ -97,7 +97,7 @@ def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
         )
         join = f"""
             LEFT JOIN {schema.sql_name(table)} AS stored ON stored.path = seen.path
-            LEFT JOIN vecsearch.thumbnails ON thumbnails.sha256 = stored.sha256
+            LEFT JOIN {tables.thumbnails.fullname} ON thumbnails.sha256 = stored.sha256
             WHERE {changed} OR (thumbnails.sha256 IS NULL AND stored.sha256 IS NOT NULL)"""
     connection.execute(
         sa.text(

@@ -310,6 +310,27 @@ def compact_of(collection: str, row: Any) -> Compact:
     )
 
 
+def create_compact(connection: sa.Connection, compact: Compact) -> None:
+    """Create a projection's empty table, for all roles that can read the register or collection."""
+    compact.table.create(connection)
+    grantees = connection.scalars(
+        sa.text(
+            "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"
+            " ELSE quote_ident(pg_get_userbyid(grantee)) END"
+            " FROM pg_class, aclexplode(relacl) AS held"
+            " WHERE oid IN (CAST(:register AS regclass), CAST(:collection AS regclass))"
+            " AND privilege_type = 'SELECT' AND grantee <> relowner"
+        ),
+        {
+            "register": tables.collections.fullname,
+            "collection": f'{tables.SCHEMA}."{compact.collection}"',
+        },
+    )
+    for grantee in grantees.all():
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {tables.INTERNAL} TO {grantee}")
+        connection.exec_driver_sql(f"GRANT SELECT ON {schema.sql_name(compact.table)} TO {grantee}")
+
+
 def drop_compact(connection: sa.Connection, compact: Compact) -> None:
     """Drop a projection and its table, under `vecsearch.postgres.rows.lock_collection`."""
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {schema.sql_name(compact.table)}")

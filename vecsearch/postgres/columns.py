@@ -1,9 +1,9 @@
 """The columns that every collection has, each declared once.
 
 The table, the analysts' view, the type of hits, COPY, imports and exports are derived from
-`COLUMNS`. A new column needs an entry here, an attribute of the class that its origin names, an attribute of
-`vecsearch.search.gallery.ImageFacts` (of `StoredImage` if hits do not show it), and a migration;
-tests compare them.
+`COLUMNS`. A new column needs an entry here, an attribute of the class that its origin names, an
+attribute of `vecsearch.search.gallery.ImageFacts` (of `StoredImage` if hits do not show it), and a
+migration; tests compare them.
 """
 
 from dataclasses import dataclass
@@ -73,8 +73,10 @@ class Column:
         comment: text of COMMENT ON, for analysts.
         nullable: whether the value may be NULL.
         default: an SQL expression for rows written without a value.
-        view: position in NAME_view, from 1; None if it is not in the view.
-        hit: position in the type `hit`, from 1; None if it is not part of it.
+        view: position in NAME_view, from 1; None if it is not in the view. A new column is the
+            last, so that CREATE OR REPLACE VIEW keeps what depends on the view.
+        hit: position in the type `hit`, from 1; None if it is not part of it. A new one is the
+            last.
         index: the access method of an index on it, for conditions; None: it has none.
 
     """
@@ -128,7 +130,13 @@ COLUMNS: Final = (
         # A path may be longer than a B-tree's entries.
         index="hash",
     ),
-    Column("sha256", Kind.text, Origin.CONTENT, f"SHA-256 of the file, in hex; {_WITHOUT_FILE}"),
+    Column(
+        "sha256",
+        Kind.text,
+        Origin.CONTENT,
+        f"SHA-256 of the file, in hex; {_WITHOUT_FILE}",
+        view=14,
+    ),
     Column(
         "width",
         Kind.int4,

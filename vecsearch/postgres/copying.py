@@ -54,7 +54,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     belongs = sql.SQL("collection = {}").format(own)
     if collection.compact is not None:
         vectors = collection.compact.table
-        vectors.create(target)
+        catalog.create_compact(target, collection.compact)
         in_use = sql.SQL("{} AND version = {}").format(belongs, collection.compact.version)
         _copy(source, target, tables.projections, in_use)
         _copy(source, target, vectors)
@@ -62,9 +62,9 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
         target.execute(
             sa.text(
                 "SELECT setval(numbers, greatest(:version, nextval(numbers))) FROM"
-                " pg_get_serial_sequence('vecsearch.projections', 'version') AS numbers"
+                " pg_get_serial_sequence(:projections, 'version') AS numbers"
             ),
-            {"version": collection.compact.version},
+            {"projections": tables.projections.fullname, "version": collection.compact.version},
         )
     _copy(source, target, table)
     _copy(source, target, tables.ingest_errors, belongs)
@@ -127,4 +127,4 @@ def _add(
 
 
 def _name(table: sa.Table) -> sql.Identifier:
-    return sql.Identifier(tables.SCHEMA, table.name)
+    return sql.Identifier(str(table.schema), table.name)

@@ -60,11 +60,17 @@ def drop(connection: sa.Connection, name: str) -> None:
         thumbnails.lock(connection)
         catalog.lock_creation(connection)
         collection = catalog.get_collection(connection, name)
-        views = [f"{name}{suffix}" for suffix in schema.VIEW_SUFFIXES]
-        tables = [one.table.name for one in catalog.compact_versions(connection, name)] + [name]
-        relations, functions = _objects(driver, name, [*views, *tables])
+        views = [sql.Identifier(tables.SCHEMA, name + suffix) for suffix in schema.VIEW_SUFFIXES]
+        owned = [
+            sql.Identifier(str(table.schema), table.name)
+            for table in (
+                *(one.table for one in catalog.compact_versions(connection, name)),
+                collection.table,
+            )
+        ]
+        relations, functions = _objects(driver, name, [*views, *owned])
         _refuse_dependents(driver, name, relations, functions)
-        _drop_objects(driver, views, tables, functions)
+        _drop_objects(driver, views, owned, functions)
         identity = collection.identity
         _delete_rows(driver, name, identity.precision, identity.weights_sha256)
         thumbnails.delete_orphans(connection)
@@ -78,13 +84,13 @@ def drop(connection: sa.Connection, name: str) -> None:
 
 
 def _objects(
-    driver: "psycopg.Connection[tuple[object, ...]]", name: str, relations: list[str]
+    driver: "psycopg.Connection[tuple[object, ...]]", name: str, relations: list[sql.Identifier]
 ) -> tuple[list[object], dict[object, str]]:
     """Return the ids of the collection's relations, and its functions' signatures by id."""
     found = driver.execute(
         "SELECT oid FROM pg_class"
-        " WHERE relnamespace = 'vecsearch'::regnamespace AND relname = ANY(%s)",
-        [relations],
+        " WHERE oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)",
+        [[relation.as_string() for relation in relations]],
     )
     functions = driver.execute(
         "SELECT oid, format('%%I.%%I(%%s)', 'vecsearch', proname,"
@@ -109,17 +115,15 @@ def _refuse_dependents(
 
 def _drop_objects(
     driver: "psycopg.Connection[tuple[object, ...]]",
-    views: list[str],
-    own_tables: list[str],
+    views: list[sql.Identifier],
+    owned: list[sql.Identifier],
     functions: dict[object, str],
 ) -> None:
     for signature in functions.values():
         driver.execute(f"DROP FUNCTION {signature}".encode())
-    for kind, names in (("VIEW", views), ("TABLE", own_tables)):
-        for name in names:
-            driver.execute(
-                sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(sql.Identifier(tables.SCHEMA, name))
-            )
+    for kind, relations in (("VIEW", views), ("TABLE", owned)):
+        for relation in relations:
+            driver.execute(sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(relation))
 
 
 def _delete_rows(
@@ -132,8 +136,11 @@ def _delete_rows(
         driver.execute(f"DELETE FROM {table.fullname} WHERE collection = %s".encode(), [name])
     driver.execute("DELETE FROM vecsearch.collections WHERE name = %s", [name])
     driver.execute(
-        "DELETE FROM vecsearch.quantized_models AS model WHERE precision = %s AND NOT EXISTS"
-        " (SELECT FROM vecsearch.collections AS other WHERE other.precision = model.precision)",
+        (
+            f"DELETE FROM {tables.quantized_models.fullname} AS model WHERE precision = %s"
+            " AND NOT EXISTS (SELECT FROM vecsearch.collections AS other"
+            " WHERE other.precision = model.precision)"
+        ).encode(),
         [precision],
     )
     driver.execute(

@@ -45,7 +45,7 @@ class Contents:
 
 
 def dump(engine: sa.Engine, file: Path) -> None:
-    """Write our whole schema to a file; on failure the file is unchanged.
+    """Write our schemas to a file; on failure the file is unchanged.
 
     Raises:
         InvalidInput: the file cannot be written.
@@ -55,7 +55,8 @@ def dump(engine: sa.Engine, file: Path) -> None:
     with database.reading(engine) as connection:
         major = _server_major(connection)
     with written_whole(file) as partial:
-        arguments = ["--format=custom", f"--compress={COMPRESSION}", f"--schema={tables.SCHEMA}"]
+        arguments = ["--format=custom", f"--compress={COMPRESSION}"]
+        arguments += [f"--schema={name}" for name in tables.SCHEMAS]
         _run(engine, DUMP, major, *arguments, f"--file={partial}")
 
 
@@ -167,15 +168,15 @@ def scratch(folder: Path) -> Iterator[sa.Engine]:
 def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
     """Return whether pg_restore can restore into this database directly.
 
-    It must have no schema of ours, and pgvector in the same schema or not at all; this machine must
+    It must have no tables of ours, and pgvector in the same schema or not at all; this machine must
     have a pg_restore that can read the file and is not older than the server.
     """
     with database.reading(engine) as connection:
         driver = driver_connection(connection)
         is_used = driver.execute(
             "SELECT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid ="
-            " relnamespace WHERE nspname = %s)",
-            [tables.SCHEMA],
+            " relnamespace WHERE nspname = ANY(%s))",
+            [[*tables.SCHEMAS]],
         ).fetchone()
         installed = driver.execute(
             "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
@@ -191,7 +192,7 @@ def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
 def _restore_into(
     engine: sa.Engine, file: Path, contents: Contents, *, indexed: bool = True
 ) -> dict[str, str]:
-    """Restore a whole dump into a database without our schema, and upgrade it.
+    """Restore a whole dump into a database without our tables, and upgrade it.
 
     Return the collections that the upgrade renamed: new names by old names.
 
@@ -208,12 +209,13 @@ def _restore_into(
         for statement in (
             f"CREATE SCHEMA IF NOT EXISTS {place}",
             f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {place}",
-            f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}",
         ):
             connection.exec_driver_sql(statement)
-    left_out = rf" SCHEMA - {tables.SCHEMA} "
+        existing = [name for name in tables.SCHEMAS if _has_schema(connection, name)]
+    left_out = rf" (SCHEMA -|COMMENT - SCHEMA) ({'|'.join(existing)}) "
     if not indexed:
-        left_out += rf"| INDEX {tables.SCHEMA} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
+        ours = "|".join(tables.SCHEMAS)
+        left_out += rf"| INDEX ({ours}) \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
     listed = _listed(_program(RESTORE, major), file) or ""
     wanted = [line for line in listed.splitlines() if not re.search(left_out, line)]
     with tempfile.NamedTemporaryFile("w", suffix=".list") as selection:
@@ -228,6 +230,11 @@ def _restore_into(
             str(file),
         )
     return migrate.run(engine)
+
+
+def _has_schema(connection: sa.Connection, name: str) -> bool:
+    found = driver_connection(connection).execute("SELECT to_regnamespace(%s)", [name])
+    return found.fetchone() != (None,)
 
 
 def _server_major(connection: sa.Connection) -> int:

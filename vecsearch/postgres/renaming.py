@@ -46,17 +46,18 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
     driver = driver_connection(connection)
     for kind, before, after in list(_objects(connection, old, new)):
         renamed = sql.Identifier(after).as_string()
-        driver.execute(f"ALTER {kind} {tables.SCHEMA}.{before} RENAME TO {renamed}".encode())
+        driver.execute(f"ALTER {kind} {before} RENAME TO {renamed}".encode())
     naming = driver.execute(
-        "SELECT c.relname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
-        " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r'"
-        " AND attname = 'collection' AND c.relname = ANY(%s)",
-        [list(schema.RESERVED_NAMES)],
+        "SELECT nspname, relname, attname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
+        " JOIN pg_namespace AS n ON n.oid = relnamespace"
+        " WHERE nspname = ANY(%(schemas)s) AND relkind = 'r' AND (attname = 'collection'"
+        "  AND relname = ANY(%(ours)s) OR attname = 'name' AND relname = 'collections')",
+        {"schemas": [*tables.SCHEMAS], "ours": [*schema.RESERVED_NAMES]},
     ).fetchall()
-    for table, column in [("collections", "name"), *((row[0], "collection") for row in naming)]:
+    for namespace, table, column in naming:
         driver.execute(
             sql.SQL("UPDATE {} SET {column} = %s WHERE {column} = %s").format(
-                sql.Identifier(tables.SCHEMA, table), column=sql.Identifier(column)
+                sql.Identifier(namespace, table), column=sql.Identifier(column)
             ),
             [new, old],
         )
@@ -65,30 +66,37 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
 def _objects(connection: sa.Connection, old: str, new: str) -> Iterator[tuple[str, str, str]]:
     """Yield the kind, the name as SQL, and the new name of each object of the collection."""
     driver = driver_connection(connection)
-    tables = driver.execute(
-        "SELECT oid, relname FROM pg_class"
-        " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r'"
-        " AND (relname = %(old)s OR relname ~ %(compact)s"
+    # Compact vectors were beside the collection's table once.
+    owned = driver.execute(
+        "SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace"
+        " WHERE nspname = ANY(%(schemas)s) AND relkind = 'r'"
+        " AND (nspname = 'vecsearch' AND relname = %(old)s OR relname ~ %(compact)s"
         "  AND relname NOT IN (SELECT name FROM vecsearch.collections))",
-        {"old": old, "compact": f"^{old}{schema.COMPACT}[0-9]+$"},
+        {
+            "schemas": [*tables.SCHEMAS],
+            "old": old,
+            "compact": f"^{old}{schema.COMPACT}[0-9]+$",
+        },
     ).fetchall()
     relations = driver.execute(
         "SELECT CASE relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' ELSE 'INDEX' END,"
-        " relname FROM pg_class LEFT JOIN pg_index ON indexrelid = oid"
-        " WHERE starts_with(relname, %(old)s) AND (oid = ANY(%(tables)s)"
-        "  OR indrelid = ANY(%(tables)s)"
+        " relnamespace::regnamespace::text, relname"
+        " FROM pg_class LEFT JOIN pg_index ON indexrelid = oid"
+        " WHERE starts_with(relname, %(old)s) AND (oid = ANY(%(owned)s)"
+        "  OR indrelid = ANY(%(owned)s)"
         "  OR relnamespace = 'vecsearch'::regnamespace AND relname = ANY(%(views)s)"
         "  AND relkind = 'v')",
         {
             "old": old,
-            "tables": [oid for oid, _ in tables],
+            "owned": [oid for (oid,) in owned],
             "views": [f"{old}{suffix}" for suffix in schema.VIEW_SUFFIXES],
         },
     )
-    for kind, name in relations:
-        yield kind, sql.Identifier(name).as_string(), new + name.removeprefix(old)
+    for kind, namespace, name in relations:
+        yield kind, sql.Identifier(namespace, name).as_string(), new + name.removeprefix(old)
     functions = driver.execute(
-        "SELECT format('%%I(%%s)', proname, pg_get_function_identity_arguments(oid)), proname"
+        "SELECT format('vecsearch.%%I(%%s)', proname, pg_get_function_identity_arguments(oid)),"
+        " proname"
         " FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace AND proname = ANY(%s)",
         [[f"{old}{suffix}" for suffix in schema.FUNCTION_SUFFIXES]],
     )

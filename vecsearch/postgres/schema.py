@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS, INDEXED
-from vecsearch.postgres.tables import SCHEMA, metadata
+from vecsearch.postgres.tables import INTERNAL, SCHEMA, metadata
 from vecsearch.vocabulary import ACCESS_METHODS, IndexMethod
 
 VERSION_TABLE = "alembic_version"
@@ -119,7 +119,7 @@ def compact_table(name: str, version: int, dimensions: int) -> sa.Table:
     """
     return sa.Table(
         f"{require_collection_name(name)}{COMPACT}{version}",
-        sa.MetaData(schema=SCHEMA),
+        sa.MetaData(schema=INTERNAL),
         sa.Column("id", sa.Uuid, primary_key=True, comment=f"Id of the image in {name}"),
         sa.Column(
             "compact",

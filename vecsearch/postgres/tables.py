@@ -1,4 +1,4 @@
-"""The tables that collections share; analysts read them, so they are public.
+"""The tables that collections share; analysts read those of `SCHEMA`, so they are public.
 
 `migrations/` creates them. A change here needs a migration.
 """
@@ -12,6 +12,10 @@ from vecsearch.encoders.registry import FAMILIES
 from vecsearch.vocabulary import IndexMethod, Metric, Precision, Ranking, build_options, choices
 
 SCHEMA = "vecsearch"
+# Tables that are not for analysts, those of compact vectors too: BI tools list what is in `SCHEMA`.
+# Who reads collections needs rights on both schemas; see docs/sql.md.
+INTERNAL = "vecsearch_internal"
+SCHEMAS = (SCHEMA, INTERNAL)
 
 FAMILY_NAMES = choices(family.backend for family in reversed(FAMILIES))
 OPTIONS = ", ".join(option.name for option in build_options())
@@ -148,6 +152,7 @@ quantized_models = sa.Table(
         server_default=sa.func.now(),
         comment="When it was calibrated",
     ),
+    schema=INTERNAL,
     comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
 )
 
@@ -189,6 +194,7 @@ tags = sa.Table(
     sa.Column("number", sa.SmallInteger, nullable=False, comment="Its number in concepts"),
     sa.Column("probability", sa.REAL, nullable=False, comment="Among all concepts, from 0 to 1"),
     sa.Index("tags_name", "collection", "name", "probability"),
+    schema=INTERNAL,
     comment="The most probable concepts of each image; the view NAME_tags has one collection's",
 )
 
@@ -242,6 +248,7 @@ thumbnails = sa.Table(
         nullable=False,
         comment="JPEG, or WebP as it once was, at most 320 x 320 pixels, upright",
     ),
+    schema=INTERNAL,
     comment="One small picture per file content, whichever collections hold it",
 )
 
@@ -286,6 +293,7 @@ projections = sa.Table(
         server_default=Metric.l2,
         comment="Metric by which the compact vectors are indexed: l2, or cosine if they rank",
     ),
+    schema=INTERNAL,
     comment="Principal components by which embeddings are made compact; of a collection at "
     "most one that is in use and one that is being built",
 )

@@ -13,6 +13,8 @@ from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.rows import copy_rows
 
+_TABLE = tables.thumbnails.fullname
+
 
 def find(
     connection: sa.Connection, table: sa.Table, ids: Iterable[uuid.UUID]
@@ -21,7 +23,7 @@ def find(
     rows = connection.execute(
         sa.text(
             f"SELECT stored.id, thumbnails.image FROM {schema.sql_name(table)} AS stored"
-            " JOIN vecsearch.thumbnails USING (sha256) WHERE stored.id = ANY(:ids)"
+            f" JOIN {_TABLE} USING (sha256) WHERE stored.id = ANY(:ids)"
         ),
         {"ids": list(ids)},
     )
@@ -35,7 +37,7 @@ def get(
     row = connection.execute(
         sa.text(
             f"SELECT sha256, thumbnails.image FROM {schema.sql_name(table)} AS stored"
-            " JOIN vecsearch.thumbnails USING (sha256) WHERE stored.id = :id"
+            f" JOIN {_TABLE} USING (sha256) WHERE stored.id = :id"
         ),
         {"id": image_id},
     ).first()
@@ -48,7 +50,7 @@ def missing(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
         connection.scalars(
             sa.text(
                 "SELECT wanted FROM unnest(CAST(:hashes AS text[])) AS wanted"
-                " WHERE NOT EXISTS (SELECT FROM vecsearch.thumbnails WHERE sha256 = wanted)"
+                f" WHERE NOT EXISTS (SELECT FROM {_TABLE} WHERE sha256 = wanted)"
             ),
             {"hashes": list(hashes)},
         )
@@ -57,12 +59,12 @@ def missing(connection: sa.Connection, hashes: Iterable[str]) -> set[str]:
 
 def hold(connection: sa.Connection) -> None:
     """Keep thumbnails from being deleted until the transaction ends; call before storing rows."""
-    connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN ROW EXCLUSIVE MODE"))
+    connection.execute(sa.text(f"LOCK TABLE {_TABLE} IN ROW EXCLUSIVE MODE"))
 
 
 def lock(connection: sa.Connection) -> None:
     """Wait for every `hold`, and block new ones until the transaction ends."""
-    connection.execute(sa.text("LOCK TABLE vecsearch.thumbnails IN SHARE ROW EXCLUSIVE MODE"))
+    connection.execute(sa.text(f"LOCK TABLE {_TABLE} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def store(connection: sa.Connection, rows: Iterable[Thumbnail]) -> None:
@@ -83,7 +85,7 @@ def store_from(connection: sa.Connection, select: str) -> None:
     # Every run inserts in the same order, so that two runs cannot deadlock.
     connection.execute(
         sa.text(
-            "INSERT INTO vecsearch.thumbnails (sha256, width, height, image)"
+            f"INSERT INTO {_TABLE} (sha256, width, height, image)"
             f" {select} ORDER BY sha256 ON CONFLICT (sha256) DO NOTHING"
         )
     )
@@ -98,4 +100,4 @@ def delete_orphans(connection: sa.Connection) -> None:
         " WHERE stored.sha256 = thumbnails.sha256)"
         for name in names
     )
-    connection.execute(sa.text(f"DELETE FROM vecsearch.thumbnails WHERE {unheld or 'true'}"))
+    connection.execute(sa.text(f"DELETE FROM {_TABLE} WHERE {unheld or 'true'}"))

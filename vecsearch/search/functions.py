@@ -48,6 +48,7 @@ def refresh(connection: sa.Connection) -> None:
     share(connection)
     for stored in catalog.list_collections(connection):
         replace(connection, stored)
+        _replace_nearest(connection, stored)
 
 
 def share(connection: sa.Connection) -> None:
@@ -72,6 +73,26 @@ def replace(connection: sa.Connection, stored: StoredCollection) -> None:
     """Create or replace a collection's functions, as its index serves them and its ranking is."""
     for created in _functions(stored):
         connection.exec_driver_sql(created)
+
+
+def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
+    """Rewrite NAME_nearest, which earlier versions made, if something still depends on it."""
+    nearest = f"{tables.SCHEMA}.{stored.name}{schema.NEAREST_SUFFIX}(image text)"
+    returns = connection.scalar(
+        sa.text("SELECT pg_get_function_result(to_regprocedure(:nearest))"),
+        {"nearest": nearest.replace("image ", "")},
+    )
+    if returns is None:
+        return
+    distances = f"{tables.SCHEMA}.{stored.name}{schema.DISTANCES_SUFFIX}"
+    connection.exec_driver_sql(
+        f"CREATE OR REPLACE FUNCTION {nearest} RETURNS {returns} LANGUAGE sql STABLE PARALLEL SAFE "
+        f"BEGIN ATOMIC SELECT * FROM {distances}(image) ORDER BY distance; END"
+    )
+    connection.exec_driver_sql(
+        f"COMMENT ON FUNCTION {nearest} IS 'Replaced by {stored.name}{schema.SEARCH_SUFFIX} and "
+        f"{stored.name}{schema.DISTANCES_SUFFIX}; kept because a view or function uses it'"
+    )
 
 
 def _functions(stored: StoredCollection) -> Iterator[str]:

@@ -133,7 +133,7 @@ def collection_status(connection: sa.Connection, collection: StoredCollection) -
         sa.select(rows.scalar_subquery(), errors.scalar_subquery(), size)
     ).one()
     index = serving(collection)
-    found = ddl.find(connection, index.name)
+    found = ddl.find(connection, index.name, index.namespace)
     return CollectionStatus(
         name=collection.name,
         model=collection.identity.name,
@@ -156,7 +156,7 @@ def index_status(
     """Return the state of a collection's index, and the resources that a rebuild would use."""
     rows = count(connection, collection.table)
     index = serving(collection)
-    found = ddl.find(connection, index.name)
+    found = ddl.find(connection, index.name, index.namespace)
     facts = index.facts(connection, rows)
     wanted = METHODS[collection.index_method].wanted_dimensions(collection)
     chosen = choose(rows, wanted, ddl.server_settings(connection), resources)

@@ -131,7 +131,7 @@ class Tags:
         found: dict[uuid.UUID, list[Tag]] = {id_: [] for id_ in ids}
         with database.pipelining(self._store.engine) as connection:
             rows = driver_connection(connection).execute(
-                "SELECT id, name, probability, number FROM vecsearch.tags"
+                f"SELECT id, name, probability, number FROM {tables.tags.fullname}"
                 " WHERE collection = %s AND id = ANY(%s) ORDER BY id, rank",
                 [self._name, list(found)],
                 prepare=True,
@@ -237,7 +237,10 @@ def follow(connection: sa.Connection, collection: str, source: str) -> None:
 def forget(connection: sa.Connection, collection: str, chosen: str, **values: Any) -> None:
     """Delete the tags of the rows whose ids a SELECT with these values gives; see `follow`."""
     connection.execute(
-        sa.text(f"DELETE FROM vecsearch.tags WHERE collection = :collection AND id IN ({chosen})"),
+        sa.text(
+            f"DELETE FROM {tables.tags.fullname}"
+            f" WHERE collection = :collection AND id IN ({chosen})"
+        ),
         {"collection": collection, **values},
     )
 
@@ -284,10 +287,10 @@ def _untagged(collection: str, source: str, after: uuid.UUID | None) -> str:
     start = uuid.UUID(int=0) if after is None else after
     # The same bound on the tags avoids reading those of earlier chunks.
     behind = f"id {'>=' if after is None else '>'} '{start}'"
-    tags = f"vecsearch.tags AS t WHERE t.collection = '{collection}' AND t.id = i.id AND t.{behind}"
+    own = f"t.collection = '{collection}' AND t.id = i.id AND t.{behind}"
     return (
         f"SELECT id, embedding FROM {source} AS i"
-        f" WHERE i.{behind} AND NOT EXISTS (SELECT FROM {tags})"
+        f" WHERE i.{behind} AND NOT EXISTS (SELECT FROM {tables.tags.fullname} AS t WHERE {own})"
     )
 
 
@@ -316,7 +319,7 @@ def _fill(
     images = [uuid.UUID(bytes=id_.tobytes()) for id_ in ids]
     copy_rows(
         connection,
-        "vecsearch.tags",
+        tables.tags.fullname,
         "text uuid int2 text int2 float4",
         (
             (collection, image, rank, tag.name, tag.number, tag.probability)

@@ -1,5 +1,7 @@
 """The reader: a role that can select from every collection, and change nothing."""
 
+from itertools import product
+
 import sqlalchemy as sa
 from psycopg import sql
 
@@ -23,7 +25,7 @@ def create(connection: sa.Connection, password: str) -> None:
     verifier = driver.pgconn.encrypt_password(
         password.encode(), READER.encode(), b"scram-sha-256"
     ).decode()
-    role, namespace = sql.Identifier(READER), sql.Identifier(tables.SCHEMA)
+    role = sql.Identifier(READER)
     # A collection is created either before this or after it, and is readable in both cases.
     catalog.lock_creation(connection)
     known = driver.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone()
@@ -36,10 +38,13 @@ def create(connection: sa.Connection, password: str) -> None:
         driver.execute(
             sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(name), sql.SQL(value))
         )
-    for statement in (
-        "CREATE SCHEMA IF NOT EXISTS {schema}",
-        "GRANT USAGE ON SCHEMA {schema} TO {role}",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
-        "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}",
+    for statement, namespace in product(
+        (
+            "CREATE SCHEMA IF NOT EXISTS {schema}",
+            "GRANT USAGE ON SCHEMA {schema} TO {role}",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}",
+        ),
+        tables.SCHEMAS,
     ):
-        driver.execute(sql.SQL(statement).format(schema=namespace, role=role))
+        driver.execute(sql.SQL(statement).format(schema=sql.Identifier(namespace), role=role))

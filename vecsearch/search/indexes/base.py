@@ -91,6 +91,11 @@ class Index:
         return schema.hnsw_index(self.collection)
 
     @property
+    def namespace(self) -> str:
+        """The schema of the Postgres index, that of the table it is on."""
+        return tables.SCHEMA
+
+    @property
     def table(self) -> sa.Table:
         """The collection's table."""
         return schema.collection_table(self.collection, self.dimensions)
@@ -227,7 +232,7 @@ class Index:
 
     def is_ready(self, connection: sa.Connection) -> bool:
         """Return whether the Postgres index exists and is valid."""
-        found = ddl.find(connection, self.name)
+        found = ddl.find(connection, self.name, self.namespace)
         return found is not None and found.valid
 
     def facts(self, connection: sa.Connection, rows: int) -> "Facts":  # noqa: ARG002 - for methods with tables

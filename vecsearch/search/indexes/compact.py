@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
@@ -66,6 +66,11 @@ class CompactIndex(Index):
     def name(self) -> str:
         """The name of the HNSW index on the compact vectors."""
         return self.compact.index
+
+    @property
+    def namespace(self) -> str:
+        """The schema of the compact vectors."""
+        return tables.INTERNAL
 
     def ranks(self, metric: Metric) -> bool:
         """Return whether the compact vectors themselves order the hits."""

@@ -32,14 +32,14 @@ class Index:
     options: dict[str, int]
 
 
-def find(connection: sa.Connection, name: str) -> Index | None:
-    """Return the index of this name; None if there is none."""
+def find(connection: sa.Connection, name: str, namespace: str) -> Index | None:
+    """Return the index of this name in a schema; None if there is none."""
     row = connection.execute(
         sa.text(
             "SELECT indisvalid, pg_relation_size(oid), reloptions FROM pg_index"
             " JOIN pg_class ON oid = indexrelid WHERE indexrelid = to_regclass(:name)"
         ),
-        {"name": f"{tables.SCHEMA}.{name}"},
+        {"name": f"{namespace}.{name}"},
     ).first()
     if row is None:
         return None
@@ -97,7 +97,7 @@ def build(
         using: the access method, one of `ACCESS_METHODS`.
 
     """
-    drop(connection, name)
+    drop(connection, name, str(table.schema))
     storage = ", ".join(f"{key} = {int(value)}" for key, value in options.items())
     connection.exec_driver_sql(
         f"CREATE INDEX CONCURRENTLY {name} ON {schema.sql_name(table)}"
@@ -105,9 +105,9 @@ def build(
     )
 
 
-def drop(connection: sa.Connection, name: str) -> None:
+def drop(connection: sa.Connection, name: str, namespace: str = tables.SCHEMA) -> None:
     """Drop an index, if it exists, while its table is read and written; see `build`."""
-    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {tables.SCHEMA}.{name}")
+    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {namespace}.{name}")
 
 
 def rename(connection: sa.Connection, name: str, to: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pgvector.sqlalchemy import VECTOR
 
 from vecsearch.postgres import schema, tables
-from vecsearch.postgres.catalog import Compact, compact_of, compact_versions
+from vecsearch.postgres.catalog import Compact, compact_of, compact_versions, create_compact
 from vecsearch.postgres.database import driver_connection
 from vecsearch.search.indexes.projection import Projection
 from vecsearch.vocabulary import Metric
@@ -54,25 +54,8 @@ def register(
         .returning(*(projections.c[name] for name in "version dimensions fitted_at metric".split()))
     ).one()
     compact = compact_of(collection, row)
-    compact.table.create(connection)
-    _grant_alike(connection, compact.table, collection)
+    create_compact(connection, compact)
     return compact
-
-
-def _grant_alike(connection: sa.Connection, table: sa.Table, collection: str) -> None:
-    """Grant SELECT on the table to all roles that can read the register or the collection."""
-    grantees = connection.scalars(
-        sa.text(
-            "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"
-            " ELSE quote_ident(pg_get_userbyid(grantee)) END"
-            " FROM pg_class, aclexplode(relacl) AS held"
-            " WHERE oid IN ('vecsearch.collections'::regclass, CAST(:collection AS regclass))"
-            " AND privilege_type = 'SELECT' AND grantee <> relowner"
-        ),
-        {"collection": f'{tables.SCHEMA}."{collection}"'},
-    )
-    for grantee in grantees.all():
-        connection.exec_driver_sql(f"GRANT SELECT ON {schema.sql_name(table)} TO {grantee}")
 
 
 def read_projection(connection: sa.Connection, compact: Compact) -> Projection:

@@ -1,0 +1,287 @@
+"""An upgrade keeps what analysts built upon the public objects, and what they may read.
+
+Tables, views and functions are read from the catalogue of each revision since the first that this
+covers, so that a new migration is tested without a word here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from support import (
+    alembic_upgrade,
+    clustered,
+    every_server,
+    make_corpus,
+    scalar,
+    store_concepts,
+    write,
+)
+
+from vecsearch.errors import DatabaseError, InvalidInput
+from vecsearch.library import Library
+from vecsearch.postgres import database, renaming, schema
+
+pytestmark = every_server
+
+FIRST = "0015"
+NUMBERS = sorted(file.name.partition("_")[0] for file in schema.MIGRATIONS.glob("versions/0*.py"))
+REVISIONS = [number for number in NUMBERS if FIRST <= number < schema.REVISION]
+DIMS, ROWS = 8, 30
+# Tables that are no longer public, by the revision that made them so.
+HIDDEN = {"0016": {"projections", "quantized_models", "tags", "thumbnails", "images_compact_1"}}
+
+ID = "(SELECT md5('1')::uuid)"
+OTHER = "(SELECT md5('2')::uuid)"
+# What functions are called with, by the names of their parameters.
+ARGUMENTS = {"image": ID, "other": OTHER, "word": "'dark'", "k": "5", "sha256": "'1'"}
+VECTOR = f"array_fill(1::real, ARRAY[{DIMS}])"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public table, view or function, and how a FROM names it."""
+
+    name: str
+    sql: str
+    is_relation: bool
+
+
+@dataclass(frozen=True)
+class Dependent:
+    """An analyst's object: what creates it, and what asks it.
+
+    Attributes:
+        described: as in the refusal to drop what it depends on; None if Postgres does not know
+            that it depends, because it names its source in a text.
+
+    """
+
+    source: Source
+    create: str
+    ask: str
+    described: str | None
+
+
+def sources(library: Library) -> list[Source]:
+    """Return the public objects of the schema, those of the collection and those it shares."""
+    with database.reading(library.engine) as connection:
+        driver = database.driver_connection(connection)
+        relations = driver.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
+            " AND relkind IN ('r', 'v', 'm') AND relname <> 'alembic_version' ORDER BY relname"
+        ).fetchall()
+        # Those that change nothing, called without what has a default.
+        functions = driver.execute(
+            "SELECT proname, proargnames, ARRAY(SELECT format_type(type, NULL)"
+            " FROM unnest(proargtypes) WITH ORDINALITY AS given (type, position)"
+            " ORDER BY position LIMIT pronargs - pronargdefaults)"
+            " FROM pg_proc WHERE pronamespace = 'vecsearch'::regnamespace"
+            " AND prokind = 'f' AND provolatile <> 'v' ORDER BY oid"
+        ).fetchall()
+    called = (
+        (
+            name,
+            ", ".join(
+                f"CAST({VECTOR if 'vec' in type_ else ARGUMENTS[parameter]} AS {type_})"
+                for parameter, type_ in zip(parameters or (), types, strict=False)
+            ),
+        )
+        for name, parameters, types in functions
+    )
+    return [
+        *(Source(name, f"vecsearch.{name}", is_relation=True) for (name,) in relations),
+        *(Source(name, f"vecsearch.{name}({given})", is_relation=False) for name, given in called),
+    ]
+
+
+def dependents(upon: list[Source]) -> Iterator[Dependent]:
+    """Yield five objects upon each source, all in the schema `mine`."""
+    for number, source in enumerate(upon):
+        select = f"SELECT count(*) FROM {source.sql}"
+        for kind in ("view", "materialized view"):
+            name = f"mine.{kind.split()[0]}_{number}"
+            yield Dependent(
+                source,
+                f"CREATE {kind} {name} AS SELECT * FROM {source.sql}",
+                f"SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {name} AS t",
+                f"{kind} {name}",
+            )
+        for language, body in (
+            ("atomic", f"LANGUAGE sql BEGIN ATOMIC {select}; END"),
+            ("sql", f"LANGUAGE sql AS $${select}$$"),
+            ("plpgsql", f"LANGUAGE plpgsql AS $$BEGIN RETURN ({select}); END$$"),
+        ):
+            name = f"mine.{language}_{number}"
+            yield Dependent(
+                source,
+                f"CREATE FUNCTION {name}() RETURNS bigint {body}",
+                f"SELECT {name}()",
+                f"function {name}()" if language == "atomic" else None,
+            )
+
+
+def fill(library: Library, revision: str) -> None:
+    """Make a collection with compact vectors, and a row in every table, at a revision."""
+    with database.writing(library.engine) as connection:
+        alembic_upgrade(connection, "0001")
+        # No view or function stands beside it yet: migrations make them.
+        schema.collection_table("images", DIMS).create(connection)
+    write(
+        library,
+        "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256, preprocessing,"
+        " dimensions) VALUES ('images', 'seeded', 'pooled', repeat('0', 64), '{}', :dims)",
+        dims=DIMS,
+    )
+    with database.writing(library.engine) as connection:
+        alembic_upgrade(connection, revision)
+    library.engine.dispose()
+    internal = "vecsearch" if revision < "0016" else "vecsearch_internal"
+    write(
+        library,
+        "INSERT INTO vecsearch.images (id, path, sha256, width, label, embedding) SELECT"
+        " CAST(md5(CAST(n AS text)) AS uuid), '/' || n || '.png', n, n, 'c' || n % 3,"
+        " CAST(ARRAY(SELECT sin(n * d) FROM generate_series(1, :dims) AS d) AS halfvec)"
+        " FROM generate_series(1, :rows) AS n",
+        dims=DIMS,
+        rows=ROWS,
+    )
+    store_concepts(library, ["dark", "bright"], np.eye(2, DIMS, dtype=np.float16), [0, 1])
+    write(
+        library,
+        f"INSERT INTO {internal}.projections (collection, dimensions, mean, components, sample,"
+        " variance_kept) VALUES ('images', :dims, :mean, :components, 30, 0.9)",
+        dims=4,
+        mean=np.zeros(DIMS, "<f4").tobytes(),
+        components=np.eye(4, DIMS, dtype="<f4").tobytes(),
+    )
+    compact = f"{internal}.images_compact_1"
+    for statement in (
+        f"CREATE TABLE {compact} (id uuid PRIMARY KEY, compact halfvec(4) NOT NULL)",
+        f"INSERT INTO {compact} SELECT id, subvector(l2_normalize(embedding), 1, 4) FROM images",
+        f"CREATE INDEX images_compact_1_hnsw ON {compact} USING hnsw (compact halfvec_l2_ops)",
+        "UPDATE vecsearch.collections SET index_method = 'compact', projection = 1",
+        f"INSERT INTO {internal}.thumbnails VALUES ('1', 1, 1, 'x')",
+        f"INSERT INTO {internal}.tags SELECT 'images', id, 1, 'dark', 0, 0.9 FROM vecsearch.images",
+        f"INSERT INTO {internal}.quantized_models VALUES ('int8-1', 'x', 'x', 8, '{{1}}')",
+        f"INSERT INTO vecsearch.not_duplicates VALUES ('images', {ID}, {OTHER})",
+        "INSERT INTO vecsearch.ingest_errors (collection, path, error) VALUES ('images', 'p', 'e')",
+    ):
+        write(library, statement)
+
+
+def answers(library: Library, made: list[Dependent]) -> dict[str, Any]:
+    return {one.ask: scalar(library, one.ask) for one in made}
+
+
+@pytest.mark.parametrize("nearest", [False, True], ids=["all but nearest", "nearest"])
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_what_analysts_built_is_there_after_an_upgrade_and_answers(
+    empty: Library, revision: str, *, nearest: bool
+) -> None:
+    fill(empty, revision)
+    write(empty, "CREATE SCHEMA mine")
+    before = [
+        source
+        for source in sources(empty)
+        if source.name.endswith(schema.NEAREST_SUFFIX) is nearest
+    ]
+    made = list(dependents(before))
+    for one in made:
+        write(empty, one.create)
+    write(empty, "CREATE TABLE mine.prices (image uuid REFERENCES vecsearch.images, price int)")
+    write(empty, f"INSERT INTO mine.prices VALUES ({ID}, 3)")
+    known = answers(empty, made)
+
+    assert empty.upgrade() == []
+
+    gone = {source.name for source in before} - {source.name for source in sources(empty)}
+    hidden = {name for number, names in HIDDEN.items() if number > revision for name in names}
+    assert gone <= hidden
+    # A text that names a table finds it where it was.
+    kept = [one for one in made if one.described or one.source.name not in gone]
+    known = {one.ask: known[one.ask] for one in kept}
+    assert None not in known.values()
+    assert answers(empty, kept) == known
+    for one in kept:
+        if one.create.startswith("CREATE materialized"):
+            write(empty, f"REFRESH MATERIALIZED VIEW {one.ask.split()[-3]}")
+    assert answers(empty, kept) == known
+    assert scalar(empty, "SELECT sum(price) FROM mine.prices JOIN images ON id = image") == 3
+    assert empty.collection().index_status().index == "compact"
+    assert len(empty.query(id=scalar(empty, f"SELECT {ID}"), k=ROWS).hits) == ROWS
+
+    of_collection = [
+        one for one in kept if one.source.name.startswith("images") and one.described is not None
+    ]
+    with pytest.raises(InvalidInput) as caught:
+        empty.collection().drop()
+    named = {str(one.described) for one in of_collection}
+    named.add("constraint prices_image_fkey on table mine.prices")
+    said = str(caught.value).removeprefix("Collection 'images' is used by ")
+    assert named == {*said.removesuffix(". Drop those first.").split(", ")}
+    assert answers(empty, kept) == known
+
+    with database.writing(empty.engine) as connection:
+        renaming.rename(connection, "images", "pictures")
+    assert answers(empty, of_collection) == {one.ask: known[one.ask] for one in of_collection}
+    write(empty, "DROP SCHEMA mine CASCADE")
+    empty.collection("pictures").drop()
+    assert empty.collections() == []
+
+
+@pytest.fixture
+def roles(server_url: str, empty: Library) -> Iterator[list[str]]:
+    """Two roles that may do nothing yet."""
+    names = ["reader_of_all", "reader_of_views"]
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        for name in names:
+            connection.execute(f"CREATE ROLE {name}".encode())
+        yield names
+        write(empty, f"DROP OWNED BY {', '.join(names)}")
+        for name in names:
+            connection.execute(f"DROP ROLE {name}".encode())
+
+
+def count_as(library: Library, role: str, source: str) -> int:
+    """Return the rows of a source, as a role sees them."""
+    with database.writing(library.engine) as connection:
+        connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+        found = connection.exec_driver_sql(f"SELECT count(*) FROM {source}").scalar()
+        connection.exec_driver_sql("RESET ROLE")
+    return int(found or 0)
+
+
+def test_roles_can_read_after_an_upgrade_what_they_could_before(
+    empty: Library, roles: list[str]
+) -> None:
+    fill(empty, FIRST)
+    of_all, of_views = roles
+    for statement in (
+        "GRANT USAGE ON SCHEMA vecsearch TO reader_of_all, reader_of_views",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch TO reader_of_all",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA vecsearch GRANT SELECT ON TABLES TO reader_of_all",
+        "GRANT SELECT ON images_view, images_tags TO reader_of_views",
+    ):
+        write(empty, statement)
+    empty.upgrade()
+    empty.collection().create_index("compact", dims=2)
+    for source in ("images", "images_view", "images_tags", f"images_nearest({ID}::text)"):
+        assert count_as(empty, of_all, source) == ROWS
+    assert count_as(empty, of_all, "vecsearch_internal.thumbnails") == 1
+    assert count_as(empty, of_views, "(SELECT * FROM images_view) AS whole") == ROWS
+    assert count_as(empty, of_views, "images_tags") == ROWS
+    for hidden in ("(SELECT embedding FROM images) AS e", "vecsearch_internal.thumbnails"):
+        with pytest.raises(DatabaseError, match="permission denied"):
+            count_as(empty, of_views, hidden)
+    make_corpus(empty, "later", clustered(20, DIMS, seed=0))
+    empty.collection("later").create_index("compact", dims=2)
+    assert count_as(empty, of_all, "later_nearest((SELECT id::text FROM later LIMIT 1))") == 20
+    # Row-level security of a table applies to its views.
+    write(empty, "ALTER TABLE images ENABLE ROW LEVEL SECURITY")
+    write(empty, f"CREATE POLICY one ON images TO reader_of_all USING (id = {ID})")
+    for source in ("images", "images_view", "images_tags"):
+        assert count_as(empty, of_all, source) == 1
