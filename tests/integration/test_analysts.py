@@ -27,7 +27,8 @@ from vecsearch.postgres import database
 pytestmark = every_server
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
+PROJECT = Path(__file__).parents[2]
+DOCUMENT = (PROJECT / "docs/sql.md").read_text()
 
 PREPARED = """
     UPDATE images SET label = CASE WHEN width < 40 THEN 'cats' ELSE 'dogs' END;
@@ -255,6 +256,16 @@ class TestRecipes:
                 assert rewritten == found[title], statement
         self.check(found)
         assert len(found) >= 15
+
+    @pytest.mark.parametrize("document", ["README.md", "docs/clients.md"])
+    def test_what_other_documents_show_survives_sqlglot(
+        self, connection: psycopg.Connection[Any], document: str
+    ) -> None:
+        text = (PROJECT / document).read_text().replace("/cat.jpg", "/cats/01.png")
+        for statement, _ in RECIPE.findall(text):
+            found = rows_of(connection, statement)
+            assert len(found) >= 10
+            assert rows_of(connection, as_sqlglot_writes(statement)) == found
 
     def check(self, found: dict[str, list[Any]]) -> None:
         cat = "/photos/cats/01.png"
