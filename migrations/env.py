@@ -23,10 +23,12 @@ def run(connection: sa.Connection) -> None:
         include_schemas=True,
     )
     # A user's collection may have a name that a migration needs.
-    context.config.attributes["renamed"] = renaming.free_reserved_names(connection)
+    renamed = renaming.free_reserved_names(connection)
+    context.config.attributes["renamed"] = renamed
+    before = context.get_context().get_current_revision()
     context.run_migrations()
-    if context.get_context().get_current_revision() == schema.REVISION:
-        # They are derived from the code, so they have no migrations of their own.
+    after = context.get_context().get_current_revision()
+    if after == schema.REVISION and (renamed or before != after):
         functions.refresh(connection)
 
 

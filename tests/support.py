@@ -252,29 +252,32 @@ def make_corpus(library: Library, name: str, vectors: "NDArray[np.float64]") -> 
     identity = Identity("timm", "seeded", "pooled", "0" * 64, {})
     with database.writing(library.engine) as connection:
         collections.create(connection, name, identity, Weights(None, None), vectors.shape[1])
-        paths = [
-            f"/corpus/{position * 7919 % len(vectors):05}.png" for position in range(len(vectors))
-        ]
-        ids = [image_id(path) for path in paths]
-        with (
-            database.driver_connection(connection).cursor() as cursor,
-            cursor.copy(
-                f"COPY vecsearch.{name} (id, path, sha256, width, height, format, file_size,"
-                " modified_at, label, metadata, embedding) FROM STDIN".encode()
-            ) as copy,
-        ):
-            for position, (row_id, path, vector) in enumerate(
-                zip(ids, paths, vectors, strict=True)
-            ):
-                metadata = f'{{"price": {position}}}'
-                fixed = (f"{position:064x}", position, 1, "PNG", 1, "2026-01-01 00:00:00+00")
-                copy.write_row(
-                    (row_id, path, *fixed, f"c{position % 20}", metadata, str(vector.tolist()))
-                )
-        if vectors.shape[1] <= MAX_INDEXED_DIMENSIONS:
-            index = f"CREATE INDEX {schema.hnsw_index(name)} ON vecsearch.{name}"
-            connection.execute(sa.text(f"{index} USING hnsw (embedding halfvec_cosine_ops)"))
-        connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
+        return stored_corpus(library, connection, name, vectors)
+
+
+def stored_corpus(
+    library: Library, connection: sa.Connection, name: str, vectors: "NDArray[np.float64]"
+) -> Corpus:
+    """Fill the table of a collection, and index it."""
+    paths = [f"/corpus/{position * 7919 % len(vectors):05}.png" for position in range(len(vectors))]
+    ids = [image_id(path) for path in paths]
+    with (
+        database.driver_connection(connection).cursor() as cursor,
+        cursor.copy(
+            f"COPY vecsearch.{name} (id, path, sha256, width, height, format, file_size,"
+            " modified_at, label, metadata, embedding) FROM STDIN".encode()
+        ) as copy,
+    ):
+        for position, (row_id, path, vector) in enumerate(zip(ids, paths, vectors, strict=True)):
+            metadata = f'{{"price": {position}}}'
+            fixed = (f"{position:064x}", position, 1, "PNG", 1, "2026-01-01 00:00:00+00")
+            copy.write_row(
+                (row_id, path, *fixed, f"c{position % 20}", metadata, str(vector.tolist()))
+            )
+    if vectors.shape[1] <= MAX_INDEXED_DIMENSIONS:
+        index = f"CREATE INDEX {schema.hnsw_index(name)} ON vecsearch.{name}"
+        connection.execute(sa.text(f"{index} USING hnsw (embedding halfvec_cosine_ops)"))
+    connection.execute(sa.text(f"ANALYZE vecsearch.{name}"))
     return Corpus(library, name, ids, vectors)
 
 

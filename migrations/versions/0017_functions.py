@@ -87,9 +87,9 @@ def _retire(connection: sa.Connection, name: str) -> None:
     depended = connection.scalar(
         sa.text(
             "SELECT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_proc'::regclass"
-            " AND refobjid = CAST(:nearest AS regprocedure) AND deptype = 'n')"
+            " AND refobjid = to_regprocedure(:nearest) AND deptype = 'n')"
         ),
         {"nearest": nearest},
     )
     if not depended:
-        op.execute(f"DROP FUNCTION {nearest}")
+        op.execute(f"DROP FUNCTION IF EXISTS {nearest}")

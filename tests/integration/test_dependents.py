@@ -6,6 +6,7 @@ covers, so that a new migration is tested without a word here.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,7 +269,9 @@ def test_roles_can_read_after_an_upgrade_what_they_could_before(
     ):
         write(empty, statement)
     empty.upgrade()
-    empty.collection().create_index("compact", dims=2)
+    write(empty, "CREATE TABLE vecsearch_internal.of_a_later_version (number int)")
+    assert count_as(empty, of_all, "vecsearch_internal.of_a_later_version") == 0
+    assert count_as(empty, of_all, "vecsearch_internal.images_compact_1") == ROWS
     for source in ("images", "images_view", "images_tags", f"images_nearest({ID}::text)"):
         assert count_as(empty, of_all, source) == ROWS
     assert count_as(empty, of_all, "vecsearch_internal.thumbnails") == 1
@@ -285,3 +288,15 @@ def test_roles_can_read_after_an_upgrade_what_they_could_before(
     write(empty, f"CREATE POLICY one ON images TO reader_of_all USING (id = {ID})")
     for source in ("images", "images_view", "images_tags"):
         assert count_as(empty, of_all, source) == 1
+
+
+def test_a_dump_of_before_the_tables_moved_is_restored(empty: Library, tmp_path: Path) -> None:
+    fill(empty, FIRST)
+    empty.dump(tmp_path / "old.dump")
+    write(empty, "DROP SCHEMA vecsearch CASCADE")
+    assert empty.restore(tmp_path / "old.dump").names == ["images"]
+    assert scalar(empty, "SELECT count(*) FROM vecsearch_internal.thumbnails") == 1
+    assert scalar(empty, "SELECT count(*) FROM images_tags") == ROWS
+    assert empty.collection().index_status().index == "compact"
+    image = scalar(empty, f"SELECT {ID}")
+    assert empty.query(id=image, k=ROWS).hits[0].id == image

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -22,6 +23,7 @@ from support import (
     make_corpus,
     scalar,
     store_concepts,
+    stored_corpus,
     write,
 )
 
@@ -38,27 +40,26 @@ from vecsearch.postgres import database, renaming, schema, tables
 pytestmark = every_server
 
 
+def create_old_table(connection: sa.Connection, name: str) -> None:
+    """Create a collection's table as it was before later indexes."""
+    table = schema.collection_table(name, 8).to_metadata(sa.MetaData())
+    table.indexes -= {index for index in table.indexes if index.name != f"{name}_sha256"}
+    table.create(connection)
+
+
 def old_corpus(library: Library, name: str, rows: int) -> Corpus:
     """Make a collection as it was before anything stood beside its table."""
-    # What is used to make it, and then taken away.
-    later = {"index_method": "text", "index_options": "jsonb", "projection": "int"}
-    later |= {"breadths": "jsonb", "precision": "text", "backend": "text"}
-    later |= {"ranking": "text DEFAULT 'full'", "expansion": "int DEFAULT 0"}
-    added = ", ".join(f"ADD {column} {type_}" for column, type_ in later.items())
-    write(library, f"ALTER TABLE vecsearch.collections {added}")
-    write(library, "CREATE SCHEMA vecsearch_internal")
-    columns = "collection text, version int, dimensions int, fitted_at timestamptz, metric text"
-    write(library, f"CREATE TABLE vecsearch_internal.projections ({columns})")
-    columns = "collection text, id uuid, rank int, name text, number int, probability real"
-    write(library, f"CREATE TABLE vecsearch_internal.tags ({columns})")
-    corpus = make_corpus(library, name, clustered(rows, 8, seed=0))
-    write(library, f"DROP VIEW {name}_view, {name}_tags")
-    write(library, f"DROP FUNCTION {name}_nearest, {name}_similarity")
-    dropped = ", ".join(f"DROP {column}" for column in later)
-    write(library, f"ALTER TABLE vecsearch.collections {dropped}")
-    write(library, "DROP TABLE vecsearch_internal.projections, vecsearch_internal.tags")
-    write(library, "DROP SCHEMA vecsearch_internal")
-    return corpus
+    vectors = clustered(rows, 8, seed=0)
+    with database.writing(library.engine) as connection:
+        create_old_table(connection, name)
+        connection.execute(
+            sa.text(
+                "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256,"
+                " preprocessing, dimensions) VALUES (:name, 'seeded', 'pooled', :sha256, '{}', 8)"
+            ),
+            {"name": name, "sha256": "0" * 64},
+        )
+        return stored_corpus(library, connection, name, vectors)
 
 
 def test_the_revision_we_need_is_the_newest_migration() -> None:
@@ -108,7 +109,7 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
     public = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind <> 'i'"
     public += " AND relnamespace = 'vecsearch'::regnamespace"
     assert scalar(library, public) == (
-        "alembic_version collections concepts images images_tags images_view ingest_errors"
+        "alembic_version collections concepts hit images images_tags images_view ingest_errors"
         " not_duplicates"
     )
 
@@ -172,7 +173,8 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
                 columns(view),
             )
         ]
-        for function in (f"'{table}_nearest'::regproc", f"'{table}_similarity'::regproc"):
+        for called in ("distances(uuid)", "search(text, int, text)", "embedding(uuid)"):
+            function = f"'{table}_{called}'::regprocedure"
             statements += [
                 f"SELECT pg_get_functiondef({function})",
                 f"SELECT obj_description({function}, 'pg_proc')",
@@ -325,7 +327,7 @@ def test_a_collection_with_compact_vectors_is_renamed_with_all_beside_it(library
     assert "'street_view_1'" in note
     assert library.collection("street_view_1").query(id=corpus.ids[0], k=50).hits == before
     assert library.collection("street_view_1").index_status().index == "compact"
-    query = f"SELECT count(*) FROM street_view_1_nearest('{corpus.ids[0]}')"
+    query = f"SELECT count(*) FROM street_view_1_search('{corpus.ids[0]}', 60)"
     assert scalar(library, query) == 50
     library.collection("street_view_1").drop()
     make_corpus(library, "theirs", clustered(50, 8, seed=1))
@@ -345,7 +347,7 @@ def test_an_older_collection_s_encoder_family_is_told_by_its_model(empty: Librar
             f" dimensions) VALUES ('{name}', '{model}', 'pooled', {sha256}, '{{}}', 8)",
         )
         with database.writing(empty.engine) as connection:
-            schema.collection_table(name, 8).create(connection)
+            create_old_table(connection, name)
     empty.upgrade()
     backends = "SELECT string_agg(backend, ' ' ORDER BY name) FROM vecsearch.collections"
     assert scalar(empty, backends) == "timm autoencoder unknown"

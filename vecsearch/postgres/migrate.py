@@ -132,6 +132,18 @@ def pgvector_version(connection: sa.Connection) -> str | None:
     return version
 
 
+def pgvector_schema(connection: sa.Connection) -> str:
+    """Return SQL for the name of the schema in which pgvector is installed."""
+    return str(
+        connection.scalar(
+            sa.text(
+                "SELECT quote_ident(nspname) FROM pg_extension AS e"
+                " JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE extname = 'vector'"
+            )
+        )
+    )
+
+
 def pgvector_advice(version: str | None) -> str | None:
     """Return a warning about this version for an administrator; None if there is none."""
     if version is None or tuple(map(int, version.split("."))) >= RECOMMENDED_PGVECTOR:

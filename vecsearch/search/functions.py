@@ -9,7 +9,8 @@ Of each collection:
 - `NAME_embedding(image)` and `NAME_similarity(image, other)`.
 
 An image is an id, a path, or an embedding. `functions.sql` has what all collections share. All of
-them are replaced whenever the tables are upgraded, so they need no migration of their own.
+them are replaced when the tables are upgraded to this version: a change here needs a migration, but
+one that does nothing is enough.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from uuid import UUID
 import numpy as np
 import sqlalchemy as sa
 
-from vecsearch.postgres import catalog, schema, tables
+from vecsearch.postgres import catalog, migrate, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.columns import HIT, names
 from vecsearch.postgres.database import driver_connection
@@ -45,6 +46,10 @@ MINIMUM_FETCHED_FAR = 100
 
 def refresh(connection: sa.Connection) -> None:
     """Create or replace all functions, of a database whose tables are of this version."""
+    # A connection that was opened before pgvector was installed does not have it on its path.
+    connection.exec_driver_sql(
+        f"SET LOCAL search_path = {tables.SCHEMA}, {migrate.pgvector_schema(connection)}"
+    )
     share(connection)
     for stored in catalog.list_collections(connection):
         replace(connection, stored)
@@ -53,15 +58,9 @@ def refresh(connection: sa.Connection) -> None:
 
 def share(connection: sa.Connection) -> None:
     """Create or replace the functions that collections share."""
-    where = connection.scalar(
-        sa.text(
-            "SELECT quote_ident(nspname) FROM pg_extension AS e"
-            " JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vector'"
-        )
-    )
     text = Path(__file__).with_name("functions.sql").read_text()
     for name, value in {
-        "PGVECTOR": str(where),
+        "PGVECTOR": migrate.pgvector_schema(connection),
         "UUID": UUID_PATTERN,
         "PROJECTIONS": tables.projections.fullname,
     }.items():
