@@ -318,6 +318,13 @@ def as_pasted(library: Library, script: str) -> list[Any]:
         return [row[0] for row in rows.fetchall()]
 
 
+def as_sqlglot_writes(script: str) -> str:
+    """Return SQL as sqlglot writes it, which Superset and others then send."""
+    import sqlglot
+
+    return ";\n".join(sqlglot.transpile(script, read="postgres", write="postgres"))
+
+
 def write(library: Library, statement: str, **values: Any) -> None:
     """Run a statement that changes something."""
     with database.writing(library.engine) as connection:

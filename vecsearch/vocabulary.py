@@ -18,6 +18,8 @@ class Metric(StrEnum):
     Attributes:
         meaning: the distance's name in words.
         sql: pgvector's operator, or the name of a function in our schema.
+        call: the function that our statements call, because SQL parsers of other tools (sqlglot:
+            Superset, ibis, SQLMesh) change or refuse the operator; None if they keep `sql`.
         needs_non_negative: whether it is undefined for embeddings with negative numbers.
         is_reranked: whether it is too slow for every row of a large table; then, unless the search
             is exact, cosine chooses candidates and this metric re-ranks them.
@@ -27,6 +29,7 @@ class Metric(StrEnum):
 
     meaning: str
     sql: str
+    call: str | None
     needs_non_negative: bool
     is_reranked: bool
     own_is_nearest: bool
@@ -36,6 +39,7 @@ class Metric(StrEnum):
         value: str,
         meaning: str,
         sql: str,
+        call: str | None,
         needs_non_negative: bool = False,  # noqa: FBT001, FBT002 - enum members are positional
         is_reranked: bool = False,  # noqa: FBT001, FBT002 - likewise
         own_is_nearest: bool = True,  # noqa: FBT001, FBT002 - likewise
@@ -45,16 +49,26 @@ class Metric(StrEnum):
         member._value_ = value
         member.meaning = meaning
         member.sql = sql
+        member.call = call
         member.needs_non_negative = needs_non_negative
         member.is_reranked = is_reranked
         member.own_is_nearest = own_is_nearest
         return member
 
-    cosine = "cosine", "cosine distance", "<=>"
-    l2 = "l2", "Euclidean distance", "<->"
-    l1 = "l1", "Manhattan distance", "<+>"
-    ip = "ip", "negative inner product", "<#>", False, False, False
-    chi2 = "chi2", "chi-squared distance", "chi2_distance", True, True
+    # Postgres inlines it to the operator, so that an index serves it.
+    cosine = "cosine", "cosine distance", "<=>", "vecsearch.embedding_distance"
+    l2 = "l2", "Euclidean distance", "<->", None
+    l1 = "l1", "Manhattan distance", "<+>", "l1_distance"
+    ip = (
+        "ip",
+        "negative inner product",
+        "<#>",
+        "halfvec_negative_inner_product",
+        False,
+        False,
+        False,
+    )
+    chi2 = "chi2", "chi-squared distance", "chi2_distance", "vecsearch.chi2_distance", True, True
 
 
 @dataclass(frozen=True)

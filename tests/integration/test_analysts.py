@@ -11,7 +11,15 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, clustered, every_server, make_corpus, once, store_concepts
+from support import (
+    Corpus,
+    as_sqlglot_writes,
+    clustered,
+    every_server,
+    make_corpus,
+    once,
+    store_concepts,
+)
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
@@ -20,7 +28,8 @@ from vecsearch.postgres import database
 pytestmark = every_server
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
+PROJECT = Path(__file__).parents[2]
+DOCUMENT = (PROJECT / "docs/sql.md").read_text()
 
 PREPARED = """
     UPDATE images SET label = CASE WHEN width < 40 THEN 'cats' ELSE 'dogs' END;
@@ -39,6 +48,15 @@ def analyst(corpus: Corpus) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("SET search_path = vecsearch, public")
         connection.execute("SET hnsw.iterative_scan = strict_order")
         yield connection
+
+
+# A statement, and the plan that follows it, if one does.
+RECIPE = re.compile(r"^```sql\n(.*?)^```(?:\n\n```text\n(.*?)```)?", re.MULTILINE | re.DOTALL)
+
+
+def rows_of(connection: psycopg.Connection[Any], statement: str) -> list[Any]:
+    cursor = connection.execute(statement.encode())
+    return cursor.fetchall() if cursor.description else []
 
 
 def plan_of(connection: psycopg.Connection[Any], statement: str) -> str:
@@ -217,18 +235,29 @@ class TestRecipes:
         sections = re.split(r"^## (.*)$", DOCUMENT, flags=re.MULTILINE)
         found: dict[str, list[Any]] = {}
         for title, text in zip(sections[1::2], sections[2::2], strict=True):
-            for statement in re.findall(r"^```sql\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-                if "```text" in text:
-                    # The plan that is shown is the plan there is, line by line.
-                    plan = plan_of(connection, statement)
-                    for line in re.findall(r"```text\n(.*?)```", text, re.DOTALL)[0].splitlines():
-                        # PostgreSQL 16 writes a subquery's value otherwise.
-                        shown = re.sub(r"\(InitPlan 1\).*", "", line.strip())
-                        assert shown in plan, plan
-                cursor = connection.execute(statement.encode())
-                found[title] = cursor.fetchall() if cursor.description else []
+            for statement, plan in RECIPE.findall(text):
+                # The plan that is shown is the plan there is, line by line.
+                for line in plan.splitlines():
+                    # PostgreSQL 16 writes a subquery's value otherwise.
+                    shown = re.sub(r"\(InitPlan 1\).*", "", line.strip())
+                    assert shown in plan_of(connection, statement)
+                # Superset and others send what sqlglot makes of it.
+                with connection.transaction(force_rollback=True):
+                    rewritten = rows_of(connection, as_sqlglot_writes(statement))
+                found[title] = rows_of(connection, statement)
+                assert rewritten == found[title], statement
         self.check(found)
         assert len(found) >= 15
+
+    @pytest.mark.parametrize("document", ["README.md", "docs/clients.md"])
+    def test_what_other_documents_show_survives_sqlglot(
+        self, connection: psycopg.Connection[Any], document: str
+    ) -> None:
+        text = (PROJECT / document).read_text().replace("/cat.jpg", "/cats/01.png")
+        for statement, _ in RECIPE.findall(text):
+            found = rows_of(connection, statement)
+            assert len(found) >= 10
+            assert rows_of(connection, as_sqlglot_writes(statement)) == found
 
     def check(self, found: dict[str, list[Any]]) -> None:
         cat = "/photos/cats/01.png"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -37,12 +38,12 @@ MAXIMUM_K = 2**63 - 1
 
 
 def distance(metric: Metric, embedding: Expression, target: Expression) -> Expression:
-    """Return the SQL distance between two vectors; see `Metric.sql`."""
-    if metric.sql.isidentifier():
-        function = getattr(getattr(sa.func, tables.SCHEMA), metric.sql)
-        called: Expression = function(embedding, target, type_=sa.Double())
-        return called
-    return embedding.op(metric.sql, return_type=sa.Double())(target)
+    """Return the SQL distance between two vectors; see `Metric.call`."""
+    if metric.call is None:
+        return embedding.op(metric.sql, return_type=sa.Double())(target)
+    function = reduce(getattr, metric.call.split("."), sa.func)
+    called: Expression = function(embedding, target, type_=sa.Double())
+    return called
 
 
 def hnsw_settings(ef_search: int) -> dict[str, str]:
