@@ -278,8 +278,8 @@ def _lacks_own(search: Search, rows: list[Row]) -> bool:
 def _lacks_near(search: Search, rows: list[Row]) -> bool:
     """Return whether the rows may lack some that are within the cut-off.
 
-    A scan for more than ef_search rows is iterative, and strict_order drops a row that it finds too
-    late; a farther one, which the cut-off removes, takes its place.
+    A scan for more than ef_search rows is iterative and finds some rows late; farther ones, which
+    the cut-off removes, may take their place.
     """
     most = search.max_distance
     if most is None or search.k is None or search.k <= MAXIMUM_EF_SEARCH:

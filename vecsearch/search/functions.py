@@ -38,7 +38,7 @@ UUID_PATTERN: Final = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 # Where the condition goes in a statement.
 _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
-FETCHED_PER_ROW = 1.5
+FETCHED_PER_ROW = 2
 MINIMUM_FETCHED = 20
 # For an embedding that may be a word's.
 MINIMUM_FETCHED_FAR = 100
