@@ -338,8 +338,10 @@ class Collection(Images):
             embedder = self._store.embedders.of(stored)
         embedder.warm()
 
-    def drop(self) -> None:
-        """Drop the collection with its rows, embeddings and index; image files are not touched.
+    def drop(self) -> list[str]:
+        """Drop the collection with its rows, embeddings and index; return notes for the user.
+
+        Image files are not touched.
 
         Raises:
             InvalidInput: views or other objects that the user created depend on its table.
@@ -348,4 +350,4 @@ class Collection(Images):
         """
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
-            drop.drop(connection, self.name)
+            return drop.drop(connection, self.name)

@@ -21,8 +21,10 @@ from vecsearch.collection import Collection
 from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
-from vecsearch.postgres import adhoc, catalog, database, dump, migrate
+from vecsearch.postgres import catalog, database, dump, migrate
 from vecsearch.postgres.embedded import server
+from vecsearch.postgres.sessions import adhoc, configuration
+from vecsearch.postgres.sessions.configuration import Configuration
 from vecsearch.search import functions
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
@@ -188,10 +190,32 @@ class Library:
             ExtensionMissing, SchemaNewer: see `vecsearch.errors`.
 
         """
-        return [
+        notes: list[str] = []
+        renamed = [
             f"Renamed collection {old!r} to {new!r}: vecsearch now reserves the old name."
-            for old, new in migrate.run(self.engine).items()
+            for old, new in migrate.run(self.engine, notes).items()
         ]
+        return [*renamed, *notes]
+
+    def missing_settings(self) -> Configuration:
+        """Return the settings that plain SQL needs and new sessions lack; see `configure`.
+
+        Raises:
+            SchemaMissing: the database has no tables yet.
+
+        """
+        with database.reading(self.engine) as connection:
+            return configuration.read(connection)
+
+    def configure(self, wanted: Configuration) -> Configuration:
+        """Store settings for new sessions; return what a new session lacks then.
+
+        That is what the role overrides for itself, if anything.
+        """
+        with database.writing(self.engine) as connection:
+            configuration.apply(connection, wanted)
+        self.engine.dispose()
+        return self.missing_settings()
 
     def dump(self, file: str | Path, *, collection: str | None = None) -> None:
         """Write all collections, or one of them, to a file.

@@ -21,6 +21,7 @@ from support import (
     store_concepts,
 )
 
+from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
@@ -159,9 +160,9 @@ def test_a_collection_called_like_a_word_of_sql_has_all(library: Library) -> Non
 
 @pytest.fixture
 def owned(library: Library) -> Iterator[str]:
-    """The URL of a database's owner, who is no superuser, after the document's settings.
+    """The URL of a database's owner, who is no superuser, after `db configure`.
 
-    What is embedded has them without.
+    What is embedded needs none.
     """
     url = library.engine.url.set(drivername="postgresql")
     name, role = url.database, f"owner_of_{url.database}"
@@ -171,20 +172,12 @@ def owned(library: Library) -> Iterator[str]:
         superuser.execute(f"GRANT CREATE ON SCHEMA public TO {role}".encode())
         owner = url.set(username=role).render_as_string(hide_password=False)
         if url.host is not None:
-            with psycopg.connect(owner, autocommit=True) as connection:
-                for statement in settings_of(str(name)):
-                    connection.execute(statement.encode())
+            with Library.open(Settings.load(database_url=owner)) as owners:
+                owners.configure(owners.missing_settings())
         yield owner
         superuser.execute(f"ALTER DATABASE {name} OWNER TO {url.username}".encode())
         superuser.execute(f"DROP OWNED BY {role}".encode())
         superuser.execute(f"DROP ROLE {role}".encode())
-
-
-def settings_of(database_name: str) -> list[str]:
-    """Return the statements by which the document keeps answers from being short."""
-    (block,) = re.findall(r"```sql\n(.*?)```", DOCUMENT.split("\n## ")[0], re.DOTALL)
-    named = re.sub(r"(?<=ALTER DATABASE )\w+", database_name, block)
-    return [line.split(";")[0] for line in named.splitlines()]
 
 
 POINTS = """
@@ -230,8 +223,7 @@ class TestRecipes:
         with database.writing(library.engine) as writing:
             for statement in PREPARED.split(";"):
                 writing.execute(sa.text(statement))
-            for statement in settings_of(str(library.engine.url.database)):
-                writing.execute(sa.text(statement))
+        library.configure(library.missing_settings())
         url = library.engine.url.set(drivername="postgresql")
         with psycopg.connect(url.render_as_string(hide_password=False)) as opened:
             opened.execute("SET search_path = vecsearch, public")

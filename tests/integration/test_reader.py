@@ -1,5 +1,6 @@
 """The reader: what a BI tool on this machine can see of the embedded database, and cannot do."""
 
+import json
 import re
 import socket
 import subprocess
@@ -148,6 +149,31 @@ SERVER_FILES = (
     "SET SESSION AUTHORIZATION postgres",
 )
 
+# What would outlast its query, or keep others from working.
+LEFT_BEHIND = (
+    "CREATE TEMP TABLE mine (x int)",
+    "SELECT pg_advisory_lock(1)",
+    "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
+    "LOCK TABLE images IN ROW SHARE MODE",
+    "SELECT id FROM images FOR KEY SHARE",
+    "SELECT lo_create(0)",
+    "SELECT lo_from_bytea(0, 'x')",
+    "SELECT pg_logical_emit_message(false, 'x', 'y')",
+    "CREATE TEMP VIEW mine AS SELECT 1",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'",
+    "CHECKPOINT",
+)
+
+
+@pytest.mark.parametrize("statement", LEFT_BEHIND)
+def test_it_takes_no_locks_and_leaves_nothing_behind(
+    address: reader.Address, statement: str
+) -> None:
+    with psycopg.connect(address.url) as connection:
+        connection.execute("SET TRANSACTION READ WRITE")
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+
 
 @pytest.mark.parametrize("statement", CHANGES)
 def test_it_changes_nothing(bi_tool: psycopg.Connection[Any], statement: str) -> None:
@@ -211,9 +237,9 @@ def test_a_password_that_was_changed_from_inside_is_set_right(
 def test_its_password_is_the_owners_alone_and_is_not_shown(
     corpus: Corpus, address: reader.Address
 ) -> None:
-    file = corpus.library.settings.data_dir / "reader-password"
+    file = corpus.library.settings.data_dir / "roles/vecsearch_reader.json"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert file.read_text() == address.password
+    assert json.loads(file.read_text())["password"] == address.password
     assert len(address.password) >= 32
     assert address.password not in repr(address)
 
@@ -224,7 +250,7 @@ def test_the_command_prints_what_to_paste_and_a_port_outlives_a_stop(data_dir: P
     assert (started.returncode, started.stdout) == (0, "")
     assert f"127.0.0.1:{port}" in started.stderr
     printed = run(data_dir, "url", "--reader").stdout
-    password = (data_dir / "reader-password").read_text()
+    password = json.loads((data_dir / "roles/vecsearch_reader.json").read_text())["password"]
     assert printed == f"postgresql://vecsearch_reader:{password}@127.0.0.1:{port}/vecsearch\n"
     with psycopg.connect(printed.strip()) as connection:
         assert connection.execute("SHOW search_path").fetchone() == ("vecsearch, public",)
@@ -232,7 +258,8 @@ def test_the_command_prints_what_to_paste_and_a_port_outlives_a_stop(data_dir: P
     assert not answers(port)
     jdbc = run(data_dir, "url", "--reader", "--jdbc").stdout
     assert jdbc == (
-        f"jdbc:postgresql://127.0.0.1:{port}/vecsearch?user=vecsearch_reader&password={password}\n"
+        f"jdbc:postgresql://127.0.0.1:{port}/vecsearch?user=vecsearch_reader&password={password}"
+        "&currentSchema=vecsearch,public\n"
     )
     psycopg.connect(printed.strip()).close()
     # The owner's own way in goes on as before, and says where its socket is.

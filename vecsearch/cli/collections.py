@@ -13,6 +13,7 @@ from vecsearch.cli.command import (
     command,
     open_library,
     say,
+    say_all,
     write_object,
     write_rows,
 )
@@ -119,7 +120,8 @@ def drop(
         if not yes:
             say(f"This removes {what}. The image files stay.")
             typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
-        chosen.drop()
+        notes = chosen.drop()
+    say_all(notes)
     say(f"Dropped {what}. The image files stay.")
 
 

@@ -1,4 +1,4 @@
-"""The commands db: url, start, stop, shell, upgrade, dump, restore."""
+"""The commands db: url, roles, configure, start, stop, shell, upgrade, dump, restore."""
 
 import shutil
 import signal
@@ -9,9 +9,18 @@ from typing import Annotated
 
 import typer
 
-from vecsearch.cli.command import command, group, open_library, say, say_all
+from vecsearch.cli.command import (
+    FormatOption,
+    command,
+    group,
+    open_library,
+    say,
+    say_all,
+    write_rows,
+)
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
+from vecsearch.postgres.embedded.access import READER, WRITER
 from vecsearch.render.rows import human_bytes
 
 db_app = group("db", "The database underneath.")
@@ -28,33 +37,121 @@ def db_url(
             "by TCP, so run `db start --port` first.",
         ),
     ] = False,
+    for_writer: Annotated[
+        bool,
+        typer.Option(
+            "--writer",
+            help="The same for a role that also owns a schema of its name, for dbt.",
+        ),
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help="With --reader or --writer: the role, which is created if there is none. "
+            f"Default: {READER} or {WRITER}.",
+        ),
+    ] = None,
     jdbc: Annotated[
-        bool, typer.Option("--jdbc", help="With --reader: print a JDBC URL, for Java.")
+        bool, typer.Option("--jdbc", help="With --reader or --writer: print a JDBC URL, for Java.")
     ] = False,
 ) -> None:
     """Print the database's URL, for psql and other clients.
 
     This starts the embedded server, which stays up until `vecsearch db stop`.
     """
-    if jdbc and not for_reader:
-        raise typer.BadParameter("Add --reader: JDBC connects by TCP, which is for the reader.")
-    if for_reader:
+    if for_reader and for_writer:
+        raise typer.BadParameter("Give --reader or --writer, not both.")
+    if for_reader or for_writer:
         _require_embedded(
             settings,
-            "The reader is a role of the embedded Postgres, and a database URL is set. "
+            "Readers and writers are roles of the embedded Postgres, and a database URL is set. "
             "Unset VECSEARCH_DATABASE_URL, or create a role on your server as in docs/sql.md.",
         )
         from vecsearch.postgres.embedded import reader
 
         reader.require_port(settings.data_dir)
         with open_library(settings, keep_running=True) as library:
-            address = reader.prepare(library.engine, settings.data_dir)
+            address = reader.prepare(
+                library.engine,
+                settings.data_dir,
+                name or (WRITER if for_writer else READER),
+                is_writer=for_writer,
+            )
             typer.echo(address.jdbc if jdbc else address.url)
+    elif jdbc or name is not None:
+        raise typer.BadParameter(
+            "Add --reader or --writer: --jdbc and --name are for roles that connect by TCP."
+        )
     else:
         with open_library(settings, keep_running=True) as library:
             typer.echo(library.url)
     if settings.database_url is None and sys.stderr.isatty():
         say("The embedded Postgres stays up until: vecsearch db stop")
+
+
+@command(db_app, "roles")
+def db_roles(
+    settings: Settings,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help="End this role's sessions and remove it. A writer's schema stays, and is yours.",
+        ),
+    ] = None,
+    format_: FormatOption = None,
+) -> None:
+    """List the readers and writers of the embedded Postgres, or drop one."""
+    _require_embedded(settings)
+    from vecsearch.postgres.embedded import reader
+
+    with open_library(settings) as library:
+        if drop is None:
+            roles = reader.list_roles(library.engine)
+            if not roles:
+                say("There are none. Make one: vecsearch db url --reader")
+            write_rows(roles, format_, columns=["name", "kind", "sessions"])
+        else:
+            notes: list[str] = []
+            dropped = reader.drop(library.engine, settings.data_dir, drop, notes)
+            say_all(notes)
+            kept = f" Its schema {drop!r} stays." if dropped.kind == "writer" else ""
+            say(f"Dropped the {dropped.kind} {drop!r} and ended its sessions.{kept}")
+
+
+@command(db_app, "configure")
+def db_configure(
+    settings: Settings,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Set what plain SQL needs on your own Postgres: search_path, and the search of indexes.
+
+    The settings are stored for the database if you own it, otherwise for your role in it.
+    """
+    if settings.database_url is None:
+        say("The embedded Postgres is configured already, at every start.")
+        return
+    with open_library(settings) as library:
+        wanted = library.missing_settings()
+        if not wanted.missing:
+            say(f"The {wanted.where} has these settings already.")
+            return
+        if not yes and not sys.stdin.isatty():
+            raise InvalidInput(
+                "Changing settings needs a confirmation, and there is no terminal. Add --yes."
+            )
+        say(f"Settings of new sessions of {wanted.where}:")
+        say_all(f"  {name} = {value}" for name, value in wanted.missing.items())
+        if not yes:
+            typer.confirm("Set them?", abort=True, err=True)
+        left = library.configure(wanted)
+    say(f"Set for {wanted.where}. Sessions that are open now do not see it; new ones do.")
+    if left.missing:
+        say(
+            f"Role settings take precedence over these: {', '.join(left.missing)}. Remove each: "
+            "ALTER ROLE … RESET …"
+        )
 
 
 @command(db_app, "start")

@@ -34,8 +34,7 @@ def ingest(
     method = None if index is None else parse(IndexMethod, index)
     wanted = None if precision is None else parse(Precision, precision)
     walk = scan.Walk(paths)
-    if not dry_run:
-        migrate.prepare(store.engine)
+    created = [] if dry_run else migrate.prepare(store.engine)
     encoder, notes = choose.encoder(
         store,
         name,
@@ -56,7 +55,7 @@ def ingest(
         run = Ingest(connection, name, walk, encoder, options)
         for last in run:
             on_progress(last)
-    notes = [*run.summary.notes, *notes]
+    notes = [*run.summary.notes, *notes, *created]
     if run.collection is not None and not dry_run:
 
         def on_build(step: str, done: int, total: int | None) -> None:

@@ -91,7 +91,7 @@ def store_file(
     method = None if index is None else parse(IndexMethod, index)
     settings = store.settings
     with formats.open_file(file) as contents:
-        migrate.prepare(store.engine)
+        created = migrate.prepare(store.engine)
         origin = find_origin(file, contents, name, model, weights, runtime=settings.runtime)
         rows = _Rows(
             contents,
@@ -102,7 +102,7 @@ def store_file(
         with database.session(store.engine) as connection:
             done = _store(connection, name, file, origin, rows, method)
     notes = build.ensure(store.engine, name, resources=store.resources(), on_progress=on_progress)
-    return replace(done, notes=tuple(notes))
+    return replace(done, notes=(*created, *notes))
 
 
 def find_origin(

@@ -8,6 +8,7 @@ from vecsearch.errors import DatabaseBusy, InvalidInput
 from vecsearch.postgres import catalog, schema, tables, thumbnails
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import lock_collection
+from vecsearch.postgres.sessions import waits
 
 # Long enough for most running searches. New searches on this collection wait behind the drop.
 LOCK_TIMEOUT_S = 30
@@ -37,10 +38,11 @@ _DEPENDENTS = """
 """
 
 
-def drop(connection: sa.Connection, name: str) -> None:
+def drop(connection: sa.Connection, name: str) -> list[str]:
     """Drop a collection: its tables, views and functions, and all rows stored for it elsewhere.
 
-    Thumbnails, quantised models and concepts that another collection uses are kept.
+    Thumbnails, quantised models and concepts that another collection uses are kept. Return notes
+    for the user.
 
     Args:
         connection: in a transaction.
@@ -53,27 +55,31 @@ def drop(connection: sa.Connection, name: str) -> None:
 
     """
     driver = driver_connection(connection)
+    notes: list[str] = []
     driver.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'".encode())
     try:
-        # Take locks in the same order as an ingest.
-        lock_collection(connection, name)
-        thumbnails.lock(connection)
-        catalog.lock_creation(connection)
-        collection = catalog.get_collection(connection, name)
-        views = [sql.Identifier(tables.SCHEMA, name + suffix) for suffix in schema.VIEW_SUFFIXES]
-        owned = [
-            sql.Identifier(str(table.schema), table.name)
-            for table in (
-                *(one.table for one in catalog.compact_versions(connection, name)),
-                collection.table,
-            )
-        ]
-        relations, functions = _objects(driver, name, [*views, *owned])
-        _refuse_dependents(driver, name, relations, functions)
-        _drop_objects(driver, views, owned, functions)
-        identity = collection.identity
-        _delete_rows(driver, name, identity.precision, identity.weights_sha256)
-        thumbnails.delete_orphans(connection)
+        with waits.bounded(connection, notes):
+            # Take locks in the same order as an ingest.
+            lock_collection(connection, name)
+            thumbnails.lock(connection)
+            catalog.lock_creation(connection)
+            collection = catalog.get_collection(connection, name)
+            views = [
+                sql.Identifier(tables.SCHEMA, name + suffix) for suffix in schema.VIEW_SUFFIXES
+            ]
+            owned = [
+                sql.Identifier(str(table.schema), table.name)
+                for table in (
+                    *(one.table for one in catalog.compact_versions(connection, name)),
+                    collection.table,
+                )
+            ]
+            relations, functions = _objects(driver, name, [*views, *owned])
+            _refuse_dependents(driver, name, relations, functions)
+            _drop_objects(driver, views, owned, functions)
+            identity = collection.identity
+            _delete_rows(driver, name, identity.precision, identity.weights_sha256)
+            thumbnails.delete_orphans(connection)
     except (psycopg.errors.LockNotAvailable, sa.exc.OperationalError) as error:
         cause = error.orig if isinstance(error, sa.exc.OperationalError) else error
         if not isinstance(cause, psycopg.errors.LockNotAvailable):
@@ -81,6 +87,7 @@ def drop(connection: sa.Connection, name: str) -> None:
         raise DatabaseBusy(
             f"Other programs are using collection {name!r}. Wait until they finish, and retry."
         ) from error
+    return notes
 
 
 def _objects(

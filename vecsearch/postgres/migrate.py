@@ -16,6 +16,7 @@ from vecsearch.errors import (
 )
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import EXTENSION_HELP, driver_connection, reading, writing
+from vecsearch.postgres.sessions import configuration, waits
 
 # Earlier versions have an overflow in parallel index builds, and vacuum may corrupt an index.
 RECOMMENDED_PGVECTOR = (0, 8, 4)
@@ -26,9 +27,16 @@ PGVECTOR = "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
 _alembic = threading.Lock()
 
 
-def run(engine: sa.Engine) -> dict[str, str]:
-    """Apply all missing migrations in a transaction of its own; see `upgrade`."""
-    with writing(engine) as connection:
+def run(engine: sa.Engine, notes: list[str] | None = None) -> dict[str, str]:
+    """Apply all missing migrations in a transaction of its own; see `upgrade`.
+
+    Args:
+        engine: the database's engine.
+        notes: notes for the user are added.
+
+    """
+    notes = [] if notes is None else notes
+    with writing(engine) as connection, waits.bounded(connection, notes):
         renamed = upgrade(connection)
     # Connections that were open before pgvector was installed do not have it on their path.
     engine.dispose()
@@ -49,12 +57,19 @@ def check(engine: sa.Engine) -> None:
         pass
 
 
-def prepare(engine: sa.Engine) -> None:
-    """Create the tables in a database that has none; refuse tables of another version."""
+def prepare(engine: sa.Engine) -> list[str]:
+    """Create the tables in a database that has none; refuse tables of another version.
+
+    Return notes for the user, who may have to configure a new database.
+    """
     try:
         check(engine)
     except SchemaMissing:
-        run(engine)
+        notes: list[str] = []
+        run(engine, notes)
+        with reading(engine) as connection:
+            return notes + configuration.advice(connection)
+    return []
 
 
 def upgrade(connection: sa.Connection) -> dict[str, str]:

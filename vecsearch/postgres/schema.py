@@ -18,6 +18,8 @@ from vecsearch.postgres.tables import INTERNAL, SCHEMA, metadata
 from vecsearch.vocabulary import ACCESS_METHODS, IndexMethod
 
 VERSION_TABLE = "alembic_version"
+# The type of the rows that the search functions return.
+HIT = "hit"
 _PACKAGE = Path(__file__).parents[1]
 # The wheel has the migrations inside the package, a checkout beside it.
 MIGRATIONS = next(
@@ -33,7 +35,7 @@ MINIMUM_PGVECTOR = (0, 8)
 
 _INDEXES = (index.name for table in metadata.tables.values() for index in table.indexes)
 RESERVED_NAMES = frozenset(
-    {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE}
+    {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE, HIT}
 )
 # Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts` and
 # `vecsearch.search.functions`.

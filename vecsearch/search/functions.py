@@ -138,7 +138,7 @@ def _functions(stored: StoredCollection) -> Iterator[str]:
         yield from function(
             schema.DISTANCES_SUFFIX,
             f"image {type_}",
-            f"SETOF {tables.SCHEMA}.hit",
+            f"SETOF {tables.SCHEMA}.{schema.HIT}",
             _distances(stored, vector),
             f"Every image of {name} with its cosine distance, in no order: "
             "add ORDER BY distance LIMIT",
@@ -149,7 +149,7 @@ def _functions(stored: StoredCollection) -> Iterator[str]:
         yield from function(
             schema.SEARCH_SUFFIX,
             f"image {type_}, k integer DEFAULT 10, condition text DEFAULT NULL",
-            f"SETOF {tables.SCHEMA}.hit",
+            f"SETOF {tables.SCHEMA}.{schema.HIT}",
             f"SELECT * FROM vecsearch_internal.search({collection}, {image}, {given}, k, condition,"
             f" current_setting('search_path'), {indexed}, {exact}, {candidates},"
             f" {_quoted(vectors)})",

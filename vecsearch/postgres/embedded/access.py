@@ -1,7 +1,7 @@
 """Who may connect to the embedded Postgres, and how.
 
-The owner connects by the Unix socket, as superuser. If a port is set, a read-only role connects by
-TCP, from this machine, with a password. Nobody else can connect.
+The owner connects by the Unix socket, as superuser. If a port is set, readers and writers connect
+by TCP, from this machine, each with its password. Nobody else can connect.
 """
 
 import socket
@@ -12,12 +12,15 @@ from vecsearch.files import written_whole
 
 DATABASE = "vecsearch"
 READER = "vecsearch_reader"
+WRITER = "dbt"
+# Roles without a login, of which every reader, and every writer, is a member.
+READERS, WRITERS = "vecsearch_readers", "vecsearch_writers"
 ADDRESS = "127.0.0.1"
 # pg_hba.conf refuses everyone whom no line matches. The one that initdb writes trusts everyone on
-# this machine.
+# this machine. +: every member of the role, so that a new one needs no restart.
 HBA = f"""\
 local all,replication all trust
-host {DATABASE} {READER} {ADDRESS}/32 scram-sha-256
+host {DATABASE} +{READERS} {ADDRESS}/32 scram-sha-256
 """
 
 

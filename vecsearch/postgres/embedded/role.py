@@ -1,50 +1,214 @@
-"""The reader: a role that can select from every collection, and change nothing."""
+"""The roles that connect by TCP: readers, which change nothing, and writers with their own schema.
 
-from itertools import product
+A reader has no right to change anything, takes no lock that keeps others from writing, and leaves
+nothing behind. Its timeouts are against mistakes, for each role can unset its own; what else it
+could hold up, `vecsearch.postgres.sessions.waits` bounds.
+"""
 
-import sqlalchemy as sa
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
 from psycopg import sql
 
-from vecsearch.postgres import catalog, tables
-from vecsearch.postgres.database import driver_connection
-from vecsearch.postgres.embedded.access import READER
+from vecsearch.postgres.embedded.access import DATABASE, READERS, WRITERS
+from vecsearch.postgres.embedded.credentials import Credentials
 
-# Settings of the role's sessions: they find the tables by name, and write nothing.
-SETTINGS = {
-    "search_path": "vecsearch, public",
+# The schemas that readers see: the public one, and what vecsearch itself needs.
+SCHEMAS = "vecsearch", "vecsearch_internal"
+# Enough for a BI tool's pool.
+CONNECTIONS = 20
+READER_SETTINGS = {
     "default_transaction_read_only": "on",
+    "statement_timeout": "5min",
+    "idle_in_transaction_session_timeout": "1min",
+    "lock_timeout": "10s",
+    # Only a superuser can change these two. They keep the disk from filling, with what large
+    # sorts put aside and with messages that the server would log.
+    "temp_file_limit": "4GB",
+    "log_min_messages": "fatal",
 }
+WRITER_SETTINGS = {
+    "idle_in_transaction_session_timeout": "10min",
+    "lock_timeout": "1min",
+}
+# Functions that everyone may call by default and that outlast the caller's query or keep others
+# from working: vecsearch's own locks are advisory, and large objects are stored data.
+_REVOKE_FUNCTIONS = rf"""
+    DO $$ BEGIN EXECUTE (
+        SELECT 'REVOKE EXECUTE ON FUNCTION '
+            || string_agg(CAST(CAST(oid AS regprocedure) AS text), ', ') || ' FROM PUBLIC'
+        FROM pg_proc WHERE pronamespace = CAST('pg_catalog' AS regnamespace) AND (
+            proname ~ '^pg_(try_)?advisory_' OR proname ~ '^(lo_|loread$|lowrite$)'
+            OR proname = 'pg_logical_emit_message'));
+    END $$;
+    REVOKE TEMPORARY ON DATABASE {DATABASE} FROM PUBLIC;
+    GRANT TEMPORARY ON DATABASE {DATABASE} TO {WRITERS};
+    GRANT {READERS} TO {WRITERS};
+"""
+# Default privileges: collections that are made later are readable, too.
+_GRANT = """
+    CREATE SCHEMA IF NOT EXISTS {schema};
+    GRANT USAGE ON SCHEMA {schema} TO {readers};
+    GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {readers};
+    ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {readers};
+"""
+
+# Readers see what a writer makes.
+_OWN_SCHEMA = (
+    "CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {name}",
+    "GRANT USAGE ON SCHEMA {name} TO {readers}",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE {name} IN SCHEMA {name} GRANT SELECT ON TABLES TO {readers}",
+)
+
+Driver = psycopg.Connection[Any]
 
 
-def create(connection: sa.Connection, password: str) -> None:
-    """Create the role, or bring it up to date; it can also read collections created later.
+@dataclass(frozen=True)
+class Role:
+    """A role that connects by TCP, and its open sessions."""
 
-    The password is sent, and perhaps logged, only as the verifier that Postgres stores (RFC 5802).
-    """
-    driver = driver_connection(connection)
-    verifier = driver.pgconn.encrypt_password(
-        password.encode(), READER.encode(), b"scram-sha-256"
-    ).decode()
-    role = sql.Identifier(READER)
-    # A collection is created either before this or after it, and is readable in both cases.
-    catalog.lock_creation(connection)
-    known = driver.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone()
-    driver.execute(
-        sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
-            sql.SQL("CREATE" if known is None else "ALTER"), role, sql.Literal(verifier)
-        )
-    )
-    for name, value in SETTINGS.items():
+    name: str
+    kind: str
+    sessions: int
+
+
+def settings(driver: Driver, credentials: Credentials) -> dict[str, str]:
+    """Return the settings of a role's sessions."""
+    own = [credentials.name] if credentials.is_writer else []
+    path = ", ".join([*own, SCHEMAS[0], _vector_schema(driver)])
+    limits = WRITER_SETTINGS if credentials.is_writer else READER_SETTINGS
+    return {"search_path": path, **limits}
+
+
+def prepare_groups(driver: Driver) -> None:
+    """Create the groups, or bring them up to date, and take from everyone what only they have."""
+    for group in (READERS, WRITERS):
+        if not exists(driver, group):
+            driver.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(group)))
+    driver.execute(_REVOKE_FUNCTIONS.encode())
+    for schema in SCHEMAS:
         driver.execute(
-            sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(name), sql.SQL(value))
+            sql.SQL(_GRANT).format(schema=sql.Identifier(schema), readers=sql.Identifier(READERS))
         )
-    for statement, namespace in product(
-        (
-            "CREATE SCHEMA IF NOT EXISTS {schema}",
-            "GRANT USAGE ON SCHEMA {schema} TO {role}",
-            "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
-            "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {role}",
+
+
+def apply(driver: Driver, credentials: Credentials) -> None:
+    """Create a role, or restore it: its password, limits, membership, settings and schema.
+
+    The password is sent, and perhaps logged, only as its verifier.
+    """
+    name = sql.Identifier(credentials.name)
+    known = exists(driver, credentials.name)
+    group = WRITERS if credentials.is_writer else READERS
+    statements = [
+        sql.SQL("{} ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT {}").format(
+            sql.SQL("ALTER" if known else "CREATE"), name, credentials.verifier, CONNECTIONS
         ),
-        tables.SCHEMAS,
+        sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), name),
+        sql.SQL("ALTER ROLE {} RESET ALL").format(name),
+        sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(name, sql.Identifier(DATABASE)),
+    ]
+    for setting, value in settings(driver, credentials).items():
+        # A list of schemas, each quoted already, would be one name as a literal.
+        given = sql.SQL(value) if setting == "search_path" else sql.Literal(value)
+        statements.append(
+            sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.SQL(setting), given)
+        )
+    if credentials.is_writer:
+        statements += [
+            sql.SQL(statement).format(name=name, readers=sql.Identifier(READERS))
+            for statement in _OWN_SCHEMA
+        ]
+    for statement in statements:
+        driver.execute(statement)
+
+
+def restore(driver: Driver, stored: list[Credentials]) -> list[str]:
+    """Restore the roles that differ from their credentials; return their names.
+
+    Their sessions end: one that is changing its role now would keep this from doing so.
+    """
+    changed = []
+    driver.execute("SET LOCAL lock_timeout = '5s'")
+    for credentials in stored:
+        found = driver.execute(
+            "SELECT rolpassword, rolconnlimit, coalesce((SELECT setconfig FROM pg_db_role_setting"
+            " WHERE setrole = role.oid AND setdatabase = 0), '{}'), EXISTS (SELECT FROM"
+            " pg_db_role_setting WHERE setrole = role.oid AND setdatabase <> 0)"
+            " FROM pg_authid AS role WHERE rolname = %s",
+            [credentials.name],
+        ).fetchone()
+        if found is None:
+            continue  # it is being created or dropped
+        verifier, limit, configured, is_set_elsewhere = found
+        wanted = {f"{name}={value}" for name, value in settings(driver, credentials).items()}
+        if (verifier, limit, set(configured), is_set_elsewhere) != (
+            credentials.verifier,
+            CONNECTIONS,
+            wanted,
+            False,
+        ):
+            end_sessions(driver, credentials.name)
+            apply(driver, credentials)
+            changed.append(credentials.name)
+    return changed
+
+
+def find(driver: Driver) -> list[Role]:
+    """Return the roles that connect by TCP, by name."""
+    rows = driver.execute(
+        "SELECT member.rolname, CASE groups.rolname WHEN %s THEN 'reader' ELSE 'writer' END,"
+        " (SELECT count(*) FROM pg_stat_activity WHERE usesysid = member.oid)"
+        " FROM pg_auth_members JOIN pg_roles AS groups ON groups.oid = roleid"
+        " JOIN pg_roles AS member ON member.oid = pg_auth_members.member"
+        " WHERE groups.rolname = ANY(%s) AND member.rolcanlogin ORDER BY 1",
+        [READERS, [READERS, WRITERS]],
+    )
+    return [Role(*row) for row in rows]
+
+
+def end_sessions(driver: Driver, name: str) -> None:
+    """End the sessions that a role has now."""
+    driver.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [name]
+    )
+
+
+def lock_out(driver: Driver, name: str) -> None:
+    """End a role's sessions, and let no new ones begin. This commits."""
+    end_sessions(driver, name)
+    driver.execute(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(name)))
+    driver.commit()
+    end_sessions(driver, name)
+
+
+def drop(driver: Driver, name: str) -> None:
+    """Drop a role; what it owns stays, and is the owner's from now on."""
+    role = sql.Identifier(name)
+    for statement in (
+        "REASSIGN OWNED BY {} TO CURRENT_USER",
+        "DROP OWNED BY {}",
+        "DROP ROLE {}",
     ):
-        driver.execute(sql.SQL(statement).format(schema=sql.Identifier(namespace), role=role))
+        driver.execute(sql.SQL(statement).format(role))
+
+
+def exists(driver: Driver, name: str) -> bool:
+    """Return whether the server has a role of this name."""
+    return driver.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
+
+
+def has_schema(driver: Driver, name: str) -> bool:
+    """Return whether the database has a schema of this name."""
+    found = driver.execute("SELECT FROM pg_namespace WHERE nspname = %s", [name]).fetchone()
+    return found is not None
+
+
+def _vector_schema(driver: Driver) -> str:
+    """Return the schema of pgvector, quoted; before it is installed, where it will be."""
+    row = driver.execute(
+        "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n"
+        " ON n.oid = extnamespace WHERE extname = 'vector'"
+    ).fetchone()
+    return "public" if row is None else str(row[0])

@@ -18,12 +18,14 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from vecsearch.errors import DatabaseUnavailable, first_line
-from vecsearch.postgres.embedded import access
+from vecsearch.postgres.embedded import access, contents
 from vecsearch.postgres.embedded.access import DATABASE
-from vecsearch.vocabulary import MINIMUM_EF_SEARCH
+from vecsearch.postgres.sessions.settings import SEARCH
 
 DEFAULT_PORT = 5432
 POSTGRES_VERSION = 18
+# The first that has the setting for its size.
+NOTIFY_QUEUE_VERSION = 17
 # Crash recovery replays up to max_wal_size, which may take longer than pg_ctl waits (10 s).
 START_TIMEOUT_S = 600.0
 # The default of pg_ctl.
@@ -172,7 +174,7 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Any:
             _launch(server)
         meanwhile()
         _wait(server)
-        _prepare_database(_url(server, "postgres"))
+        contents.prepare(data_dir, _url(server), _url(server, "postgres"))
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         raise DatabaseUnavailable(
             f"The embedded Postgres in {folder} does not start: {_reason(error)}. "
@@ -297,35 +299,6 @@ def _url(server: Any, database: str = DATABASE) -> str:
     return f"postgresql://{server.postgres_user}@/{database}?host={host}{numbered}"
 
 
-def _prepare_database(maintenance_url: str) -> None:
-    """Create the database, in which `SELECT … FROM images` works from any client.
-
-    Raises:
-        RuntimeError: the server refuses it.
-
-    """
-    import psycopg
-    from psycopg import sql
-
-    name = sql.Identifier(DATABASE)
-    try:
-        with psycopg.connect(maintenance_url, autocommit=True) as connection:
-            found = connection.execute(
-                "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
-                " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
-                " WHERE datname = %s",
-                [DATABASE],
-            ).fetchone()
-            if found is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-            if found is None or found[0] is None:
-                connection.execute(
-                    sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
-                )
-    except psycopg.Error as error:
-        raise RuntimeError(str(error)) from error
-
-
 def _configure(server: Any) -> None:
     """Size the server's memory to the machine, choose its socket, and set who may connect.
 
@@ -353,18 +326,17 @@ def _configure(server: Any) -> None:
         "random_page_cost": "1.1",
         # Compiling a plan takes longer than a search.
         "jit": "off",
-        # For every client: with the defaults, an index search returns fewer rows than asked for,
-        # without a warning, if LIMIT is above 40, WHERE filters rows out, 20,000 rows are scanned,
-        # or work_mem is full.
-        "hnsw.iterative_scan": "strict_order",
-        "hnsw.max_scan_tuples": str(2**31 - 1),
-        "hnsw.scan_mem_multiplier": "1000",
-        "hnsw.ef_search": str(MINIMUM_EF_SEARCH),
+        **SEARCH,
+        # Of 100 connections: readers cannot take the owner's.
+        "superuser_reserved_connections": "20",
         "unix_socket_directories": _quoted(_socket_dir(server)),
         # Whoever opens the socket is superuser, so only the owner may, wherever it is.
         "unix_socket_permissions": "0700",
         "hba_file": "'" + str(folder / "vecsearch_hba.conf").replace("'", "''") + "'",
     }
+    if int((folder / "PG_VERSION").read_text()) >= NOTIFY_QUEUE_VERSION:
+        # 64 MB: the default lets the messages of a NOTIFY that nobody reads take 8 GB.
+        settings["max_notify_queue_pages"] = "8192"
     files = {
         "vecsearch_hba.conf": access.HBA,
         "vecsearch.conf": "".join(f"{name} = {value}\n" for name, value in settings.items()),

@@ -15,6 +15,7 @@ from vecsearch.postgres import catalog, migrate
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import lock_collection
+from vecsearch.postgres.sessions import waits
 from vecsearch.search import functions
 from vecsearch.search.indexes import METHODS, ddl
 from vecsearch.search.indexes.resources import ANY, Resources, choose, gigabytes
@@ -33,7 +34,7 @@ from vecsearch.vocabulary import (
 
 # How long to wait for readers of the old index. A transaction that has run for longer has planned
 # its statements.
-READERS_TIMEOUT_S, POLL_S = 30.0, 0.2
+READERS_TIMEOUT_S, POLL_S = 10.0, 0.2
 DROP_TIMEOUT_S = 5
 
 # Called with the current step, the number of units done, and their total, if known.
@@ -259,6 +260,10 @@ class Build:
 
     def run(self, method: IndexMethod, options: Mapping[str, int]) -> None:
         """Build an index, switch to it, and drop the old one."""
+        with waits.bounded(self.connection, self.notes):
+            self._run(method, options)
+
+    def _run(self, method: IndexMethod, options: Mapping[str, int]) -> None:
         collection, index = self.collection, METHODS[method]
         index.require(collection)
         self._drop_versions(but=collection.compact)

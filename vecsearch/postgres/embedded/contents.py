@@ -1,0 +1,72 @@
+"""The embedded server's database, brought to what it should be at each start of a command."""
+
+import logging
+from pathlib import Path
+
+from vecsearch.errors import first_line
+from vecsearch.postgres.embedded.access import DATABASE
+from vecsearch.postgres.embedded.credentials import read_all
+
+_log = logging.getLogger(__name__)
+
+
+def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
+    """Create the database, in which `SELECT … FROM images` works from any client; restore roles.
+
+    Args:
+        data_dir: the folder of the database and of its readers' passwords.
+        url: the owner's URL of the database.
+        maintenance_url: the owner's URL of the database `postgres`.
+
+    Raises:
+        RuntimeError: the server refuses it.
+
+    """
+    import psycopg
+    from psycopg import sql
+
+    name = sql.Identifier(DATABASE)
+    try:
+        with psycopg.connect(maintenance_url, autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
+                " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
+                " WHERE datname = %s",
+                [DATABASE],
+            ).fetchone()
+            if found is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+            if found is None or found[0] is None:
+                connection.execute(
+                    sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
+                )
+    except psycopg.Error as error:
+        raise RuntimeError(str(error)) from error
+    _restore_roles(data_dir, url)
+
+
+def _restore_roles(data_dir: Path, url: str) -> None:
+    """Restore roles that changed themselves; whatever they do, the command goes on."""
+    stored = read_all(data_dir)
+    if not stored:
+        return
+    import psycopg
+
+    from vecsearch.postgres.embedded import role
+
+    try:
+        with psycopg.connect(url) as connection:
+            changed = role.restore(connection, stored)
+    except psycopg.Error as error:
+        _log.warning(
+            "A role that connects by TCP was changed from inside and could not be restored: %s. "
+            "List such roles with `vecsearch db roles`, and drop it with --drop.",
+            first_line(error),
+        )
+        return
+    if changed:
+        _log.warning(
+            "Restored the password and settings of %s, which were changed from inside, and ended "
+            "its sessions.",
+            ", ".join(changed),
+        )

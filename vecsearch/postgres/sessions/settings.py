@@ -1,0 +1,17 @@
+"""The settings of a session under which plain SQL gives the right answer; declared only here."""
+
+from vecsearch.vocabulary import MINIMUM_EF_SEARCH
+
+# With pgvector's defaults, an index search returns fewer rows than asked for, without a warning, if
+# LIMIT is above 40, WHERE filters rows out, 20,000 rows are scanned, or work_mem is full.
+SEARCH = {
+    # strict_order leaves out rows that the index finds late; relaxed_order returns every row, a few
+    # of them slightly out of order.
+    "hnsw.iterative_scan": "relaxed_order",
+    "hnsw.max_scan_tuples": str(2**31 - 1),
+    # Times work_mem; a scanned row takes about 100 bytes.
+    "hnsw.scan_mem_multiplier": "1000",
+    "hnsw.ef_search": str(MINIMUM_EF_SEARCH),
+    # A cursor is planned for reading all its rows, as BI tools do, and not for the first tenth.
+    "cursor_tuple_fraction": "1",
+}
