@@ -143,7 +143,7 @@ def test_the_database_goes_and_comes_back(
         expect(hits(page)).to_have_count(BIRDS)
         expect(page.get_by_label("Metric")).to_have_value("l2")
         page.get_by_label("Metric").select_option("cosine")
-        expect(page.locator("#statement")).to_contain_text("<=>")
+        expect(page.locator("#statement")).to_contain_text("embedding_distance")
         assert names(page) == before
         windows.close()
 
