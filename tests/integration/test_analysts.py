@@ -46,7 +46,7 @@ def analyst(corpus: Corpus) -> Iterator[psycopg.Connection[Any]]:
     url = corpus.library.engine.url.set(drivername="postgresql")
     with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
         connection.execute("SET search_path = vecsearch, public")
-        connection.execute("SET hnsw.iterative_scan = strict_order")
+        connection.execute("SET hnsw.iterative_scan = relaxed_order")
         yield connection
 
 
@@ -65,14 +65,14 @@ def plan_of(connection: psycopg.Connection[Any], statement: str) -> str:
 
 
 @pytest.mark.parametrize("by", ["id", "upper-case id", "path"])
-def test_the_function_orders_every_image_as_a_query_does(
+def test_the_index_serves_an_order_around_the_function(
     corpus: Corpus, analyst: psycopg.Connection[Any], by: str
 ) -> None:
     answer = corpus.library.query(id=corpus.ids[17], k=50, exact=True).hits
     image = {"id": str(answer[0].id), "upper-case id": str(answer[0].id).upper()}.get(
         by, answer[0].path
     )
-    statement = f"SELECT * FROM images_nearest('{image}') LIMIT 50"
+    statement = f"SELECT * FROM images_distances('{image}') ORDER BY distance LIMIT 50"
     assert "images_embedding_hnsw" in plan_of(analyst, statement)
     rows = analyst.execute(statement.encode()).fetchall()
     columns = [column.name for column in analyst.execute(statement.encode()).description or ()]
@@ -91,20 +91,24 @@ def test_the_function_orders_every_image_as_a_query_does(
 def test_a_condition_around_the_function_takes_nothing_from_the_answer(
     corpus: Corpus, analyst: psycopg.Connection[Any]
 ) -> None:
-    statement = f"SELECT id FROM images_nearest('{corpus.ids[3]}') WHERE label = 'c7' LIMIT 20"
+    distances = f"FROM images_distances('{corpus.ids[3]}') WHERE label = 'c7'"
+    statement = f"SELECT id {distances} ORDER BY distance LIMIT 20"
     assert len(analyst.execute(statement.encode()).fetchall()) == 20
     # Without LIMIT nobody would take the index, which the corpus is set to prefer.
     analyst.execute("SET enable_seqscan = on")
-    everything = f"SELECT count(*) FROM images_nearest('{corpus.ids[3]}') WHERE label = 'c7'"
-    assert analyst.execute(everything.encode()).fetchone() == (150,)
+    assert analyst.execute(f"SELECT count(*) {distances}".encode()).fetchone() == (150,)
 
 
-@pytest.mark.parametrize("image", ["/nothing/here.png", "00000000-0000-0000-0000-000000000000", ""])
-def test_an_image_that_is_not_there_has_no_neighbours(
-    analyst: psycopg.Connection[Any], image: str
+NOBODY = ["/nothing/here.png", str(uuid.UUID(int=0)), ""]
+
+
+@pytest.mark.parametrize("nobody", NOBODY)
+@pytest.mark.parametrize("function", ["distances", "search", "embedding"])
+def test_an_image_that_is_not_there_is_an_error(
+    analyst: psycopg.Connection[Any], function: str, nobody: str
 ) -> None:
-    rows = analyst.execute("SELECT * FROM images_nearest(%s)", [image]).fetchall()
-    assert rows == []
+    with pytest.raises(psycopg.errors.NoDataFound, match="There is no image"):
+        analyst.execute(f"SELECT * FROM images_{function}(%s)".encode(), [nobody])
 
 
 def similarity(connection: psycopg.Connection[Any], image: str, other: str) -> Any:
@@ -123,13 +127,16 @@ def test_two_images_are_compared_by_id_or_by_path(
             assert similarity(analyst, *named) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("nobody", ["/nothing/here.png", str(uuid.UUID(int=0)), ""])
-def test_an_image_that_is_not_there_is_like_none(
+@pytest.mark.parametrize("nobody", NOBODY)
+def test_an_image_that_is_not_there_cannot_be_compared(
     corpus: Corpus, analyst: psycopg.Connection[Any], nobody: str
 ) -> None:
     somebody = str(corpus.ids[0])
-    assert similarity(analyst, somebody, nobody) is None
-    assert similarity(analyst, nobody, somebody) is None
+    for images in ((somebody, nobody), (nobody, somebody)):
+        with pytest.raises(psycopg.errors.NoDataFound):
+            similarity(analyst, *images)
+        analyst.rollback()
+        analyst.execute("SET search_path = vecsearch")
 
 
 def test_all_work_for_a_session_that_has_no_search_path(
@@ -137,8 +144,9 @@ def test_all_work_for_a_session_that_has_no_search_path(
 ) -> None:
     analyst.execute("SET search_path = ''")
     image = [str(corpus.ids[5])]
-    rows = analyst.execute("SELECT id FROM vecsearch.images_nearest(%s) LIMIT 1", image).fetchall()
-    assert rows == [(corpus.ids[5],)]
+    for function in ("images_search(%s, 1)", "images_distances(%s) ORDER BY distance LIMIT 1"):
+        rows = analyst.execute(f"SELECT id FROM vecsearch.{function}".encode(), image).fetchall()
+        assert rows == [(corpus.ids[5],)]
     compared = analyst.execute("SELECT vecsearch.images_similarity(%s, %s)", image * 2)
     assert compared.fetchone() == (1,)
     viewed = analyst.execute("SELECT * FROM vecsearch.images_view LIMIT 1")
@@ -149,11 +157,17 @@ def test_all_work_for_a_session_that_has_no_search_path(
 @once
 def test_a_collection_called_like_a_word_of_sql_has_all(library: Library) -> None:
     corpus = make_corpus(library, "order", clustered(20, 8, seed=0))
-    statement = f"SELECT count(*) FROM order_nearest('{corpus.ids[0]}')"
-    with library.sql(statement) as (_, rows, _):
-        assert next(rows) == (20,)
-    with library.sql(f"SELECT order_similarity('{corpus.ids[0]}', 'x')") as (_, rows, _):
-        assert next(rows) == (None,)
+    image = corpus.ids[0]
+    for function in (
+        "search('{}', 30)",
+        """search('{}', 30, '"order".width < 50')""",
+        "distances('{}')",
+    ):
+        statement = f"SELECT count(*) FROM order_{function.format(image)}"
+        with library.sql(statement) as (_, rows, _):
+            assert next(rows) == (20,)
+    with library.sql(f"SELECT order_similarity('{image}', '{image}')") as (_, rows, _):
+        assert next(rows) == (1,)
     with library.sql("SELECT count(*) FROM order_view") as (_, rows, _):
         assert next(rows) == (20,)
 
