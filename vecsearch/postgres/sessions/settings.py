@@ -1,5 +1,7 @@
 """The settings of a session under which plain SQL gives the right answer; declared only here."""
 
+from vecsearch.vocabulary import MINIMUM_EF_SEARCH
+
 # With pgvector's defaults, an index search returns fewer rows than asked for, without a warning, if
 # LIMIT is above 40, WHERE filters rows out, 20,000 rows are scanned, or work_mem is full.
 SEARCH = {
@@ -9,8 +11,8 @@ SEARCH = {
     "hnsw.max_scan_tuples": str(2**31 - 1),
     # Times work_mem; a scanned row takes about 100 bytes.
     "hnsw.scan_mem_multiplier": "1000",
-    # With less, LIMIT 100 finds fewer than 99 of the nearest 100.
-    "hnsw.ef_search": "200",
+    # With more, the planner would compare 3,000 rows rather than use the index for LIMIT 10.
+    "hnsw.ef_search": str(MINIMUM_EF_SEARCH),
     # A cursor is planned for reading all its rows, as BI tools do, and not for the first tenth.
     "cursor_tuple_fraction": "1",
 }
