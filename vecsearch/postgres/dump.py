@@ -55,7 +55,8 @@ def dump(engine: sa.Engine, file: Path) -> None:
     with database.reading(engine) as connection:
         major = _server_major(connection)
     with written_whole(file) as partial:
-        arguments = ["--format=custom", f"--compress={COMPRESSION}", f"--schema={tables.SCHEMA}"]
+        arguments = ["--format=custom", f"--compress={COMPRESSION}"]
+        arguments += [f"--schema={place}" for place in (tables.SCHEMA, tables.INTERNAL)]
         _run(engine, DUMP, major, *arguments, f"--file={partial}")
 
 
@@ -209,9 +210,10 @@ def _restore_into(
             f"CREATE SCHEMA IF NOT EXISTS {place}",
             f"CREATE EXTENSION IF NOT EXISTS vector SCHEMA {place}",
             f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}",
+            f"CREATE SCHEMA IF NOT EXISTS {tables.INTERNAL}",
         ):
             connection.exec_driver_sql(statement)
-    left_out = rf" SCHEMA - {tables.SCHEMA} "
+    left_out = rf" SCHEMA - ({tables.SCHEMA}|{tables.INTERNAL}) "
     if not indexed:
         left_out += rf"| INDEX {tables.SCHEMA} \S+({'|'.join(schema.INDEX_SUFFIXES)}) "
     listed = _listed(_program(RESTORE, major), file) or ""

@@ -50,15 +50,17 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
         renamed = sql.Identifier(after).as_string()
         driver.execute(f"ALTER {kind} {tables.SCHEMA}.{before} RENAME TO {renamed}".encode())
     naming = driver.execute(
-        "SELECT c.relname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
-        " WHERE relnamespace = 'vecsearch'::regnamespace AND relkind = 'r'"
-        " AND attname = 'collection' AND c.relname = ANY(%s)",
-        [list(schema.RESERVED_NAMES)],
+        "SELECT nspname, c.relname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
+        " JOIN pg_namespace AS n ON n.oid = relnamespace"
+        " WHERE (nspname = %s AND c.relname = ANY(%s) OR nspname = %s)"
+        " AND relkind = 'r' AND attname = 'collection'",
+        [tables.SCHEMA, list(schema.RESERVED_NAMES), tables.INTERNAL],
     ).fetchall()
-    for table, column in [("collections", "name"), *((row[0], "collection") for row in naming)]:
+    registered = (tables.SCHEMA, "collections", "name")
+    for place, table, column in [registered, *((*row, "collection") for row in naming)]:
         driver.execute(
             sql.SQL("UPDATE {} SET {column} = %s WHERE {column} = %s").format(
-                sql.Identifier(tables.SCHEMA, table), column=sql.Identifier(column)
+                sql.Identifier(place, table), column=sql.Identifier(column)
             ),
             [new, old],
         )

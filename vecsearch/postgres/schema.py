@@ -31,14 +31,17 @@ REVISION = max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
 
-_INDEXES = (index.name for table in metadata.tables.values() for index in table.indexes)
-RESERVED_NAMES = frozenset(
-    {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE}
-)
+# Tables that are in the collections' schema.
+_BESIDE = [table for table in metadata.tables.values() if table.schema == SCHEMA]
+_INDEXES = (index.name for table in _BESIDE for index in table.indexes)
+RESERVED_NAMES = frozenset({*(table.name for table in _BESIDE), *map(str, _INDEXES), VERSION_TABLE})
 # Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts`.
 VIEW_SUFFIX, TAGS_SUFFIX, NEAREST_SUFFIX = "_view", "_tags", "_nearest"
 SIMILARITY_SUFFIX = "_similarity"
-VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX)
+# Of what `vecsearch refresh` makes, and of the feed of changes.
+DERIVED_SUFFIXES = ("_neighbours", "_duplicates", "_clusters")
+CHANGES_SUFFIX = "_changes"
+VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX, *DERIVED_SUFFIXES, CHANGES_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
 INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)
