@@ -79,9 +79,17 @@ THUMBNAIL = """
     LANGUAGE sql STABLE PARALLEL SAFE
     BEGIN ATOMIC
         SELECT 'data:image/' || CASE WHEN substring(t.image FROM 1 FOR 4) = '\\x52494646'::bytea
-            THEN 'webp' ELSE 'jpeg' END || ';base64,' || translate(encode(t.image, 'base64'), E'\\n', '')
+            THEN 'webp' ELSE 'jpeg' END || ';base64,'
+            || translate(encode(t.image, 'base64'), E'\\n', '')
         FROM {thumbnails} AS t WHERE t.sha256 = thumbnail.sha256;
     END"""
+
+COMMENTS = {
+    f"{INTERNAL}.change_position(text)": "Place in the feed of what this transaction changes",
+    f"{INTERNAL}.record_changes()": "Trigger of every collection: adds its changes to the feed",
+    "vecsearch.thumbnail(text)": "Thumbnail of the file with this SHA-256 as a data URI, for an "
+    "<img> or a BI tool; NULL if there is none",
+}
 
 TRIGGERS = {
     "INSERT": "REFERENCING NEW TABLE AS arriving",
@@ -97,16 +105,12 @@ def upgrade() -> None:
     create_tables()
     for statement in (
         POSITION,
-        f"COMMENT ON FUNCTION {INTERNAL}.change_position(text) IS 'Place in the feed of what this "
-        "transaction changes'",
         RECORD,
-        f"COMMENT ON FUNCTION {INTERNAL}.record_changes() IS 'Trigger of every collection: adds its "
-        "changes to the feed'",
         THUMBNAIL.format(thumbnails=place_of_thumbnails(connection)),
-        "COMMENT ON FUNCTION vecsearch.thumbnail(text) IS 'Thumbnail of the file with this SHA-256 "
-        "as a data URI, for an <img> or a BI tool; NULL if there is none'",
     ):
         connection.exec_driver_sql(statement)
+    for function, comment in COMMENTS.items():
+        connection.exec_driver_sql(f"COMMENT ON FUNCTION {function} IS '{comment}'")
     names = collection_names(connection)
     for name in names:
         for statement in beside(connection, name):
@@ -286,8 +290,7 @@ VIEWS = {
         AND c.position < pg_snapshot_xmin(pg_current_snapshot())::text::bigint + (
             SELECT l.position - l.transaction FROM {internal}.changes AS l
             WHERE l.collection = {own} ORDER BY l.position DESC, l.number DESC LIMIT 1)""",
-        "Changes of {name}, of transactions before which none is running; read on after the "
-        "largest position",
+        "Changes of {name}, in transactions that all ended; continue after the largest position",
         {
             "position": "Place in the feed; the changes of a transaction share one",
             "number": "Order within a transaction",

@@ -97,8 +97,7 @@ _VIEWS = {
         """
         SELECT c.position, c.number, c.kind, c.id, c.at FROM {internal}.changes AS c""",
         "c",
-        "Changes of {name}, of transactions before which none is running; read on after the "
-        "largest position",
+        "Changes of {name}, in transactions that all ended; continue after the largest position",
         {
             "position": "Place in the feed; the changes of a transaction share one",
             "number": "Order within a transaction",
@@ -151,16 +150,18 @@ five; for WHERE name = ''rock crab'' AND probability > 0.5'""",
     for statement in statements:
         connection.exec_driver_sql(statement)
     own = _own_name(source)
-    for suffix, view in _VIEWS.items():
+    for suffix, shown in _VIEWS.items():
         place = f"{table.schema}.{name}{suffix}"
-        select = f"{view.select} WHERE {view.alias}.collection = {{own}}{view.more}".format(
+        select = f"{shown.select} WHERE {shown.alias}.collection = {{own}}{shown.more}".format(
             internal=tables.INTERNAL, table=source, own=own
         )
         connection.exec_driver_sql(
             f"CREATE VIEW {place} WITH (security_invoker = true) AS {select}"
         )
-        connection.exec_driver_sql(f"COMMENT ON VIEW {place} IS '{view.comment.format(name=name)}'")
-        for column, comment in view.columns.items():
+        connection.exec_driver_sql(
+            f"COMMENT ON VIEW {place} IS '{shown.comment.format(name=name)}'"
+        )
+        for column, comment in shown.columns.items():
             connection.exec_driver_sql(f"COMMENT ON COLUMN {place}.{column} IS '{comment}'")
 
 
