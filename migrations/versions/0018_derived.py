@@ -62,14 +62,14 @@ RECORD = f"""
             INSERT INTO {INTERNAL}.changes (collection, position, transaction, kind)
             VALUES (TG_TABLE_NAME, place, own, 'reset');
         ELSE
-            -- *= compares bytes, and needs no operator of pgvector on the search path.
+            -- Bytes are compared: pgvector's operators are not on this search path.
             INSERT INTO {INTERNAL}.changes (collection, position, transaction, kind, id)
             SELECT TG_TABLE_NAME, place, own,
-                CASE WHEN old.id IS NULL THEN 'added' WHEN new.id IS NULL THEN 'deleted'
-                ELSE 'updated' END, coalesce(new.id, old.id)
-            FROM leaving AS old FULL JOIN arriving AS new ON new.id = old.id
-            WHERE old.id IS NULL OR new.id IS NULL
-                OR NOT ROW(old.embedding) *= ROW(new.embedding);
+                CASE WHEN l.id IS NULL THEN 'added' WHEN a.id IS NULL THEN 'deleted'
+                ELSE 'updated' END, coalesce(a.id, l.id)
+            FROM leaving AS l FULL JOIN arriving AS a ON a.id = l.id
+            WHERE l.id IS NULL OR a.id IS NULL
+                OR record_image_ne(ROW(l.embedding), ROW(a.embedding));
         END IF;
         RETURN NULL;
     END $$"""

@@ -103,7 +103,9 @@ def nearest(
     Of equally near ones, those with the smaller ids. An image that the index's search does not
     return for itself, see `candidates`, is compared with every row.
     """
-    _set_up(connection, collection, k, exact=exact)
+    # The index compares rounded numbers: with some more, the k nearest are among them.
+    examined = k + 1 if exact else k + 1 + max(k // 4, 4)
+    _set_up(connection, collection, examined, exact=exact)
     rows = connection.execute(
         sa.text(
             f"""
@@ -112,7 +114,7 @@ def nearest(
                 WHERE id = ANY(:ids)) AS i
             {_neighbours(collection, exact=exact)}"""
         ),
-        {"ids": list(ids), "neighbours": k + 1},
+        {"ids": list(ids), "neighbours": examined},
     )
     found: dict[UUID, list[tuple[float, UUID]]] = {}
     for row in rows:
