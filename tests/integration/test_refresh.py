@@ -31,7 +31,7 @@ def corpus(library: Library) -> Corpus:
 
 def expected(corpus: Corpus, k: int) -> dict[tuple[uuid.UUID, int], float]:
     """Return the distance of each image's neighbours, by the image and the rank."""
-    found = {}
+    found: dict[tuple[uuid.UUID, int], float] = {}
     for id_, vector in zip(corpus.ids, corpus.vectors, strict=True):
         distances = corpus.distances(vector)
         nearest = sorted(
@@ -123,8 +123,8 @@ def test_an_index_finds_them_too(corpus: Corpus) -> None:
     chosen = corpus.library.collection()
     chosen.refresh(["neighbours"], exact=True)
     exact = stored(corpus.library, "images_neighbours", "id, neighbour")
-    for method in ("hnsw", "compact"):
-        chosen.create_index(method, **({"dims": 6} if method == "compact" else {}))
+    for method, dims in (("hnsw", None), ("compact", 6)):
+        chosen.create_index(method, dims=dims)
         # A row that others wrote has no compact vector.
         write(corpus.library, "UPDATE images SET id = id WHERE width = 5")
         chosen.refresh(["neighbours"], whole=True)
