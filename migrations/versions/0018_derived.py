@@ -313,9 +313,8 @@ def grant(connection: sa.Connection, names: list[str]) -> None:
             " AND grantee <> relowner"
         )
     )
-    views = ", ".join(f"vecsearch.{name}_{suffix}" for name in names for suffix in VIEWS)
+    readable = [f"{INTERNAL}.{table}" for table in (*VIEWS, "refreshes")]
+    readable += [f"vecsearch.{name}_{suffix}" for name in names for suffix in VIEWS]
     for grantee in grantees.all():
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {INTERNAL} TO {grantee}")
-        connection.exec_driver_sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA {INTERNAL} TO {grantee}")
-        if views:
-            connection.exec_driver_sql(f"GRANT SELECT ON {views} TO {grantee}")
+        connection.exec_driver_sql(f"GRANT SELECT ON {', '.join(readable)} TO {grantee}")

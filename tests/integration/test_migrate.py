@@ -147,6 +147,8 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
         write(empty, f"COMMENT ON COLUMN before.{column} IS 'as it was'")
     empty.upgrade()
     make_corpus(empty, "after", clustered(5, 8, seed=0))
+    (done,) = empty.collection("before").refresh(["neighbours"])
+    assert done.rows == 5 * 4
 
     def columns(table: str) -> Any:
         return (
@@ -158,11 +160,28 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
     def beside(table: str) -> list[str]:
         statements = [
             statement
-            for view in (f"'{table}_view'::regclass", f"'{table}_tags'::regclass")
+            for view in (f"'{table}{suffix}'::regclass" for suffix in schema.VIEW_SUFFIXES)
             for statement in (
                 f"SELECT pg_get_viewdef({view})",
-                f"SELECT obj_description({view}, 'pg_class')",
+                (
+                    "SELECT concat(obj_description(oid, 'pg_class'), reloptions) FROM pg_class"
+                    f" WHERE oid = {view}"
+                ),
+                (
+                    "SELECT string_agg(concat(attname, col_description(attrelid, attnum)), '; '"
+                    f" ORDER BY attnum) FROM pg_attribute WHERE attrelid = {view}"
+                ),
             )
+        ]
+        statements += [
+            (
+                "SELECT string_agg(pg_get_triggerdef(oid), '; ' ORDER BY tgname) FROM pg_trigger"
+                f" WHERE tgrelid = '{table}'::regclass"
+            ),
+            (
+                "SELECT string_agg(kind, '; ') FROM vecsearch_internal.changes"
+                f" WHERE collection = '{table}' AND id IS NULL"
+            ),
         ]
         for function in (f"'{table}_nearest'::regproc", f"'{table}_similarity'::regproc"):
             statements += [
