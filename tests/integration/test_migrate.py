@@ -146,7 +146,7 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
         write(empty, f"ALTER TABLE before ALTER {column} SET NOT NULL")
         write(empty, f"COMMENT ON COLUMN before.{column} IS 'as it was'")
     empty.upgrade()
-    make_corpus(empty, "after", clustered(5, 8, seed=0))
+    make_corpus(empty, "younger", clustered(5, 8, seed=0))
     (done,) = empty.collection("before").refresh(["neighbours"])
     assert done.rows == 5 * 4
 
@@ -190,8 +190,8 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
             ]
         return [scalar(empty, statement).replace(table, "NAME") for statement in statements]
 
-    assert scalar(empty, columns("before")) == scalar(empty, columns("after"))
-    assert beside("before") == beside("after")
+    assert scalar(empty, columns("before")) == scalar(empty, columns("younger"))
+    assert beside("before") == beside("younger")
     assert scalar(empty, "SELECT count(*) FROM before") == 5
 
 
