@@ -44,6 +44,9 @@ RECORD = f"""
         place bigint;
         own bigint;
     BEGIN
+        IF TG_TABLE_SCHEMA <> 'vecsearch' THEN
+            RAISE EXCEPTION 'only collections have a feed of changes';
+        END IF;
         -- A statement that changes nothing should not take a transaction's number.
         IF TG_OP = 'INSERT' THEN
             IF NOT EXISTS (SELECT FROM arriving) THEN RETURN NULL; END IF;

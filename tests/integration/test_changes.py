@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, PixelEncoder, clustered, every_server, ingest, make_corpus, write
 
+from vecsearch.errors import DatabaseError
 from vecsearch.library import Library
 from vecsearch.postgres import database, rows
 
@@ -131,6 +132,20 @@ def test_a_role_that_may_only_delete_images_is_in_it(corpus: Corpus, follower: F
     assert follower.read() == [("deleted", corpus.ids[3])]
     write(corpus.library, f"DROP OWNED BY {role}")
     write(corpus.library, f"DROP ROLE {role}")
+
+
+def test_nobody_adds_to_it_from_a_table_of_their_own(corpus: Corpus, follower: Follower) -> None:
+    library = corpus.library
+    write(library, "CREATE SCHEMA own")
+    write(library, "CREATE TABLE own.images (id uuid)")
+    write(
+        library,
+        "CREATE TRIGGER adds AFTER INSERT ON own.images REFERENCING NEW TABLE AS arriving"
+        " FOR EACH STATEMENT EXECUTE FUNCTION vecsearch_internal.record_changes()",
+    )
+    with pytest.raises(DatabaseError, match="only collections have a feed"):
+        write(library, "INSERT INTO own.images VALUES (gen_random_uuid())")
+    assert follower.read() == []
 
 
 def test_on_another_server_positions_go_on(corpus: Corpus, follower: Follower) -> None:

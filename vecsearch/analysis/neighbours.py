@@ -22,6 +22,8 @@ from vecsearch.search.indexes.build import OnProgress
 
 # Images whose neighbours are searched by one statement.
 CHUNK = 1_000
+# If a larger share of the images changed, searching for all takes less time.
+MOST_CHANGED = 0.25
 # Postgres' distances and ours, of the same numbers, differ by less.
 ROUNDING = 1e-4
 
@@ -65,7 +67,7 @@ def refresh(
     table = tables.neighbours
     own = table.c.collection == collection.name
     every = list(connection.scalars(sa.select(collection.table.c.id)))
-    if changed is None:
+    if changed is None or len(changed) > MOST_CHANGED * len(every):
         stale = set(every)
         connection.execute(sa.delete(table).where(own))
     else:
