@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from vecsearch.analysis import duplicates, evaluate, improve, tuning
+from vecsearch.analysis import derived, duplicates, evaluate, improve, tuning
+from vecsearch.analysis.derived import Refresh, Refreshed
 from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.analysis.evaluate import Evaluation
 from vecsearch.analysis.improve import Improvement, Judging
@@ -312,6 +313,11 @@ class Collection(Images):
             migrate.require_current(connection)
             stored = catalog.get_collection(connection, self.name)
             return duplicates.remember_not(connection, stored, one, other)
+
+    @taking(Refresh)
+    def refresh(self, wanted: Refresh) -> list[Refreshed]:
+        """Refresh tables for analysts; takes the arguments of `Refresh`."""
+        return derived.refresh(self._store.engine, self.name, wanted)
 
     def concepts(self) -> list[Word]:
         """Return the words that `query(text=…)` takes; none if the encoder has no classifier.

@@ -161,6 +161,14 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+class Derived(StrEnum):
+    """A table that `vecsearch refresh` makes of a collection."""
+
+    neighbours = "neighbours"
+    duplicates = "duplicates"
+    clusters = "clusters"
+
+
 class KeepRule(StrEnum):
     """The rule for the first image of a group of near-duplicates."""
 

@@ -234,6 +234,7 @@ class TestRecipes:
         names = ["tabby", "Airedale"]
         store_concepts(library, names, np.stack([cat, -cat]).astype(np.float16), [bias, -bias])
         library.collection().tags.ensure()
+        library.collection().refresh(["neighbours", "clusters"])
         with database.writing(library.engine) as writing:
             for statement in PREPARED.split(";"):
                 writing.execute(sa.text(statement))
@@ -306,6 +307,13 @@ class TestRecipes:
         assert {pair[0], pair[1]} == {"/photos/cats/04.png", "/photos/cats/05.png"}
         assert found["Classification by neighbours"] == [("cats", 5)]
         assert sum(row[3] for row in found["A histogram of distances"]) == 80
+        kept = found["Tables that vecsearch keeps"]
+        assert [row[0] for row in kept] == list(range(1, 7))
+        assert sum(row[1] for row in kept) == 80
+        assert {shown for _, _, shown in kept} == {"tabby", "Airedale"}
+        changes = found["The feed of changes"]
+        assert [changes[0][1], len(changes)] == ["reset", 81]
+        assert len(found["Thumbnails"]) == 10
         ranked = found["Chi-squared of the nearest hundred"]
         assert ranked[0] == (cat, 0.0)
         assert len(ranked) == 10

@@ -35,6 +35,7 @@ from vecsearch.errors import (
 )
 from vecsearch.library import Library, Restored
 from vecsearch.postgres import catalog, database, dump, migrate, quantized, tables
+from vecsearch.postgres.schema import VIEW_SUFFIXES
 
 SHARED = [table.fullname for table in tables.metadata.sorted_tables]
 
@@ -59,7 +60,10 @@ def everything(library: Library, *names: str) -> dict[str, list[Any]]:
 def definitions(library: Library, name: str) -> list[Any]:
     """Return what stands beside a collection's table."""
     statement = (
-        f"SELECT pg_get_viewdef('{name}_view'::regclass), pg_get_viewdef('{name}_tags'::regclass),"
+        "SELECT "
+        + "".join(f"pg_get_viewdef('{name}{suffix}'::regclass)," for suffix in VIEW_SUFFIXES)
+        + "(SELECT array_agg(pg_get_triggerdef(oid) ORDER BY tgname) FROM pg_trigger"
+        f" WHERE tgrelid = 'vecsearch.\"{name}\"'::regclass),"
         f" pg_get_functiondef('{name}_nearest'::regproc),"
         f" pg_get_functiondef('{name}_similarity'::regproc),"
         " (SELECT array_agg(indexdef ORDER BY indexdef) FROM pg_indexes"
@@ -218,7 +222,9 @@ def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
     make_corpus(library, "images", clustered(20, 8, seed=0))
     write(library, "DROP FUNCTION images_similarity")
     write(library, "DROP FUNCTION concept")
+    write(library, "DROP FUNCTION thumbnail")
     write(library, "DROP VIEW images_tags")
+    # With the views and the triggers that use its tables and functions.
     write(library, "DROP SCHEMA vecsearch_internal CASCADE")
     write(library, "DROP TABLE not_duplicates, concepts")
     later = "index_method index_options projection breadths precision backend ranking expansion"

@@ -154,6 +154,8 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
         write(empty, f"COMMENT ON COLUMN elder.{column} IS 'as it was'")
     empty.upgrade()
     make_corpus(empty, "younger", clustered(5, 8, seed=0))
+    (done,) = empty.collection("elder").refresh(["neighbours"])
+    assert done.rows == 5 * 4
 
     def columns(table: str) -> Any:
         return (
@@ -165,13 +167,23 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
     def beside(table: str) -> list[str]:
         statements = [
             statement
-            for view in (f"'{table}_view'::regclass", f"'{table}_tags'::regclass")
+            for view in (f"'{table}{suffix}'::regclass" for suffix in schema.VIEW_SUFFIXES)
             for statement in (
                 f"SELECT pg_get_viewdef({view})",
                 f"SELECT obj_description({view}, 'pg_class')",
                 f"SELECT CAST(reloptions AS text) FROM pg_class WHERE oid = {view}",
                 columns(view),
             )
+        ]
+        statements += [
+            (
+                "SELECT string_agg(pg_get_triggerdef(oid), '; ' ORDER BY tgname) FROM pg_trigger"
+                f" WHERE tgrelid = '{table}'::regclass"
+            ),
+            (
+                "SELECT string_agg(kind, '; ') FROM vecsearch_internal.changes"
+                f" WHERE collection = '{table}' AND id IS NULL"
+            ),
         ]
         for called in ("distances(uuid)", "search(text, int, text)", "embedding(uuid)"):
             function = f"'{table}_{called}'::regprocedure"

@@ -1,11 +1,14 @@
 """Thumbnails: made at ingest, one a content, and shown when the originals are gone."""
 
+import base64
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 from support import (
     PixelEncoder,
     counts,
@@ -293,3 +296,18 @@ def test_pages_and_sheets_need_no_originals(
     assert not [item for item in drawn if isinstance(item, scan.Unreadable)]
     assert sheet.stat().st_size
     assert both.stat().st_size
+
+
+def test_sql_gives_them_as_data_uris(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    with database.reading(library.engine) as connection:
+        uris = "SELECT vecsearch.thumbnail(sha256), image FROM vecsearch.thumbnails"
+        for uri, image in connection.execute(sa.text(uris)):
+            assert uri == f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+    webp = Image.new("RGB", (8, 8))
+    buffer = io.BytesIO()
+    webp.save(buffer, "WEBP")
+    write(library, "UPDATE vecsearch.thumbnails SET image = :image", image=buffer.getvalue())
+    uri = scalar(library, "SELECT vecsearch.thumbnail(sha256) FROM images LIMIT 1")
+    assert uri.startswith("data:image/webp;base64,")
+    assert scalar(library, "SELECT vecsearch.thumbnail('none')") is None

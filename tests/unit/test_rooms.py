@@ -40,6 +40,8 @@ KEEPERS = {
     "transformers": {"encoders.sentences"},
     "huggingface_hub": {"encoders.hub"},
     "pyarrow": {"ingest.formats"},
+    "sklearn": {"analysis.clusters"},
+    "threadpoolctl": {"analysis.clusters"},
     "alembic": {"postgres.migrate"},
     "matplotlib": {"render"},
     "typer": {"cli"},

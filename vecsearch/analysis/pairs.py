@@ -90,6 +90,47 @@ def neighbour_distances(
     return [row[0] for row in rows]
 
 
+def nearest(
+    connection: sa.Connection,
+    collection: StoredCollection,
+    ids: Sequence[UUID],
+    k: int,
+    *,
+    exact: bool,
+) -> dict[UUID, list[tuple[UUID, float]]]:
+    """Return the k nearest other images of each image, nearest first, with cosine distances.
+
+    Of equally near ones, those with the smaller ids. An image that the index's search does not
+    return for itself, see `candidates`, is compared with every row.
+    """
+    # The index compares rounded numbers: with some more, the k nearest are among them.
+    examined = k + 1 if exact else k + 1 + max(k // 4, 4)
+    _set_up(connection, collection, examined, exact=exact)
+    rows = connection.execute(
+        sa.text(
+            f"""
+            SELECT i.id AS image, n.id AS other, n.distance
+            FROM (SELECT id, embedding FROM {schema.sql_name(collection.table)}
+                WHERE id = ANY(:ids)) AS i
+            {_neighbours(collection, exact=exact)}"""
+        ),
+        {"ids": list(ids), "neighbours": examined},
+    )
+    found: dict[UUID, list[tuple[float, UUID]]] = {}
+    for row in rows:
+        found.setdefault(row.image, []).append((row.distance, row.other))
+    lost = [
+        image
+        for image, near in found.items()
+        if not exact and max(near)[0] > NOISE and all(other != image for _, other in near)
+    ]
+    result = {
+        image: [(other, distance) for distance, other in sorted(near) if other != image][:k]
+        for image, near in found.items()
+    }
+    return result | (nearest(connection, collection, lost, k, exact=True) if lost else {})
+
+
 def candidates(
     connection: sa.Connection, collection: StoredCollection, cut_off: CutOff, *, exact: bool
 ) -> tuple[list[Pair], set[UUID]]:
@@ -296,12 +337,15 @@ def _neighbours(collection: StoredCollection, where: str = "true", *, exact: boo
     not find itself, and so counts as unreachable.
     """
     source = f"{schema.sql_name(collection.table)} AS o"
+    # An index cannot order by ids, too.
+    ties = ", o.id" if exact else ""
     if not exact:
         source, where = serving(collection).neighbours(source, where)
     return f"""
         CROSS JOIN LATERAL (
             SELECT o.id, greatest(o.embedding <=> i.embedding, 0) AS distance
-            FROM {source} WHERE {where} ORDER BY o.embedding <=> i.embedding LIMIT :neighbours
+            FROM {source} WHERE {where} ORDER BY o.embedding <=> i.embedding{ties}
+            LIMIT :neighbours
         ) AS n WHERE n.distance < 'NaN'"""
 
 

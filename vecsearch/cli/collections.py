@@ -1,4 +1,4 @@
-"""The commands collections, status, errors and drop."""
+"""The commands collections, status, errors, refresh and drop."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
 from vecsearch.render.rows import Format, human_bytes
-from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, IndexMethod
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, Derived, IndexMethod
 
 if TYPE_CHECKING:
     from vecsearch.search.status import CollectionStatus
@@ -101,6 +101,57 @@ def errors(
     if not rows:
         say(f"Every file of collection {collection!r} could be read.")
     write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])
+
+
+@command(app, "refresh", interrupted="Tables that were not finished are as they were.")
+def refresh(
+    settings: Settings,
+    tables: Annotated[
+        list[Derived] | None,
+        typer.Argument(
+            metavar="[TABLE...]",
+            help="neighbours, duplicates and clusters. Default: neighbours and duplicates.",
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(help="Neighbours of each image. Default: as many as last time, or 10."),
+    ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of clusters. Default: as last time, or the square root of half the "
+            "number of images."
+        ),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Search for the neighbours of unchanged images, too."),
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare every image with every other; slow.")
+    ] = False,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    format_: FormatOption = None,
+) -> None:
+    """Bring tables for SQL up to date: each image's neighbours, groups of duplicates, clusters.
+
+    In SQL, these are the views images_neighbours, images_duplicates and images_clusters. The first
+    refresh compares all images. Later ones search only for neighbours that changes concern.
+    Clusters need the extra clusters.
+    """
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library, steps_progress() as progress:
+        done = library.collection(collection).refresh(
+            tables or (Derived.neighbours, Derived.duplicates),
+            neighbours=neighbours,
+            clusters=clusters,
+            whole=whole,
+            exact=exact,
+            on_progress=progress,
+        )
+    write_rows(done, format_, columns=["view", "rows", "images"])
 
 
 @command(app, "drop")

@@ -26,7 +26,7 @@ from vecsearch.ingest.scope import Scope
 from vecsearch.ingest.summary import Outcome, Progress, Summary
 from vecsearch.ingest.writes import Embedded
 from vecsearch.postgres import catalog, tables, thumbnails
-from vecsearch.postgres.rows import analyze, image_id, lock_collection
+from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, lock_collection
 from vecsearch.search import collections
 
 # Files in a transaction: more would save little of its cost, and a kill loses at most this much.
@@ -355,6 +355,7 @@ class Ingest:
         if any(self._counts[outcome] for outcome in changed):
             with self._connection.begin():
                 analyze(self._connection, self._table)
+                forget_old_changes(self._connection, self._name)
 
     def _remarks(self) -> Iterator[str]:
         if self._walk.skipped:

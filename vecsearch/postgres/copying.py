@@ -70,6 +70,10 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     _copy(source, target, tables.ingest_errors, belongs)
     _copy(source, target, tables.not_duplicates, belongs)
     _copy(source, target, tables.tags, belongs)
+    # Their place in this database's feed is not known, so the next refresh makes them anew.
+    for derived in (tables.neighbours, tables.duplicates, tables.clusters):
+        _copy(source, target, derived, belongs)
+    analysts.start_feed(target, table)
     precision = sql.SQL("precision = {}").format(collection.identity.precision)
     _add(source, target, tables.quantized_models, precision)
     if collection.identity.weights_sha256 is not None:

@@ -139,7 +139,10 @@ def _delete_rows(
     precision: str,
     encoder: str | None,
 ) -> None:
-    for table in (tables.projections, tables.ingest_errors, tables.not_duplicates, tables.tags):
+    of_collections = [
+        table for table in tables.metadata.tables.values() if "collection" in table.columns
+    ]
+    for table in of_collections:
         driver.execute(f"DELETE FROM {table.fullname} WHERE collection = %s".encode(), [name])
     driver.execute("DELETE FROM vecsearch.collections WHERE name = %s", [name])
     driver.execute(

@@ -7,11 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import driver_connection
 
 # Any fixed number; with the hash of a collection's name it is the key of the write lock.
 WRITE_LOCK_KEY = 0x7665
+# How long the feed of changes keeps one, at least.
+KEPT = "30 days"
 
 
 def image_id(path: str) -> uuid.UUID:
@@ -52,3 +54,22 @@ def analyze(connection: sa.Connection, table: sa.Table) -> None:
     ANALYZE would wait for CREATE INDEX CONCURRENTLY, which waits for transactions like this one.
     """
     connection.execute(sa.text(f"ANALYZE (SKIP_LOCKED) {schema.sql_name(table)}"))
+
+
+def forget_old_changes(connection: sa.Connection, name: str) -> None:
+    """Delete the changes of a collection that are older than KEPT, except the newest of those.
+
+    Whoever followed the feed up to that one, or farther, has missed none.
+    """
+    feed = f"{tables.INTERNAL}.changes"
+    connection.execute(
+        sa.text(
+            f"""
+            DELETE FROM {feed} WHERE collection = :name AND position < (
+                SELECT max(position) FROM {feed} WHERE collection = :name AND position < coalesce(
+                    (SELECT position FROM {feed}
+                    WHERE collection = :name AND at >= now() - CAST(:kept AS interval)
+                    ORDER BY position LIMIT 1), 9223372036854775807))"""
+        ),
+        {"name": name, "kept": KEPT},
+    )

@@ -51,7 +51,10 @@ FUNCTION_SUFFIXES = (
     SIMILARITY_SUFFIX,
     NEAREST_SUFFIX,
 )
-VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX)
+# Of what `vecsearch refresh` makes, and of the feed of changes.
+DERIVED_SUFFIXES = ("_neighbours", "_duplicates", "_clusters")
+CHANGES_SUFFIX = "_changes"
+VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX, *DERIVED_SUFFIXES, CHANGES_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.
 HNSW_SUFFIX = f"_{IndexMethod.hnsw}"
 INDEX_SUFFIXES = tuple(f"_{method}" for method in ACCESS_METHODS)

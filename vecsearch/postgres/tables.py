@@ -3,6 +3,8 @@
 `migrations/` creates them. A change here needs a migration.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.dialects import postgresql
@@ -296,4 +298,87 @@ projections = sa.Table(
     schema=INTERNAL,
     comment="Principal components by which embeddings are made compact; of a collection at "
     "most one that is in use and one that is being built",
+)
+
+
+def _internal(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    """Return a table for analysts, who see one collection's rows in the view NAME_…."""
+    of = sa.Column("collection", sa.Text, primary_key=True, comment="Collection of the rows")
+    return sa.Table(name, metadata, of, *columns, schema=INTERNAL, comment=comment)
+
+
+def _derived(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    image = sa.Column("id", sa.Uuid, primary_key=True, comment="Id of the image")
+    return _internal(name, f"{comment}; see the views NAME_{name}", image, *columns)
+
+
+def _time(name: str, comment: str) -> "sa.Column[Any]":
+    kind = sa.DateTime(timezone=True)
+    return sa.Column(name, kind, nullable=False, server_default=sa.func.now(), comment=comment)
+
+
+changes = _internal(
+    "changes",
+    "Images added, changed and deleted; see the views NAME_changes",
+    sa.Column(
+        "position",
+        sa.BigInteger,
+        primary_key=True,
+        comment="Place in the feed; the changes of a transaction share one",
+    ),
+    sa.Column(
+        "number",
+        sa.BigInteger,
+        sa.Identity(),
+        primary_key=True,
+        comment="Order within a transaction",
+    ),
+    sa.Column("transaction", sa.BigInteger, nullable=False, comment="Number of its transaction"),
+    sa.Column(
+        "kind",
+        sa.Text,
+        nullable=False,
+        comment="added, updated (another embedding), deleted; reset: any image may have changed",
+    ),
+    sa.Column("id", sa.Uuid, comment="Id of the image; NULL: reset"),
+    _time("at", "When its transaction began"),
+)
+
+refreshes = _internal(
+    "refreshes",
+    "When each derived table was last refreshed, and how",
+    sa.Column("derived", sa.Text, primary_key=True, comment="neighbours, duplicates or clusters"),
+    sa.Column(
+        "position",
+        sa.BigInteger,
+        nullable=False,
+        comment="Place in the feed up to which it follows the collection",
+    ),
+    sa.Column("options", JSONB, nullable=False, comment="What it was made with"),
+    _time("refreshed_at", "When"),
+)
+
+neighbours = _derived(
+    "neighbours",
+    "The nearest images of each image",
+    sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the nearest first"),
+    sa.Column("neighbour", sa.Uuid, nullable=False, comment="Id of the near image"),
+    sa.Column("distance", sa.Double, nullable=False, comment="Cosine distance of the two"),
+    sa.Index("neighbours_neighbour", "collection", "neighbour"),
+)
+
+duplicates = _derived(
+    "duplicates",
+    "Groups of near-duplicates",
+    sa.Column("group_number", sa.Integer, nullable=False, comment="Group, from 1"),
+    sa.Column("first", sa.Uuid, nullable=False, comment="Id of the group's oldest image"),
+    sa.Column("distance", sa.Double, nullable=False, comment="Cosine distance to that image"),
+    sa.Column("difference", sa.Double, comment="Of their thumbnails, 0 to 2; NULL: one is missing"),
+)
+
+clusters = _derived(
+    "clusters",
+    "Clusters of similar images",
+    sa.Column("cluster", sa.Integer, nullable=False, comment="Cluster, from 1, the largest"),
+    sa.Column("distance", sa.Double, nullable=False, comment="Cosine distance to its centre"),
 )

@@ -59,6 +59,7 @@ def create(
     table = schema.collection_table(name, dimensions)
     table.create(connection)
     analysts.create(connection, table)
+    analysts.start_feed(connection, table)
     functions.replace(connection, stored)
     return stored
 

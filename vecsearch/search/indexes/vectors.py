@@ -7,7 +7,7 @@ in the name identifies the projection that made the vectors.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -238,6 +238,30 @@ def read(connection: sa.Connection, query: str) -> tuple[NDArray[Any], NDArray[n
     dimensions = int(np.frombuffer(body, ">i2", 1, offset=26)[0])
     rows = np.frombuffer(body, _row(dimensions))
     return rows["id"], rows["numbers"].astype(np.float32)
+
+
+def chunks(
+    connection: sa.Connection, source: str
+) -> Iterator[tuple[list[uuid.UUID], NDArray[np.float32]]]:
+    """Yield the ids and the embeddings of all rows of a table, CHUNK at a time, in order of id."""
+    after = uuid.UUID(int=0)
+    while True:
+        found, embeddings = read(
+            connection,
+            f"SELECT id, embedding FROM {source} WHERE id > '{after}' ORDER BY id LIMIT {CHUNK}",
+        )
+        if len(found) == 0:
+            return
+        ids = [uuid.UUID(bytes=id_.tobytes()) for id_ in found]
+        yield ids, embeddings
+        after = ids[-1]
+
+
+def directions(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return embeddings divided by their lengths; those without a length stay zero."""
+    lengths: NDArray[np.float32] = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    return embeddings / lengths
 
 
 def _write(
