@@ -281,6 +281,28 @@ def stored_corpus(
     return Corpus(library, name, ids, vectors)
 
 
+def create_old_table(connection: sa.Connection, name: str) -> None:
+    """Create a collection's table as it was before later indexes."""
+    table = schema.collection_table(name, 8).to_metadata(sa.MetaData())
+    table.indexes -= {index for index in table.indexes if index.name != f"{name}_sha256"}
+    table.create(connection)
+
+
+def old_corpus(library: Library, name: str, rows: int) -> Corpus:
+    """Make a collection as it was before anything stood beside its table."""
+    vectors = clustered(rows, 8, seed=0)
+    with database.writing(library.engine) as connection:
+        create_old_table(connection, name)
+        connection.execute(
+            sa.text(
+                "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256,"
+                " preprocessing, dimensions) VALUES (:name, 'seeded', 'pooled', :sha256, '{}', 8)"
+            ),
+            {"name": name, "sha256": "0" * 64},
+        )
+        return stored_corpus(library, connection, name, vectors)
+
+
 def store_concepts(
     library: Library, names: Iterable[str], weights: "NDArray[np.float16]", biases: Iterable[float]
 ) -> None:
@@ -335,6 +357,13 @@ def versions(library: Library, name: str = "images") -> list[catalog.Compact]:
     """Return the versions of the collection's compact vectors."""
     with database.reading(library.engine) as connection:
         return catalog.compact_versions(connection, name)
+
+
+def index_scans(connection: sa.Connection, version: catalog.Compact) -> int:
+    """Return how many scans of an HNSW index of compact vectors this transaction has begun."""
+    scans = sa.text("SELECT pg_stat_get_xact_numscans(CAST(:index AS regclass))")
+    index = f"{version.table.schema}.{version.index}"
+    return int(connection.scalar(scans, {"index": index}) or 0)
 
 
 def alembic_upgrade(connection: sa.Connection, revision: str, folder: Path | None = None) -> None:

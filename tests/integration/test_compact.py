@@ -10,6 +10,7 @@ from support import (
     as_pasted,
     clustered,
     every_server,
+    index_scans,
     make_corpus,
     once,
     scalar,
@@ -64,47 +65,38 @@ def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) ->
 
 
 @every_server
-def test_the_function_serves_any_condition_and_is_never_short(compact_corpus: Corpus) -> None:
+def test_the_functions_serve_any_condition_and_are_never_short(compact_corpus: Corpus) -> None:
     library, ids = compact_corpus.library, compact_corpus.ids
     exact = library.query(id=ids[17], k=10, exact=True).hits
     with database.reading(library.engine) as connection:
-        # As docs/sql.md says for a server that is not ours.
-        connection.execute(sa.text("SET LOCAL hnsw.iterative_scan = 'strict_order'"))
 
-        def rows(rest: str, image: object = ids[17]) -> list[Any]:
-            return list(
-                connection.execute(sa.text(f"SELECT * FROM images_nearest('{image}') {rest}"))
-            )
+        def rows(source: str, image: object = ids[17]) -> list[Any]:
+            statement = f"SELECT * FROM images_{source.replace('IMAGE', repr(str(image)))}"
+            return list(connection.execute(sa.text(statement)))
 
-        ten = rows("LIMIT 10")
-        assert [row.id for row in ten] == [hit.id for hit in exact]
-        assert [row.id for row in rows("LIMIT 10", exact[0].path)] == [row.id for row in ten]
-        assert [row.distance for row in ten] == [hit.distance for hit in exact]
-        assert ten[0].similarity == 1 - ten[0].distance
-        everything = rows("")
-        assert {row.id for row in everything} == set(ids)
-        assert len(everything) == len(ids)
-        first = [row.distance for row in everything[:200]]
-        assert first == sorted(first)
-        assert len(rows("WHERE label = 'c7' LIMIT 140")) == 140
-        assert len(rows("WHERE width IN (5, 2999)")) == 2
-        assert rows("", "/nothing") == []
-        plan = [
-            row[0]
-            for row in connection.execute(
-                sa.text(
-                    "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT * FROM"
-                    f" images_nearest('{ids[17]}') LIMIT 10"
-                )
-            )
-        ]
-    text = "\n".join(plan)
-    assert versions(library)[0].index in text
-    assert "Function Scan" not in text
-    assert "Parallel" not in text
-    branches = [line for line in plan if "SELECT* 2" in line]
-    assert len(branches) == 1
-    assert "never executed" in branches[0]
+        (made,) = versions(library)
+        ten = rows("search(IMAGE)")
+        # Its candidates are the index's; all rows are compared only if those are too few.
+        assert index_scans(connection, made) == 1
+        for found in (ten, rows("distances(IMAGE) ORDER BY distance LIMIT 10")):
+            assert [row.id for row in found] == [hit.id for hit in exact]
+            assert [row.distance for row in found] == [hit.distance for hit in exact]
+            assert found[0].similarity == 1 - found[0].distance
+        by_path = rows("search(IMAGE, 10)", exact[0].path)
+        assert [row.id for row in by_path] == [row.id for row in ten]
+        for source in ("search(IMAGE, 5000)", "distances(IMAGE)"):
+            everything = rows(source)
+            assert {row.id for row in everything} == set(ids)
+            assert len(everything) == len(ids)
+        keys = [row.distance for row in rows("search(IMAGE, 5000)")]
+        assert keys == sorted(keys)
+        for source in (
+            "search(IMAGE, 140, 'label = ''c7''')",
+            "distances(IMAGE) WHERE label = 'c7' ORDER BY distance LIMIT 140",
+        ):
+            assert len(rows(source)) == 140
+        assert len(rows("search(IMAGE, 10, 'width IN (5, 2999)')")) == 2
+        assert len(rows("distances(IMAGE) WHERE width IN (5, 2999)")) == 2
 
 
 def test_duplicates_are_found_by_either_index(corpus: Corpus, compact_corpus: Corpus) -> None:

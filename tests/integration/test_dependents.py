@@ -15,6 +15,7 @@ import pytest
 from support import (
     alembic_upgrade,
     clustered,
+    create_old_table,
     every_server,
     make_corpus,
     scalar,
@@ -33,7 +34,9 @@ NUMBERS = sorted(file.name.partition("_")[0] for file in schema.MIGRATIONS.glob(
 REVISIONS = [number for number in NUMBERS if FIRST <= number < schema.REVISION]
 DIMS, ROWS = 8, 30
 # Tables that are no longer public, by the revision that made them so.
-HIDDEN = {"0016": {"projections", "quantized_models", "tags", "thumbnails", "images_compact_1"}}
+HIDDEN = {"0016": {"quantized_models", "tags", "thumbnails", "images_compact_1"}}
+# Its columns of bytes became vectors when it was no longer public, so nothing upon it is kept.
+REPLACED = "projections"
 
 ID = "(SELECT md5('1')::uuid)"
 OTHER = "(SELECT md5('2')::uuid)"
@@ -73,7 +76,8 @@ def sources(library: Library) -> list[Source]:
         driver = database.driver_connection(connection)
         relations = driver.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'vecsearch'::regnamespace"
-            " AND relkind IN ('r', 'v', 'm') AND relname <> 'alembic_version' ORDER BY relname"
+            " AND relkind IN ('r', 'v', 'm') AND relname <> ALL(%s) ORDER BY relname",
+            [["alembic_version", REPLACED]],
         ).fetchall()
         # Those that change nothing, called without what has a default.
         functions = driver.execute(
@@ -130,7 +134,7 @@ def fill(library: Library, revision: str) -> None:
     with database.writing(library.engine) as connection:
         alembic_upgrade(connection, "0001")
         # No view or function stands beside it yet: migrations make them.
-        schema.collection_table("images", DIMS).create(connection)
+        create_old_table(connection, "images")
     write(
         library,
         "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256, preprocessing,"
@@ -199,6 +203,8 @@ def test_what_analysts_built_is_there_after_an_upgrade_and_answers(
 
     assert empty.upgrade() == []
 
+    rewritten = scalar(empty, "SELECT pg_get_functiondef(to_regprocedure('images_nearest(text)'))")
+    assert ("images_distances(" in rewritten) if nearest else rewritten is None
     gone = {source.name for source in before} - {source.name for source in sources(empty)}
     hidden = {name for number, names in HIDDEN.items() if number > revision for name in names}
     assert gone <= hidden
@@ -272,21 +278,27 @@ def test_roles_can_read_after_an_upgrade_what_they_could_before(
     write(empty, "CREATE TABLE vecsearch_internal.of_a_later_version (number int)")
     assert count_as(empty, of_all, "vecsearch_internal.of_a_later_version") == 0
     assert count_as(empty, of_all, "vecsearch_internal.images_compact_1") == ROWS
-    for source in ("images", "images_view", "images_tags", f"images_nearest({ID}::text)"):
+    functions = (f"images_distances({ID})", f"images_search({ID}::text, {ROWS})")
+    for source in ("images", "images_view", "images_tags", *functions):
         assert count_as(empty, of_all, source) == ROWS
     assert count_as(empty, of_all, "vecsearch_internal.thumbnails") == 1
     assert count_as(empty, of_views, "(SELECT * FROM images_view) AS whole") == ROWS
     assert count_as(empty, of_views, "images_tags") == ROWS
-    for hidden in ("(SELECT embedding FROM images) AS e", "vecsearch_internal.thumbnails"):
+    for hidden in (
+        "(SELECT embedding FROM images) AS e",
+        "vecsearch_internal.thumbnails",
+        *functions,
+    ):
         with pytest.raises(DatabaseError, match="permission denied"):
             count_as(empty, of_views, hidden)
     make_corpus(empty, "later", clustered(20, DIMS, seed=0))
     empty.collection("later").create_index("compact", dims=2)
-    assert count_as(empty, of_all, "later_nearest((SELECT id::text FROM later LIMIT 1))") == 20
+    for called in ("distances((SELECT id FROM later LIMIT 1))", "search('/corpus/00000.png', 30)"):
+        assert count_as(empty, of_all, f"later_{called}") == 20
     # Row-level security of a table applies to its views.
     write(empty, "ALTER TABLE images ENABLE ROW LEVEL SECURITY")
     write(empty, f"CREATE POLICY one ON images TO reader_of_all USING (id = {ID})")
-    for source in ("images", "images_view", "images_tags"):
+    for source in ("images", "images_view", "images_tags", *functions):
         assert count_as(empty, of_all, source) == 1
 
 

@@ -100,11 +100,12 @@ def test_what_another_collection_uses_stays(library: Library, photos: Path) -> N
             [
                 (
                     "CREATE VIEW mine AS SELECT i.id FROM images AS i,"
-                    " LATERAL images_nearest(i.path) AS n"
+                    " LATERAL images_distances(i.path) AS n"
                 ),
                 "CREATE MATERIALIZED VIEW kept AS SELECT width FROM images",
+                "CREATE VIEW tens AS SELECT path FROM images_search(CAST(NULL AS uuid))",
             ],
-            ["materialized view kept", "view mine"],
+            ["materialized view kept", "view mine", "view tens"],
         ),
         (
             ["CREATE TABLE prices (image uuid REFERENCES images, price numeric)"],

@@ -17,6 +17,7 @@ from support import (
     counts,
     ingest,
     make_corpus,
+    old_corpus,
     once,
     store_concepts,
     write,
@@ -64,8 +65,10 @@ def definitions(library: Library, name: str) -> list[Any]:
         + "".join(f"pg_get_viewdef('{name}{suffix}'::regclass)," for suffix in VIEW_SUFFIXES)
         + "(SELECT array_agg(pg_get_triggerdef(oid) ORDER BY tgname) FROM pg_trigger"
         f" WHERE tgrelid = 'vecsearch.\"{name}\"'::regclass),"
-        f" pg_get_functiondef('{name}_nearest'::regproc),"
-        f" pg_get_functiondef('{name}_similarity'::regproc),"
+        " (SELECT array_agg(concat(pg_get_functiondef(oid), obj_description(oid, 'pg_proc'))"
+        "  ORDER BY oid::regprocedure::text) FROM pg_proc"
+        "  WHERE pronamespace::regnamespace::text LIKE 'vecsearch%' AND prokind = 'f'"
+        f"  AND (proname LIKE '{name}%' OR pronamespace::regnamespace::text <> 'vecsearch')),"
         " (SELECT array_agg(indexdef ORDER BY indexdef) FROM pg_indexes"
         f" WHERE schemaname LIKE 'vecsearch%' AND tablename LIKE '{name}%'),"
         " (SELECT array_agg(concat(relname, obj_description(oid, 'pg_class')) ORDER BY relname)"
@@ -218,19 +221,15 @@ def test_an_extension_elsewhere_is_no_obstacle(
 
 
 def old_dump(library: Library, file: Path, revision: str = "0004") -> None:
-    """Write a dump as an older version did: without tables that later migrations add."""
-    make_corpus(library, "images", clustered(20, 8, seed=0))
-    write(library, "DROP FUNCTION images_similarity")
-    write(library, "DROP FUNCTION concept")
-    write(library, "DROP FUNCTION thumbnail")
-    write(library, "DROP VIEW images_tags")
-    # With the views and the triggers that use its tables and functions.
-    write(library, "DROP SCHEMA vecsearch_internal CASCADE")
-    write(library, "DROP TABLE not_duplicates, concepts")
-    later = "index_method index_options projection breadths precision backend ranking expansion"
-    for column in later.split():
-        write(library, f"ALTER TABLE collections DROP {column}")
-    write(library, f"UPDATE alembic_version SET version_num = '{revision}'")
+    """Write a dump of tables as they were at a revision."""
+    for schema in tables.SCHEMAS:
+        write(library, f"DROP SCHEMA {schema} CASCADE")
+    with database.writing(library.engine) as connection:
+        alembic_upgrade(connection, "0001")
+    library.engine.dispose()
+    old_corpus(library, "images", 20)
+    with database.writing(library.engine) as connection:
+        alembic_upgrade(connection, revision)
     library.dump(file)
 
 

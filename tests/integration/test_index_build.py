@@ -55,17 +55,19 @@ def test_a_method_replaces_another_and_leaves_nothing_behind(library: Library) -
         )
 
     sides = {"images_compact_", "images_compact__pkey", "images_compact__hnsw"}
-    function = "SELECT pg_get_functiondef('images_nearest'::regproc)"
+    function = "SELECT pg_get_functiondef('images_search(uuid, int, text)'::regprocedure)"
     plain = scalar(library, function)
     assert state() == ("hnsw", {"images_embedding_hnsw"}, [])
     library.collection().create_index("compact", dims=8)
     first = state()
     assert first[:2] == ("compact", sides)
-    assert "UNION ALL" in scalar(library, function)
+    assert f"images_compact_{first[2][0]} " in scalar(library, function)
     library.collection().create_index("compact", dims=12, m=8, ef_construction=40)
     second = state()
     assert second[:2] == ("compact", sides)
     assert second[2][0] > first[2][0]
+    assert f"images_compact_{second[2][0]} " in scalar(library, function)
+    assert f"images_compact_{first[2][0]} " not in scalar(library, function)
     status = library.collection().index_status()
     assert (status.dims, status.m, status.ef_construction) == (12, 8, 40)
     assert (status.images, status.indexed) == (300, 300)
@@ -140,11 +142,13 @@ def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
     library.collection().create_index("compact", dims=8)
     with psycopg.connect(library.url) as connection:
         # An analyst's session, left open.
-        nearest_of = f"SELECT id FROM vecsearch.images_nearest('{corpus.ids[3]}') LIMIT 3"
+        nearest_of = f"SELECT id FROM vecsearch.images_search('{corpus.ids[3]}', 3)"
         assert len(connection.execute(nearest_of.encode()).fetchall()) == 3
         (note,) = library.collection().create_index("compact", dims=8)
         assert "still being read" in note
         assert len(versions(library)) == 2
+        # Its next search is of what replaced it.
+        assert len(connection.execute(nearest_of.encode()).fetchall()) == 3
     assert library.collection().create_index("compact", dims=8) == []
     assert len(versions(library)) == 1
 

@@ -8,22 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from support import (
-    Corpus,
     PixelEncoder,
     alembic_upgrade,
     clustered,
     counts,
+    create_old_table,
     every_server,
     ingest,
     make_corpus,
+    old_corpus,
     scalar,
     store_concepts,
-    stored_corpus,
     write,
 )
 
@@ -38,28 +37,6 @@ from vecsearch.library import Library
 from vecsearch.postgres import database, renaming, schema, tables
 
 pytestmark = every_server
-
-
-def create_old_table(connection: sa.Connection, name: str) -> None:
-    """Create a collection's table as it was before later indexes."""
-    table = schema.collection_table(name, 8).to_metadata(sa.MetaData())
-    table.indexes -= {index for index in table.indexes if index.name != f"{name}_sha256"}
-    table.create(connection)
-
-
-def old_corpus(library: Library, name: str, rows: int) -> Corpus:
-    """Make a collection as it was before anything stood beside its table."""
-    vectors = clustered(rows, 8, seed=0)
-    with database.writing(library.engine) as connection:
-        create_old_table(connection, name)
-        connection.execute(
-            sa.text(
-                "INSERT INTO vecsearch.collections (name, model, layer, weights_sha256,"
-                " preprocessing, dimensions) VALUES (:name, 'seeded', 'pooled', :sha256, '{}', 8)"
-            ),
-            {"name": name, "sha256": "0" * 64},
-        )
-        return stored_corpus(library, connection, name, vectors)
 
 
 def test_the_revision_we_need_is_the_newest_migration() -> None:

@@ -4,13 +4,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from numpy.typing import NDArray
-from support import Corpus, as_pasted, clustered, every_server, make_corpus, once, scalar, write
+from support import (
+    Corpus,
+    as_pasted,
+    clustered,
+    every_server,
+    index_scans,
+    make_corpus,
+    once,
+    scalar,
+    versions,
+    write,
+)
 
 from vecsearch.analysis import ranking
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import catalog
+from vecsearch.postgres import catalog, database
 from vecsearch.search.indexes import vectors
 from vecsearch.search.query import Query
 from vecsearch.search.questions.terms import Term
@@ -59,9 +71,11 @@ def test_every_door_ranks_as_the_collection_says(corpus: Corpus, expansion: int)
         answer = library.query(id=corpus.ids[row], k=20)
         assert len({*ids(answer)} & {*ids(exact)}) >= 19
         assert as_pasted(library, exact.sql) == ids(exact)
-        statement = f"SELECT id FROM images_nearest('{corpus.ids[row]}') ORDER BY distance LIMIT 20"
-        with library.sql(statement) as (_, found, _):
-            assert len({row[0] for row in found} & {*ids(exact)}) >= 19
+        statement = f"SELECT id, distance FROM images_search('{corpus.ids[row]}', 20)"
+        with library.sql(statement) as (_, listed, _):
+            found = list(listed)
+        assert len({one[0] for one in found} & {*ids(exact)}) >= 19
+        np.testing.assert_allclose([one[1] for one in found], distances, atol=2e-3)
         # A question for once, without changing the collection.
         full = library.query(id=corpus.ids[row], k=20, ranking="full", expand=0, exact=True)
         by_embedding = np.sort(corpus.distances(corpus.vectors[row]))[:20]
@@ -81,10 +95,11 @@ def test_the_index_serves_compact_ranking_and_its_expansion(corpus: Corpus) -> N
         assert answer.plan.count("images_compact") >= 1 + bool(expansion)
         assert answer.candidates is None
     library.collection().set_ranking("compact", expansion=5)
-    plan = "EXPLAIN SELECT id FROM images_nearest('{}') ORDER BY distance LIMIT 10"
-    with library.sql(plan.format(corpus.ids[1])) as (_, rows, _):
-        lines = "\n".join(row[0] for row in rows)
-    assert lines.count("Index Scan using images_compact") >= 2, lines
+    with database.reading(library.engine) as connection:
+        (made,) = versions(library)
+        search = f"SELECT id FROM images_search('{corpus.ids[1]}', 10)"
+        assert len(connection.execute(sa.text(search)).all()) == 10
+        assert index_scans(connection, made) >= 2
 
 
 @once
@@ -113,10 +128,13 @@ def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) ->
         library.query(id=corpus.ids[0], ranking="compact")
     images.set_ranking("full", expansion=3)
     assert (images.index_status().method, images.index_status().expansion) == ("hnsw", 3)
+    comment = "SELECT obj_description('images_search(text, int, text)'::regprocedure)"
+    assert "its 3 nearest" in str(scalar(library, comment))
     assert library.query(id=corpus.ids[0], k=5) != library.query(id=corpus.ids[0], k=5, expand=0)
     images.set_ranking("compact", dims=8)
     status = images.index_status()
     assert (status.ranking, status.expansion, status.dims) == ("compact", 3, 8)
+    assert "8 principal components" in str(scalar(library, comment))
     assert (
         status.how == "ranked by 8 principal components, for the question and its 3 nearest images"
     )
@@ -140,7 +158,6 @@ def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) ->
     for expansion in (-1, 101):
         with pytest.raises(InvalidInput, match=f"by {expansion} images"):
             images.set_ranking("full", expansion=expansion)
-    comment = "SELECT obj_description('images_nearest(text)'::regprocedure)"
     assert "principal" not in str(scalar(library, comment))
 
 

@@ -80,8 +80,12 @@ def test_it_reads_tables_views_and_functions_by_their_short_names(
     for table in ("images", "images_view"):
         assert bi_tool.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (ROWS,)
     assert bi_tool.execute("SELECT name FROM collections").fetchone() == ("images",)
-    found = bi_tool.execute("SELECT id FROM images_nearest(%s) LIMIT 5", [str(corpus.ids[9])])
+    found = bi_tool.execute("SELECT id FROM images_search(%s, 5)", [str(corpus.ids[9])])
     assert found.fetchone() == (corpus.ids[9],)
+    found = bi_tool.execute(
+        "SELECT id FROM images_distances(%s) ORDER BY distance LIMIT 200", [corpus.ids[9]]
+    )
+    assert found.rowcount == 200
     (distance,) = bi_tool.execute(
         "SELECT chi2_distance(embedding, embedding) FROM images LIMIT 1"
     ).fetchall()

@@ -97,7 +97,7 @@ def test_the_columns_are_those_that_analysts_were_promised() -> None:
     )
 
 
-def test_the_analysts_view_and_function_show_the_columns_they_promised() -> None:
+def test_the_analysts_view_and_functions_show_the_columns_they_promised() -> None:
     assert names(columns.VIEW) == (
         """label width height format file_size taken_at modified_at latitude longitude metadata
         path id ingested_at sha256""".split()
@@ -105,7 +105,7 @@ def test_the_analysts_view_and_function_show_the_columns_they_promised() -> None
     assert names(columns.HIT) == (
         "id path label width height taken_at latitude longitude metadata".split()
     )
-    for place in ("view", "nearest"):
+    for place in ("view", "hit"):
         places = sorted(getattr(column, place) or 0 for column in COLUMNS)
         shown = [number for number in places if number]
         assert shown == list(range(1, len(shown) + 1))

@@ -126,8 +126,9 @@ def _drop_objects(
     owned: list[sql.Identifier],
     functions: dict[object, str],
 ) -> None:
-    for signature in functions.values():
-        driver.execute(f"DROP FUNCTION {signature}".encode())
+    # At once, because one may depend on another.
+    if functions:
+        driver.execute(f"DROP FUNCTION {', '.join(functions.values())}".encode())
     for kind, relations in (("VIEW", views), ("TABLE", owned)):
         for relation in relations:
             driver.execute(sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(relation))
