@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from older import create_old_table
 from support import (
     alembic_upgrade,
     clustered,
-    create_old_table,
     every_server,
     make_corpus,
     scalar,
@@ -155,13 +155,18 @@ def fill(library: Library, revision: str) -> None:
         rows=ROWS,
     )
     store_concepts(library, ["dark", "bright"], np.eye(2, DIMS, dtype=np.float16), [0, 1])
+    mean, components = np.zeros(DIMS, "<f4"), np.eye(4, DIMS, dtype="<f4")
+    are_bytes = revision < "0017"
+    given = "CAST(:mean AS vector), CAST(CAST(:components AS text[]) AS vector[])"
+    if are_bytes:
+        given = ":mean, :components"
     write(
         library,
         f"INSERT INTO {internal}.projections (collection, dimensions, mean, components, sample,"
-        " variance_kept) VALUES ('images', :dims, :mean, :components, 30, 0.9)",
+        f" variance_kept) VALUES ('images', :dims, {given}, 30, 0.9)",
         dims=4,
-        mean=np.zeros(DIMS, "<f4").tobytes(),
-        components=np.eye(4, DIMS, dtype="<f4").tobytes(),
+        mean=mean.tobytes() if are_bytes else str(mean.tolist()),
+        components=components.tobytes() if are_bytes else [str(one.tolist()) for one in components],
     )
     compact = f"{internal}.images_compact_1"
     for statement in (

@@ -11,16 +11,15 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from older import create_old_table, old_corpus
 from support import (
     PixelEncoder,
     alembic_upgrade,
     clustered,
     counts,
-    create_old_table,
     every_server,
     ingest,
     make_corpus,
-    old_corpus,
     scalar,
     store_concepts,
     write,
@@ -86,8 +85,8 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
     public = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind <> 'i'"
     public += " AND relnamespace = 'vecsearch'::regnamespace"
     assert scalar(library, public) == (
-        "alembic_version collections concepts hit images images_tags images_view ingest_errors"
-        " not_duplicates"
+        "alembic_version collections concepts hit images images_changes images_clusters"
+        " images_duplicates images_neighbours images_tags images_view ingest_errors not_duplicates"
     )
 
 
