@@ -64,7 +64,7 @@ stale as (
         or exists (
             select from {{ images }} as new
             where new.id in (select id from changed)
-            and {{ cosine_distance('new.embedding', 'i.embedding') }} <= f.distance
+            and vecsearch.embedding_distance(new.embedding, i.embedding) <= f.distance
         )
     )
 ),
@@ -86,7 +86,7 @@ ranked as (
         n.distance
     from {{ images }} as i
     cross join lateral (
-        select o.id, {{ cosine_distance('o.embedding', 'i.embedding') }} as distance
+        select o.id, vecsearch.embedding_distance(o.embedding, i.embedding) as distance
         from {{ images }} as o
         where o.id <> i.id
         order by distance, o.id

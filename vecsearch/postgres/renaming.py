@@ -52,7 +52,10 @@ def rename(connection: sa.Connection, old: str, new: str) -> None:
         " JOIN pg_namespace AS n ON n.oid = relnamespace"
         " WHERE nspname = ANY(%(schemas)s) AND relkind = 'r' AND (attname = 'collection'"
         "  AND relname = ANY(%(ours)s) OR attname = 'name' AND relname = 'collections')",
-        {"schemas": [*tables.SCHEMAS], "ours": [*schema.RESERVED_NAMES]},
+        {
+            "schemas": [*tables.SCHEMAS],
+            "ours": [table.name for table in tables.metadata.sorted_tables],
+        },
     ).fetchall()
     for namespace, table, column in naming:
         driver.execute(

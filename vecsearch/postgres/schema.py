@@ -33,9 +33,12 @@ REVISION = max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions
 MINIMUM_POSTGRES = 16
 MINIMUM_PGVECTOR = (0, 8)
 
-_INDEXES = (index.name for table in metadata.tables.values() for index in table.indexes)
+_PUBLIC = [table for table in metadata.tables.values() if table.schema == SCHEMA]
+# They once were public, and statements that still name them should fail, not read a collection.
+_ONCE_PUBLIC = {"projections", "quantized_models", "tags", "tags_name", "thumbnails"}
 RESERVED_NAMES = frozenset(
-    {*(table.name for table in metadata.tables.values()), *map(str, _INDEXES), VERSION_TABLE, HIT}
+    {*(table.name for table in _PUBLIC), *_ONCE_PUBLIC, VERSION_TABLE, HIT}
+    | {str(index.name) for table in _PUBLIC for index in table.indexes}
 )
 # Suffixes of a collection's views and functions; see `vecsearch.postgres.analysts` and
 # `vecsearch.search.functions`.
