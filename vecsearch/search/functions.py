@@ -13,6 +13,7 @@ them are replaced when the tables are upgraded to this version: a change here ne
 one that does nothing is enough.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -35,6 +36,7 @@ from vecsearch.vocabulary import IndexMethod, Metric, Ranking, ranked
 
 # A UUID (RFC 9562) as text.
 UUID_PATTERN: Final = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+_IMAGES = ("image", "other")
 # Where the condition goes in a statement.
 _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
@@ -98,66 +100,71 @@ def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> Non
 
 
 def _functions(stored: StoredCollection) -> Iterator[str]:
-    name, table = stored.name, _quoted(schema.sql_name(stored.table))
-    collection = f"CAST({table} AS regclass)"
-    by_text = f"vecsearch_internal.image_id({collection}, image)"
-    embedding = f"vecsearch_internal.embedding({collection}, {{}})"
-    dims = None if stored.compact is None else stored.compact.dimensions
-    how = ranked(stored.ranking, dims, stored.expansion)
+    """Yield SQL that creates and comments a collection's functions."""
+    name = stored.name
+    collection = f"CAST({_quoted(schema.sql_name(stored.table))} AS regclass)"
 
-    def function(
-        suffix: str, parameters: str, returns: str, body: str, comment: str
-    ) -> Iterator[str]:
-        signature = f"{tables.SCHEMA}.{name}{suffix}({parameters})"
-        yield (
-            f"CREATE OR REPLACE FUNCTION {signature} RETURNS {returns} "
-            f"LANGUAGE sql STABLE PARALLEL SAFE BEGIN ATOMIC {body}; END"
-        )
-        given = parameters.replace(" DEFAULT 10", "").replace(" DEFAULT NULL", "")
-        kind = f"{tables.SCHEMA}.{name}{suffix}({given})"
-        yield f"COMMENT ON FUNCTION {kind} IS {_quoted(comment)}"
+    def id_of(path: str) -> str:
+        return f"vecsearch_internal.image_id({collection}, {path})"
 
-    for type_, image in (("uuid", "image"), ("text", by_text)):
-        yield from function(
-            schema.EMBEDDING_SUFFIX,
+    def embedding_of(image: str) -> str:
+        return f"vecsearch_internal.embedding({collection}, {image})"
+
+    for type_, image, other in (("uuid", "image", "other"), ("text", *map(id_of, _IMAGES))):
+        yield from _function(
+            f"{name}{schema.EMBEDDING_SUFFIX}",
             f"image {type_}",
             "halfvec",
-            f"SELECT {embedding.format(image)}",
+            f"SELECT {embedding_of(image)}",
             f"Embedding of an image of {name}; an error if there is none",
         )
-        other = image.replace("image)", "other)") if type_ == "text" else "other"
-        yield from function(
-            schema.SIMILARITY_SUFFIX,
+        yield from _function(
+            f"{name}{schema.SIMILARITY_SUFFIX}",
             f"image {type_}, other {type_}",
             "double precision",
-            f"SELECT 1 - ({embedding.format(image)} <=> {embedding.format(other)})",
+            f"SELECT 1 - ({embedding_of(image)} <=> {embedding_of(other)})",
             f"Cosine similarity of two images of {name}",
         )
-    for type_, vector, image, given in (
-        ("uuid", embedding.format("image"), "image", "NULL"),
-        ("text", embedding.format(by_text), by_text, "NULL"),
-        ("halfvec", "image", "NULL", "image"),
+    hits = f"SETOF {tables.SCHEMA}.{schema.HIT}"
+    dims = None if stored.compact is None else stored.compact.dimensions
+    how = ranked(stored.ranking, dims, stored.expansion)
+    # By type: the id and the embedding of the question, and what gives its distances.
+    for type_, image, embedding, vector in (
+        ("uuid", "image", "NULL", embedding_of("image")),
+        ("text", id_of("image"), "NULL", embedding_of(id_of("image"))),
+        ("halfvec", "NULL", "image", "image"),
     ):
-        yield from function(
-            schema.DISTANCES_SUFFIX,
+        yield from _function(
+            f"{name}{schema.DISTANCES_SUFFIX}",
             f"image {type_}",
-            f"SETOF {tables.SCHEMA}.{schema.HIT}",
+            hits,
             _distances(stored, vector),
             f"Every image of {name} with its cosine distance, in no order: "
             "add ORDER BY distance LIMIT",
         )
-        indexed, exact, candidates = _statements(stored, by_id=type_ != "halfvec")
-        ranks = stored.ranking is Ranking.compact and type_ != "halfvec" and stored.compact
-        vectors = schema.sql_name(ranks.table if ranks else stored.table)
-        yield from function(
-            schema.SEARCH_SUFFIX,
+        statements = _statements(stored, by_id=type_ != "halfvec")
+        yield from _function(
+            f"{name}{schema.SEARCH_SUFFIX}",
             f"image {type_}, k integer DEFAULT 10, condition text DEFAULT NULL",
-            f"SETOF {tables.SCHEMA}.{schema.HIT}",
-            f"SELECT * FROM vecsearch_internal.search({collection}, {image}, {given}, k, condition,"
-            f" current_setting('search_path'), {indexed}, {exact}, {candidates},"
-            f" {_quoted(vectors)})",
+            hits,
+            f"SELECT * FROM vecsearch_internal.search({collection}, {image}, {embedding}, k,"
+            f" condition, current_setting('search_path'), {statements})",
             f"The k nearest images of {name}, {how}; condition is SQL, as after WHERE",
+            # It changes settings while it runs, which a parallel query forbids.
+            parallel="UNSAFE",
         )
+
+
+def _function(
+    name: str, parameters: str, returns: str, body: str, comment: str, parallel: str = "SAFE"
+) -> Iterator[str]:
+    signature = f"{tables.SCHEMA}.{name}({parameters})"
+    yield (
+        f"CREATE OR REPLACE FUNCTION {signature} RETURNS {returns} LANGUAGE sql STABLE"
+        f" PARALLEL {parallel} BEGIN ATOMIC {body}; END"
+    )
+    signature = re.sub(r" DEFAULT \w+", "", signature)
+    yield f"COMMENT ON FUNCTION {signature} IS {_quoted(comment)}"
 
 
 def _distances(stored: StoredCollection, vector: str) -> str:
@@ -172,8 +179,8 @@ def _distances(stored: StoredCollection, vector: str) -> str:
     )
 
 
-def _statements(stored: StoredCollection, *, by_id: bool) -> tuple[str, str, str]:
-    """Return SQL of the shared function's arguments: indexed; exact; minimum, per_row."""
+def _statements(stored: StoredCollection, *, by_id: bool) -> str:
+    """Return SQL of the shared function's arguments from `indexed` on."""
     query = Query(metric=Metric.cosine, where=_CONDITION, k=1)
     if by_id:
         search = Search(stored, UUID(int=0), query)
@@ -182,14 +189,18 @@ def _statements(stored: StoredCollection, *, by_id: bool) -> tuple[str, str, str
         plain = replace_fields(query, ranking=Ranking.full, expand=0)
         search = Search(stored, np.zeros(stored.dimensions, np.float32), plain)
     index, shape = search.index, search.shape
+    indexed, minimum, per_row = "NULL", 0, 0
+    candidates = index.candidates(Metric.cosine, 1, None, is_far=not by_id)
+    if candidates is not None:
+        indexed = _cut(shape, k="$2", candidates="$3")
+        minimum, per_row = candidates, CANDIDATES_PER_ROW
+    elif index.method is not IndexMethod.none:
+        indexed = _cut(shape, k="$3", candidates=None)
+        minimum = MINIMUM_FETCHED if by_id else MINIMUM_FETCHED_FAR
+        per_row = FETCHED_PER_ROW
     exact = _cut(shape, k="$2", candidates=None)
-    if index.method is IndexMethod.none:
-        return "NULL", exact, "0, 0"
-    minimum = index.candidates(Metric.cosine, 1, None, is_far=not by_id)
-    if minimum is None:
-        fewest = MINIMUM_FETCHED if by_id else MINIMUM_FETCHED_FAR
-        return _cut(shape, k="$3", candidates=None), exact, f"{fewest}, {FETCHED_PER_ROW}"
-    return _cut(shape, k="$2", candidates="$3"), exact, f"{minimum}, {CANDIDATES_PER_ROW}"
+    vectors = schema.sql_name(shape.columns[0].table)
+    return f"{indexed}, {exact}, {minimum}, {per_row}, {_quoted(vectors)}"
 
 
 def _cut(shape: Shape, k: str, candidates: str | None) -> str:
