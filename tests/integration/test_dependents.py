@@ -25,7 +25,8 @@ from support import (
 
 from vecsearch.errors import DatabaseError, InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres import database, renaming, schema
+from vecsearch.postgres import columns, database, renaming, schema
+from vecsearch.search import functions
 
 pytestmark = every_server
 
@@ -181,16 +182,27 @@ def fill(library: Library, revision: str) -> None:
         "INSERT INTO vecsearch.ingest_errors (collection, path, error) VALUES ('images', 'p', 'e')",
     ):
         write(library, statement)
+    if revision >= "0017":
+        with database.writing(library.engine) as connection:
+            functions.refresh(connection)
 
 
 def answers(library: Library, made: list[Dependent]) -> dict[str, Any]:
     return {one.ask: scalar(library, one.ask) for one in made}
 
 
-@pytest.mark.parametrize("nearest", [False, True], ids=["all but nearest", "nearest"])
-@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize(
+    ("revision", "nearest"),
+    [
+        *((revision, False) for revision in REVISIONS),
+        # 0017 drops it where nothing depends on it.
+        *((revision, True) for revision in REVISIONS if revision < "0017"),
+    ],
+)
 def test_what_analysts_built_is_there_after_an_upgrade_and_answers(
-    empty: Library, revision: str, *, nearest: bool
+    empty: Library,
+    revision: str,
+    nearest: bool,
 ) -> None:
     fill(empty, revision)
     write(empty, "CREATE SCHEMA mine")
@@ -239,6 +251,7 @@ def test_what_analysts_built_is_there_after_an_upgrade_and_answers(
 
     with database.writing(empty.engine) as connection:
         renaming.rename(connection, "images", "pictures")
+        functions.refresh(connection)
     assert answers(empty, of_collection) == {one.ask: known[one.ask] for one in of_collection}
     write(empty, "DROP SCHEMA mine CASCADE")
     empty.collection("pictures").drop()
@@ -317,3 +330,29 @@ def test_a_dump_of_before_the_tables_moved_is_restored(empty: Library, tmp_path:
     assert empty.collection().index_status().index == "compact"
     image = scalar(empty, f"SELECT {ID}")
     assert empty.query(id=image, k=ROWS).hits[0].id == image
+
+
+def test_hits_gain_a_column_while_others_depend_on_them(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_corpus(library, "images", clustered(ROWS, DIMS, seed=0))
+    write(library, "CREATE SCHEMA mine")
+    image = "(SELECT id FROM images ORDER BY path LIMIT 1)"
+    made = [
+        one
+        for one in dependents(sources(library))
+        if one.source.name in {"images_search", "images_distances"}
+    ]
+    assert len(made) == 2 * 3 * 5
+    for one in made:
+        write(library, one.create.replace(ID, image))
+    known = answers(library, made)
+
+    monkeypatch.setattr(functions, "HIT", (*columns.HIT, columns.BY_NAME["file_size"]))
+    write(library, "ALTER TYPE vecsearch.hit ADD ATTRIBUTE file_size bigint")
+    with database.writing(library.engine) as connection:
+        functions.refresh(connection)
+
+    assert answers(library, made) == known
+    for called in (f"images_search({image}, 3)", f"images_distances({image})"):
+        assert scalar(library, f"SELECT min(file_size) FROM {called}") == 1

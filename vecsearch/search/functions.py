@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace as replace_fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -37,6 +37,9 @@ from vecsearch.vocabulary import IndexMethod, Metric, Ranking, ranked
 # A UUID (RFC 9562) as text.
 UUID_PATTERN: Final = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 _IMAGES = ("image", "other")
+# So many columns of `HIT` precede distance and similarity in the type.
+FIRST_FACTS = 9
+T = TypeVar("T")
 # Where the condition goes in a statement.
 _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
@@ -171,12 +174,11 @@ def _distances(stored: StoredCollection, vector: str) -> str:
     """Return SQL of NAME_distances; each scalar subquery is evaluated once."""
     if stored.index_method is IndexMethod.hnsw:
         vector = f"vecsearch_internal.question({vector})"
-    columns = ", ".join(f"i.{name}" for name in names(HIT))
+    facts = [f"i.{name}" for name in names(HIT)]
     distance = f"i.embedding <=> (SELECT {vector})"
-    return (
-        f"SELECT {columns}, {distance} AS distance, 1 - ({distance}) AS similarity "
-        f"FROM {schema.sql_name(stored.table)} AS i WHERE (SELECT {vector}) IS NOT NULL"
-    )
+    columns = _row(facts, f"{distance} AS distance", f"1 - ({distance}) AS similarity")
+    table = schema.sql_name(stored.table)
+    return f"SELECT {', '.join(columns)} FROM {table} AS i WHERE (SELECT {vector}) IS NOT NULL"
 
 
 def _statements(stored: StoredCollection, *, by_id: bool) -> str:
@@ -223,9 +225,10 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
         candidates=None if candidates is None else sa.literal_column(candidates),
     )
     rows = statement.build(limited, target, image, image).subquery("found")
-    distance = rows.c.distance
+    distance: Expression = rows.c.distance
+    facts: list[Expression] = [rows.c[name] for name in names(HIT)]
     listed = (
-        sa.select(*(rows.c[name] for name in names(HIT)), distance, 1 - distance)
+        sa.select(*_row(facts, distance, 1 - distance))
         .where(distance.is_not(None))
         # An expression, so that Postgres sorts: the index gives nearly this order.
         .order_by(distance + 0, rows.c.path)
@@ -233,6 +236,11 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
     )
     before, after = statement.written(listed).split(_CONDITION)
     return f"ARRAY[{_quoted(before)}, {_quoted(after)}]"
+
+
+def _row(facts: list[T], distance: T, similarity: T) -> list[T]:
+    """Return the attributes of a hit in their order; later versions add to its end."""
+    return [*facts[:FIRST_FACTS], distance, similarity, *facts[FIRST_FACTS:]]
 
 
 def _quoted(text: str) -> str:
