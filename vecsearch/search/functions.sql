@@ -11,6 +11,7 @@ COMMENT ON FUNCTION vecsearch.embedding_distance IS
 CREATE OR REPLACE FUNCTION vecsearch_internal.image_id(collection regclass, image text)
 RETURNS uuid
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog
 AS $$
 DECLARE
     found uuid;
@@ -30,6 +31,7 @@ END $$;
 CREATE OR REPLACE FUNCTION vecsearch_internal.embedding(collection regclass, image uuid)
 RETURNS PGVECTOR.halfvec
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog
 AS $$
 DECLARE
     found PGVECTOR.halfvec;
@@ -46,6 +48,7 @@ END $$;
 CREATE OR REPLACE FUNCTION vecsearch_internal.question(embedding PGVECTOR.halfvec)
 RETURNS PGVECTOR.halfvec
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog
 AS $$
 BEGIN
     IF coalesce(current_setting('hnsw.iterative_scan', true), 'off') = 'off' THEN
@@ -78,9 +81,11 @@ AS $$
 DECLARE
     plan json;
 BEGIN
-    EXECUTE 'EXPLAIN (FORMAT json) ' || statement INTO plan;
-    rows := plan -> 0 -> 'Plan' ->> 'Plan Rows';
-    cost := plan -> 0 -> 'Plan' ->> 'Total Cost';
+    -- A loop takes one statement; EXECUTE alone would run several.
+    FOR plan IN EXECUTE 'EXPLAIN (FORMAT json) ' || statement LOOP
+        rows := plan -> 0 -> 'Plan' ->> 'Plan Rows';
+        cost := plan -> 0 -> 'Plan' ->> 'Total Cost';
+    END LOOP;
 END $$;
 
 -- collection: the table. image or embedding: the question. k, condition: see NAME_search.
@@ -131,7 +136,15 @@ BEGIN
     IF image IS NULL AND embedding IS NULL THEN
         RETURN;
     END IF;
-    PERFORM set_config('search_path', concat_ws(', ', 'vecsearch, PGVECTOR', nullif(path, '')), true);
+    -- The catalogue is first, so that this body is read as it is written.
+    PERFORM set_config('search_path',
+        concat_ws(', ', 'pg_catalog, vecsearch, PGVECTOR', nullif(path, '')), true);
+    IF condition IS NOT NULL THEN
+        -- Without parentheses around it, so that it cannot close them.
+        PERFORM vecsearch_internal.estimate(format(
+            E'SELECT FROM %s AS %I WHERE\n%s', collection, relname, condition))
+        FROM pg_class WHERE oid = collection;
+    END IF;
     IF indexed IS NOT NULL THEN
         SELECT reltuples, reltuples INTO total, matching FROM pg_class WHERE oid = collection;
         IF condition IS NOT NULL THEN
