@@ -127,7 +127,7 @@ DECLARE
     total double precision;
     matching double precision;
     cost double precision := 0;
-    rows_that_match text;
+    images text;
     hits vecsearch.hit[];
 BEGIN
     IF k IS NULL OR k < 1 THEN
@@ -140,25 +140,24 @@ BEGIN
     PERFORM set_config('search_path',
         concat_ws(', ', 'pg_catalog, vecsearch, PGVECTOR', nullif(path, '')), true);
     IF condition IS NOT NULL THEN
-        -- Without parentheses around it, so that it cannot close them.
-        PERFORM vecsearch_internal.estimate(format(
-            E'SELECT FROM %s AS %I WHERE\n%s', collection, relname, condition))
+        SELECT format('FROM %s AS %I', collection, relname) INTO images
         FROM pg_class WHERE oid = collection;
+        -- Without parentheses around it, so that it cannot close them.
+        SELECT e.rows, e.cost INTO matching, cost
+        FROM vecsearch_internal.estimate(format(E'SELECT %s WHERE\n%s', images, condition)) AS e;
     END IF;
     IF indexed IS NOT NULL THEN
-        SELECT reltuples, reltuples INTO total, matching FROM pg_class WHERE oid = collection;
-        IF condition IS NOT NULL THEN
-            rows_that_match := format(E'FROM %s AS %I %%s WHERE (\n%s\n)', collection,
-                (SELECT relname FROM pg_class WHERE oid = collection), replace(condition, '%', '%%'));
-            SELECT e.rows, e.cost INTO matching, cost
-            FROM vecsearch_internal.estimate('SELECT ' || format(rows_that_match, '')) AS e;
-            -- Of some conditions the planner knows nothing, so where that may be dear, try a sample.
-            IF least(cost + 2 * matching, 5 * candidates * total / greatest(matching, 1)) > 1000 THEN
-                EXECUTE 'SELECT count(*) ' || format(rows_that_match,
-                    format('TABLESAMPLE SYSTEM (%s) REPEATABLE (0)', least(100, 100000 / total)))
-                INTO matching;
-                matching := total * (matching + 0.5) / (least(1000, total) + 1);
-            END IF;
+        SELECT reltuples INTO total FROM pg_class WHERE oid = collection;
+        matching := coalesce(matching, total);
+        -- Of some conditions the planner knows nothing, so where that may be dear, try a sample.
+        IF condition IS NOT NULL AND 1000 <
+            least(cost + 2 * matching, 5 * candidates * total / greatest(matching, 1))
+        THEN
+            EXECUTE format(
+                E'SELECT count(*) %s TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE (\n%s\n)',
+                images, least(100, 100000 / total), condition)
+            INTO matching;
+            matching := total * (matching + 0.5) / (least(1000, total) + 1);
         END IF;
         -- Compare every row that matches, or visit nodes of the graph until enough of them match?
         -- Both in the planner's units of cost; measured by benchmarks/sql_matrix.py.
