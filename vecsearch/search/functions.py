@@ -45,6 +45,8 @@ _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
 FETCHED_PER_ROW = 2
 MINIMUM_FETCHED = 20
+# Of comparing two embeddings, in the planner's units of cost; measured by benchmarks/sql_matrix.py.
+COST_PER_DIMENSION = 1 / 512
 # For an embedding that may be a word's.
 MINIMUM_FETCHED_FAR = 100
 
@@ -202,7 +204,8 @@ def _statements(stored: StoredCollection, *, by_id: bool) -> str:
         per_row = FETCHED_PER_ROW
     exact = _cut(shape, k="$2", candidates=None)
     vectors = schema.sql_name(shape.columns[0].table)
-    return f"{indexed}, {exact}, {minimum}, {per_row}, {_quoted(vectors)}"
+    cost = stored.dimensions * COST_PER_DIMENSION
+    return f"{indexed}, {exact}, {minimum}, {per_row}, {cost}, {_quoted(vectors)}"
 
 
 def _cut(shape: Shape, k: str, candidates: str | None) -> str:

@@ -93,6 +93,7 @@ END $$;
 -- indexed, exact: the statement with and without the index, cut in two where the condition goes.
 -- In both, $1 is the image, $2 is k, $3 the number of candidates, $4 the embedding.
 -- minimum, per_row: there are so many candidates, or so many for each of the k rows if that is more.
+-- row_cost: what comparing a row takes, in the planner's units of cost.
 -- vectors: the table of the vectors that rank.
 CREATE OR REPLACE FUNCTION vecsearch_internal.search(
     collection regclass,
@@ -105,6 +106,7 @@ CREATE OR REPLACE FUNCTION vecsearch_internal.search(
     exact text[],
     minimum integer,
     per_row double precision,
+    row_cost double precision,
     vectors text)
 RETURNS SETOF vecsearch.hit
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -146,12 +148,12 @@ BEGIN
         SELECT e.rows, e.cost INTO matching, cost
         FROM vecsearch_internal.estimate(format(E'SELECT %s WHERE\n%s', images, condition)) AS e;
     END IF;
+    SELECT reltuples INTO total FROM pg_class WHERE oid = collection;
+    matching := coalesce(matching, total);
     IF indexed IS NOT NULL THEN
-        SELECT reltuples INTO total FROM pg_class WHERE oid = collection;
-        matching := coalesce(matching, total);
         -- Of some conditions the planner knows nothing, so where that may be dear, try a sample.
         IF condition IS NOT NULL AND 1000 <
-            least(cost + 2 * matching, 5 * candidates * total / greatest(matching, 1))
+            least(cost + row_cost * matching, 15 * candidates * total / greatest(matching, 1))
         THEN
             EXECUTE format(
                 E'SELECT count(*) %s TABLESAMPLE SYSTEM (%s) REPEATABLE (0) WHERE (\n%s\n)',
@@ -160,8 +162,8 @@ BEGIN
             matching := total * (matching + 0.5) / (least(1000, total) + 1);
         END IF;
         -- Compare every row that matches, or visit nodes of the graph until enough of them match?
-        -- Both in the planner's units of cost; measured by benchmarks/sql_matrix.py.
-        IF cost + 2 * matching > 5 * candidates * total / greatest(matching, 1) THEN
+        -- Both in the planner's units of cost, of which a visit takes 15.
+        IF cost + row_cost * matching > 15 * candidates * total / greatest(matching, 1) THEN
             PERFORM set_config('hnsw.ef_search',
                 CAST(least(1000, greatest(40, 3 * k, candidates)) AS text), true);
             -- So that the planner takes the index.
@@ -177,7 +179,7 @@ BEGIN
         END IF;
     END IF;
     PERFORM set_config('enable_indexscan', 'off', true);
-    IF matching IS NULL OR matching > 10000 THEN
+    IF matching > 10000 THEN
         PERFORM set_config('min_parallel_table_scan_size', '0', true),
             set_config('parallel_setup_cost', '0', true);
     END IF;
