@@ -318,6 +318,12 @@ def test_distances_are_inlined_and_the_index_serves_them(corpus: Corpus, hnsw: C
         found = [row[0] for row in rows(hnsw, statement)]
         assert len(found) == len(expected)
         assert sum(one <= expected[-1] + 1e-5 for one in found) >= 0.98 * len(found), source
+    # A search chooses for itself.
+    scans = "SELECT pg_stat_get_xact_numscans('images_embedding_hnsw'::regclass)"
+    with hnsw.transaction():
+        ((before,),) = rows(hnsw, scans)
+        assert len(rows(hnsw, "SELECT FROM images_search(%s)", image)) == 10
+        assert rows(hnsw, scans) == [(before + 1,)]
     everything = rows(hnsw, "SELECT id, distance FROM images_distances(%s)", image)
     assert {row[0] for row in everything} == {*corpus.ids}
     np.testing.assert_allclose(
@@ -414,7 +420,7 @@ def test_a_call_leaves_the_session_as_it_was(indexed: Corpus, client: Client) ->
             assert rows(client, search, indexed.ids[0], condition) == [(20,)]
             assert settings(client) == before
         with client.transaction():
-            client.execute("SET LOCAL enable_sort = on")
+            client.execute("SET LOCAL enable_sort = off")
             local = settings(client)
             for refused in ("nothing = 1", "1 / (width - 1000) > 0"):
                 with pytest.raises(psycopg.Error), client.transaction():
