@@ -137,3 +137,9 @@ def known(library: Library, tmp_path: Path) -> list[Known]:
 @pytest.fixture
 def api(library: Library, known: list[Known]) -> TestClient:
     return client(library)
+
+
+@pytest.fixture(params=["corpus", "compact_corpus"], ids=["hnsw", "compact"])
+def indexed(request: pytest.FixtureRequest, server_url: str) -> Corpus:
+    found: Corpus = request.getfixturevalue(request.param)
+    return found

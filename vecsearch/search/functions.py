@@ -66,8 +66,6 @@ def refresh(connection: sa.Connection) -> None:
 def share(connection: sa.Connection) -> None:
     """Create or replace the functions that collections share."""
     pgvector = migrate.pgvector_schema(connection)
-    # A role may give a function settings that its session knows: pgvector's, once it is loaded.
-    connection.exec_driver_sql(f"SELECT CAST('[1]' AS {pgvector}.halfvec)")
     text = Path(__file__).with_name("functions.sql").read_text()
     for name, value in {
         "PGVECTOR": pgvector,

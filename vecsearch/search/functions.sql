@@ -113,10 +113,6 @@ LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 ROWS 10
 -- The body changes some of these; at its end, all are as they were.
 SET search_path = pg_catalog
-SET hnsw.iterative_scan = relaxed_order
-SET hnsw.max_scan_tuples = 2147483647
-SET hnsw.scan_mem_multiplier = 1000
-SET hnsw.ef_search = 40
 SET random_page_cost = 1.1
 SET enable_sort = on
 SET enable_seqscan = on
@@ -130,6 +126,7 @@ DECLARE
     matching double precision;
     cost double precision := 0;
     images text;
+    earlier text[];
     hits vecsearch.hit[];
 BEGIN
     IF k IS NULL OR k < 1 THEN
@@ -164,14 +161,27 @@ BEGIN
         -- Compare every row that matches, or visit nodes of the graph until enough of them match?
         -- Both in the planner's units of cost, of which a visit takes 15.
         IF cost + row_cost * matching > 15 * candidates * total / greatest(matching, 1) THEN
-            PERFORM set_config('hnsw.ef_search',
-                CAST(least(1000, greatest(40, 3 * k, candidates)) AS text), true);
-            -- So that the planner takes the index.
-            PERFORM set_config('enable_sort', 'off', true);
+            -- Loads pgvector, whose settings follow. They are no SET clauses of this function,
+            -- because a role may give a function only settings that its session knows.
+            PERFORM CAST('[0]' AS PGVECTOR.halfvec);
+            earlier := ARRAY[current_setting('hnsw.iterative_scan'),
+                current_setting('hnsw.max_scan_tuples'),
+                current_setting('hnsw.scan_mem_multiplier'), current_setting('hnsw.ef_search')];
+            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
+                set_config('hnsw.max_scan_tuples', '2147483647', true),
+                set_config('hnsw.scan_mem_multiplier', '1000', true),
+                set_config('hnsw.ef_search',
+                    CAST(least(1000, greatest(40, 3 * k, candidates)) AS text), true),
+                -- So that the planner takes the index.
+                set_config('enable_sort', 'off', true);
             EXECUTE concat('SELECT array_agg(CAST(ROW(h.*) AS vecsearch.hit)) FROM (',
                 indexed[1], coalesce(condition, 'true'), indexed[2], ') AS h')
             INTO hits USING image, k, candidates, embedding;
-            PERFORM set_config('enable_sort', 'on', true);
+            PERFORM set_config('enable_sort', 'on', true),
+                set_config('hnsw.iterative_scan', earlier[1], true),
+                set_config('hnsw.max_scan_tuples', earlier[2], true),
+                set_config('hnsw.scan_mem_multiplier', earlier[3], true),
+                set_config('hnsw.ef_search', earlier[4], true);
             IF cardinality(hits) = k THEN
                 RETURN QUERY SELECT * FROM unnest(hits);
                 RETURN;
