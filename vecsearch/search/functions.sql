@@ -130,7 +130,8 @@ DECLARE
     hits vecsearch.hit[];
 BEGIN
     IF k IS NULL OR k < 1 THEN
-        RAISE invalid_parameter_value USING MESSAGE = format('k is %s. Give 1 or more.', k);
+        RAISE invalid_parameter_value USING MESSAGE =
+            format('k is %s. Give 1 or more.', coalesce(CAST(k AS text), 'NULL'));
     END IF;
     IF image IS NULL AND embedding IS NULL THEN
         RETURN;
