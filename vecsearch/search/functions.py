@@ -80,16 +80,21 @@ def replace(connection: sa.Connection, stored: StoredCollection) -> None:
 def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
     """Rewrite NAME_nearest, which earlier versions made, if something still depends on it."""
     nearest = f"{tables.SCHEMA}.{stored.name}{schema.NEAREST_SUFFIX}(image text)"
-    returns = connection.scalar(
-        sa.text("SELECT pg_get_function_result(to_regprocedure(:nearest))"),
+    found = connection.execute(
+        sa.text(
+            "SELECT pg_get_function_result(oid), (SELECT string_agg(quote_ident(name), ', ')"
+            " FROM unnest(proargnames, proargmodes) AS given (name, mode) WHERE mode = 't')"
+            " FROM pg_proc WHERE oid = to_regprocedure(:nearest)"
+        ),
         {"nearest": nearest.replace("image ", "")},
-    )
-    if returns is None:
+    ).one_or_none()
+    if found is None:
         return
+    returns, columns = found
     distances = f"{tables.SCHEMA}.{stored.name}{schema.DISTANCES_SUFFIX}"
     connection.exec_driver_sql(
         f"CREATE OR REPLACE FUNCTION {nearest} RETURNS {returns} LANGUAGE sql STABLE PARALLEL SAFE "
-        f"BEGIN ATOMIC SELECT * FROM {distances}(image) ORDER BY distance; END"
+        f"BEGIN ATOMIC SELECT {columns} FROM {distances}(image) ORDER BY distance; END"
     )
     connection.exec_driver_sql(
         f"COMMENT ON FUNCTION {nearest} IS 'Replaced by {stored.name}{schema.SEARCH_SUFFIX} and "

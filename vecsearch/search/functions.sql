@@ -151,7 +151,7 @@ BEGIN
         -- Both in the planner's units of cost; measured by benchmarks/sql_matrix.py.
         IF cost + 2 * matching > 5 * candidates * total / greatest(matching, 1) THEN
             PERFORM set_config('hnsw.ef_search',
-                CAST(least(1000, greatest(40, 3 * k, candidates)) AS text), true);
+                CAST(least(1000, greatest(40, 3 * CAST(k AS bigint), candidates)) AS text), true);
             -- So that the planner takes the index.
             PERFORM set_config('enable_sort', 'off', true);
             EXECUTE concat('SELECT array_agg(CAST(ROW(h.*) AS vecsearch.hit)) FROM (',
