@@ -97,7 +97,7 @@ def db_roles(
         str | None,
         typer.Option(
             metavar="ROLE",
-            help="End this role's sessions and remove it. A writer's schema stays, and is yours.",
+            help="End this role's sessions and remove it. A writer's schema stays.",
         ),
     ] = None,
     format_: FormatOption = None,
