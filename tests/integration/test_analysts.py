@@ -24,6 +24,7 @@ from support import (
 from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres import database
+from vecsearch.search import functions
 
 pytestmark = every_server
 
@@ -170,6 +171,31 @@ def test_a_collection_called_like_a_word_of_sql_has_all(library: Library) -> Non
         assert next(rows) == (1,)
     with library.sql("SELECT count(*) FROM order_view") as (_, rows, _):
         assert next(rows) == (20,)
+
+
+@once
+def test_k_may_be_any_number_before_the_table_is_analysed(corpus: Corpus) -> None:
+    url = corpus.library.engine.url.set(drivername="postgresql")
+    with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
+        connection.execute("UPDATE pg_class SET reltuples = -1 WHERE relname = 'images'")
+        search = f"vecsearch.images_search('{corpus.ids[0]}'::uuid, 2147483647)"
+        assert rows_of(connection, f"SELECT count(*) FROM {search}") == [(len(corpus),)]
+        connection.rollback()
+
+
+@once
+def test_a_function_of_earlier_versions_keeps_its_own_columns(library: Library) -> None:
+    corpus = make_corpus(library, "images", clustered(20, 8, seed=0))
+    with database.writing(library.engine) as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION vecsearch.images_nearest(image text)"
+            " RETURNS TABLE (distance double precision, id uuid) LANGUAGE sql STABLE"
+            " BEGIN ATOMIC SELECT 0.5, CAST(image AS uuid); END"
+        )
+        functions.refresh(connection)
+    with library.sql(f"SELECT * FROM images_nearest('{corpus.ids[3]}')") as (columns, found, _):
+        assert columns == ["distance", "id"]
+        assert next(found) == (0, corpus.ids[3])
 
 
 @pytest.fixture

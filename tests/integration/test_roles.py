@@ -222,6 +222,23 @@ def test_roles_are_listed_and_dropped_and_what_a_writer_made_stays(library: Libr
     assert run(data_dir, "--drop", "postgres").exit_code == 1
 
 
+@pytest.mark.usefixtures("corpus")
+def test_what_a_dropped_writer_left_gives_nobody_the_owners_rights(library: Library) -> None:
+    with connect(address(library, "former", is_writer=True)) as connection:
+        connection.execute("CREATE VIEW verifiers AS SELECT rolpassword FROM pg_authid")
+        connection.execute("CREATE VIEW seen AS SELECT path FROM images")
+        connection.execute(
+            "CREATE FUNCTION is_superuser() RETURNS text LANGUAGE sql SECURITY DEFINER"
+            " RETURN (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+        )
+    run(library.settings.data_dir, "--drop", "former")
+    with connect(address(library, "alice")) as connection:
+        assert connection.execute("SELECT former.is_superuser()").fetchone() == ("false",)
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute("SELECT * FROM former.verifiers")
+        assert len(connection.execute("SELECT * FROM former.seen").fetchall()) == ROWS
+
+
 @pytest.mark.parametrize("name", ["postgres", "vecsearch_readers", "pg_x", "Al", 'a"b', "a b", ""])
 @pytest.mark.usefixtures("corpus")
 def test_names_of_other_roles_and_names_that_need_quotes_are_refused(

@@ -56,6 +56,11 @@ class Refresh:
         for name, number in (("neighbours", self.neighbours), ("clusters", self.clusters)):
             if number is not None and not 1 <= number <= MOST:
                 raise InvalidInput(f"--{name} is {number:,}. Give a number from 1 to {MOST:,}.")
+            if number is not None and name not in self.tables:
+                wanted = " ".join([*self.tables, name])
+                raise InvalidInput(
+                    f"--{name} says how to refresh {name}. Name them: vecsearch refresh {wanted}"
+                )
 
 
 @dataclass(frozen=True)

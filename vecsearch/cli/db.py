@@ -97,7 +97,7 @@ def db_roles(
         str | None,
         typer.Option(
             metavar="ROLE",
-            help="End this role's sessions and remove it. A writer's schema stays, and is yours.",
+            help="End this role's sessions and remove it. A writer's schema stays.",
         ),
     ] = None,
     format_: FormatOption = None,
@@ -176,8 +176,8 @@ def db_start(
     _require_embedded(settings)
     from vecsearch.postgres.embedded import access, reader, server
 
-    if port is not None or no_port:
-        server.set_port(settings.data_dir, port)
+    if (port is not None or no_port) and server.set_port(settings.data_dir, port):
+        say("The database was restarted: sessions have ended, and its socket has another URL.")
     with open_library(settings, keep_running=True) as library:
         say(f"Running at {library.url} until: vecsearch db stop")
         if access.port(settings.data_dir) is not None:

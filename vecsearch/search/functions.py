@@ -85,16 +85,21 @@ def replace(connection: sa.Connection, stored: StoredCollection) -> None:
 def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
     """Rewrite NAME_nearest, which earlier versions made, if something still depends on it."""
     nearest = f"{tables.SCHEMA}.{stored.name}{schema.NEAREST_SUFFIX}(image text)"
-    returns = connection.scalar(
-        sa.text("SELECT pg_get_function_result(to_regprocedure(:nearest))"),
+    found = connection.execute(
+        sa.text(
+            "SELECT pg_get_function_result(oid), (SELECT string_agg(quote_ident(name), ', ')"
+            " FROM unnest(proargnames, proargmodes) AS given (name, mode) WHERE mode = 't')"
+            " FROM pg_proc WHERE oid = to_regprocedure(:nearest)"
+        ),
         {"nearest": nearest.replace("image ", "")},
-    )
-    if returns is None:
+    ).one_or_none()
+    if found is None:
         return
+    returns, columns = found
     distances = f"{tables.SCHEMA}.{stored.name}{schema.DISTANCES_SUFFIX}"
     connection.exec_driver_sql(
         f"CREATE OR REPLACE FUNCTION {nearest} RETURNS {returns} LANGUAGE sql STABLE PARALLEL SAFE "
-        f"BEGIN ATOMIC SELECT * FROM {distances}(image) ORDER BY distance; END"
+        f"BEGIN ATOMIC SELECT {columns} FROM {distances}(image) ORDER BY distance; END"
     )
     connection.exec_driver_sql(
         f"COMMENT ON FUNCTION {nearest} IS 'Replaced by {stored.name}{schema.SEARCH_SUFFIX} and "
@@ -148,7 +153,7 @@ def _functions(stored: StoredCollection) -> Iterator[str]:
         statements = _statements(stored, by_id=type_ != "halfvec")
         yield from _function(
             f"{name}{schema.SEARCH_SUFFIX}",
-            f"image {type_}, k integer DEFAULT 10, condition text DEFAULT NULL",
+            f"image {type_}, k bigint DEFAULT 10, condition text DEFAULT NULL",
             hits,
             f"SELECT * FROM vecsearch_internal.search({collection}, {image}, {embedding}, k,"
             f" condition, current_setting('search_path'), {statements})",
@@ -228,11 +233,13 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
     rows = statement.build(limited, target, image, image).subquery("found")
     distance: Expression = rows.c.distance
     facts: list[Expression] = [rows.c[name] for name in names(HIT)]
+    # Among equally near ones, the image itself is the first.
+    own = [rows.c.id != image] if shape.by_id else []
     listed = (
         sa.select(*_row(facts, distance, 1 - distance))
         .where(distance.is_not(None))
         # An expression, so that Postgres sorts: the index gives nearly this order.
-        .order_by(distance + 0, rows.c.path)
+        .order_by(distance + 0, *own, rows.c.path)
         .limit(sa.literal_column("$2"))
     )
     before, after = statement.written(listed).split(_CONDITION)

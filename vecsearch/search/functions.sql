@@ -20,9 +20,14 @@ BEGIN
         RETURN CAST(image AS uuid);
     END IF;
     EXECUTE format('SELECT id FROM %s WHERE path = $1 LIMIT 1', collection) INTO found USING image;
+    IF found IS NULL AND image LIKE '[%]' THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = 'This is an embedding as text.',
+            HINT = 'Cast it: images_search(CAST(… AS halfvec), 10)';
+    END IF;
     IF found IS NULL THEN
         RAISE no_data_found USING
-            MESSAGE = format('There is no image %L in %s.', image, collection),
+            MESSAGE = format('There is no image %L in %s.', left(image, 200), collection),
             HINT = 'Name an image by its id or its absolute path, as in the column path.';
     END IF;
     RETURN found;
@@ -99,7 +104,7 @@ CREATE OR REPLACE FUNCTION vecsearch_internal.search(
     collection regclass,
     image uuid,
     embedding PGVECTOR.halfvec,
-    k integer,
+    k bigint,
     condition text,
     path text,
     indexed text[],
@@ -137,14 +142,23 @@ BEGIN
         RETURN;
     END IF;
     -- The catalogue is first, so that this body is read as it is written.
+    condition := nullif(btrim(condition), '');
     PERFORM set_config('search_path',
         concat_ws(', ', 'pg_catalog, vecsearch, PGVECTOR', nullif(path, '')), true);
     IF condition IS NOT NULL THEN
         SELECT format('FROM %s AS %I', collection, relname) INTO images
         FROM pg_class WHERE oid = collection;
-        -- Without parentheses around it, so that it cannot close them.
-        SELECT e.rows, e.cost INTO matching, cost
-        FROM vecsearch_internal.estimate(format(E'SELECT %s WHERE\n%s', images, condition)) AS e;
+        BEGIN
+            -- Without parentheses around it, so that it cannot close them.
+            SELECT e.rows, e.cost INTO matching, cost
+            FROM vecsearch_internal.estimate(format(E'SELECT %s WHERE\n%s', images, condition)) AS e;
+        EXCEPTION WHEN syntax_error_or_access_rule_violation THEN
+            RAISE EXCEPTION USING
+                ERRCODE = SQLSTATE,
+                MESSAGE = format('The condition %s cannot be used: %s.', condition, SQLERRM),
+                HINT = 'Write what would follow WHERE, about columns of the collection. '
+                    'The distance is known only outside: … FROM images_search(…) WHERE distance < 0.5';
+        END;
     END IF;
     SELECT reltuples INTO total FROM pg_class WHERE oid = collection;
     matching := coalesce(matching, total);

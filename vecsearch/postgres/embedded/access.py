@@ -15,6 +15,8 @@ READER = "vecsearch_reader"
 WRITER = "dbt"
 # Roles without a login, of which every reader, and every writer, is a member.
 READERS, WRITERS = "vecsearch_readers", "vecsearch_writers"
+# Without a login and without members: it owns what dropped writers made.
+FORMER_WRITERS = "vecsearch_former_writers"
 ADDRESS = "127.0.0.1"
 # pg_hba.conf refuses everyone whom no line matches. The one that initdb writes trusts everyone on
 # this machine. +: every member of the role, so that a new one needs no restart.

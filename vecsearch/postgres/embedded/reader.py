@@ -112,7 +112,7 @@ def list_roles(engine: sa.Engine) -> list[Role]:
 
 
 def drop(engine: sa.Engine, data_dir: Path, name: str, notes: list[str]) -> Role:
-    """End a role's sessions and drop it; a writer's schema stays, and is the owner's. Return it.
+    """End a role's sessions and drop it; a writer's schema stays. Return the role.
 
     Args:
         engine: of the server's owner.

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from vecsearch.postgres.embedded.access import DATABASE, READERS, WRITERS
+from vecsearch.postgres.embedded.access import DATABASE, FORMER_WRITERS, READERS, WRITERS
 from vecsearch.postgres.embedded.credentials import Credentials
 
 # The schemas that readers see: the public one, and what vecsearch itself needs.
@@ -44,7 +44,7 @@ _REVOKE_FUNCTIONS = rf"""
     END $$;
     REVOKE TEMPORARY ON DATABASE {DATABASE} FROM PUBLIC;
     GRANT TEMPORARY ON DATABASE {DATABASE} TO {WRITERS};
-    GRANT {READERS} TO {WRITERS};
+    GRANT {READERS} TO {WRITERS}, {FORMER_WRITERS};
 """
 # Default privileges: collections that are made later are readable, too.
 _GRANT = """
@@ -83,7 +83,7 @@ def settings(driver: Driver, credentials: Credentials) -> dict[str, str]:
 
 def prepare_groups(driver: Driver) -> None:
     """Create the groups, or bring them up to date, and take from everyone what only they have."""
-    for group in (READERS, WRITERS):
+    for group in (READERS, WRITERS, FORMER_WRITERS):
         if not exists(driver, group):
             driver.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(group)))
     driver.execute(_REVOKE_FUNCTIONS.encode())
@@ -184,14 +184,18 @@ def lock_out(driver: Driver, name: str) -> None:
 
 
 def drop(driver: Driver, name: str) -> None:
-    """Drop a role; what it owns stays, and is the owner's from now on."""
-    role = sql.Identifier(name)
+    """Drop a role; what it owns stays, and is from now on that of FORMER_WRITERS.
+
+    It must not be a superuser's: functions with SECURITY DEFINER and views run with their owner's
+    rights.
+    """
+    names = {"role": sql.Identifier(name), "former": sql.Identifier(FORMER_WRITERS)}
     for statement in (
-        "REASSIGN OWNED BY {} TO CURRENT_USER",
-        "DROP OWNED BY {}",
-        "DROP ROLE {}",
+        "REASSIGN OWNED BY {role} TO {former}",
+        "DROP OWNED BY {role}",
+        "DROP ROLE {role}",
     ):
-        driver.execute(sql.SQL(statement).format(role))
+        driver.execute(sql.SQL(statement).format(**names))
 
 
 def exists(driver: Driver, name: str) -> bool:

@@ -80,8 +80,10 @@ def stop(data_dir: Path) -> bool:
         return _stop_if_unused(data_dir, users)
 
 
-def set_port(data_dir: Path, chosen: int | None) -> None:
+def set_port(data_dir: Path, chosen: int | None) -> bool:
     """Start the server with another port, and store it for later starts; None: no port.
+
+    Return whether a running server was restarted.
 
     Args:
         data_dir: see `lease`.
@@ -97,7 +99,7 @@ def set_port(data_dir: Path, chosen: int | None) -> None:
         fcntl.flock(starting, fcntl.LOCK_EX)
         before = access.port(data_dir)
         if chosen == before:
-            return
+            return False
         access.require_free(chosen)
         if not _is_last(users):
             raise DatabaseUnavailable(
@@ -105,6 +107,7 @@ def set_port(data_dir: Path, chosen: int | None) -> None:
                 "database."
             )
         folder = data_dir / "postgres"
+        was_running = (folder / "postmaster.pid").exists()
         _stop(folder)
         access.remember_port(data_dir, chosen)
         try:
@@ -113,6 +116,7 @@ def set_port(data_dir: Path, chosen: int | None) -> None:
             access.remember_port(data_dir, before)
             _stop(folder)
             raise
+    return was_running
 
 
 def program(name: str, version: int = POSTGRES_VERSION) -> Path:
