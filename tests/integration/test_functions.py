@@ -33,6 +33,7 @@ def conditions(corpus: Corpus) -> dict[str | None, NDArray[np.bool]]:
     last = places * 7919 % len(corpus) % 10
     return {
         None: places >= 0,
+        " ": places >= 0,
         "label = 'c7'": places % 20 == 7,
         "metadata @> '{\"price\": 5}'": places == 5,
         "images.path ~ '[0-4][.]png$' -- a comment": last < 5,
@@ -332,7 +333,6 @@ def test_no_number_of_images_is_an_error(indexed: Corpus, client: Client, k: int
 @pytest.mark.parametrize(
     "condition",
     [
-        "",
         "nothing = 1",
         "width",
         "width = 1;",

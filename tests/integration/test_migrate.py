@@ -161,7 +161,7 @@ def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards
                 f" WHERE collection = '{table}' AND id IS NULL"
             ),
         ]
-        for called in ("distances(uuid)", "search(text, int, text)", "embedding(uuid)"):
+        for called in ("distances(uuid)", "search(text, bigint, text)", "embedding(uuid)"):
             function = f"'{table}_{called}'::regprocedure"
             statements += [
                 f"SELECT pg_get_functiondef({function})",

@@ -128,7 +128,7 @@ def test_rankings_are_set_and_kept_with_the_index_they_need(library: Library) ->
         library.query(id=corpus.ids[0], ranking="compact")
     images.set_ranking("full", expansion=3)
     assert (images.index_status().method, images.index_status().expansion) == ("hnsw", 3)
-    comment = "SELECT obj_description('images_search(text, int, text)'::regprocedure)"
+    comment = "SELECT obj_description('images_search(text, bigint, text)'::regprocedure)"
     assert "its 3 nearest" in str(scalar(library, comment))
     assert library.query(id=corpus.ids[0], k=5) != library.query(id=corpus.ids[0], k=5, expand=0)
     images.set_ranking("compact", dims=8)
