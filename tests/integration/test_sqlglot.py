@@ -67,3 +67,16 @@ def test_every_statement_that_is_shown_keeps_its_rows(corpus: Corpus, index: str
         found = rows_of(corpus.library, shown)
         assert len(found) >= 5, query
         assert rows_of(corpus.library, as_sqlglot_writes(shown)) == found, query
+
+
+def test_the_shown_statement_sorts_what_a_long_scan_of_the_index_finds(corpus: Corpus) -> None:
+    # Beyond 1,000 rows a scan goes on in batches, each of which may have nearer ones.
+    for query in (
+        Query(id=corpus.ids[3], k=1_100),
+        Query(id=corpus.ids[3], k=1_100, max_distance=1),
+    ):
+        answer = corpus.library.collection().ask(query)
+        assert answer.uses_index
+        distances = [row[-1] for row in rows_of(corpus.library, answer.sql)]
+        assert len(distances) == len(answer.hits)
+        assert distances == sorted(distances)

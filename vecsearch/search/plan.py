@@ -148,7 +148,11 @@ class Search:
 
         image = sa.literal(self.target, sa.Uuid)
         excluded = sa.cast(sa.literal(self.excluded, sa.ARRAY(sa.Uuid)), sa.ARRAY(sa.Uuid))
-        return statement.written(statement.build(self.shape, target, image, excluded))
+        built = statement.build(self.shape, target, image, excluded)
+        if not self.is_exact and self.max_distance is None:
+            nearest = built.subquery("nearest")
+            built = statement.in_order(sa.select(nearest), nearest)
+        return statement.written(built)
 
     @property
     def sent(self) -> str:
