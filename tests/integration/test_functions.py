@@ -355,3 +355,15 @@ def test_what_is_no_condition_is_an_error_and_changes_nothing(
     with pytest.raises((errors.ProgrammingError, errors.DataError)):
         rows(client, "SELECT * FROM images_search(%s, 10, %s)", indexed.ids[0], condition)
     assert rows(client, "SELECT count(*) FROM images") == [(len(indexed),)]
+
+
+def test_a_condition_names_what_it_would_name_in_the_callers_session(
+    indexed: Corpus, client: Client
+) -> None:
+    condition = "path NOT IN (SELECT path FROM collections)"
+    search = "SELECT count(*) FROM vecsearch.images_search(%s, 5000, %s)"
+    with client.transaction(force_rollback=True):
+        client.execute("CREATE SCHEMA own")
+        client.execute("CREATE TABLE own.collections AS SELECT path FROM images LIMIT 7")
+        client.execute("SET search_path = own, vecsearch, public")
+        assert rows(client, search, indexed.ids[0], condition) == [(len(indexed) - 7,)]

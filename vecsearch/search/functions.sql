@@ -141,10 +141,11 @@ BEGIN
     IF image IS NULL AND embedding IS NULL THEN
         RETURN;
     END IF;
-    -- The catalogue is first, so that this body is read as it is written.
+    -- The catalogue is first, so that this body is read as it is written; then the caller's own
+    -- schemas, so that a condition names what it would name in the caller's session.
     condition := nullif(btrim(condition), '');
     PERFORM set_config('search_path',
-        concat_ws(', ', 'pg_catalog, vecsearch, PGVECTOR', nullif(path, '')), true);
+        concat_ws(', ', 'pg_catalog', nullif(path, ''), 'vecsearch, PGVECTOR'), true);
     IF condition IS NOT NULL THEN
         SELECT format('FROM %s AS %I', collection, relname) INTO images
         FROM pg_class WHERE oid = collection;

@@ -151,5 +151,6 @@ def _refuse_others(driver: role.Driver, name: str, *, is_writer: bool) -> None:
     if is_writer and role.has_schema(driver, name):
         raise InvalidInput(
             f"The database has a schema {name!r} already, and a writer owns one of its own name. "
-            "Choose another --name."
+            f"Choose another --name, or drop the schema and all in it: vecsearch sql --write "
+            f"'DROP SCHEMA {name} CASCADE'"
         )
