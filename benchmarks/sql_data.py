@@ -1,7 +1,7 @@
 """The collections of sql_matrix.py: real and clustered vectors, each with every index method.
 
 Conditions that hold for 50 %, 1 % and 0.1 % of the rows come in three kinds. Labels follow the
-vectors, as folders do: each is some classes, so the nearest images of a question mostly have another.
+vectors, as folders do: each is some classes, so a question's nearest images mostly have another.
 `metadata` and the token in a file's name do not depend on the vectors.
 """
 
@@ -84,8 +84,7 @@ def _import(library: Library, chosen: DataSet, folder: Path, missing: list[str],
 
 def _write(file: Path, chosen: DataSet, seed: int) -> None:
     """Write clustered vectors as an export of vecsearch, which can have labels and metadata."""
-    assert chosen.dimensions is not None
-    source = Vectors(chosen.rows, seed, chosen.dimensions)
+    source = Vectors(chosen.rows, seed, chosen.dimensions or 0)
     random = np.random.default_rng([seed, 3])
     vectors, classes = [], []
     for start in range(0, chosen.rows, CHUNK):
@@ -99,7 +98,7 @@ def _write(file: Path, chosen: DataSet, seed: int) -> None:
     tokens = _random(chosen.rows, random)
     paths = [f"{token}-{row:09}.png" for row, token in enumerate(tokens)]
     np.savez(file, paths=np.array(paths), embeddings=np.concatenate(vectors))
-    described = {
+    described: dict[str, Any] = {
         "name": chosen.name,
         "identity": {
             "backend": "unknown",
@@ -147,10 +146,9 @@ def _ingest(
         ):
             name = f"{token}-{number:09}{Path(member.name).suffix}"
             (root / label).mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
-            assert content is not None
-            with (root / label / name).open("wb") as out:
-                shutil.copyfileobj(content, out)
+            if (content := tar.extractfile(member)) is not None:
+                with (root / label / name).open("wb") as out:
+                    shutil.copyfileobj(content, out)
             lines.append(f"{name},{share}")
     metadata.write_text("\n".join(lines) + "\n")
     first = chosen.collection(missing[0])
