@@ -28,7 +28,7 @@ import sql_cells
 import sql_data
 from common import conditions, say
 from sql_cells import Cell, Image, Spelling
-from sql_hand import RECALL, ROUNDS, Connection, Plan, Rows, Stored, typical
+from sql_hand import LONG_S, RECALL, ROUNDS, Connection, Plan, Rows, Stored, scan, typical
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
@@ -36,8 +36,6 @@ from vecsearch.postgres.embedded.server import program
 
 QUESTIONS = 5
 SLOWEST = 3.0
-# A cell that takes longer than this is asked once for each image.
-LONG_S = 0.5
 TIMEOUT = "20s"
 # Differences below this are the client's and the network's.
 LEAST_MS = 1.0
@@ -186,14 +184,14 @@ class Client:
             "ordered": all(score.ordered for score in scores),
             "disorder": max(score.disorder for score in scores),
             "wrong": next((score.wrong for score in scores if score.wrong), ""),
-            "plan": _plan(connection, explained, stored.table),
+            "plan": scan(connection, explained, stored.table),
             "ms": ms,
         }
 
     def _asker(
         self, connection: Connection, spelling: Spelling, cell: Cell
     ) -> tuple[str, Callable[[Image], Rows]]:
-        """Return EXPLAIN of a cell's first statement, and a function that asks for an image."""
+        """Return a cell's first statement, and a function that asks for an image."""
         table = self.stored.table
         first = next(iter(spelling.names))
         name = cell.form.removesuffix(f", {sql_cells.UNORDERED}")
@@ -220,18 +218,17 @@ class Client:
 
         fetch = f"FETCH {sql_cells.FETCH} FROM asked"
         image = self.stored.images[0]
-        explain = "EXPLAIN (FORMAT JSON) "
         if cell.form == sql_cells.LATERAL:
             joined = sql_cells.lateral(spelling, table, self.stored.images, cell)
-            return explain + joined, lambda _: connection.execute(joined).fetchall()
+            return joined, lambda _: connection.execute(joined).fetchall()
         if cell.form in sql_cells.WITH_PARAMETERS:
             connection.execute(sql_cells.prepared(spelling, table, cell))
-            return explain + sql_cells.execute(image, cell), executed
+            return sql_cells.execute(image, cell), executed
         if cell.form == sql_cells.CURSOR:
-            return f"{explain}DECLARE asked CURSOR FOR {text(image)}", declared
+            return f"DECLARE asked CURSOR FOR {text(image)}", declared
         if cell.form == sql_cells.PSQL:
-            return explain + text(image), lambda image: self._printed(text(image))
-        return explain + text(image), fetched
+            return text(image), lambda image: self._printed(text(image))
+        return text(image), fetched
 
     def _printed(self, text: str) -> Rows:
         """Return what psql prints for a statement, by parts of 1,000 rows."""
@@ -241,22 +238,6 @@ class Client:
         done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
         lines = (line.rpartition("|") for line in done.stdout.splitlines())
         return [(path, float(distance)) for path, _, distance in lines]
-
-
-def _plan(connection: Connection, explained: str, table: str) -> str:
-    """Return the node that reads the collection: an index scan in order, if there is one."""
-    [(plan,)] = connection.execute(explained).fetchall()
-    found = [node for node in _nodes(plan[0]["Plan"]) if "Scan" in node["Node Type"]]
-    order = [node for node in found if "Order By" in node]
-    own = [node for node in found if node.get("Relation Name", "").startswith(table)]
-    chosen = [*order, *(node for node in own if node.get("Alias") != "q"), *found, {}][0]
-    return " ".join(filter(None, (chosen.get("Node Type"), chosen.get("Index Name"))))
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for part in node.get("Plans", []):
-        yield from _nodes(part)
 
 
 def faults(cell: dict[str, Any]) -> list[str]:
