@@ -244,8 +244,8 @@ def faults(cell: dict[str, Any]) -> list[str]:
     """Return what is wrong with a cell.
 
     `recall` is below 0.99, `order` is not that of the distances in half precision, `short` lacks
-    rows, `wrong` has rows or distances that are not right, `slow` takes more than three times as long
-    as the best plan by hand, and a millisecond more.
+    rows, `wrong` has rows or distances that are not right, `slow` takes over three times as long as
+    the best plan by hand, and a millisecond more.
     """
     if "error" in cell:
         return ["error"]
