@@ -36,6 +36,8 @@ from vecsearch.postgres.embedded.server import program
 
 QUESTIONS = 5
 SLOWEST = 3.0
+# How often a slow cell and the plan by hand are measured again.
+AGAIN = 2
 TIMEOUT = "20s"
 # Differences below this are the client's and the network's.
 LEAST_MS = 1.0
@@ -121,9 +123,13 @@ class Client:
             found |= self._ask(spelling, cell)
             best = self._by_hand(cell) if cell.ordered and self._compare else None
             if best is not None:
-                if found["ms"] > SLOWEST * best.ms:  # perhaps the machine was busy
-                    best = replace(best, ms=min(best.ms, self.stored.time(self._hand, best)))
-                    found["ms"] = min(found["ms"], self._ask(spelling, cell)["ms"])
+                for _ in range(AGAIN):  # side by side, for the machine may have been busy
+                    if found["ms"] <= SLOWEST * best.ms:
+                        break
+                    now = replace(best, ms=self.stored.time(self._hand, best))
+                    ms = self._ask(spelling, cell)["ms"]
+                    if ms / now.ms < found["ms"] / best.ms:
+                        found["ms"], best = ms, now
                 found |= {"best": best.name, "best_ms": best.ms, "ratio": found["ms"] / best.ms}
         except (psycopg.Error, subprocess.CalledProcessError) as error:
             self._asking.close()
