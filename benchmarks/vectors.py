@@ -41,18 +41,19 @@ Array = NDArray[np.float32]
 class Vectors:
     """The first `rows` vectors of a seed; they do not depend on `rows`."""
 
-    def __init__(self, rows: int, seed: int = 0) -> None:
+    def __init__(self, rows: int, seed: int = 0, dimensions: int = DIMENSIONS) -> None:
         self.rows = rows
         self.seed = seed
+        self.dimensions = dimensions
         random = np.random.default_rng([seed, 0])
-        self._layer = random.standard_normal((COORDINATES, DIMENSIONS), dtype=np.float32)
-        self._bias = (0.3 * random.standard_normal(DIMENSIONS) - 0.9).astype(np.float32)
+        self._layer = random.standard_normal((COORDINATES, dimensions), dtype=np.float32)
+        self._bias = (0.3 * random.standard_normal(dimensions) - 0.9).astype(np.float32)
         self._centres = 0.8 * random.standard_normal((CLASSES, COORDINATES)) * _scales(0.2)
         self._waves = random.standard_normal((FREEDOM, COORDINATES)) / np.sqrt(FREEDOM)
         self._phases = random.uniform(0, 2 * np.pi, (CLASSES, COORDINATES))
 
     def __iter__(self) -> Iterator[Array]:
-        """Yield the vectors in chunks: float32, shape (at most CHUNK, DIMENSIONS).
+        """Yield the vectors in chunks: float32, shape (at most CHUNK, dimensions).
 
         They are rounded to half precision, so that half and single precision store the same values.
         """
@@ -73,7 +74,7 @@ class Vectors:
         places = np.cos(free @ self._waves + self._phases[chosen])
         places *= np.sqrt(2) * _scales(0.5)
         places += self._centres[chosen]
-        vectors = random.standard_normal((count, DIMENSIONS), dtype=np.float32)
+        vectors = random.standard_normal((count, self.dimensions), dtype=np.float32)
         vectors *= 0.05
         vectors += places.astype(np.float32) @ self._layer
         vectors += self._bias
