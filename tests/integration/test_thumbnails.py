@@ -301,13 +301,15 @@ def test_pages_and_sheets_need_no_originals(
 def test_sql_gives_them_as_data_uris(library: Library, photos: Path) -> None:
     ingest(library.engine, [photos], PixelEncoder())
     with database.reading(library.engine) as connection:
-        uris = "SELECT vecsearch.thumbnail(sha256), image FROM vecsearch.thumbnails"
+        uris = "SELECT vecsearch.thumbnail(sha256), image FROM vecsearch_internal.thumbnails"
         for uri, image in connection.execute(sa.text(uris)):
             assert uri == f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
     webp = Image.new("RGB", (8, 8))
     buffer = io.BytesIO()
     webp.save(buffer, "WEBP")
-    write(library, "UPDATE vecsearch.thumbnails SET image = :image", image=buffer.getvalue())
+    write(
+        library, "UPDATE vecsearch_internal.thumbnails SET image = :image", image=buffer.getvalue()
+    )
     uri = scalar(library, "SELECT vecsearch.thumbnail(sha256) FROM images LIMIT 1")
     assert uri.startswith("data:image/webp;base64,")
     assert scalar(library, "SELECT vecsearch.thumbnail('none')") is None
