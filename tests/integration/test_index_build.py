@@ -19,6 +19,7 @@ from support import (
     picture,
     scalar,
     versions,
+    write,
 )
 
 from vecsearch.config import Settings
@@ -55,7 +56,7 @@ def test_a_method_replaces_another_and_leaves_nothing_behind(library: Library) -
         )
 
     sides = {"images_compact_", "images_compact__pkey", "images_compact__hnsw"}
-    function = "SELECT pg_get_functiondef('images_search(uuid, int, text)'::regprocedure)"
+    function = "SELECT pg_get_functiondef('images_search(uuid, bigint, text)'::regprocedure)"
     plain = scalar(library, function)
     assert state() == ("hnsw", {"images_embedding_hnsw"}, [])
     library.collection().create_index("compact", dims=8)
@@ -140,6 +141,8 @@ def test_a_reader_of_what_was_replaced_keeps_nobody_from_writing(
     monkeypatch.setattr(build, "READERS_TIMEOUT_S", 0.0)
     corpus = make_corpus(library, "images", clustered(300, 32, seed=0))
     library.collection().create_index("compact", dims=8)
+    # In so small a collection, a search would compare all rows.
+    write(library, "UPDATE pg_class SET reltuples = 100000 WHERE oid = 'images'::regclass")
     with psycopg.connect(library.url) as connection:
         # An analyst's session, left open.
         nearest_of = f"SELECT id FROM vecsearch.images_search('{corpus.ids[3]}', 3)"
