@@ -206,7 +206,7 @@ def test_back_and_forward(windows: Windows, album: Album) -> None:
     metric, collection = page.get_by_label("Metric"), page.get_by_label("Collection")
     seen = [names(page)]
     metric.select_option("l1")
-    expect(page.locator("#statement")).to_contain_text("<+>")
+    expect(page.locator("#statement")).to_contain_text("l1_distance")
     seen.append(names(page))
     collection.select_option("cats_only")
     expect(hits(page)).to_have_count(CATS)

@@ -68,7 +68,10 @@ def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) ->
 def test_the_functions_serve_any_condition_and_are_never_short(compact_corpus: Corpus) -> None:
     library, ids = compact_corpus.library, compact_corpus.ids
     exact = library.query(id=ids[17], k=10, exact=True).hits
-    with database.reading(library.engine) as connection:
+    with library.engine.connect() as connection:
+        # In so small a collection, a search would compare all rows.
+        larger = "UPDATE pg_class SET reltuples = 100000 WHERE oid = 'images'::regclass"
+        connection.execute(sa.text(larger))
 
         def rows(source: str, image: object = ids[17]) -> list[Any]:
             statement = f"SELECT * FROM images_{source.replace('IMAGE', repr(str(image)))}"

@@ -336,6 +336,7 @@ def test_hits_gain_a_column_while_others_depend_on_them(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_corpus(library, "images", clustered(ROWS, DIMS, seed=0))
+    library.configure(library.missing_settings())
     write(library, "CREATE SCHEMA mine")
     image = "(SELECT id FROM images ORDER BY path LIMIT 1)"
     made = [
