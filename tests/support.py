@@ -338,7 +338,7 @@ def versions(library: Library, name: str = "images") -> list[catalog.Compact]:
 
 
 def index_scans(connection: sa.Connection, version: catalog.Compact) -> int:
-    """Return how many scans of an HNSW index of compact vectors this transaction has begun."""
+    """Return the scans of an HNSW index of compact vectors that the session has yet to report."""
     scans = sa.text("SELECT pg_stat_get_xact_numscans(CAST(:index AS regclass))")
     index = f"{version.table.schema}.{version.index}"
     return int(connection.scalar(scans, {"index": index}) or 0)
