@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -81,6 +80,7 @@ class Stored:
     unstored: list[NDArray[np.float64]]
     compact: tuple[str, str] | None
     _masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    _known: dict[bytes, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, library: Library, table: str, count: int, seed: int) -> "Stored":
@@ -132,7 +132,7 @@ class Stored:
         ordered: bool,
     ) -> Score:
         """Compare an answer with the exact one."""
-        distances = self._distances(target.tobytes())
+        distances = self._distances(target)
         matching = np.sort(distances[mask])
         expected = len(matching) if k is None else min(k, len(matching))
         if not rows:
@@ -154,13 +154,11 @@ class Stored:
         in_order = not ordered or disorder <= HALF
         return Score(len(rows), expected, min(recall, 1.0), in_order, "; ".join(wrong), disorder)
 
-    @cache  # noqa: B019 - a few questions, as long as the collection is measured
-    def _distances(self, target: bytes) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = 1.0 - self.normalised @ np.frombuffer(target)
-        return found
-
-    def __hash__(self) -> int:
-        return id(self)
+    def _distances(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
+        key = target.tobytes()
+        if key not in self._known:
+            self._known[key] = 1.0 - self.normalised @ target
+        return self._known[key]
 
     # The plans by hand.
 

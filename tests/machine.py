@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,7 @@ import pytest
 def program(*names: str, install: str) -> str:
     """Return the path of the first of these programs that is installed.
 
-    Where none is, skip the test. Under CI=true, fail it: a gate leaves nothing out.
+    Where none is, the test cannot run; see `lacks`.
 
     Args:
         names: the program's names, in order of preference.
@@ -21,11 +22,15 @@ def program(*names: str, install: str) -> str:
     """
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        message = f"{names[0]} is not installed. Run: apt-get install {install}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
+        lacks(f"{names[0]} is not installed. Run: apt-get install {install}")
     return found
+
+
+def lacks(what: str) -> NoReturn:
+    """Skip the test for want of something. Under CI=true, fail it: a gate leaves nothing out."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
 
 
 def once_per_run(

@@ -12,7 +12,7 @@ config.write_text(
 os.environ["SUPERSET_CONFIG_PATH"] = str(config)
 
 from said import ASKED, URL, rows, types, version  # noqa: E402 - after the settings
-from superset.app import create_app  # noqa: E402
+from superset.app import create_app  # noqa: E402 - it reads them when it is imported
 
 application = create_app()
 with application.app_context():

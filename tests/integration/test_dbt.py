@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from machine import lacks
 from servers import running
 from support import Corpus, clustered, make_corpus, write
 
@@ -32,7 +33,7 @@ def dbt(request: pytest.FixtureRequest) -> Path:
         pip = [str(folder / "env/bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
         done = subprocess.run([*pip, *WANTED], check=False, capture_output=True, text=True)
         if done.returncode:
-            pytest.skip("dbt cannot be installed: no package index")
+            lacks("dbt cannot be installed: no package index")
         installed.write_text(str(WANTED))
     return folder / "env/bin/dbt"
 

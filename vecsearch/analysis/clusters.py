@@ -13,6 +13,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import copy_rows
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress
+from vecsearch.search.indexes.projection import normalised
 
 # Images by which the centres are chosen; enough for hundreds of clusters, and bounded memory.
 SAMPLE = 20_000
@@ -50,10 +51,10 @@ def refresh(
     on_progress("Clusters", 0, images)
     number = wanted or max(round(math.sqrt(images / 2)), 1)
     sample = vectors.sample(connection, collection.table, max(SAMPLE, number))
-    centres = _centres(vectors.directions(sample), number)
+    centres = _centres(normalised(sample), number)
     ids, nearest, distances = [], [], []
     for found, embeddings in vectors.chunks(connection, schema.sql_name(collection.table)):
-        similar = vectors.directions(embeddings) @ centres.T
+        similar = normalised(embeddings) @ centres.T
         ids += found
         nearest.append(similar.argmax(axis=1))
         distances.append(1 - similar.max(axis=1))
@@ -85,7 +86,7 @@ def _centres(sample: NDArray[np.float32], number: int) -> NDArray[np.float32]:
         # There may be fewer different images than clusters.
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(number, random_state=0).fit(sample)
-    return vectors.directions(fitted.cluster_centers_.astype(np.float32))
+    return normalised(fitted.cluster_centers_.astype(np.float32))
 
 
 def _by_size(clusters: NDArray[np.intp], number: int) -> NDArray[np.intp]:

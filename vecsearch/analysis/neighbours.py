@@ -19,6 +19,7 @@ from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress
+from vecsearch.search.indexes.projection import normalised
 
 # Images whose neighbours are searched by one statement.
 CHUNK = 1_000
@@ -120,11 +121,11 @@ def _stale(
             [collection.name, k],
         ).fetchall()
     )
-    others = vectors.directions(new)
+    others = normalised(new)
     for ids, embeddings in vectors.chunks(connection, source):
         # Where there are fewer neighbours than asked for, every image is one.
         reach = np.array([farthest.get(id_, np.inf) for id_ in ids])
-        nearest = _nearest(vectors.directions(embeddings), others)
+        nearest = _nearest(normalised(embeddings), others)
         stale.update(ids[position] for position in np.flatnonzero(nearest <= reach + ROUNDING))
     return stale
 

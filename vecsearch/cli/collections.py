@@ -140,11 +140,12 @@ def refresh(
     refresh compares all images. Later ones search only for neighbours that changes concern.
     Clusters need the extra clusters.
     """
+    from vecsearch.analysis.derived import USUAL
     from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library, steps_progress() as progress:
         done = library.collection(collection).refresh(
-            tables or (Derived.neighbours, Derived.duplicates),
+            tables or USUAL,
             neighbours=neighbours,
             clusters=clusters,
             whole=whole,

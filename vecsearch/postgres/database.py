@@ -22,6 +22,11 @@ from vecsearch.postgres import tables
 CONNECT_TIMEOUT_S = 10
 # Idle connections kept for concurrent threads.
 POOL_SIZE = 16
+# SQL for the name of the schema in which pgvector is installed; NULL if it is not.
+VECTOR_SCHEMA = (
+    "(SELECT nspname FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace"
+    " WHERE extname = 'vector')"
+)
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -97,13 +102,11 @@ def without_password(url: str) -> str:
 
 def _set_path(connection: psycopg.Connection[Any]) -> None:
     """Put our schema and pgvector's schema on the session's search path."""
-    connection.execute(
+    path = (
         "SELECT set_config('search_path', concat_ws(', ', %s::text,"
-        " nullif(current_setting('search_path'), ''),"
-        " (SELECT quote_ident(n.nspname) FROM pg_extension AS e"
-        "  JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'vector')), false)",
-        [tables.SCHEMA],
+        f" nullif(current_setting('search_path'), ''), quote_ident({VECTOR_SCHEMA})), false)"
     )
+    connection.execute(path.encode(), [tables.SCHEMA])
     connection.commit()
 
 

@@ -179,10 +179,10 @@ def _takes_as_it_is(engine: sa.Engine, file: Path, contents: Contents) -> bool:
             [[*tables.SCHEMAS]],
         ).fetchone()
         installed = driver.execute(
-            "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+            f"SELECT quote_ident({database.VECTOR_SCHEMA})".encode()
         ).fetchone()
         major = _server_major(connection)
-    if is_used == (True,) or installed not in {None, (contents.extension_schema,)}:
+    if is_used == (True,) or installed not in {(None,), (contents.extension_schema,)}:
         return False
     # The pg_restore of an older server cannot read the dump of a newer pg_dump.
     program = _found(RESTORE, major)

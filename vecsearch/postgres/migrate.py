@@ -15,7 +15,13 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.postgres import schema, tables
-from vecsearch.postgres.database import EXTENSION_HELP, driver_connection, reading, writing
+from vecsearch.postgres.database import (
+    EXTENSION_HELP,
+    VECTOR_SCHEMA,
+    driver_connection,
+    reading,
+    writing,
+)
 from vecsearch.postgres.sessions import configuration, waits
 
 # Earlier versions have an overflow in parallel index builds, and vacuum may corrupt an index.
@@ -149,14 +155,7 @@ def pgvector_version(connection: sa.Connection) -> str | None:
 
 def pgvector_schema(connection: sa.Connection) -> str:
     """Return SQL for the name of the schema in which pgvector is installed."""
-    return str(
-        connection.scalar(
-            sa.text(
-                "SELECT quote_ident(nspname) FROM pg_extension AS e"
-                " JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE extname = 'vector'"
-            )
-        )
-    )
+    return str(connection.scalar(sa.text(f"SELECT quote_ident({VECTOR_SCHEMA})")))
 
 
 def pgvector_advice(version: str | None) -> str | None:

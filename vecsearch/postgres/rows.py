@@ -61,7 +61,7 @@ def forget_old_changes(connection: sa.Connection, name: str) -> None:
 
     Whoever followed the feed up to that one, or farther, has missed none.
     """
-    feed = f"{tables.INTERNAL}.changes"
+    feed = tables.changes.fullname
     connection.execute(
         sa.text(
             f"""

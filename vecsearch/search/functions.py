@@ -22,6 +22,7 @@ from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
+from psycopg import sql
 
 from vecsearch.postgres import catalog, migrate, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
@@ -45,10 +46,10 @@ _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
 FETCHED_PER_ROW = 2
 MINIMUM_FETCHED = 20
-# Of comparing two embeddings, in the planner's units of cost; measured by benchmarks/sql_matrix.py.
-COST_PER_DIMENSION = 1 / 512
 # For an embedding that may be a word's.
 MINIMUM_FETCHED_FAR = 100
+# Of comparing two embeddings, in the planner's units of cost; measured by benchmarks/sql_matrix.py.
+COST_PER_DIMENSION = 1 / 512
 
 
 def refresh(connection: sa.Connection) -> None:
@@ -110,7 +111,7 @@ def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> Non
 def _functions(stored: StoredCollection) -> Iterator[str]:
     """Yield SQL that creates and comments a collection's functions."""
     name = stored.name
-    collection = f"CAST({_quoted(schema.sql_name(stored.table))} AS regclass)"
+    collection = f"CAST({_literal(schema.sql_name(stored.table))} AS regclass)"
 
     def id_of(path: str) -> str:
         return f"vecsearch_internal.image_id({collection}, {path})"
@@ -172,7 +173,7 @@ def _function(
         f" PARALLEL {parallel} BEGIN ATOMIC {body}; END"
     )
     signature = re.sub(r" DEFAULT \w+", "", signature)
-    yield f"COMMENT ON FUNCTION {signature} IS {_quoted(comment)}"
+    yield f"COMMENT ON FUNCTION {signature} IS {_literal(comment)}"
 
 
 def _distances(stored: StoredCollection, vector: str) -> str:
@@ -208,7 +209,7 @@ def _statements(stored: StoredCollection, *, by_id: bool) -> str:
     exact = _cut(shape, k="$2", candidates=None)
     vectors = schema.sql_name(shape.columns[0].table)
     cost = stored.dimensions * COST_PER_DIMENSION
-    return f"{indexed}, {exact}, {minimum}, {per_row}, {cost}, {_quoted(vectors)}"
+    return f"{indexed}, {exact}, {minimum}, {per_row}, {cost}, {_literal(vectors)}"
 
 
 def _cut(shape: Shape, k: str, candidates: str | None) -> str:
@@ -235,15 +236,11 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
     facts: list[Expression] = [rows.c[name] for name in names(HIT)]
     # Among equally near ones, the image itself is the first.
     own = [rows.c.id != image] if shape.by_id else []
-    listed = (
-        sa.select(*_row(facts, distance, 1 - distance))
-        .where(distance.is_not(None))
-        # An expression, so that Postgres sorts: the index gives nearly this order.
-        .order_by(distance + 0, *own, rows.c.path)
-        .limit(sa.literal_column("$2"))
-    )
+    listed = sa.select(*_row(facts, distance, 1 - distance)).where(distance.is_not(None))
+    listed = statement.in_order(listed, rows).order_by(*own, rows.c.path)
+    listed = listed.limit(sa.literal_column("$2"))
     before, after = statement.written(listed).split(_CONDITION)
-    return f"ARRAY[{_quoted(before)}, {_quoted(after)}]"
+    return f"ARRAY[{_literal(before)}, {_literal(after)}]"
 
 
 def _row(facts: list[T], distance: T, similarity: T) -> list[T]:
@@ -251,5 +248,5 @@ def _row(facts: list[T], distance: T, similarity: T) -> list[T]:
     return [*facts[:FIRST_FACTS], distance, similarity, *facts[FIRST_FACTS:]]
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _literal(text: str) -> str:
+    return sql.Literal(text).as_string()

@@ -11,11 +11,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from vecsearch.postgres import tables
+from vecsearch.postgres.database import VECTOR_SCHEMA
 from vecsearch.postgres.embedded.access import DATABASE, FORMER_WRITERS, READERS, WRITERS
 from vecsearch.postgres.embedded.credentials import Credentials
 
-# The schemas that readers see: the public one, and what vecsearch itself needs.
-SCHEMAS = "vecsearch", "vecsearch_internal"
 # Enough for a BI tool's pool.
 CONNECTIONS = 20
 READER_SETTINGS = {
@@ -76,7 +76,9 @@ class Role:
 def settings(driver: Driver, credentials: Credentials) -> dict[str, str]:
     """Return the settings of a role's sessions."""
     own = [credentials.name] if credentials.is_writer else []
-    path = ", ".join([*own, SCHEMAS[0], _vector_schema(driver)])
+    # Before pgvector is installed: where it will be.
+    found = driver.execute(f"SELECT coalesce(quote_ident({VECTOR_SCHEMA}), 'public')".encode())
+    path = ", ".join([*own, tables.SCHEMA, *(str(name) for (name,) in found)])
     limits = WRITER_SETTINGS if credentials.is_writer else READER_SETTINGS
     return {"search_path": path, **limits}
 
@@ -87,7 +89,7 @@ def prepare_groups(driver: Driver) -> None:
         if not exists(driver, group):
             driver.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(group)))
     driver.execute(_REVOKE_FUNCTIONS.encode())
-    for schema in SCHEMAS:
+    for schema in tables.SCHEMAS:
         driver.execute(
             sql.SQL(_GRANT).format(schema=sql.Identifier(schema), readers=sql.Identifier(READERS))
         )
@@ -207,12 +209,3 @@ def has_schema(driver: Driver, name: str) -> bool:
     """Return whether the database has a schema of this name."""
     found = driver.execute("SELECT FROM pg_namespace WHERE nspname = %s", [name]).fetchone()
     return found is not None
-
-
-def _vector_schema(driver: Driver) -> str:
-    """Return the schema of pgvector, quoted; before it is installed, where it will be."""
-    row = driver.execute(
-        "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n"
-        " ON n.oid = extnamespace WHERE extname = 'vector'"
-    ).fetchone()
-    return "public" if row is None else str(row[0])

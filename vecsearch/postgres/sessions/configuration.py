@@ -9,7 +9,7 @@ from psycopg import sql
 
 from vecsearch.errors import SchemaMissing
 from vecsearch.postgres import tables
-from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.database import VECTOR_SCHEMA, driver_connection
 from vecsearch.postgres.sessions.settings import SEARCH
 
 COMMAND = "vecsearch db configure"
@@ -101,12 +101,7 @@ def _load(driver: "psycopg.Connection[Any]") -> str:
         raise SchemaMissing(
             "This database has no vecsearch tables yet. Create them first: vecsearch db upgrade"
         ) from error
-    (place,) = _row(
-        driver,
-        "SELECT nspname FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace"
-        " WHERE extname = 'vector'",
-    )
-    return str(place)
+    return str(_row(driver, f"SELECT {VECTOR_SCHEMA}")[0])
 
 
 def _path(driver: "psycopg.Connection[Any]", path: str, schemas: list[str]) -> str:

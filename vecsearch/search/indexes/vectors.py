@@ -244,24 +244,16 @@ def chunks(
     connection: sa.Connection, source: str
 ) -> Iterator[tuple[list[uuid.UUID], NDArray[np.float32]]]:
     """Yield the ids and the embeddings of all rows of a table, CHUNK at a time, in order of id."""
-    after = uuid.UUID(int=0)
+    where = ""
     while True:
         found, embeddings = read(
-            connection,
-            f"SELECT id, embedding FROM {source} WHERE id > '{after}' ORDER BY id LIMIT {CHUNK}",
+            connection, f"SELECT id, embedding FROM {source}{where} ORDER BY id LIMIT {CHUNK}"
         )
         if len(found) == 0:
             return
         ids = [uuid.UUID(bytes=id_.tobytes()) for id_ in found]
         yield ids, embeddings
-        after = ids[-1]
-
-
-def directions(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return embeddings divided by their lengths; those without a length stay zero."""
-    lengths: NDArray[np.float32] = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    return embeddings / lengths
+        where = f" WHERE id > '{ids[-1]}'"
 
 
 def _write(
