@@ -16,9 +16,8 @@ from vecsearch.render.visible import visible
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-# Connections at once, unless the process may open fewer files. Some files are for other use, and
-# as many as BACKLOG are open for a moment before the connections in excess are closed.
-MOST, BACKLOG, OTHER_FILES = 1_000, 128, 128
+# Connections at once, and those that are accepted at once.
+MOST, BACKLOG = 1_000, 128
 # A connection that is not being answered has so long to bring a whole request head.
 HEAD_S = 15.0
 # A caller may leave an answer unread for so long.
@@ -33,12 +32,16 @@ _FULL = (
 
 
 @cache
-def most_connections() -> int:
-    """Return how many connections may be open at once: fewer than this process may open files."""
+def most_connections() -> tuple[int, int]:
+    """Return how many connections may be open, and how many are accepted at once.
+
+    Half of the files that this process may open are for connections. Those in excess are closed a
+    moment after they were accepted, when more may have been accepted: three eighths are for these.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
-        return MOST
-    return max(16, min(MOST, files - BACKLOG - OTHER_FILES))
+        return MOST, BACKLOG
+    return min(MOST, files // 2), min(BACKLOG, files // 8)
 
 
 class Connection(H11Protocol):
@@ -57,7 +60,7 @@ class Connection(H11Protocol):
         assert isinstance(transport, Transport)  # noqa: S101 - for the type checker
         super().connection_made(transport)
         self._await_head()
-        if len(self.connections) > most_connections():
+        if len(self.connections) > most_connections()[0]:
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
@@ -170,7 +173,7 @@ def run(app: "FastAPI", listening: socket.socket, *, behind_proxies: bool) -> No
         app,
         http=Connection,
         ws="none",
-        backlog=BACKLOG,
+        backlog=most_connections()[1],
         log_config=None,
         log_level="warning",
         access_log=False,
