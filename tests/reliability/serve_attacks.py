@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from asyncio import StreamReader, StreamWriter
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,16 +106,22 @@ def served(environment: Mapping[str, str], log: Path, files: int) -> Iterator[Se
         process.wait()
 
 
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    """Open a connection, and drop it at the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
 async def status(port: int, request: bytes, *, patience: float = PATIENCE_S) -> str:
     """Send a request on a connection of its own; return the answer's status."""
     try:
-        async with asyncio.timeout(patience):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(request)
-                line = await reader.readline()
-            finally:
-                writer.close()
+        async with asyncio.timeout(patience), connected(port) as (reader, writer):
+            writer.write(request)
+            line = await reader.readline()
     except TimeoutError:
         return "no answer"
     except OSError:
@@ -137,11 +144,9 @@ def stored_row(server: Server) -> str:
     request = f"GET / HTTP/1.1\r\nHost: localhost\r\n{BEARER}Connection: close\r\n\r\n"
 
     async def ask() -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(request.encode())
-        content = await reader.read()
-        writer.close()
-        return content
+        async with connected(server.port) as (reader, writer):
+            writer.write(request.encode())
+            return await reader.read()
 
     found = re.search(rb"images/([0-9a-f-]{36})/thumbnail", asyncio.run(ask()))
     if found is None:
@@ -187,6 +192,7 @@ def attack(
                 each.result()
             each.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(SAMPLE_S)  # connections close
 
     asyncio.run(both())
     figures.connections = sum(figures.answers.values())
@@ -209,15 +215,15 @@ def half_sent(count: int) -> Attack:
     async def one(server: Server, answers: Counter[str]) -> None:
         while True:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-                answers["sent half a head"] += 1
-                writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-                while not reader.at_eof():
-                    writer.write(b"X-A: b\r\n")
-                    await writer.drain()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(2):
-                            await reader.read(1)
+                async with connected(server.port) as (reader, writer):
+                    answers["sent half a head"] += 1
+                    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+                    while not reader.at_eof():
+                        writer.write(b"X-A: b\r\n")
+                        await writer.drain()
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(2):
+                                await reader.read(1)
             except OSError:
                 await asyncio.sleep(0.05)
 
@@ -285,13 +291,13 @@ def unread(count: int) -> Attack:
     async def one(server: Server, answers: Counter[str]) -> None:
         while True:
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
-                for _ in range(100):
-                    writer.write(request)
-                    answers["asked"] += 1
-                    await writer.drain()
-                    await asyncio.sleep(0.2)
-                writer.close()
+                async with connected(server.port) as (_, writer):
+                    writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a Transport
+                    for _ in range(100):
+                        writer.write(request)
+                        answers["asked"] += 1
+                        await writer.drain()
+                        await asyncio.sleep(0.2)
             except OSError:
                 await asyncio.sleep(0.05)
 
@@ -305,8 +311,7 @@ async def _upload(
     while True:
         line = b""
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            try:
+            async with connected(server.port) as (reader, writer):
                 writer.write(head + f"Content-Length: {size}\r\n\r\n".encode() + part)
                 answered = asyncio.ensure_future(reader.readline())
                 for _ in range(size // 2**18 - 1):
@@ -316,8 +321,6 @@ async def _upload(
                     if answered.done():
                         break
                 line = await answered
-            finally:
-                writer.close()
         except OSError:
             pass
         answers[line.split()[1].decode() if line else "closed"] += 1
