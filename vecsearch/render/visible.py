@@ -1,6 +1,7 @@
 """Text that a terminal shows as it is, whoever chose it."""
 
 import unicodedata
+from collections.abc import Callable
 from typing import TextIO
 
 # Control characters, which move the cursor or worse; formats, some of which reverse the order of
@@ -10,19 +11,26 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 
 
-def visible(text: str, *, keep: str = "\n") -> str:
-    r"""Return a text with an escape, such as \x1b, for each character that a terminal would obey.
+def escaped(character: str) -> str:
+    r"""Return the escape of a character as Python writes it, such as \x1b."""
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 - what `surrogateescape` makes of a byte
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def visible(text: str, *, keep: str = "\n", escape: Callable[[str], str] = escaped) -> str:
+    """Return a text with an escape for each character that a terminal would obey.
 
     Args:
         text: whatever should be shown.
         keep: characters to leave alone.
+        escape: makes the escapes.
 
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        _escaped(each) if each not in keep and _is_hidden(each) else each for each in text
-    )
+    return "".join(escape(each) if each not in keep and _is_hidden(each) else each for each in text)
 
 
 def shown(out: TextIO, text: str, *, keep: str = "\n") -> str:
@@ -32,10 +40,3 @@ def shown(out: TextIO, text: str, *, keep: str = "\n") -> str:
 
 def _is_hidden(character: str) -> bool:
     return character not in _JOINERS and unicodedata.category(character) in _HIDDEN
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 - what `surrogateescape` makes of a byte
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode()
