@@ -149,7 +149,7 @@ class Collection(Images):
             VecsearchError: the query cannot be answered.
 
         """
-        return execute.ask(self._store.engine, self.name, query, self._store.embedders)
+        return execute.ask(self._store.reader, self.name, query, self._store.embedders)
 
     @taking(Query)
     def query(self, query: Query) -> Answer:

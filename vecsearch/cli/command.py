@@ -111,6 +111,15 @@ SHARED = {
             help="Your own Postgres >= 16 with pgvector >= 0.8. Default: the embedded one.",
         ),
     ],
+    "reader_url": Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="VECSEARCH_READER_URL",
+            help="The same database as a role that can only read; searches and `vecsearch sql` "
+            "use it. Default: the role of --database-url.",
+        ),
+    ],
     "data_dir": Annotated[
         Path | None,
         typer.Option(

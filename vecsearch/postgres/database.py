@@ -95,6 +95,16 @@ def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str
     )
 
 
+def superuser_advice(connection: sa.Connection) -> str | None:
+    """Return a warning if the connection's role is a superuser; None if it is not."""
+    if driver_connection(connection).info.parameter_status("is_superuser") != "on":
+        return None
+    return (
+        "searches and `vecsearch sql` run as a superuser, so an SQL condition can do anything on "
+        "the server; give them a role that can only read: --reader-url (docs/sql.md)."
+    )
+
+
 def without_password(url: str) -> str:
     """Return a URL with its password hidden."""
     return sa.make_url(url).render_as_string(hide_password=True)
@@ -212,8 +222,8 @@ def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseBusy(
-            f"The database stopped the statement: {message}. Ask for fewer images, or use the "
-            "command line, which has no time limit."
+            f"The database stopped the statement: {message}. Ask for less, or use the command "
+            "line, where `vecsearch sql` takes a --timeout."
         )
     return None
 

@@ -88,7 +88,7 @@ class Images:
 
     def errors(self) -> list[IngestError]:
         """Return the files that could not be ingested, with the reasons."""
-        with migrate.reading_current(self._store.engine) as connection:
+        with migrate.reading_current(self._store.reader) as connection:
             return catalog.list_errors(connection, self.name)
 
     def default_metric(self) -> Metric:
@@ -97,4 +97,4 @@ class Images:
             return stored.default_metric
 
     def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
-        return catalog.reading(self._store.engine, self.name)
+        return catalog.reading(self._store.reader, self.name)

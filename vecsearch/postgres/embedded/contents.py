@@ -4,14 +4,16 @@ import logging
 from pathlib import Path
 
 from vecsearch.errors import first_line
-from vecsearch.postgres.embedded.access import DATABASE
+from vecsearch.postgres.embedded.access import DATABASE, LOCAL, LOCAL_SETTINGS
 from vecsearch.postgres.embedded.credentials import read_all
 
 _log = logging.getLogger(__name__)
 
 
 def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
-    """Create the database, in which `SELECT … FROM images` works from any client; restore roles.
+    """Create the database, in which `SELECT … FROM images` works from any client, and LOCAL.
+
+    Roles that connect by TCP are restored.
 
     Args:
         data_dir: the folder of the database and of its readers' passwords.
@@ -29,10 +31,12 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
     try:
         with psycopg.connect(maintenance_url, autocommit=True) as connection:
             found = connection.execute(
-                "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
+                "SELECT setting.setconfig, (SELECT rolconfig FROM pg_roles"
+                " WHERE rolname = %s AND NOT rolsuper)"
+                " FROM pg_database AS database LEFT JOIN pg_db_role_setting"
                 " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
                 " WHERE datname = %s",
-                [DATABASE],
+                [LOCAL, DATABASE],
             ).fetchone()
             if found is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
@@ -40,6 +44,11 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
                 connection.execute(
                     sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
                 )
+        if found is None or found[1] != [f"{key}={value}" for key, value in LOCAL_SETTINGS.items()]:
+            from vecsearch.postgres.embedded import role
+
+            with psycopg.connect(url) as connection:
+                role.prepare_local(connection)
     except psycopg.Error as error:
         raise RuntimeError(str(error)) from error
     _restore_roles(data_dir, url)

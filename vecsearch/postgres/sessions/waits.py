@@ -13,13 +13,13 @@ import sqlalchemy as sa
 
 from vecsearch.errors import VecsearchError
 from vecsearch.postgres.database import driver_connection
-from vecsearch.postgres.embedded.access import READERS
+from vecsearch.postgres.embedded.access import LOCAL, READERS
 
 # Longer than most queries, and bearable for who waits.
 PATIENCE_S = 10.0
 POLL_S = 0.5
 
-# Direct members only: a writer is a member by way of the writers' group, and is waited for. A build
+# Direct members only, and not those of our own commands: a writer is a member by way of the writers' group, and is waited for. A build
 # waits for one snapshot after the other, so the sessions of all that it may wait for end at once.
 # MATERIALIZED: nobody's session ends before all conditions are known to hold.
 _END = sa.text(
@@ -31,7 +31,8 @@ _END = sa.text(
             OR (waiting.locktype = 'virtualxid' AND session.xact_start < waiting.waitstart)
         WHERE waiting.pid = :pid AND NOT waiting.granted
             AND waiting.waitstart < clock_timestamp() - make_interval(secs => :patience)
-            AND session.datname = current_database() AND session.usesysid IN (
+            AND session.datname = current_database() AND session.usename <> :local
+            AND session.usesysid IN (
                 SELECT member FROM pg_auth_members JOIN pg_roles AS groups ON groups.oid = roleid
                 WHERE groups.rolname = :readers)
     )
@@ -64,7 +65,12 @@ def bounded(connection: sa.Connection, notes: list[str]) -> Iterator[None]:
         # The wait goes on if it cannot be shortened.
         with suppress(VecsearchError, sa.exc.SQLAlchemyError), engine.connect() as second:
             watching = second.execution_options(isolation_level="AUTOCOMMIT")
-            parameters = {"pid": pid, "patience": PATIENCE_S, "readers": READERS}
+            parameters = {
+                "pid": pid,
+                "patience": PATIENCE_S,
+                "readers": READERS,
+                "local": LOCAL,
+            }
             while not over.wait(POLL_S):
                 ended.update(watching.scalars(_END, parameters))
 
