@@ -154,7 +154,7 @@ def test_a_condition_that_postgres_does_not_take_is_refused_in_its_words(
 
 
 def test_a_condition_locks_no_rows(corpus: Corpus) -> None:
-    with pytest.raises(DatabaseError, match="syntax error|permission denied"):
+    with pytest.raises(DatabaseError, match=r"syntax error|permission denied"):
         corpus.library.query(id=corpus.ids[0], where="true FOR UPDATE")
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from vecsearch.encoders.base import POOLED
 from vecsearch.postgres import catalog, database, schema, tables
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.postgres.rows import analyze, copy_rows, lock_collection
+from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.search import lookup, statement
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress, quiet

@@ -19,9 +19,10 @@ from vecsearch.postgres.embedded.access import LOCAL, READERS
 PATIENCE_S = 10.0
 POLL_S = 0.5
 
-# Direct members only, and not those of our own commands: a writer is a member by way of the writers' group, and is waited for. A build
-# waits for one snapshot after the other, so the sessions of all that it may wait for end at once.
-# MATERIALIZED: nobody's session ends before all conditions are known to hold.
+# Direct members only: a writer is a member by way of the writers' group, and is waited for. So are
+# our own commands that read. A build waits for one snapshot after the other, so the sessions of all
+# that it may wait for end at once. MATERIALIZED: nobody's session ends before all conditions are
+# known to hold.
 _END = sa.text(
     """
     WITH holding AS MATERIALIZED (
