@@ -60,7 +60,6 @@ _REVOKE_FUNCTIONS = rf"""
 """
 # Default privileges: collections that are made later are readable, too.
 _GRANT = """
-    CREATE SCHEMA IF NOT EXISTS {schema};
     GRANT USAGE ON SCHEMA {schema} TO {readers};
     GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {readers};
     ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {readers};
@@ -105,8 +104,13 @@ def prepare_groups(driver: Driver) -> None:
 
 
 def grant_reading(driver: Driver) -> None:
-    """Let readers read the schemas that there are, and what is created in them later."""
-    for schema in tables.SCHEMAS:
+    """Let readers read those of our schemas that there are, and what is created in them later."""
+    found = driver.execute(
+        "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)"
+        " AND NOT has_schema_privilege(%s, oid, 'USAGE')",
+        [list(tables.SCHEMAS), READERS],
+    ).fetchall()
+    for (schema,) in found:
         driver.execute(
             sql.SQL(_GRANT).format(schema=sql.Identifier(schema), readers=sql.Identifier(READERS))
         )
