@@ -45,7 +45,7 @@ def descriptions(printed: str) -> dict[str, str]:
         head, _, said = re.sub(r"\n *", "   ", entry.strip()).partition("  ")
         said = re.sub(r"\s+", " ", said)
         said = re.sub(r"\[(env var|default|required|\d+<=).*\]", "", said).strip()
-        found |= dict.fromkeys(re.findall(r"(?<!\S)--?[a-z][a-z-]*", head), said)
+        found |= dict.fromkeys(re.findall(r"(?<!\S)--?[a-z0-9][a-z-]*", head), said)
     return found
 
 

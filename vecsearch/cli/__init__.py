@@ -3,11 +3,16 @@
 Data goes to stdout, everything else to stderr. Exit 0: done; 1: it failed; 2: wrong usage.
 """
 
+import io
 import pkgutil
 import signal
+import sys
+import traceback
 from importlib import import_module
 
-from vecsearch.cli.command import app
+import typer
+
+from vecsearch.cli.command import app, say
 
 __all__ = ["app", "main"]
 
@@ -18,6 +23,8 @@ ORDER = (
     *("concepts", "tags"),
     *("demo", "train", "index", "db"),
 )
+# Click's base class of errors about usage, which Typer does not export.
+USAGE: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
 HELPERS = {"command", "progress"}
 OTHERS = {module.name for module in pkgutil.iter_modules(__path__)} - HELPERS - set(ORDER)
 
@@ -29,4 +36,21 @@ def main() -> None:
     """Run the command line; SIGTERM interrupts like Ctrl-C, so that nothing is left running."""
     for signal_ in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_, signal.default_int_handler)
-    app()
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        say("Aborted!")
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - whatever a terminal might obey in its message
+        sys.exit(_shown(error))
+
+
+def _shown(error: Exception) -> int:
+    """Print a wrong usage, or with --debug a traceback; return the exit status."""
+    if isinstance(error, USAGE):
+        text = io.StringIO()
+        error.show(text)
+        say(text.getvalue().rstrip("\n"))
+        return error.exit_code
+    say(traceback.format_exc().rstrip("\n"))
+    return 1

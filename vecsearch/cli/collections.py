@@ -14,6 +14,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_object,
     write_rows,
 )
@@ -51,10 +52,10 @@ def status(settings: Settings, format_: FormatOption = None) -> None:
         write_object(asdict(report), format_)
         return
     kind = "embedded" if report.embedded else "your own"
-    typer.echo(f"database    {report.database} ({kind})")
-    typer.echo(f"versions    PostgreSQL {report.postgres}, pgvector {report.pgvector or 'missing'}")
+    show(f"database    {report.database} ({kind})")
+    show(f"versions    PostgreSQL {report.postgres}, pgvector {report.pgvector or 'missing'}")
     if report.advice:
-        typer.echo(f"advice      {report.advice}")
+        show(f"advice      {report.advice}")
     write_rows(
         [
             (
@@ -83,13 +84,13 @@ def status(settings: Settings, format_: FormatOption = None) -> None:
     )
     for row in report.collections:
         if row.index == IndexMethod.none:
-            typer.echo(
+            show(
                 f"{row.name}: {_no_index(row.name, row.dimensions)}, so every search compares all "
                 f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
             )
 
 
-@command(app, "errors")
+@command(app, "errors", prints_paths=True)
 def errors(
     settings: Settings,
     collection: CollectionOption = DEFAULT_COLLECTION,

@@ -15,9 +15,10 @@ from vecsearch import __version__
 from vecsearch.config import Settings
 from vecsearch.encoders.base import DEFAULT_MODEL, PACKAGED_MODEL
 from vecsearch.encoders.registry import FAMILIES
-from vecsearch.errors import VecsearchError
+from vecsearch.errors import InvalidInput, VecsearchError
 from vecsearch.render import rows as rendering
 from vecsearch.render.rows import Format
+from vecsearch.render.visible import shown
 from vecsearch.vocabulary import (
     DEFAULT_K,
     BuildOption,
@@ -96,6 +97,10 @@ FormatOption = Annotated[
         envvar="VECSEARCH_FORMAT",
         help="How to print. Default: table on a terminal, ndjson in a pipe.",
     ),
+]
+NullOption = Annotated[
+    bool,
+    typer.Option("--null", "-0", help="End paths with NUL, for xargs -0: --format paths0."),
 ]
 PathsArgument = Annotated[
     list[str],
@@ -220,6 +225,7 @@ def command(
     *,
     encodes: bool = False,
     builds: bool = False,
+    prints_paths: bool = False,
     interrupted: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first argument is the `Settings` made from the shared options.
@@ -229,6 +235,7 @@ def command(
         name: what users type.
         encodes: whether it takes the options of encoders.
         builds: whether it takes what indexes can be built with, as `**options`.
+        prints_paths: whether its rows, in the format of its argument `format_`, have paths.
         interrupted: what to print after Ctrl-C, beside that the command was interrupted.
 
     """
@@ -241,6 +248,8 @@ def command(
             debug = options.pop("debug") or False
             given = {key: options.pop(key) for key in shared if key != "debug"}
             with _exits(debug=debug, interrupted=interrupted):
+                if options.pop("null", False):
+                    options["format_"] = _ended_by_nul(options["format_"])
                 function(Settings.load(**given), **options)
                 sys.stdout.flush()
 
@@ -250,14 +259,15 @@ def command(
             for parameter in list(signature.parameters.values())[1:]
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
+        printing = {"null": NullOption} if prints_paths else {}
         added = [
             inspect.Parameter(
                 key,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=False if key == "debug" else None,
+                default=False if key in {"debug", "null"} else None,
                 annotation=annotation,
             )
-            for key, annotation in (declared | shared).items()
+            for key, annotation in (printing | declared | shared).items()
         ]
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
@@ -269,7 +279,12 @@ def command(
 
 def say(text: str) -> None:
     """Print something that is not data."""
-    typer.echo(text, err=True)
+    typer.echo(shown(sys.stderr, text), err=True)
+
+
+def show(text: str) -> None:
+    """Print a line of text for people to stdout."""
+    typer.echo(shown(sys.stdout, text))
 
 
 def say_all(notes: Iterable[str]) -> None:
@@ -295,6 +310,12 @@ def open_library(
 
 def _import_library() -> None:
     import vecsearch.library  # noqa: F401 - only to spend the time here
+
+
+def _ended_by_nul(chosen: Format | None) -> Format:
+    if chosen is not None and not chosen.lists_paths:
+        raise InvalidInput(f"-0 prints paths, not {chosen}. Leave out -0 or --format.")
+    return Format.paths0
 
 
 def chosen_format(chosen: Format | None) -> Format:

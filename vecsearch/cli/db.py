@@ -16,6 +16,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_rows,
 )
 from vecsearch.config import Settings
@@ -78,14 +79,14 @@ def db_url(
                 name or (WRITER if for_writer else READER),
                 is_writer=for_writer,
             )
-            typer.echo(address.jdbc if jdbc else address.url)
+            show(address.jdbc if jdbc else address.url)
     elif jdbc or name is not None:
         raise typer.BadParameter(
             "Add --reader or --writer: --jdbc and --name are for roles that connect by TCP."
         )
     else:
         with open_library(settings, keep_running=True) as library:
-            typer.echo(library.url)
+            show(library.url)
     if settings.database_url is None and sys.stderr.isatty():
         say("The embedded Postgres stays up until: vecsearch db stop")
 

@@ -17,7 +17,6 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.render.rows import Format
 from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_DIFFERENCE, KeepRule, choices
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ COLUMNS = (
 TABLE_COLUMNS = "group distance difference width height file_size taken_at could_go path".split()
 
 
-@command(app, "duplicates")
+@command(app, "duplicates", prints_paths=True)
 def duplicates(
     settings: Settings,
     collection: CollectionOption = DEFAULT_COLLECTION,
@@ -98,7 +97,7 @@ def duplicates(
         )
     say_all(_notes(found, suggested=max_distance is None))
     rows = found.images
-    if keep is not None and chosen_format(format_) is Format.paths:
+    if keep is not None and chosen_format(format_).lists_paths:
         rows = [row for row in rows if row.could_go]
     write_rows(rows, format_, columns=COLUMNS, table_columns=TABLE_COLUMNS)
 

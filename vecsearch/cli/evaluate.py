@@ -15,6 +15,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_object,
     write_rows,
 )
@@ -160,7 +161,7 @@ def _improve(
 
 
 def _print_trials(result: "Improvement") -> None:
-    typer.echo(f"{result.collection}: {result.model}, judged by {result.judged_by}")
+    show(f"{result.collection}: {result.model}, judged by {result.judged_by}")
     rows = [
         (
             each.setting.ranking,
@@ -304,7 +305,7 @@ def _labelling(label: str, label_regex: str | None) -> "Labelling":
 def _print_evaluation(result: "Evaluation") -> None:
     scores: dict[str, Any] = result.as_dict()
     precision = f"precision@{result.k}"
-    typer.echo(f"{result.collection}: {result.model}, {result.metric}")
+    show(f"{result.collection}: {result.model}, {result.metric}")
     everything = ("all", result.images, result.queries, result.precision, result.map)
     write_rows(
         [everything, *(tuple(row.values()) for row in scores["classes"])],
@@ -317,17 +318,17 @@ def _print_evaluation(result: "Evaluation") -> None:
             Format.table,
             columns=list(scores["index"][0]),
         )
-        typer.echo(_choice(result))
+        show(_choice(result))
     if result.drift is not None:
         drift = result.drift
         since = f", {drift.since:.1%} for images ingested since" if drift.since is not None else ""
-        typer.echo(
+        show(
             f"Compact vectors keep {drift.now:.1%} of the variance; {drift.fitted:.1%} when fitted"
             f"{since}."
         )
     if not result.index_used:
         why = "At this size" if result.index else "No index serves this:"
-        typer.echo(f"{why} every search compares all images, and is exact.")
+        show(f"{why} every search compares all images, and is exact.")
 
 
 def _choice(result: "Evaluation") -> str:

@@ -17,6 +17,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_object,
     write_rows,
 )
@@ -128,7 +129,7 @@ def status(
         f"{found.workers + 1} process{'es' if found.workers else ''}"
     )
     for name, line in lines.items():
-        typer.echo(f"{name:<14} {line}")
+        show(f"{name:<14} {line}")
     if found.indexed < found.images and found.index == IndexMethod.compact:
         say(
             "Rows that vecsearch did not write have no compact vectors, so searches miss them. Add "

@@ -19,6 +19,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_object,
 )
 from vecsearch.config import Settings
@@ -92,7 +93,7 @@ def ingest(
     counts = summary.counts()
     if chosen_format(format_) is Format.table:
         parts = [f"{count:,} {IN_WORDS.get(name, name)}" for name, count in counts.items() if count]
-        typer.echo(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
+        show(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
     else:
         write_object(counts, format_)
     if summary.failed:

@@ -18,6 +18,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_rows,
 )
 from vecsearch.config import Settings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vecsearch.search.questions.terms import Term
 
 
-@command(app, "query", encodes=True)
+@command(app, "query", encodes=True, prints_paths=True)
 def query(
     settings: Settings,
     images: Annotated[
@@ -173,11 +174,11 @@ def query(
         if (plot, html) != (None, None):
             _draw(query_.parts, answer, asked, settings.max_pixels, plot=plot, html=html)
         if show_sql:
-            typer.echo(answer.sql)
+            show(answer.sql)
             return
         if explain:
-            typer.echo(answer.plan)
-            typer.echo(answer.how)
+            show(answer.plan)
+            show(answer.how)
             return
         say_all(_notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)))
         write_rows(

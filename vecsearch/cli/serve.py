@@ -1,5 +1,7 @@
 """The command serve: the web page and the JSON API."""
 
+import secrets
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -31,9 +33,16 @@ def serve(
         typer.Option(
             envvar="VECSEARCH_TOKEN",
             help="Require this token: the page asks for it, programs send "
-            "`Authorization: Bearer TOKEN`.",
+            "`Authorization: Bearer TOKEN`. Default: answer only you; where the system does not "
+            "say who connects, a new token.",
         ),
     ] = None,
+    all_users: Annotated[
+        bool,
+        typer.Option(
+            "--all-users", help="Without a token, answer every user of this machine, not only you."
+        ),
+    ] = False,
     max_upload: Annotated[
         int,
         typer.Option(
@@ -50,18 +59,26 @@ def serve(
 
     The server writes nothing. Add images with `vecsearch ingest`, even while it runs.
     """
-    from vecsearch.web import serving
+    from vecsearch.web import connections, serving
     from vecsearch.web.app import SESSION, create_app
     from vecsearch.web.site import Options
 
-    token = token or None
+    token, link = token or None, ""
     serving.require_token(host, token)
+    is_known = None if token or all_users else serving.is_own
+    if is_known and not serving.can_tell_users():
+        say("This system does not say which user connects, so the address has a token.")
+        token = secrets.token_urlsafe()
+        link = f"?token={token}"
     with (
         serving.listen(host, port) as listening,
         open_library(settings, session=SESSION) as library,
+        ExitStack() as resources,
     ):
-        page = create_app(library, Options(collection, token, max_upload * 2**20))
-        address = serving.address_of(listening)
+        key = serving.cookie_key(settings.data_dir) if token else b""
+        options = Options(collection, token, max_upload * 2**20, key, is_known)
+        page = create_app(library, options)
+        address = f"{serving.address_of(listening)}{link}"
         try:
             say(f"Serving {address} until Ctrl-C.")
             names = library.collection_names()
@@ -70,7 +87,7 @@ def serve(
             elif names:
                 say(f"There is no collection {collection!r}; the page opens {names[0]!r}.")
             if open_:
-                typer.launch(address)
-            serving.run(page, listening)
+                typer.launch(resources.enter_context(serving.private_link(address)))
+            connections.run(page, listening, behind_proxies=token is not None)
         except KeyboardInterrupt:
             say("Stopped.")

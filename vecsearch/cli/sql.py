@@ -9,7 +9,7 @@ from vecsearch.cli.command import FormatOption, app, command, open_library, say,
 from vecsearch.config import Settings
 
 
-@command(app, "sql")
+@command(app, "sql", prints_paths=True)
 def sql(
     settings: Settings,
     statement: Annotated[str, typer.Argument(help="One SQL statement, or - to read it on stdin.")],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vecsearch.search.tags import Tag
 
 
-@command(app, "tags", encodes=True)
+@command(app, "tags", encodes=True, prints_paths=True)
 def tags(
     settings: Settings,
     images: Annotated[

@@ -16,6 +16,7 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    show,
     write_object,
 )
 from vecsearch.config import Settings
@@ -64,7 +65,7 @@ def import_(
             on_progress=progress,
         )
     if chosen_format(format_) is Format.table:
-        typer.echo(f"{done.added:,} added, {done.updated:,} updated")
+        show(f"{done.added:,} added, {done.updated:,} updated")
     else:
         write_object(done.counts(), format_)
     say_all(done.notes)
@@ -99,7 +100,7 @@ def export(
     with open_library(settings) as library, steps_progress() as progress:
         rows = library.collection(collection).export_file(file, on_progress=progress)
     if chosen_format(format_) is Format.table:
-        typer.echo(f"{rows:,} exported")
+        show(f"{rows:,} exported")
     else:
         write_object({"exported": rows}, format_)
     if not carries_columns(file):

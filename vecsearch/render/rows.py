@@ -1,4 +1,4 @@
-"""Rows in five formats; sizes and numbers for people."""
+"""Rows in several formats; sizes and numbers for people."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from uuid import UUID
 
 from vecsearch.errors import InvalidInput
+from vecsearch.render.visible import shown, visible
 
 
 class Format(StrEnum):
@@ -22,6 +23,12 @@ class Format(StrEnum):
     ndjson = "ndjson"
     csv = "csv"
     paths = "paths"
+    paths0 = "paths0"
+
+    @property
+    def lists_paths(self) -> bool:
+        """Whether nothing but paths is printed: one a line, or each ended by NUL, for xargs -0."""
+        return self in {Format.paths, Format.paths0}
 
 
 def write_rows(
@@ -37,28 +44,30 @@ def write_rows(
     Args:
         out: the stream to print to.
         rows: the rows.
-        format_: `paths` prints only the column `path`, one per line, for xargs.
+        format_: `paths` and `paths0` print only the column `path`.
         columns: all columns.
         table_columns: the columns of a table; None: all.
 
+    To a pipe, CSV and paths are what is stored; on a terminal, what it would obey is escaped. JSON
+    and tables escape it everywhere.
+
     Raises:
-        InvalidInput: the format is `paths`, and the rows have no path.
+        InvalidInput: the format is `paths`, and the rows have no path, or one with a line break.
 
     """
     records = (_record(row, columns) for row in rows)
-    if format_ is Format.paths:
+    if format_.lists_paths:
         if "path" not in columns:
             raise InvalidInput("These rows have no path. Use another --format.")
-        out.writelines(f"{record['path']}\n" for record in records)
+        end = "\n" if format_ is Format.paths else "\0"
+        out.writelines(f"{shown(out, _path(record, end), keep='')}{end}" for record in records)
     elif format_ is Format.ndjson:
         out.writelines(f"{_json(record)}\n" for record in records)
     elif format_ is Format.json:
         out.write(f"{_json(list(records), indent=2)}\n")
     elif format_ is Format.csv:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        for record in records:
-            writer.writerow([_cell(record[name], "") for name in columns])
+        _write_csv(out, [columns])
+        _write_csv(out, ([_cell(record[name], "") for name in columns] for record in records))
     else:
         _write_table(out, records, table_columns or columns)
 
@@ -67,16 +76,16 @@ def require_object_format(format_: Format | None) -> None:
     """Refuse a format that cannot print one object, before the work that produces it.
 
     Raises:
-        InvalidInput: the format is `paths`.
+        InvalidInput: the format prints paths.
 
     """
-    if format_ is Format.paths:
+    if format_ is not None and format_.lists_paths:
         raise InvalidInput("This command prints no paths. Use another --format.")
 
 
 def write_object(out: TextIO, value: dict[str, Any], format_: Format) -> None:
     """Print one object: as JSON, indented or on one line, or as CSV with a header."""
-    if format_ in {Format.csv, Format.paths}:
+    if format_ is Format.csv or format_.lists_paths:
         write_rows(out, [tuple(value.values())], format_, list(value))
     else:
         out.write(f"{_json(value, indent=2 if format_ is Format.json else None)}\n")
@@ -108,12 +117,36 @@ def _record(row: Any, columns: Sequence[str]) -> dict[str, Any]:
     return dict(zip(columns, row, strict=True))
 
 
+def _write_csv(out: TextIO, rows: Iterable[Sequence[str]]) -> None:
+    plain = csv.writer(out, lineterminator="\n")
+    # Python does not quote a carriage return alone, at which readers end the row.
+    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = [shown(out, cell) for cell in row]
+        (quoting if any("\r" in cell for cell in cells) else plain).writerow(cells)
+
+
+def _path(record: dict[str, Any], end: str) -> str:
+    path = str(record["path"])
+    if end in path:
+        raise InvalidInput(
+            f"A path has a line break, {path!r}, so lines cannot list it. "
+            "Use -0 or --format paths0, and xargs -0."
+        )
+    return path
+
+
 def _json(value: Any, indent: int | None = None) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, default=_plain, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, indent=indent, default=_plain, allow_nan=False)
+        return visible(text, escape=_json_escape)
     except ValueError:
         # JSON has neither NaN nor infinity.
         return _json(_finite(value), indent)
+
+
+def _json_escape(character: str) -> str:
+    return json.dumps(character)[1:-1]
 
 
 def _finite(value: Any) -> Any:
@@ -154,10 +187,10 @@ def _write_table(out: TextIO, records: Iterator[dict[str, Any]], columns: Sequen
 
     table = Table(box=rich.box.SIMPLE, pad_edge=False)
     for name in columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        table.add_column(Text(visible(name.replace("_", " "), keep="")), overflow="fold")
     for record in records:
         # Text, because rich would read parts of some paths as markup.
-        table.add_row(*(Text(_shown(record[name])) for name in columns))
+        table.add_row(*(Text(visible(_shown(record[name]), keep="")) for name in columns))
     if table.row_count:
         Console(file=out).print(table)
 

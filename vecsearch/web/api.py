@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import IO, Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Form, Header, Query, Response
+from fastapi import APIRouter, Depends, Form, Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, TypeAdapter
 
@@ -117,21 +117,28 @@ _QUERY_ANSWER = TypeAdapter(QueryAnswer)
 
 @dataclass(frozen=True)
 class Health:
-    """The server and its database respond."""
+    """The server and its database respond; callers without access are not told the version."""
 
     status: str
-    version: str
+    version: str | None = None
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in (401, 421, 422, 503, *statuses)}
 
 
-@router.get("/health", responses=_problems())
-def health(site: Served) -> Health:
-    """Check that the database responds and that its tables, if any, fit this version."""
-    site.library.check()
-    return Health("ok", __version__)
+@router.get("/health", responses=_problems(), response_model_exclude_none=True)
+def health(site: Served, request: Request) -> Health:
+    """Check that the database responds and that its tables, if any, fit this version.
+
+    Needs no token. Without one, the answer does not say more than whether they do.
+    """
+    if getattr(request.state, "admitted", False):
+        site.library.check()
+        return Health("ok", __version__)
+    if site.pulse.is_well():
+        return Health("ok")
+    raise HTTPException(503, "The server cannot use its database.")
 
 
 @router.get(

@@ -27,9 +27,10 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
-from vecsearch.web.guard import HEADERS, Guard
+from vecsearch.web.bodies import Bodies
+from vecsearch.web.guard import HEADERS, Access, Guard
 from vecsearch.web.metrics import Measured, Metrics
-from vecsearch.web.site import Options, Site
+from vecsearch.web.site import Options, Pulse, Site
 from vecsearch.web.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ def create_app(library: "Library", options: Options) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.site = Site(library, options, uploads, metrics)
+    access = Access(options.token, options.key, options.is_known)
+    app.state.site = Site(library, options, access, uploads, metrics, Pulse(library.check))
     app.include_router(api.router)
     app.include_router(pages.router)
     static = Path(__file__).parent / "static"
     app.mount("/static", StaticFiles(directory=static), name="static")
-    app.add_middleware(Guard, token=options.token, max_bytes=options.max_bytes, refuse=_answer)
+    app.add_middleware(Bodies, max_bytes=options.max_bytes, refuse=_answer)
+    app.add_middleware(Guard, access=access, refuse=_answer)
     app.add_middleware(Measured, metrics=metrics)
     app.add_exception_handler(VecsearchError, _on_our_error)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -1,27 +1,29 @@
 """Access control, and the security headers of every response.
 
-Without a token the server answers this machine alone, under its own names: the Host header gives
-away another site whose name points here (DNS rebinding). With a token, browsers send a cookie and
-other programs `Authorization: Bearer`.
+Without a token the server answers the user who started it, under this machine's own names: the Host
+header gives away another site whose name points here (DNS rebinding). With a token, browsers send a
+cookie and other programs `Authorization: Bearer`.
 """
 
-import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vecsearch.web.bodies import Refuse
 from vecsearch.web.serving import is_loopback
+from vecsearch.web.throttle import Throttle
 
 COOKIE = "vecsearch_token"
 COOKIE_SECONDS = 30 * 24 * 3600
-# They disclose nothing about the images, and are needed before a token is sent.
+# They disclose nothing, and are needed before a token is sent.
 OPEN_PATHS = ("/api/health", "/static/", "/token")
 HEADERS = {
     "Content-Security-Policy": (
@@ -33,25 +35,89 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# Makes a response of a status and a sentence.
-Refuse = Callable[[Request, int, str], Response]
+
+class Access:
+    """Who may ask.
+
+    Args:
+        token: the secret that callers send; None: callers are known by their connection.
+        key: makes the value of the cookie, which nobody can guess without it.
+        is_known: tells whether a connection is from the user who may ask; None: everyone's is.
+
+    """
+
+    def __init__(
+        self,
+        token: str | None,
+        key: bytes,
+        is_known: Callable[[Scope], bool] | None = None,
+    ) -> None:
+        self.token = token
+        self._is_known = is_known
+        self._cookie = hmac.new(key, (token or "").encode(), "sha256").hexdigest()
+        self._throttle = Throttle()
+
+    def admits(self, request: Request) -> bool:
+        """Tell whether a request comes with access.
+
+        Raises:
+            HTTPException: too many wrong tokens came from its address.
+
+        """
+        if self.token is None:
+            return self._is_known is None or self._is_known(request.scope)
+        if same(request.cookies.get(COOKIE, ""), self._cookie):
+            return True
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self.is_token(request, credentials.strip())
+
+    def is_token(self, request: Request, given: str) -> bool:
+        """Tell whether this is the token.
+
+        Raises:
+            HTTPException: too many wrong tokens came from the address of this request.
+
+        """
+        address = request.client.host if request.client else ""
+        wait = self._throttle.wait(address)
+        if wait:
+            raise HTTPException(
+                429,
+                f"Too many wrong tokens. Try again in {wait} seconds.",
+                {"Retry-After": str(wait)},
+            )
+        is_right = self.token is not None and same(given, self.token)
+        (self._throttle.succeeded if is_right else self._throttle.failed)(address)
+        return is_right
+
+    def admitted(self, request: Request, address: str) -> Response:
+        """Return a response that admits a browser and redirects it to an address of this server."""
+        response = RedirectResponse(ours(address), status_code=303)
+        if self.token is not None:
+            response.set_cookie(
+                COOKIE,
+                self._cookie,
+                max_age=COOKIE_SECONDS,
+                httponly=True,
+                samesite="lax",
+                secure=request.url.scheme == "https",
+            )
+        return response
 
 
 class Guard:
-    """Middleware that refuses requests without access, and requests that are too large.
+    """Middleware that refuses requests without access; a request with access is marked as admitted.
 
     Args:
         app: the guarded application.
-        token: None serves this machine alone.
-        max_bytes: of the body of a request.
+        access: who may ask.
         refuse: makes the response to a refused request.
 
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, max_bytes: int, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, access: Access, refuse: Refuse) -> None:
         self._app = app
-        self._token = token
-        self._max_bytes = max_bytes
+        self._access = access
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,76 +133,58 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        received = 0
+        # Whoever is refused gets the answer before the body is read.
+        request = Request(scope)
+        try:
+            answer = self._check(request)
+        except HTTPException as error:
+            answer = self._refuse(request, error.status_code, error.detail, error.headers)
+        await (answer or self._app)(scope, receive, with_headers)
 
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise HTTPException(413, too_large(self._max_bytes))
-            return message
+    def _check(self, request: Request) -> Response | None:
+        """Return a response that admits a browser, or None if the application answers.
 
-        answer = self._refusal(Request(scope, receive))
-        await (answer or self._app)(scope, limited, with_headers)
+        Raises:
+            HTTPException: the request is refused.
 
-    def _refusal(self, request: Request) -> Response | None:
-        headers = request.headers
-        if self._token is None and not names_this_machine(headers.get("host", "")):
-            return self._refuse(
-                request,
+        """
+        headers, access = request.headers, self._access
+        if access.token is None and not names_this_machine(headers.get("host", "")):
+            raise HTTPException(
                 421,
                 "This server answers only at localhost and 127.0.0.1. "
                 "To use another name, start it with --token.",
             )
         if headers.get("sec-fetch-site") == "cross-site" and request.method != "GET":
-            return self._refuse(
-                request, 403, "Requests from other sites are refused. Use this server's own page."
+            raise HTTPException(
+                403, "Requests from other sites are refused. Use this server's own page."
             )
-        # Python refuses to parse thousands of digits; the bytes received are counted anyway.
-        length = headers.get("content-length", "0")[:20]
-        if length.isdecimal() and int(length) > self._max_bytes:
-            return self._refuse(request, 413, too_large(self._max_bytes))
-        return None if self._token is None else self._unknown(request, self._token)
-
-    def _unknown(self, request: Request, token: str) -> Response | None:
         # The path that is routed; `request.url` depends on the Host header, too.
         path: str = request.scope["path"]
-        if path.startswith(OPEN_PATHS):
-            return None
         given = request.query_params.get("token")
-        if given is not None and request.method == "GET" and same(given, token):
+        is_link = access.token is not None and given is not None and request.method == "GET"
+        if is_link and not path.startswith(OPEN_PATHS) and access.is_token(request, given or ""):
             rest = [item for item in parse_qsl(request.url.query) if item[0] != "token"]
-            address = f"{path}?{urlencode(rest)}" if rest else path
-            return admitted(request, token, address)
-        if _knows(token, request.headers):
+            return access.admitted(request, f"{path}?{urlencode(rest)}" if rest else path)
+        if access.admits(request):
+            request.state.admitted = True
+        elif path.startswith(OPEN_PATHS):
             return None
-        return self._refuse(request, 401, "This server needs a token. Ask whoever started it.")
+        elif access.token is None:
+            raise HTTPException(
+                403,
+                "This server answers only the user who started it. "
+                "To let others ask, start it with --token or --all-users.",
+            )
+        else:
+            raise HTTPException(401, "This server needs a token. Ask whoever started it.")
+        return None
 
 
 def names_this_machine(host: str) -> bool:
     """Tell whether a Host header names this machine, with any port."""
     found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9a-zA-Z.-]+))(?::[0-9]{1,5})?", host)
     return found is not None and is_loopback((found[1] or found[2]).lower())
-
-
-def too_large(max_bytes: int) -> str:
-    """Return the sentence about a body that is too large."""
-    return f"That is more than {max_bytes // 2**20} MB, the limit here. Send a smaller picture."
-
-
-def admitted(request: Request, token: str, address: str) -> Response:
-    """Return a response that admits a browser and redirects it to an address of this server."""
-    response = RedirectResponse(ours(address), status_code=303)
-    response.set_cookie(
-        COOKIE,
-        _seal(token),
-        max_age=COOKIE_SECONDS,
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https",
-    )
-    return response
 
 
 def ours(address: str) -> str:
@@ -148,16 +196,3 @@ def ours(address: str) -> str:
 def same(given: str, token: str) -> bool:
     """Compare two tokens in constant time."""
     return secrets.compare_digest(given.encode(errors="replace"), token.encode())
-
-
-def _knows(token: str, headers: Headers) -> bool:
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and same(credentials.strip(), token):
-        return True
-    cookies = Request({"type": "http", "headers": headers.raw}).cookies
-    return same(cookies.get(COOKIE, ""), _seal(token))
-
-
-def _seal(token: str) -> str:
-    """Return the value of the cookie, which does not disclose the token."""
-    return hashlib.sha256(f"vecsearch {token}".encode()).hexdigest()

@@ -11,7 +11,7 @@ from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.web.asked import Asked, is_name, read
-from vecsearch.web.guard import admitted, ours, same
+from vecsearch.web.guard import ours
 from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Text
 from vecsearch.web.site import Served, Site, require_label
 from vecsearch.web.views import Address, error_page, render, slider
@@ -159,19 +159,17 @@ def duplicates(
 
 
 @router.post("/token")
-def enter(
+async def enter(
     site: Served,
     request: Request,
     given: Annotated[str, Form()] = "",
     address: Annotated[str, Form()] = "/",
 ) -> Response:
     """Admit a browser that sends the token."""
-    token = site.options.token
-    if token is None:
-        return RedirectResponse(ours(address), 303)
-    if not same(given, token):
-        return error_page(request, 401, "That is not the token. Try again.", {}, ours(address))
-    return admitted(request, token, address)
+    access = site.access
+    if access.token is None or access.is_token(request, given):
+        return access.admitted(request, address)
+    return error_page(request, 401, "That is not the token. Try again.", {}, ours(address))
 
 
 def _choices(k: int) -> list[int]:

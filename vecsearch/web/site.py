@@ -1,14 +1,19 @@
 """What every route is given: the library, and how this server serves it."""
 
-from collections.abc import Sequence
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
-from vecsearch.errors import CollectionNotFound, InvalidInput
+from vecsearch.errors import CollectionNotFound, InvalidInput, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
+from vecsearch.web.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
 from vecsearch.web.uploads import Uploads
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 
 # Answers about near-duplicates to keep: each took seconds or minutes.
 KEPT = 8
+# Callers without access learn at most once in so many seconds whether the database answers.
+PULSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,38 @@ class Options:
         collection: the one that is searched unless another is named.
         token: the secret that callers must send; None serves this machine alone.
         max_bytes: of the body of a request.
+        key: makes the cookies of browsers that sent the token.
+        is_known: tells, without a token, whether a connection may ask; None: every one may.
 
     """
 
     collection: str
     token: str | None = None
     max_bytes: int = 32 * 2**20
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    is_known: Callable[[Scope], bool] | None = None
+
+
+class Pulse:
+    """Whether the database answers; callers together ask it once a second, one at a time."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._asking = threading.Lock()
+        self._is_well, self._until = True, 0.0
+
+    def is_well(self) -> bool:
+        """Return whether the database answers, or answered when it was last asked."""
+        if time.monotonic() >= self._until and self._asking.acquire(blocking=False):
+            try:
+                self._check()
+                self._is_well = True
+            except VecsearchError:
+                self._is_well = False
+            finally:
+                self._until = time.monotonic() + PULSE_S
+                self._asking.release()
+        return self._is_well
 
 
 @dataclass(frozen=True)
@@ -48,8 +81,10 @@ class Site:
 
     library: "Library"
     options: Options
+    access: Access
     uploads: Uploads
     metrics: Metrics
+    pulse: Pulse
     found: "dict[tuple[object, ...], tuple[tuple[int, ...], Duplicates]]" = field(
         default_factory=dict
     )

@@ -120,7 +120,7 @@ def error_page(
         collection=None,
         title=HTTPStatus(status).phrase,
         sentence=sentence,
-        needs_token=status == HTTPStatus.UNAUTHORIZED,
+        needs_token=status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS},
         address=own if address is None else address,
         back=_way_back(request),
     )
