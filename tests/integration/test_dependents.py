@@ -182,6 +182,10 @@ def fill(library: Library, revision: str) -> None:
         "INSERT INTO vecsearch.ingest_errors (collection, path, error) VALUES ('images', 'p', 'e')",
     ):
         write(library, statement)
+    if revision >= "0018":
+        write(library, f"INSERT INTO {internal}.neighbours VALUES ('images', {ID}, 1, {OTHER}, 0)")
+        write(library, f"INSERT INTO {internal}.duplicates VALUES ('images', {ID}, 1, {ID}, 0)")
+        write(library, f"INSERT INTO {internal}.clusters VALUES ('images', {ID}, 1, 0)")
     if revision >= "0017":
         with database.writing(library.engine) as connection:
             functions.refresh(connection)

@@ -168,18 +168,23 @@ def write_errors(
         connection.execute(
             sa.delete(errors).where(
                 errors.c.collection == collection,
-                errors.c.path == sa.any_(sa.literal(list(read), sa.ARRAY(sa.Text))),
+                errors.c.id == sa.any_(sa.literal([*map(image_id, read)], sa.ARRAY(sa.Uuid))),
             )
         )
     if failed:
         connection.execute(
             sa.text(
-                "INSERT INTO vecsearch.ingest_errors (collection, path, error)"
-                " VALUES (:collection, :path, :error) ON CONFLICT (collection, path)"
+                "INSERT INTO vecsearch.ingest_errors (collection, id, path, error)"
+                " VALUES (:collection, :id, :path, :error) ON CONFLICT (collection, id)"
                 " DO UPDATE SET error = excluded.error, at = now()"
             ),
             [
-                {"collection": collection, "path": item.path, "error": item.reason}
+                {
+                    "collection": collection,
+                    "id": image_id(item.path),
+                    "path": item.path,
+                    "error": item.reason,
+                }
                 for item in failed
             ],
         )
