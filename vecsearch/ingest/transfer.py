@@ -207,6 +207,7 @@ def _store(
         )
         added = staging.merge(connection, collection.table)
         staging.store_thumbnails(connection)
+    with connection.begin():
         analyze(connection, collection.table)
     if added < staged:
         with connection.begin():
