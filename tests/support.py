@@ -186,7 +186,11 @@ def ingest(
     progress: list[Progress] | None = None,
     **options: Any,
 ) -> Summary:
-    """Ingest with an encoder of the test's own; note the progress in a list if there is one."""
+    """Ingest with an encoder of the test's own; note the progress in a list if there is one.
+
+    A prune is made unasked, unless the options say otherwise.
+    """
+    options.setdefault("confirm", lambda _: True)
     with database.session(engine) as connection:
         run = Ingest(connection, collection, scan.Walk(paths), encoder, Options(**options))
         for step in run:

@@ -6,6 +6,7 @@ rows at once.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from psycopg.types.json import Jsonb
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.ingest import metadata
 from vecsearch.ingest.classify import Decision
-from vecsearch.ingest.metadata import Record
-from vecsearch.ingest.summary import Outcome
+from vecsearch.ingest.summary import Outcome, counted
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
@@ -190,12 +191,20 @@ def write_errors(
         )
 
 
-def write_metadata(
-    connection: sa.Connection,
-    table: sa.Table,
-    records: Iterable[Record],
-) -> tuple[int, int, Record | None]:
-    """Add the records to the metadata of the files that were seen.
+def store_metadata(connection: sa.Connection, table: sa.Table, file: Path) -> Iterator[str]:
+    """Add a file's records to the metadata of the files that a run has seen; yield notes."""
+    changed, unmatched, first = _write_metadata(connection, table, metadata.read_records(file))
+    yield f"Set the metadata of {counted(changed, 'image')}."
+    if first is not None:
+        lines = f"{counted(unmatched, 'line')} of {file.name} matched no image"
+        which = f"line {first.line}, `{first.key}`."
+        yield f"{lines}: {which}" if unmatched == 1 else f"{lines}. The first is {which}"
+
+
+def _write_metadata(
+    connection: sa.Connection, table: sa.Table, records: Iterable[metadata.Record]
+) -> tuple[int, int, metadata.Record | None]:
+    """Add records to the metadata of the files that a run has seen.
 
     A record's key is a path, a path below a root, or a file name, in that order of preference.
 
@@ -213,7 +222,7 @@ def write_metadata(
         connection,
         "records",
         "int4 text text jsonb",
-        ((line, key, path, Jsonb(metadata)) for line, key, path, metadata in records),
+        ((line, key, path, Jsonb(values)) for line, key, path, values in records),
     )
     connection.execute(
         sa.text(
@@ -246,7 +255,7 @@ def write_metadata(
     ).first()
     if unmatched is None:
         return changed, 0, None
-    return changed, unmatched.records, Record(*unmatched[1:])
+    return changed, unmatched.records, metadata.Record(*unmatched[1:])
 
 
 def _located(file: File) -> tuple[Any, ...]:
