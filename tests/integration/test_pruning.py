@@ -73,10 +73,13 @@ def test_a_root_that_was_emptied_is_pruned_only_with_a_yes(
     ) in err
     assert scalar(ingested, "SELECT count(*) FROM images WHERE metadata <> '{}'") == 12
     asked: list[str] = []
+
+    def no(sentence: str) -> bool:
+        asked.append(sentence)
+        return False
+
     with pytest.raises(PruneRefused) as caught:
-        ingested.collection().ingest(
-            [photos], prune=True, confirm=lambda text: bool(asked.append(text))
-        )
+        ingested.collection().ingest([photos], prune=True, confirm=no)
     assert len(asked) == 1
     assert caught.value.summary.gone == 12
     foretold = ingested.collection().ingest([photos], prune=True, dry_run=True)

@@ -285,15 +285,20 @@ class Ingest:
             lock_collection(self._connection, self._name)
             thumbnails.hold(self._connection)
             failed = pending.record_failures(self._connection, chunk.number, reasons)
+            if encoded and self._collection is None:
+                self._create_collection()
+            if self._table is not None:
+                chunk.overtake(
+                    pending.record_overtaken(self._connection, self._table, chunk.number)
+                )
             readable = [item for item in chunk.decisions if item.id not in failed]
+            written = [item for item in readable if item.is_written]
             embedded = [
                 Embedded(item.file, encoded[item.sha256].facts, encoded[item.sha256].embedding)
-                for item in readable
+                for item in written
                 if item.source is None
             ]
-            known = [item for item in readable if item.source is not None and item.is_written]
-            if embedded and self._collection is None:
-                self._create_collection()
+            known = [item for item in written if item.source is not None]
             if self._table is not None:
                 writes.write_files(self._connection, self._table, embedded, known)
             if drawn:
