@@ -15,7 +15,7 @@ from vecsearch.ingest import scope
 from vecsearch.ingest.scope import Scope
 from vecsearch.ingest.summary import counted
 from vecsearch.postgres import catalog, database, migrate, thumbnails
-from vecsearch.postgres.rows import lock_collection
+from vecsearch.postgres.rows import writing
 from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED
 
 # Takes a sentence that says what will be deleted; returns whether to delete it.
@@ -185,8 +185,7 @@ def forget(
         raise NotConfirmed(
             f"Forgetting {what} needs a yes. If these files are gone for good, add --yes."
         )
-    with database.writing(engine) as connection:
-        lock_collection(connection, name)
+    with database.session(engine) as connection, writing(connection, name):
         scope.delete_rows(connection, table, [*stored])
         scope.delete_errors(connection, name, errors)
     with database.writing(engine) as connection:

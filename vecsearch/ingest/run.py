@@ -27,7 +27,7 @@ from vecsearch.ingest.scope import Scope
 from vecsearch.ingest.summary import Outcome, Progress, Summary, counted
 from vecsearch.ingest.writes import Embedded
 from vecsearch.postgres import catalog, tables, thumbnails
-from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, lock_collection
+from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, writing
 from vecsearch.search import collections
 
 # Files in a transaction: more would save little of its cost, and a kill loses at most this much.
@@ -281,8 +281,7 @@ class Ingest:
             elif reason is not None:
                 reasons[digest] = reason
         drawn = [item.thumbnail for item in encoded.values()] + self._drawn(chunk)
-        with self._connection.begin():
-            lock_collection(self._connection, self._name)
+        with writing(self._connection, self._name):
             thumbnails.hold(self._connection)
             failed = pending.record_failures(self._connection, chunk.number, reasons)
             if encoded and self._collection is None:
@@ -351,8 +350,7 @@ class Ingest:
         if self._options.dry_run:
             return
         if self._options.metadata_file is not None:
-            with self._connection.begin():
-                lock_collection(self._connection, self._name)
+            with writing(self._connection, self._name):
                 yield from writes.store_metadata(
                     self._connection, self._table, self._options.metadata_file
                 )
@@ -387,8 +385,7 @@ class Ingest:
             if self._options.dry_run:
                 pruned = len(gone.paths)
             elif question is None or self._options.confirm(question):
-                with self._connection.begin():
-                    lock_collection(self._connection, self._name)
+                with writing(self._connection, self._name):
                     pruned = pruning.delete(self._connection, table, self._scope(), gone)
             else:
                 self.refused = question

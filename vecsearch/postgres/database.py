@@ -1,9 +1,13 @@
 """Open connections from a URL, and translate the driver's errors into ours."""
 
+import os
+import platform
 import re
 import select
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -56,7 +60,8 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     parsed = parsed.set(drivername="postgresql+psycopg")
     if "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
-    engine = sa.create_engine(parsed, pool_size=POOL_SIZE)
+    arguments = {"fallback_application_name": _program()}
+    engine = sa.create_engine(parsed, pool_size=POOL_SIZE, connect_args=arguments)
 
     def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
         for name, value in (session or {}).items():
@@ -70,6 +75,15 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     sa.event.listen(engine, "connect", set_up)
     sa.event.listen(engine, "checkout", check_out)
     return engine
+
+
+def _program() -> str:
+    """Return what sessions are called: the program, its process and its machine."""
+    name = Path(sys.argv[0]).stem if sys.argv[0] else "python"
+    if name in {"vecsearch", "__main__"}:
+        name = " ".join(["vecsearch", *(word for word in sys.argv[1:2] if word.isalpha())])
+    # Postgres keeps 63 bytes.
+    return f"{name[:20]} (PID {os.getpid()} on {platform.node()[:30]})"
 
 
 def _is_open(connection: psycopg.Connection[Any]) -> bool:
