@@ -380,10 +380,18 @@ class Collection(Images):
             embedder = self._store.embedders.of(stored)
         embedder.warm()
 
-    def drop(self) -> list[str]:
+    def dependents(self) -> list[str]:
+        """Describe the views, functions and constraints of others that depend on the table."""
+        with self._reading() as (connection, _):
+            return drop.dependents(connection, self.name)
+
+    def drop(self, *, cascade: bool = False) -> list[str]:
         """Drop the collection with its rows, embeddings and index; return notes for the user.
 
         Image files are not touched.
+
+        Args:
+            cascade: drop what `dependents` describes, too.
 
         Raises:
             InvalidInput: views or other objects that the user created depend on its table.
@@ -392,4 +400,4 @@ class Collection(Images):
         """
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
-            return drop.drop(connection, self.name)
+            return drop.drop(connection, self.name, cascade=cascade)

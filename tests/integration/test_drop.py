@@ -133,9 +133,22 @@ def test_what_depends_on_it_is_named_and_nothing_goes(
     with pytest.raises(InvalidInput) as caught:
         library.collection().drop()
     assert str(caught.value) == (
-        f"Collection 'images' is used by {', '.join(named)}. Drop those first."
+        f"Collection 'images' is used by {', '.join(named)}. Drop those first, or all at once: "
+        "vecsearch drop images --cascade"
     )
     assert rows(library, "images_view") == rows(library, "images") == 20
+    # What depends on those goes, too, and no more.
+    write(library, "CREATE TABLE apart (id int)")
+    for view in named[-1:]:
+        if view.startswith("view "):
+            write(library, f"CREATE VIEW further AS SELECT 1 FROM {view.removeprefix('view ')}")
+            named = sorted([*named, "view further"])
+    assert library.collection().dependents() == named
+    code, _, err = run(library, "drop", "images", "--yes", "--cascade")
+    assert code == 0
+    assert f"Dropped with it: {', '.join(named)}." in err
+    assert library.collections() == []
+    assert rows(library, "apart") == 0
 
 
 def test_indexes_and_triggers_of_the_users_own_go_with_the_table(library: Library) -> None:
@@ -191,7 +204,7 @@ def test_on_a_terminal_it_asks(
     library: Library, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
 ) -> None:
     make_corpus(library, "images", np.ones((20, 8)))
-    monkeypatch.setattr(collections, "_is_terminal", lambda: True)
+    monkeypatch.setattr(collections, "is_terminal", lambda: True)
     code, out, err = run(library, "drop", "images", input=answer)
     # The runner echoes what is typed.
     assert (code, out.strip()) == (left, answer.strip())

@@ -89,13 +89,13 @@ def test_an_index_that_another_session_builds_is_named(
     images.export_file(file)
     write(library, "DROP INDEX images_embedding_hnsw")
     with session(library, LOCK.format(key=ddl.BUILD_LOCK_KEY)) as other:
-        named = f"being built by another program (server process {other.info.backend_pid})."
+        named = f"another program (server process {other.info.backend_pid})"
+        building = f"{named} is building the index of 'images'."
         with pytest.raises(DatabaseBusy) as caught:
             images.create_index("hnsw")
-        assert str(caught.value) == f"The index of 'images' is {named} Retry when that ends."
-        done = images.import_file(file)
-        (note,) = done.notes
-        assert note.startswith(f"The index of 'images' is {named} Until it is there, ")
+        assert str(caught.value) == f"{building} Retry when that ends."
+        (note,) = images.import_file(file).notes
+        assert note == f"{building} Until that ends, every search compares all images."
     # A killed command's session ends a moment later.
     monkeypatch.setattr(ddl, "CLAIM_TIMEOUT_S", 60)
     with session(library, LOCK.format(key=ddl.BUILD_LOCK_KEY)) as other:

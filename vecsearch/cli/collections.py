@@ -1,6 +1,5 @@
 """The commands collections, status, errors, refresh and drop."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,9 +7,11 @@ import typer
 from vecsearch.cli.command import (
     CollectionOption,
     FormatOption,
+    YesOption,
     app,
     chosen_format,
     command,
+    is_terminal,
     open_library,
     say,
     say_all,
@@ -159,10 +160,18 @@ def refresh(
 def drop(
     settings: Settings,
     collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade",
+            help="Also drop views, functions and constraints of yours that depend on it; lists "
+            "them first. Default: refuse.",
+        ),
+    ] = False,
 ) -> None:
     """Remove a collection: its rows, embeddings and index. The image files stay."""
-    if not yes and not _is_terminal():
+    if not yes and not is_terminal():
         raise InvalidInput(
             "Dropping a collection needs a confirmation, and there is no terminal. Add --yes."
         )
@@ -171,14 +180,12 @@ def drop(
         what = _contents(chosen.status())
         if not yes:
             say(f"This removes {what}. The image files stay.")
+            if cascade and (dependents := chosen.dependents()):
+                say(f"This also drops {', '.join(dependents)}.")
             typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
-        notes = chosen.drop()
+        notes = chosen.drop(cascade=cascade)
     say_all(notes)
     say(f"Dropped {what}. The image files stay.")
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
 
 
 def _contents(status: "CollectionStatus") -> str:

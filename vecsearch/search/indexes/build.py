@@ -163,8 +163,8 @@ def ensure(
             return [] if waiting is None else [waiting]
     with _builder(engine, name) as (connection, claimed):
         if isinstance(claimed, str):
-            note = f"The index of {name!r} is being built by {claimed}."
-            return [f"{note} Until it is there, every search compares all images."]
+            note = f"{claimed} is building the index of {name!r}."
+            return [f"{note} Until that ends, every search compares all images."]
         if not METHODS[claimed.index_method].is_missing(connection, claimed):
             return []
         build = Build(connection, claimed, resources, on_progress)
@@ -173,7 +173,7 @@ def ensure(
 
 
 def _busy(name: str, builder: str) -> DatabaseBusy:
-    return DatabaseBusy(f"The index of {name!r} is being built by {builder}. Retry when that ends.")
+    return DatabaseBusy(f"{builder} is building the index of {name!r}. Retry when that ends.")
 
 
 def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
