@@ -23,7 +23,6 @@ from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
-from vecsearch.search.status import IndexStatus, index_status
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
 from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Ranking, parse
@@ -258,11 +257,6 @@ class Collection(Images):
         engine, resources = self._store.engine, self._store.resources()
         return build.ensure(engine, self.name, resources=resources, on_progress=on_progress)
 
-    def index_status(self) -> IndexStatus:
-        """Return the state of the index, and the resources that a build would use."""
-        with self._reading() as (connection, stored):
-            return index_status(connection, stored, self._store.resources())
-
     def tune_index(
         self,
         *,
@@ -379,11 +373,6 @@ class Collection(Images):
         with self._reading() as (_, stored):
             embedder = self._store.embedders.of(stored)
         embedder.warm()
-
-    def dependents(self) -> list[str]:
-        """Describe the views, functions and constraints of others that depend on the table."""
-        with self._reading() as (connection, _):
-            return drop.dependents(connection, self.name)
 
     def drop(self, *, cascade: bool = False) -> list[str]:
         """Drop the collection with its rows, embeddings and index; return notes for the user.

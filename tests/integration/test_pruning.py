@@ -5,10 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import PixelEncoder, counts, draw_photos, ingest, picture, scalar, write
-from typer.testing import CliRunner
+from support import PixelEncoder, counts, draw_photos, ingest, picture, run_command, scalar, write
 
-from vecsearch.cli import app
 from vecsearch.errors import InvalidInput, NotConfirmed
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.ingest import choose
@@ -24,12 +22,6 @@ def ingested(library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(choose, "encoder", lambda *_, **__: (PixelEncoder(), []))
     assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"added": 12}
     return library
-
-
-def run(library: Library, *words: object) -> tuple[int, str, str]:
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    done = CliRunner().invoke(app, [*map(str, words), "--database-url", url])
-    return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def test_a_root_that_was_emptied_is_pruned_only_with_a_yes(
     beside = tmp_path / "beside"
     beside.mkdir()
     picture(50).save(beside / "new.png")
-    code, out, err = run(ingested, "ingest", photos, beside, "--prune")
+    code, out, err = run_command(ingested, "ingest", photos, beside, "--prune")
     assert code == 1
     assert json.loads(out)["gone"] == 12
     assert json.loads(out)["added"] == 1
@@ -90,10 +82,10 @@ def test_a_root_that_was_emptied_is_pruned_only_with_a_yes(
     assert counts(ingested.collection().ingest([photos], prune=True)) == {"unchanged": 12}
     assert scalar(ingested, "SELECT count(*) FROM images WHERE metadata <> '{}'") == 12
     shutil.rmtree(photos / "cats")
-    code, out, err = run(ingested, "ingest", photos, "--prune")
+    code, out, err = run_command(ingested, "ingest", photos, "--prune")
     assert (code, json.loads(out)["pruned"]) == (0, 6)
     shutil.rmtree(photos / "dogs")
-    code, out, err = run(ingested, "ingest", photos, "--prune", "--yes")
+    code, out, err = run_command(ingested, "ingest", photos, "--prune", "--yes")
     assert (code, json.loads(out)["pruned"]) == (0, 6)
     assert scalar(ingested, "SELECT count(*) FROM vecsearch_internal.thumbnails") == 1
 
@@ -141,28 +133,28 @@ def test_what_is_gone_for_good_is_forgotten_and_nothing_else(
         "INSERT INTO vecsearch_internal.tags SELECT 'images', id, 1, 'dark', 0, 1 FROM images",
     )
 
-    code, _, err = run(ingested, "forget", photos, "--yes")
+    code, _, err = run_command(ingested, "forget", photos, "--yes")
     assert code == 1
     assert f"Of the 12 files that collection 'images' has under {photos}, 12 are still there" in err
     (photos / "cats" / "03.png").unlink()
     with pytest.raises(InvalidInput, match="11 are still there"):
         images.forget(photos, confirm=lambda _: True)
-    code, out, _ = run(ingested, "forget", photos, "--existing", "--dry-run")
+    code, out, _ = run_command(ingested, "forget", photos, "--existing", "--dry-run")
     assert (code, json.loads(out)) == (0, {"rows": 12, "errors": 1})
 
     shutil.rmtree(photos)
     for prune in ([], ["--prune", "--yes"]):
-        code, _, err = run(ingested, "ingest", photos, *prune)
+        code, _, err = run_command(ingested, "ingest", photos, *prune)
         assert code == 1
         assert f"{photos} is gone, and 12 rows under it are stored." in err
         assert err.endswith(f"if it is gone for good: vecsearch forget {photos}\n")
-    code, _, err = run(ingested, "forget", photos)
+    code, _, err = run_command(ingested, "forget", photos)
     assert code == 1
     assert f"Forgetting 12 rows and 1 error under {photos} needs a yes." in err
     with pytest.raises(NotConfirmed):
         images.forget(photos)
     assert scalar(ingested, "SELECT count(*) FROM images") == 25
-    code, out, _ = run(ingested, "forget", photos, "--yes", "--format", "table")
+    code, out, _ = run_command(ingested, "forget", photos, "--yes", "--format", "table")
     assert (code, out) == (0, "deleted 12 rows, 1 errors\n")
     assert scalar(ingested, "SELECT count(*) FROM images") == 13
     assert scalar(ingested, "SELECT count(*) FROM vecsearch_internal.tags") == 13
@@ -183,12 +175,7 @@ def test_a_terminal_is_asked(
     for answer, expected in (("n\n", (1, 12)), ("y\n", (0, 0))):
         for file in photos.glob("*/*"):
             file.unlink()
-        url = ingested.engine.url.set(drivername="postgresql")
-        done = CliRunner().invoke(
-            app,
-            ["ingest", str(photos), "--prune", "--database-url", url.render_as_string(False)],
-            input=answer,
-        )
-        assert (done.exit_code, json.loads(done.stdout.splitlines()[-1])["gone"]) == expected
-        assert "12 of the 12 rows under" in done.stderr
-        assert "Delete these rows? [y/N]" in done.stderr
+        code, out, err = run_command(ingested, "ingest", photos, "--prune", input=answer)
+        assert (code, json.loads(out.splitlines()[-1])["gone"]) == expected
+        assert "12 of the 12 rows under" in err
+        assert "Delete these rows? [y/N]" in err

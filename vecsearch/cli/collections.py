@@ -24,6 +24,8 @@ from vecsearch.render.rows import Format, human_bytes
 from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, Derived, IndexMethod
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from vecsearch.search.status import CollectionStatus
 
 
@@ -34,11 +36,9 @@ def collections(settings: Settings, format_: FormatOption = None) -> None:
         rows = library.collections()
     if not rows:
         say("There are no collections yet. Start with: vecsearch ingest FOLDER")
-    write_rows(
-        rows,
-        format_,
-        columns=["name", "model", "dimensions", "metric", "images", "weights", "created_at"],
-    )
+    shown = ["name", "model", "dimensions", "metric", "images", "weights", "created_at"]
+    write_rows(rows, format_, columns=[*shown, "state"], table_columns=shown)
+    say_all(_broken(rows))
 
 
 @command(app, "status")
@@ -82,8 +82,10 @@ def status(settings: Settings, format_: FormatOption = None) -> None:
             "index_size",
         ],
     )
+    for line in _broken(report.collections):
+        typer.echo(line)
     for row in report.collections:
-        if row.index == IndexMethod.none:
+        if row.index == IndexMethod.none and not row.is_broken:
             typer.echo(
                 f"{row.name}: {_no_index(row.name, row.dimensions)}, so every search compares all "
                 f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
@@ -186,6 +188,12 @@ def drop(
         notes = chosen.drop(cascade=cascade)
     say_all(notes)
     say(f"Dropped {what}. The image files stay.")
+
+
+def _broken(rows: "Iterable[CollectionStatus]") -> "Iterator[str]":
+    for row in rows:
+        if row.is_broken:
+            yield f"{row.name} is {row.state}. To mend it: vecsearch db repair {row.name}"
 
 
 def _contents(status: "CollectionStatus") -> str:

@@ -31,6 +31,8 @@ VECTOR_SCHEMA = (
     "(SELECT nspname FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace"
     " WHERE extname = 'vector')"
 )
+# Postgres' codes for a table, a column and a function that does not exist.
+_OBJECT_MISSING = {"42P01", "42703", "42883"}
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -206,6 +208,11 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
         return DatabaseUnavailable(
             f"Cannot use the database: {reason}. "
             "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
+        )
+    if statement is None and state in _OBJECT_MISSING and f'"{tables.SCHEMA}' in message:
+        return DatabaseError(
+            f"Something of a collection was dropped: {message}. "
+            "To see what is missing, and to mend it: vecsearch db repair"
         )
     return _well_known(error, message) or DatabaseError(_in_full(error, message, statement))
 
