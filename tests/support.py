@@ -19,7 +19,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from pgvector import HalfVector
+from typer.testing import CliRunner
 
+from vecsearch.cli import app
 from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
 from vecsearch.imaging import scan
@@ -186,7 +188,11 @@ def ingest(
     progress: list[Progress] | None = None,
     **options: Any,
 ) -> Summary:
-    """Ingest with an encoder of the test's own; note the progress in a list if there is one."""
+    """Ingest with an encoder of the test's own; note the progress in a list if there is one.
+
+    A prune is made unasked, unless the options say otherwise.
+    """
+    options.setdefault("confirm", lambda _: True)
     with database.session(engine) as connection:
         run = Ingest(connection, collection, scan.Walk(paths), encoder, Options(**options))
         for step in run:
@@ -299,6 +305,13 @@ def store_concepts(
     ]
     with database.writing(library.engine) as connection:
         connection.execute(sa.insert(tables.concepts), rows)
+
+
+def run_command(library: Library, *words: object, **options: Any) -> tuple[int, str, str]:
+    """Run a command on the library's database; return its exit status, stdout and stderr."""
+    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = CliRunner().invoke(app, [*map(str, words), "--database-url", url], **options)
+    return done.exit_code, done.stdout, done.stderr
 
 
 def scalar(library: Library, statement: str) -> Any:

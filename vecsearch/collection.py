@@ -12,7 +12,8 @@ from vecsearch.analysis.evaluate import Evaluation
 from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.encoders.registry import reads_text
-from vecsearch.ingest import folders, formats, transfer
+from vecsearch.ingest import folders, formats, pruning, transfer
+from vecsearch.ingest.pruning import Confirm, Forgotten, refuse
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate
 from vecsearch.search import execute
@@ -22,7 +23,6 @@ from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
-from vecsearch.search.status import IndexStatus, index_status
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
 from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Ranking, parse
@@ -48,6 +48,7 @@ class Collection(Images):
         precision: str | None = None,
         metadata: Path | None = None,
         prune: bool = False,
+        confirm: Confirm = refuse,
         dry_run: bool = False,
         index: str | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -65,11 +66,14 @@ class Collection(Images):
                 collection's precision, or fp32.
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
+            confirm: takes a sentence, and returns whether to go on; asked before a prune deletes
+                all rows under one of `paths`, or more than a tenth of them and more than ten.
             dry_run: report what would be done, and change nothing.
             index: index method of a new collection: hnsw, compact or none; None uses hnsw.
             on_progress: called after each batch, and while the index of a new collection is built.
 
         Raises:
+            NotConfirmed: everything was done but the prune, because `confirm` returned False.
             VecsearchError: the error that stopped the run; committed rows are kept.
 
         """
@@ -82,9 +86,40 @@ class Collection(Images):
             precision=precision,
             metadata=metadata,
             prune=prune,
+            confirm=confirm,
             dry_run=dry_run,
             index=index,
             on_progress=on_progress,
+        )
+
+    def forget(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        existing: bool = False,
+        dry_run: bool = False,
+        confirm: Confirm = refuse,
+    ) -> Forgotten:
+        """Delete the rows, tags, thumbnails and errors of what is under `paths`; touch no file.
+
+        Args:
+            paths: folders and files that are gone for good.
+            existing: forget files that are still there, too; the next ingest adds them again.
+            dry_run: return what would be deleted, and delete nothing.
+            confirm: takes a sentence, and returns whether to go on.
+
+        Raises:
+            InvalidInput: nothing under `paths` is stored, or some files are still there.
+            NotConfirmed: `confirm` returned False.
+
+        """
+        return pruning.forget(
+            self._store.engine,
+            self.name,
+            [paths] if isinstance(paths, str | Path) else paths,
+            existing=existing,
+            dry_run=dry_run,
+            confirm=confirm,
         )
 
     def import_file(
@@ -222,11 +257,6 @@ class Collection(Images):
         engine, resources = self._store.engine, self._store.resources()
         return build.ensure(engine, self.name, resources=resources, on_progress=on_progress)
 
-    def index_status(self) -> IndexStatus:
-        """Return the state of the index, and the resources that a build would use."""
-        with self._reading() as (connection, stored):
-            return index_status(connection, stored, self._store.resources())
-
     def tune_index(
         self,
         *,
@@ -344,10 +374,13 @@ class Collection(Images):
             embedder = self._store.embedders.of(stored)
         embedder.warm()
 
-    def drop(self) -> list[str]:
+    def drop(self, *, cascade: bool = False) -> list[str]:
         """Drop the collection with its rows, embeddings and index; return notes for the user.
 
         Image files are not touched.
+
+        Args:
+            cascade: drop what `dependents` describes, too.
 
         Raises:
             InvalidInput: views or other objects that the user created depend on its table.
@@ -356,4 +389,4 @@ class Collection(Images):
         """
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
-            return drop.drop(connection, self.name)
+            return drop.drop(connection, self.name, cascade=cascade)

@@ -4,7 +4,8 @@ Each message is one sentence that says what happened and one that says what to d
 
     VecsearchError
     ├── InvalidInput            an invalid argument, path or option value
-    │   └── ImageNotFound       no stored image has this id or path
+    │   ├── ImageNotFound       no stored image has this id or path
+    │   └── NotConfirmed        what was asked would delete more than it may unasked
     ├── ImageUnreadable         a query picture that cannot be decoded
     ├── EncoderError
     │   ├── UnknownModel        no such model
@@ -33,6 +34,10 @@ class InvalidInput(VecsearchError):
 
 class ImageNotFound(InvalidInput):
     """No stored image has this id or path."""
+
+
+class NotConfirmed(InvalidInput):
+    """What was asked deletes more than it may without a yes; nothing was deleted."""
 
 
 class ImageUnreadable(VecsearchError):

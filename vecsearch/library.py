@@ -9,7 +9,7 @@ with Library.open() as library:
         print(hit.rank, hit.path, hit.distance)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,10 @@ from vecsearch.postgres import catalog, database, dump, migrate
 from vecsearch.postgres.embedded import access, server
 from vecsearch.postgres.sessions import adhoc, configuration
 from vecsearch.postgres.sessions.configuration import Configuration
-from vecsearch.search import functions
+from vecsearch.search import functions, repair
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
+from vecsearch.search.repair import Repaired
 from vecsearch.search.status import CollectionStatus, Status, list_status
 from vecsearch.search.store import Store
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
@@ -204,6 +205,29 @@ class Library:
             for old, new in migrate.run(self.engine, notes).items()
         ]
         return [*renamed, *notes]
+
+    def repair(
+        self,
+        collection: str | None = None,
+        *,
+        dry_run: bool = False,
+        confirm: Callable[[str], bool] = lambda _: False,
+    ) -> list[Repaired]:
+        """Make again what is missing of collections; return what was found and done.
+
+        Args:
+            collection: its name; None mends all, and deletes thumbnails of no image.
+            dry_run: return what would be done, and change nothing.
+            confirm: takes a sentence, and returns whether to remove what it says.
+
+        """
+        return repair.repair(
+            self.engine,
+            collection,
+            dry_run=dry_run,
+            confirm=confirm,
+            resources=self._store.resources(),
+        )
 
     def missing_settings(self) -> Configuration:
         """Return the settings that plain SQL needs and new sessions lack; see `configure`.

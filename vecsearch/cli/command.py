@@ -293,6 +293,34 @@ def say_all(notes: Iterable[str]) -> None:
         say(note)
 
 
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def confirming(question: str, *, yes: bool) -> Callable[[str], bool]:
+    """Return what says a sentence and asks a question on a terminal; without one, it refuses.
+
+    Args:
+        question: asked after the sentence.
+        yes: do neither, and confirm.
+
+    """
+
+    def confirm(sentence: str) -> bool:
+        if yes:
+            return True
+        if not is_terminal():
+            return False
+        say(sentence)
+        return typer.confirm(question, err=True)
+
+    return confirm
+
+
+def is_terminal() -> bool:
+    """Return whether somebody can answer."""
+    return sys.stdin.isatty()
+
+
 def open_library(
     settings: Settings, *, keep_running: bool = False, session: Mapping[str, str] | None = None
 ) -> "Library":

@@ -11,7 +11,9 @@ import typer
 
 from vecsearch.cli.command import (
     FormatOption,
+    YesOption,
     command,
+    confirming,
     group,
     open_library,
     say,
@@ -228,6 +230,33 @@ def db_upgrade(settings: Settings) -> None:
     with open_library(settings) as library:
         say_all(library.upgrade())
     say(f"The tables are at revision {schema.REVISION}.")
+
+
+@command(db_app, "repair")
+def db_repair(
+    settings: Settings,
+    collection: Annotated[
+        str | None, typer.Argument(metavar="[COLLECTION]", help="Default: all of them.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
+    ] = False,
+    yes: YesOption = False,
+    format_: FormatOption = None,
+) -> None:
+    """Make again what is missing of collections, after something was dropped by hand.
+
+    That is views, functions, triggers, indexes and columns. A table that the register lacks is
+    registered again. It asks before it removes what is left of a collection whose table is gone, or
+    thumbnails that no image has.
+    """
+    with open_library(settings) as library:
+        done = library.repair(
+            collection, dry_run=dry_run, confirm=confirming("Remove it?", yes=yes)
+        )
+    if not done:
+        say("Nothing is missing.")
+    write_rows(done, format_, columns=["collection", "problem", "done"])
 
 
 @command(db_app, "dump")

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vecsearch.imaging import scan
-from vecsearch.ingest import choose, pending
+from vecsearch.ingest import choose, pending, pruning
+from vecsearch.ingest.pruning import Confirm
 from vecsearch.ingest.run import Ingest, Options
-from vecsearch.ingest.summary import Progress, Summary
+from vecsearch.ingest.summary import Progress, PruneRefused, Summary
 from vecsearch.postgres import database, migrate, schema
 from vecsearch.search import tags
 from vecsearch.search.indexes import build
@@ -25,6 +26,7 @@ def ingest(
     precision: str | None,
     metadata: Path | None,
     prune: bool,
+    confirm: Confirm,
     dry_run: bool,
     index: str | None,
     on_progress: Callable[[Progress], None],
@@ -33,6 +35,8 @@ def ingest(
     schema.require_collection_name(name)
     method = None if index is None else parse(IndexMethod, index)
     wanted = None if precision is None else parse(Precision, precision)
+    paths = list(paths)
+    pruning.require_no_lost(store.engine, name, paths)
     walk = scan.Walk(paths)
     created = [] if dry_run else migrate.prepare(store.engine)
     encoder, notes = choose.encoder(
@@ -46,6 +50,7 @@ def ingest(
     )
     options = Options(
         prune=prune,
+        confirm=confirm,
         dry_run=dry_run,
         metadata_file=metadata,
         max_pixels=store.settings.max_pixels,
@@ -64,4 +69,7 @@ def ingest(
         if run.has_created:
             tags.ensure(store.engine, name, on_progress=on_build)
         notes += build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
-    return replace(run.summary, notes=tuple(notes))
+    summary = replace(run.summary, notes=tuple(notes))
+    if run.refused is not None:
+        raise PruneRefused(run.refused, summary)
+    return summary

@@ -22,7 +22,7 @@ from vecsearch.ingest.staging import Imported
 from vecsearch.postgres import catalog, database, migrate, schema, thumbnails
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.columns import OF_FILE, names
-from vecsearch.postgres.rows import analyze, image_id, lock_collection
+from vecsearch.postgres.rows import analyze, image_id, writing
 from vecsearch.search import collections
 from vecsearch.search.indexes import build
 from vecsearch.search.indexes.build import OnProgress
@@ -174,8 +174,7 @@ def _store(
         EncoderMismatch: the collection's embeddings were made by another encoder.
 
     """
-    with connection.begin():
-        lock_collection(connection, name)
+    with writing(connection, name):
         # An export of an empty collection has dimensions, too.
         told = None if rows.contents.collection is None else origin.dimensions
         dimensions = rows.dimensions or told
@@ -207,6 +206,7 @@ def _store(
         )
         added = staging.merge(connection, collection.table)
         staging.store_thumbnails(connection)
+    with connection.begin():
         analyze(connection, collection.table)
     if added < staged:
         with connection.begin():

@@ -1,9 +1,13 @@
 """Open connections from a URL, and translate the driver's errors into ours."""
 
+import os
+import platform
 import re
 import select
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,6 +31,8 @@ VECTOR_SCHEMA = (
     "(SELECT nspname FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace"
     " WHERE extname = 'vector')"
 )
+# Postgres' codes for a table, a column and a function that does not exist.
+_OBJECT_MISSING = {"42P01", "42703", "42883"}
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -56,7 +62,8 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     parsed = parsed.set(drivername="postgresql+psycopg")
     if "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
-    engine = sa.create_engine(parsed, pool_size=POOL_SIZE)
+    arguments = {"fallback_application_name": _program()}
+    engine = sa.create_engine(parsed, pool_size=POOL_SIZE, connect_args=arguments)
 
     def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
         for name, value in (session or {}).items():
@@ -70,6 +77,15 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     sa.event.listen(engine, "connect", set_up)
     sa.event.listen(engine, "checkout", check_out)
     return engine
+
+
+def _program() -> str:
+    """Return what sessions are called: the program, its process and its machine."""
+    name = Path(sys.argv[0]).stem if sys.argv[0] else "python"
+    if name in {"vecsearch", "__main__"}:
+        name = " ".join(["vecsearch", *(word for word in sys.argv[1:2] if word.isalpha())])
+    # Postgres keeps 63 bytes.
+    return f"{name[:20]} (PID {os.getpid()} on {platform.node()[:30]})"
 
 
 def _is_open(connection: psycopg.Connection[Any]) -> bool:
@@ -202,6 +218,11 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
         return DatabaseUnavailable(
             f"Cannot use the database: {reason}. "
             "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
+        )
+    if statement is None and state in _OBJECT_MISSING and f'"{tables.SCHEMA}' in message:
+        return DatabaseError(
+            f"Something of a collection was dropped: {message}. "
+            "To see what is missing, and to mend it: vecsearch db repair"
         )
     return _well_known(error, message) or DatabaseError(_in_full(error, message, statement))
 

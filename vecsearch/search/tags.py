@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vecsearch.encoders.base import POOLED
 from vecsearch.postgres import catalog, database, schema, tables
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.postgres.rows import analyze, copy_rows, lock_collection
+from vecsearch.postgres.rows import analyze, copy_rows, writing
 from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.search import lookup, statement
 from vecsearch.search.indexes import vectors
@@ -273,8 +273,7 @@ def ensure(engine: sa.Engine, name: str, *, on_progress: OnProgress = quiet) -> 
             return 0
     done, after = 0, None
     while True:
-        with database.writing(engine) as connection:
-            lock_collection(connection, name)
+        with database.session(engine) as connection, writing(connection, name):
             added, after = _fill(connection, name, source, after)
             if after is None:
                 analyze(connection, tables.tags)
