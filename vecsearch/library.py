@@ -23,6 +23,7 @@ from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
 from vecsearch.postgres import catalog, database, dump, migrate
 from vecsearch.postgres.embedded import server
+from vecsearch.postgres.embedded.reviving import Revival
 from vecsearch.postgres.sessions import adhoc, configuration
 from vecsearch.postgres.sessions.configuration import Configuration
 from vecsearch.search import functions
@@ -73,6 +74,8 @@ class Library:
 
         """
         self._store = Store(settings, url, session)
+        if settings.database_url is None:
+            database.reviving(self.engine, Revival(settings.data_dir))
         self._resources = resources
         resources.callback(self.engine.dispose)
 

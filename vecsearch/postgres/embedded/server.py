@@ -72,6 +72,10 @@ def revive(data_dir: Path) -> None:
         DatabaseUnavailable: it does not start.
 
     """
+    found = postmaster.find(folder.postgres(data_dir))
+    if found is not None and found.is_ready:
+        launching.require_awake(found)
+        return
     with _starting(data_dir):
         _start(data_dir)
 

@@ -13,7 +13,8 @@ PATIENCE_S = 4.0
 SAY_AFTER_S = 2.0
 _POLL_S = 0.1
 _NOT_YET = re.compile(
-    "the database system is (starting up|shutting down|in recovery mode|not yet accepting)"
+    "the database system is (starting up|shutting down|in recovery mode|not yet accepting"
+    " connections)"
 )
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,6 @@ def patiently(connect: Callable[[], T], *, patience_s: float = PATIENCE_S) -> T:
             if found is None or waited > patience_s:
                 raise
             if waited > SAY_AFTER_S and not has_said:
-                _log.warning("Waiting: %s.", found[0])
+                _log.warning("Waiting for the database, which is %s.", found[1])
                 has_said = True
         time.sleep(_POLL_S)
