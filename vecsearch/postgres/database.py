@@ -69,7 +69,7 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
         _set_path(connection)
 
     def check_out(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
-        if not _is_open(connection):
+        if not is_open(connection):
             raise sa.exc.DisconnectionError
 
     sa.event.listen(engine, "do_connect", _connect)
@@ -122,7 +122,7 @@ def _end_with_client(connection: psycopg.Connection[Any]) -> None:
     connection.autocommit = False
 
 
-def _is_open(connection: psycopg.Connection[Any]) -> bool:
+def is_open(connection: psycopg.Connection[Any]) -> bool:
     """Return whether an idle connection is still open, without a round trip.
 
     A server that stops sends a message and closes, so its socket is readable; the socket of an open
