@@ -1,6 +1,7 @@
 """One collection, with a typed method for everything that can be done with it."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 from uuid import UUID
@@ -14,6 +15,7 @@ from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.encoders.registry import reads_text
 from vecsearch.ingest import folders, formats, pruning, transfer
 from vecsearch.ingest.pruning import Confirm, Forgotten, refuse
+from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate
 from vecsearch.search import execute
@@ -149,16 +151,20 @@ class Collection(Images):
             EncoderError: the collection's embeddings were made by another encoder.
 
         """
-        return transfer.store_file(
+        done, lost = resumed(
             self._store,
-            self.name,
-            Path(file).absolute(),
-            model=model,
-            weights=weights,
-            root=None if root is None else Path(root).absolute(),
-            index=index,
-            on_progress=on_progress,
+            lambda: transfer.store_file(
+                self._store,
+                self.name,
+                Path(file).absolute(),
+                model=model,
+                weights=weights,
+                root=None if root is None else Path(root).absolute(),
+                index=index,
+                on_progress=on_progress,
+            ),
         )
+        return replace(done, notes=(*done.notes, *lost))
 
     def export_file(self, file: str | Path, *, on_progress: OnProgress = quiet) -> int:
         """Write the collection to a file, and return the number of rows.

@@ -15,6 +15,7 @@ Each message is one sentence that says what happened and one that says what to d
     ├── CollectionNotFound
     └── DatabaseError           Postgres refused a statement
         ├── DatabaseUnavailable
+        │   └── DatabaseLost    it ended, or the connection to it, in the middle of work
         ├── DatabaseBusy        time limit, a lock, or no free connection
         ├── ExtensionMissing    pgvector is absent or too old
         └── SchemaError
@@ -74,6 +75,10 @@ class DatabaseError(VecsearchError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database cannot be reached."""
+
+
+class DatabaseLost(DatabaseUnavailable):
+    """The database, or the connection to it, ended in the middle of work."""
 
 
 class DatabaseBusy(DatabaseError):

@@ -23,6 +23,7 @@ from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
 from vecsearch.postgres import catalog, database, dump, migrate
 from vecsearch.postgres.embedded import access, server
+from vecsearch.postgres.embedded.reviving import Revival
 from vecsearch.postgres.sessions import adhoc, configuration
 from vecsearch.postgres.sessions.configuration import Configuration
 from vecsearch.search import functions, repair
@@ -76,6 +77,9 @@ class Library:
         is_embedded = settings.database_url is None
         reader_url = access.as_local(url) if is_embedded else settings.reader_url
         self._store = Store(settings, url, session, reader_url)
+        if is_embedded:
+            for engine in (self.engine, self.reader):
+                database.reviving(engine, Revival(settings.data_dir))
         self._resources = resources
         resources.callback(self.engine.dispose)
         resources.callback(self._store.reader.dispose)

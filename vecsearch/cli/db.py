@@ -208,12 +208,12 @@ def db_shell(
     ] = None,
 ) -> None:
     """Open psql on the database."""
-    from vecsearch.postgres.embedded import server
+    from vecsearch.postgres.embedded import programs
 
     # The embedded server's own psql fits its version; for another server, psql on the PATH does.
     own = None if settings.database_url is None else shutil.which("psql")
     with open_library(settings) as library:
-        psql = own or str(server.program("psql"))
+        psql = own or str(programs.program("psql"))
         # psql handles Ctrl-C: it cancels a statement.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         finished = subprocess.run(  # noqa: S603 - the user's own shell

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from vecsearch.imaging.scan import File
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema, tables
+from vecsearch.postgres.database import driver_connection, is_open
 from vecsearch.postgres.rows import copy_rows
 
 _DROP = sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending, pg_temp.early")
@@ -46,8 +47,9 @@ def dropped_after(connection: sa.Connection) -> Iterator[None]:
         yield
     finally:
         # After a failure, the connection may be lost, and the tables with it.
-        with suppress(sa.exc.SQLAlchemyError), connection.begin():
-            connection.execute(_DROP)
+        if not connection.invalidated and is_open(driver_connection(connection)):
+            with suppress(sa.exc.SQLAlchemyError), connection.begin():
+                connection.execute(_DROP)
 
 
 def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:

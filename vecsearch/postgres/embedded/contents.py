@@ -2,11 +2,18 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vecsearch.errors import first_line
 from vecsearch.postgres.embedded.access import DATABASE, LOCAL, LOCAL_SETTINGS
 from vecsearch.postgres.embedded.credentials import read_all
+from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S, patiently
 
+if TYPE_CHECKING:
+    import psycopg
+
+# As long as its start may take.
+RECOVERY_S = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +36,7 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
 
     name = sql.Identifier(DATABASE)
     try:
-        with psycopg.connect(maintenance_url, autocommit=True) as connection:
+        with _connected(maintenance_url, autocommit=True) as connection:
             found = connection.execute(
                 "SELECT setting.setconfig, (SELECT rolconfig FROM pg_roles"
                 " WHERE rolname = %s AND NOT rolsuper)"
@@ -54,6 +61,16 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
     _restore_roles(data_dir, url)
 
 
+def _connected(url: str, *, autocommit: bool = False) -> "psycopg.Connection[Any]":
+    """Connect, even while the server recovers from the end of one of its processes."""
+    import psycopg
+
+    return patiently(
+        lambda: psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S),
+        patience_s=RECOVERY_S,
+    )
+
+
 def _restore_roles(data_dir: Path, url: str) -> None:
     """Restore roles that changed themselves; whatever they do, the command goes on."""
     stored = read_all(data_dir)
@@ -64,7 +81,7 @@ def _restore_roles(data_dir: Path, url: str) -> None:
     from vecsearch.postgres.embedded import role
 
     try:
-        with psycopg.connect(url) as connection:
+        with _connected(url) as connection:
             changed = role.restore(connection, stored)
     except psycopg.Error as error:
         _log.warning(
