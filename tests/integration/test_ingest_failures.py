@@ -143,9 +143,11 @@ def unprivileged() -> Iterator[None]:
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
+        pictures.WORKERS.close()  # others are somebody else
     try:
         yield
     finally:
+        pictures.WORKERS.close()
         os.seteuid(user)
 
 
