@@ -14,6 +14,7 @@ from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import InvalidInput
+from vecsearch.imaging import pictures
 from vecsearch.library import Library
 
 if TYPE_CHECKING:

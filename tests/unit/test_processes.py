@@ -1,4 +1,4 @@
-"""Worker processes: what crashes, hangs or takes too much memory ends there, and with a sentence."""
+"""Worker processes: what crashes, hangs or takes too much memory ends there, with a sentence."""
 
 import os
 import signal
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vecsearch.errors import VecsearchError
-from vecsearch.imaging.processes import Ended, Pool
+from vecsearch.imaging.processes.pool import Pool
+from vecsearch.imaging.processes.process import Ended
 
 WORKER = """
 import os, signal, time
@@ -155,7 +156,7 @@ def test_a_module_in_the_current_folder_is_not_taken(
 def test_workers_end_with_their_parent_and_ignore_the_terminal(module: str) -> None:
     program = f"""
 import os, sys
-from vecsearch.imaging.processes import Pool
+from vecsearch.imaging.processes.pool import Pool
 pool = Pool({module!r}, 1)
 print(pool.ask({{"do": "echo", "say": ""}}, seconds=60)[0]["pid"], flush=True)
 sys.stdin.read()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vecsearch.imaging import thumbnails, worker
 from vecsearch.imaging.decode import Facts
-from vecsearch.imaging.processes import Ended, Pool
+from vecsearch.imaging.processes.pool import Pool
+from vecsearch.imaging.processes.process import Ended
 from vecsearch.imaging.reading import MOST_BYTES, Source, bytes_sha256, most_bytes
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import Thumbnail

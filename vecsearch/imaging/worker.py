@@ -1,6 +1,5 @@
 """The worker process that reads and decodes pictures from outside; `pictures` asks it."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vecsearch.imaging import decode, reading
@@ -133,9 +132,8 @@ class _Making:
         from vecsearch.imaging import thumbnails
 
         request, facts = self._request, image.facts
-        fields: dict[str, Any] = {"facts": asdict(facts)}
-        if facts.taken_at is not None:
-            fields["facts"]["taken_at"] = facts.taken_at.isoformat()
+        taken_at = None if facts.taken_at is None else facts.taken_at.isoformat()
+        fields: dict[str, Any] = {"facts": {**vars(facts), "taken_at": taken_at}}
         blobs: dict[str, bytes] = {}
         if request["thumbnail"]:
             blobs["thumbnail"] = thumbnails.Thumbnail.of(image).image

@@ -9,6 +9,7 @@ from typing import Any
 
 # What neither side takes, whatever the other announces.
 MOST_JSON, MOST_BLOBS, MOST_BYTES = 1 << 26, 8, 1 << 32
+BUFFER = 1 << 20
 _HEAD = struct.Struct("!II")
 
 Message = tuple[dict[str, Any], list[bytearray]]
@@ -28,6 +29,8 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self.deadline: float | None = None
         self._end = end
+        # A picture's reply in one piece, where the system allows that.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
 
     def send(self, fields: dict[str, Any], blobs: Sequence[bytes | bytearray] = ()) -> None:
         """Send a message.
@@ -39,11 +42,14 @@ class Channel:
         """
         text = json.dumps(fields).encode()
         sizes = struct.pack(f"!{len(blobs)}Q", *map(len, blobs))
-        self._wait()
-        self._end.sendall(_HEAD.pack(len(text), len(blobs)) + sizes + text)
-        for blob in blobs:
-            self._wait()
-            self._end.sendall(blob)
+        head = _HEAD.pack(len(text), len(blobs)) + sizes + text
+        self._set_timeout()
+        sent = self._end.sendmsg([head, *blobs])
+        # What did not fit into the system's buffer.
+        for part in (head, *blobs):
+            if sent < len(part):
+                self._end.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     def receive(self) -> Message:
         """Return the next message.
@@ -53,6 +59,7 @@ class Channel:
             TimeoutError: the deadline has passed.
 
         """
+        self._set_timeout()
         length, count = _HEAD.unpack(self._exactly(_HEAD.size))
         if length > MOST_JSON or count > MOST_BLOBS:
             raise EOFError
@@ -70,17 +77,15 @@ class Channel:
         content = bytearray(size)
         view = memoryview(content)
         while view:
-            self._wait()
             count = self._end.recv_into(view)
             if not count:
                 raise EOFError
+            if self.deadline is not None and monotonic() > self.deadline:
+                raise TimeoutError
             view = view[count:]
         return content
 
-    def _wait(self) -> None:
-        if self.deadline is None:
-            return
-        left = self.deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._end.settimeout(left)
+    def _set_timeout(self) -> None:
+        if self.deadline is not None:
+            # Zero would mean not to wait at all.
+            self._end.settimeout(max(self.deadline - monotonic(), 0.001))
