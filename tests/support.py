@@ -25,6 +25,7 @@ from vecsearch.cli import app
 from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
 from vecsearch.imaging import scan
+from vecsearch.imaging.preprocessing import Preprocessing
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
@@ -158,16 +159,15 @@ class PixelEncoder:
 
     dimensions = 48
     layer_shape: tuple[int, ...] = (3, 4, 4)
-    input_size = (4, 4)
+    preprocessing = Preprocessing(
+        4, 4, 1.0, "squash", PIL.Image.Resampling.NEAREST, (0.0,) * 3, (1.0,) * 3
+    )
     concurrency = 1
     identity = Identity("timm", "pixels", "pooled", "0" * 64, {"size": 4})
     weights = Weights(None, None)
 
     def __init__(self) -> None:
         self.embedded: list[bytes] = []
-
-    def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
-        return np.array(pixels.resize((4, 4), PIL.Image.Resampling.NEAREST))
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         self.embedded += [inputs.tobytes() for inputs in batch]
@@ -176,7 +176,8 @@ class PixelEncoder:
     def expected(self, file: Path) -> "NDArray[np.float32]":
         """Return the embedding that the row of this file must have."""
         with PIL.Image.open(file) as picture:
-            return self.prepare(picture.convert("RGB")).reshape(-1).astype(np.float32)
+            pixels = self.preprocessing.prepare(picture.convert("RGB"))
+        return pixels.reshape(-1).astype(np.float32)
 
 
 def ingest(

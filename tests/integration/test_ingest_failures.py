@@ -14,6 +14,7 @@ from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import InvalidInput
+from vecsearch.imaging import pictures
 from vecsearch.library import Library
 
 if TYPE_CHECKING:
@@ -143,9 +144,11 @@ def unprivileged() -> Iterator[None]:
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
+        pictures.WORKERS.close()  # others are somebody else
     try:
         yield
     finally:
+        pictures.WORKERS.close()
         os.seteuid(user)
 
 

@@ -15,7 +15,7 @@ from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.encoders.base import Encoder, averaging, unusable
 from vecsearch.errors import EncoderMismatch
 from vecsearch.imaging import scan
-from vecsearch.imaging.decode import Source
+from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import classify, metadata, pending, pruning, scope, writes

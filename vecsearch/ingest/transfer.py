@@ -14,8 +14,9 @@ from vecsearch.config import Runtime
 from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
-from vecsearch.imaging import decode, scan
-from vecsearch.imaging.thumbnails import SIDE, Thumbnail
+from vecsearch.imaging import pictures, scan
+from vecsearch.imaging.pictures import Made, Wanted
+from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import Block, Contents
 from vecsearch.ingest.staging import Imported
@@ -278,16 +279,13 @@ class _Rows:
         file = scan.find(path)
         if file is None:
             return columns, None
-        content = decode.read_bytes(path)
-        if isinstance(content, scan.Unreadable):
+        made = pictures.make(
+            path, Wanted(thumbnail=True, may_shrink=True), max_pixels=self._max_pixels
+        )
+        if not isinstance(made, Made):
             return columns, None
-        with decode.decoded(
-            content, path, max_pixels=self._max_pixels, needed=lambda: SIDE
-        ) as image:
-            if isinstance(image, scan.Unreadable):
-                return columns, None
-            columns |= {name: getattr(file, name) for name in names(OF_FILE)}
-            return columns | asdict(image.facts), Thumbnail.of(image)
+        columns |= {name: getattr(file, name) for name in names(OF_FILE)}
+        return columns | asdict(made.facts), made.thumbnail
 
 
 class _Source:
