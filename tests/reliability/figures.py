@@ -44,7 +44,7 @@ class Outcome:
         self.failure = f"{self.failure}; {why}" if self.failure else why
 
 
-Attempt = Callable[[random.Random, int], Outcome]
+Attempt = Callable[[random.Random], Outcome]
 
 
 @dataclass
@@ -124,7 +124,7 @@ def tries(
 
     Args:
         fault: its name, in the results and on the page.
-        attempt: does the damage; given a generator of random numbers and the try's number.
+        attempt: does the damage; given a generator of random numbers of its own.
         times: how often in all.
         seed: each try's numbers follow from it, the fault and the try's number.
         jobs: tries at once.
@@ -139,7 +139,7 @@ def tries(
     def one(number: int) -> tuple[Outcome, float]:
         started = time.monotonic()
         try:
-            outcome = attempt(random.Random(f"{seed}/{fault}/{number}"), number)
+            outcome = attempt(random.Random(f"{seed}/{fault}/{number}"))
         except Exception as error:  # noqa: BLE001  # any fault of a try is its outcome
             outcome = Outcome(failure=f"{type(error).__name__}: {error}")
             if not isinstance(error, RuntimeError):

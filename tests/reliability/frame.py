@@ -240,6 +240,7 @@ def main(name: str, faults: Callable[[Workshop], Mapping[str, Attempt]], **defau
     file = None if given.no_record else RESULTS / f"{name}.json"
     if file and given.afresh:
         file.unlink(missing_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended."))
     with workshop(given.pictures, given.folder) as shop:
         for fault, attempt in faults(shop).items():
             if given.only in fault:
