@@ -11,6 +11,7 @@ is started again goes on where it ended, and starts anew if the product's code h
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -43,8 +44,9 @@ class Done:
 
     @property
     def said(self) -> str:
-        """The last line that it wrote to stderr."""
-        return (self.stderr.strip().splitlines() or [f"nothing, status {self.status}"])[-1]
+        """The last line that it wrote to stderr; the folder of the try as an ellipsis."""
+        last = (self.stderr.strip().splitlines() or [f"nothing, status {self.status}"])[-1]
+        return re.sub(r"/\S*/try\d+", "…", last)
 
 
 @dataclass(frozen=True)

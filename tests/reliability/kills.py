@@ -41,6 +41,7 @@ class Case:
     Attributes:
         words: its arguments; {folder} is a folder of the try's own.
         template: the data folder that it starts from; None: there is none.
+        resume: how it is repeated if it asks for that.
         gone: what it says if it had already done its work; such a repeat counts as done.
         files: whether it writes files, which are compared, too.
 
@@ -48,6 +49,7 @@ class Case:
 
     words: tuple[str | Path, ...]
     template: Callable[[], Path] | None
+    resume: str = ""
     gone: str = ""
     files: bool = False
 
@@ -90,6 +92,8 @@ class Kills:
         outcome = Outcome()
         for rerun in range(RERUNS):
             done = place.run(*self._words(place))
+            if self.case.resume and self.case.resume in done.stderr and done.status:
+                done = place.run(*self._words(place), self.case.resume)
             outcome.worst["rerun_s"] = max(done.seconds, outcome.worst.get("rerun_s", 0))
             if self._is_done(done):
                 break
