@@ -156,7 +156,7 @@ def content_hash(file: Path) -> str:
 class Templates:
     """The data folders that commands start from."""
 
-    def __init__(self, shop: Workshop, vectors: int = 4_000, dimensions: int = 256) -> None:
+    def __init__(self, shop: Workshop, vectors: int = 12_000, dimensions: int = 256) -> None:
         self.shop, self.size = shop, (vectors, dimensions)
 
     def empty(self) -> Path:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 from reliability.contents import Contents, compare, contents
 from reliability.figures import Attempt, Outcome
@@ -52,7 +53,7 @@ def at_once(place: Place, chance: random.Random, commands: list[Words]) -> list[
 
 @contextmanager
 def asking(
-    place: Place, id_: object, fine: tuple[type[VecsearchError], ...], outcome: Outcome
+    place: Place, id_: UUID, fine: tuple[type[VecsearchError], ...], outcome: Outcome
 ) -> Iterator[None]:
     """Ask in several threads all the while; note errors other than those that are fine."""
     over = threading.Event()
@@ -101,7 +102,7 @@ class Together:
     template: Callable[[], Path]
     commands: list[Words]
     give_way: str = ""
-    id_: Callable[[], object] | None = None
+    id_: Callable[[], UUID] | None = None
     fine: tuple[type[VecsearchError], ...] = ()
     expected: list[Words] = field(default_factory=list)
     after: tuple[Words, ...] = ()
@@ -158,7 +159,7 @@ def faults(shop: Workshop) -> Mapping[str, Attempt]:
     templates = Templates(shop)
     make = partial(Together, shop)
 
-    def stored(path: str | Path) -> Callable[[], object]:
+    def stored(path: str | Path) -> Callable[[], UUID]:
         return lambda: image_id(str(path))
 
     hnsw: Words = ("index", "create", "--method", "hnsw")
