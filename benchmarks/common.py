@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import pictures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,10 +62,11 @@ def prepared(encoder: Encoder, paths: Iterable[str | Path]) -> "NDArray[np.uint8
     """Return pictures as the encoder's input."""
     inputs = []
     for path in paths:
-        image = decode.load(str(path), max_pixels=MAX_PIXELS)
-        if isinstance(image, scan.Unreadable):
-            raise SystemExit(f"{path}: {image.reason}")
-        inputs.append(encoder.prepare(image.pixels))
+        wanted = pictures.Wanted(preprocessing=encoder.preprocessing)
+        made = pictures.make(str(path), wanted, max_pixels=MAX_PIXELS)
+        if not isinstance(made, pictures.Made) or made.inputs is None:
+            raise SystemExit(f"{path}: {made}")
+        inputs.append(made.inputs)
     return np.stack(inputs)
 
 

@@ -27,7 +27,7 @@ from vecsearch.encoders import registry
 from vecsearch.encoders.base import BATCH_SIZE, PACKAGED_MODEL, Encoder
 from vecsearch.encoders.openvino import calibration, mixed
 from vecsearch.encoders.openvino.quantize import NEIGHBOURS
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import pictures, scan
 from vecsearch.vocabulary import Metric
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def measure(arguments: argparse.Namespace, runtime: Runtime) -> dict[str, Any]:
 def readable(folder: Path) -> Iterator[scan.File]:
     """Yield a folder's pictures; those that cannot be decoded are left out, as by an ingest."""
     for file in scan.Walk([folder]):
-        if isinstance(decode.load(file.path, max_pixels=MAX_PIXELS), decode.Image):
+        made = pictures.make(file.path, pictures.Wanted(), max_pixels=MAX_PIXELS)
+        if isinstance(made, pictures.Made):
             yield file
 
 

@@ -195,14 +195,12 @@ def _bare(library: Library, collection: str, picture: str) -> float:
 def _embed(stored: Any, picture: str, runtime: Runtime) -> float:
     import numpy as np
 
-    from vecsearch.imaging import decode, scan
     from vecsearch.search.questions.embedder import collection_encoder
 
     encoder = collection_encoder(stored, None, None, runtime)
-    image = decode.load(picture, max_pixels=10**9)
-    if isinstance(image, scan.Unreadable):
-        raise SystemExit(image.reason)
-    inputs = encoder.prepare(image.pixels)
+    from common import prepared
+
+    [inputs] = prepared(encoder, [picture])
     best = 0.0
     for size in BATCHES:
         batch = np.stack([inputs] * size)

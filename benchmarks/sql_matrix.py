@@ -32,7 +32,7 @@ from sql_hand import LONG_S, RECALL, ROUNDS, Connection, Plan, Rows, Stored, sca
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.postgres.embedded.server import program
+from vecsearch.postgres.embedded.programs import program
 
 QUESTIONS = 5
 SLOWEST = 3.0

@@ -21,7 +21,7 @@ from common import conditions
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import decode, reading, scan
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import writes
 from vecsearch.ingest.run import Ingest, Options
@@ -116,7 +116,7 @@ def store(library: Library, folder: Path, dimensions: int) -> None:
             rows = [
                 writes.Embedded(
                     file,
-                    decode.Facts(decode.bytes_sha256(file.path.encode()), 500, 375, "JPEG"),
+                    decode.Facts(reading.bytes_sha256(file.path.encode()), 500, 375, "JPEG"),
                     random.random(dimensions, np.float32),
                 )
                 for file in some

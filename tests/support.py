@@ -19,10 +19,13 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from pgvector import HalfVector
+from typer.testing import CliRunner
 
+from vecsearch.cli import app
 from vecsearch.config import Runtime
 from vecsearch.encoders.base import Encoder, Identity, LazyEncoder, Weights
 from vecsearch.imaging import scan
+from vecsearch.imaging.preprocessing import Preprocessing
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
@@ -156,16 +159,15 @@ class PixelEncoder:
 
     dimensions = 48
     layer_shape: tuple[int, ...] = (3, 4, 4)
-    input_size = (4, 4)
+    preprocessing = Preprocessing(
+        4, 4, 1.0, "squash", PIL.Image.Resampling.NEAREST, (0.0,) * 3, (1.0,) * 3
+    )
     concurrency = 1
     identity = Identity("timm", "pixels", "pooled", "0" * 64, {"size": 4})
     weights = Weights(None, None)
 
     def __init__(self) -> None:
         self.embedded: list[bytes] = []
-
-    def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
-        return np.array(pixels.resize((4, 4), PIL.Image.Resampling.NEAREST))
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         self.embedded += [inputs.tobytes() for inputs in batch]
@@ -174,7 +176,8 @@ class PixelEncoder:
     def expected(self, file: Path) -> "NDArray[np.float32]":
         """Return the embedding that the row of this file must have."""
         with PIL.Image.open(file) as picture:
-            return self.prepare(picture.convert("RGB")).reshape(-1).astype(np.float32)
+            pixels = self.preprocessing.prepare(picture.convert("RGB"))
+        return pixels.reshape(-1).astype(np.float32)
 
 
 def ingest(
@@ -186,7 +189,11 @@ def ingest(
     progress: list[Progress] | None = None,
     **options: Any,
 ) -> Summary:
-    """Ingest with an encoder of the test's own; note the progress in a list if there is one."""
+    """Ingest with an encoder of the test's own; note the progress in a list if there is one.
+
+    A prune is made unasked, unless the options say otherwise.
+    """
+    options.setdefault("confirm", lambda _: True)
     with database.session(engine) as connection:
         run = Ingest(connection, collection, scan.Walk(paths), encoder, Options(**options))
         for step in run:
@@ -299,6 +306,13 @@ def store_concepts(
     ]
     with database.writing(library.engine) as connection:
         connection.execute(sa.insert(tables.concepts), rows)
+
+
+def run_command(library: Library, *words: object, **options: Any) -> tuple[int, str, str]:
+    """Run a command on the library's database; return its exit status, stdout and stderr."""
+    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = CliRunner().invoke(app, [*map(str, words), "--database-url", url], **options)
+    return done.exit_code, done.stdout, done.stderr
 
 
 def scalar(library: Library, statement: str) -> Any:

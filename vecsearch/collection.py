@@ -1,6 +1,7 @@
 """One collection, with a typed method for everything that can be done with it."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 from uuid import UUID
@@ -12,7 +13,9 @@ from vecsearch.analysis.evaluate import Evaluation
 from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.encoders.registry import reads_text
-from vecsearch.ingest import folders, formats, transfer
+from vecsearch.ingest import folders, formats, pruning, transfer
+from vecsearch.ingest.pruning import Confirm, Forgotten, refuse
+from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate
 from vecsearch.search import execute
@@ -22,7 +25,6 @@ from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
-from vecsearch.search.status import IndexStatus, index_status
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
 from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Ranking, parse
@@ -48,6 +50,7 @@ class Collection(Images):
         precision: str | None = None,
         metadata: Path | None = None,
         prune: bool = False,
+        confirm: Confirm = refuse,
         dry_run: bool = False,
         index: str | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -65,11 +68,14 @@ class Collection(Images):
                 collection's precision, or fp32.
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
+            confirm: takes a sentence, and returns whether to go on; asked before a prune deletes
+                all rows under one of `paths`, or more than a tenth of them and more than ten.
             dry_run: report what would be done, and change nothing.
             index: index method of a new collection: hnsw, compact or none; None uses hnsw.
             on_progress: called after each batch, and while the index of a new collection is built.
 
         Raises:
+            NotConfirmed: everything was done but the prune, because `confirm` returned False.
             VecsearchError: the error that stopped the run; committed rows are kept.
 
         """
@@ -82,9 +88,40 @@ class Collection(Images):
             precision=precision,
             metadata=metadata,
             prune=prune,
+            confirm=confirm,
             dry_run=dry_run,
             index=index,
             on_progress=on_progress,
+        )
+
+    def forget(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        existing: bool = False,
+        dry_run: bool = False,
+        confirm: Confirm = refuse,
+    ) -> Forgotten:
+        """Delete the rows, tags, thumbnails and errors of what is under `paths`; touch no file.
+
+        Args:
+            paths: folders and files that are gone for good.
+            existing: forget files that are still there, too; the next ingest adds them again.
+            dry_run: return what would be deleted, and delete nothing.
+            confirm: takes a sentence, and returns whether to go on.
+
+        Raises:
+            InvalidInput: nothing under `paths` is stored, or some files are still there.
+            NotConfirmed: `confirm` returned False.
+
+        """
+        return pruning.forget(
+            self._store.engine,
+            self.name,
+            [paths] if isinstance(paths, str | Path) else paths,
+            existing=existing,
+            dry_run=dry_run,
+            confirm=confirm,
         )
 
     def import_file(
@@ -114,16 +151,20 @@ class Collection(Images):
             EncoderError: the collection's embeddings were made by another encoder.
 
         """
-        return transfer.store_file(
+        done, lost = resumed(
             self._store,
-            self.name,
-            Path(file).absolute(),
-            model=model,
-            weights=weights,
-            root=None if root is None else Path(root).absolute(),
-            index=index,
-            on_progress=on_progress,
+            lambda: transfer.store_file(
+                self._store,
+                self.name,
+                Path(file).absolute(),
+                model=model,
+                weights=weights,
+                root=None if root is None else Path(root).absolute(),
+                index=index,
+                on_progress=on_progress,
+            ),
         )
+        return replace(done, notes=(*done.notes, *lost))
 
     def export_file(self, file: str | Path, *, on_progress: OnProgress = quiet) -> int:
         """Write the collection to a file, and return the number of rows.
@@ -149,7 +190,7 @@ class Collection(Images):
             VecsearchError: the query cannot be answered.
 
         """
-        return execute.ask(self._store.engine, self.name, query, self._store.embedders)
+        return execute.ask(self._store.reader, self.name, query, self._store.embedders)
 
     @taking(Query)
     def query(self, query: Query) -> Answer:
@@ -221,11 +262,6 @@ class Collection(Images):
         """Build the collection's index if it is missing; return notes for the user."""
         engine, resources = self._store.engine, self._store.resources()
         return build.ensure(engine, self.name, resources=resources, on_progress=on_progress)
-
-    def index_status(self) -> IndexStatus:
-        """Return the state of the index, and the resources that a build would use."""
-        with self._reading() as (connection, stored):
-            return index_status(connection, stored, self._store.resources())
 
     def tune_index(
         self,
@@ -344,10 +380,13 @@ class Collection(Images):
             embedder = self._store.embedders.of(stored)
         embedder.warm()
 
-    def drop(self) -> list[str]:
+    def drop(self, *, cascade: bool = False) -> list[str]:
         """Drop the collection with its rows, embeddings and index; return notes for the user.
 
         Image files are not touched.
+
+        Args:
+            cascade: drop what `dependents` describes, too.
 
         Raises:
             InvalidInput: views or other objects that the user created depend on its table.
@@ -356,4 +395,4 @@ class Collection(Images):
         """
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
-            return drop.drop(connection, self.name)
+            return drop.drop(connection, self.name, cascade=cascade)

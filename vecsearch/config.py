@@ -50,6 +50,9 @@ class Settings:
 
     Attributes:
         database_url: any Postgres >= 16 with pgvector >= 0.8; None uses the embedded one.
+        reader_url: the same database as a role that can only read, which is all that searches and
+            `vecsearch sql` need; None reads as the role of `database_url`. The embedded database
+            has such a role of its own.
         data_dir: folder of the embedded database.
         device: where encoders run: "auto" (CUDA if available), "cpu", "cuda", "cuda:1", …
         max_pixels: pictures with more pixels are refused before decoding.
@@ -66,6 +69,7 @@ class Settings:
     engine: str = Engine.auto
     cache_dir: Path | None = None
     sentences: Path | None = None
+    reader_url: str | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -78,6 +82,7 @@ class Settings:
         cls,
         *,
         database_url: str | None = None,
+        reader_url: str | None = None,
         data_dir: str | Path | None = None,
         device: str | None = None,
         max_pixels: int | None = None,
@@ -97,10 +102,18 @@ class Settings:
                     f"VECSEARCH_MAX_PIXELS is {text!r}. Set it to a number of pixels, 1 or more."
                 )
             max_pixels = int(text)
+        database_url = database_url or environ.get("VECSEARCH_DATABASE_URL") or None
+        reader_url = reader_url or environ.get("VECSEARCH_READER_URL") or None
+        if reader_url is not None and database_url is None:
+            raise InvalidInput(
+                "A reader's URL is set, and no database URL. Set --database-url, too, or unset "
+                "--reader-url and VECSEARCH_READER_URL."
+            )
         cache_dir = environ.get("VECSEARCH_CACHE_DIR")
         sentences = environ.get("VECSEARCH_SENTENCES")
         return cls(
-            database_url=database_url or environ.get("VECSEARCH_DATABASE_URL") or None,
+            database_url=database_url,
+            reader_url=reader_url,
             data_dir=_folder(
                 "data", data_dir or environ.get("VECSEARCH_DATA_DIR") or default_data_dir()
             ),

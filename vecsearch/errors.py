@@ -4,7 +4,8 @@ Each message is one sentence that says what happened and one that says what to d
 
     VecsearchError
     ├── InvalidInput            an invalid argument, path or option value
-    │   └── ImageNotFound       no stored image has this id or path
+    │   ├── ImageNotFound       no stored image has this id or path
+    │   └── NotConfirmed        what was asked would delete more than it may unasked
     ├── ImageUnreadable         a query picture that cannot be decoded
     ├── EncoderError
     │   ├── UnknownModel        no such model
@@ -14,6 +15,7 @@ Each message is one sentence that says what happened and one that says what to d
     ├── CollectionNotFound
     └── DatabaseError           Postgres refused a statement
         ├── DatabaseUnavailable
+        │   └── DatabaseLost    it ended, or the connection to it, in the middle of work
         ├── DatabaseBusy        time limit, a lock, or no free connection
         ├── ExtensionMissing    pgvector is absent or too old
         └── SchemaError
@@ -33,6 +35,10 @@ class InvalidInput(VecsearchError):
 
 class ImageNotFound(InvalidInput):
     """No stored image has this id or path."""
+
+
+class NotConfirmed(InvalidInput):
+    """What was asked deletes more than it may without a yes; nothing was deleted."""
 
 
 class ImageUnreadable(VecsearchError):
@@ -69,6 +75,10 @@ class DatabaseError(VecsearchError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database cannot be reached."""
+
+
+class DatabaseLost(DatabaseUnavailable):
+    """The database, or the connection to it, ended in the middle of work."""
 
 
 class DatabaseBusy(DatabaseError):

@@ -9,7 +9,7 @@ with Library.open() as library:
         print(hit.rank, hit.path, hit.distance)
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,14 @@ from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
 from vecsearch.postgres import catalog, database, dump, migrate
-from vecsearch.postgres.embedded import server
+from vecsearch.postgres.embedded import access, server
+from vecsearch.postgres.embedded.reviving import Revival
 from vecsearch.postgres.sessions import adhoc, configuration
 from vecsearch.postgres.sessions.configuration import Configuration
-from vecsearch.search import functions
+from vecsearch.search import functions, repair
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.query import Answer, Query, taking
+from vecsearch.search.repair import Repaired
 from vecsearch.search.status import CollectionStatus, Status, list_status
 from vecsearch.search.store import Store
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
@@ -72,9 +74,15 @@ class Library:
             session: Postgres settings for every connection.
 
         """
-        self._store = Store(settings, url, session)
+        is_embedded = settings.database_url is None
+        reader_url = access.as_local(url) if is_embedded else settings.reader_url
+        self._store = Store(settings, url, session, reader_url)
+        if is_embedded:
+            for engine in (self.engine, self.reader):
+                database.reviving(engine, Revival(settings.data_dir))
         self._resources = resources
         resources.callback(self.engine.dispose)
+        resources.callback(self._store.reader.dispose)
 
     @classmethod
     def open(
@@ -124,8 +132,13 @@ class Library:
 
     @property
     def engine(self) -> "sa.Engine":
-        """The database's SQLAlchemy engine."""
+        """The database's SQLAlchemy engine, as the role that may change it."""
         return self._store.engine
+
+    @property
+    def reader(self) -> "sa.Engine":
+        """The database's SQLAlchemy engine, as a role that can only read, if there is one."""
+        return self._store.reader
 
     @property
     def embedders(self) -> "Embedders":
@@ -171,7 +184,7 @@ class Library:
         """
         from vecsearch.analysis import compare
 
-        with migrate.reading_current(self.engine) as connection:
+        with migrate.reading_current(self.reader) as connection:
             return compare.compare(
                 connection,
                 [catalog.get_collection(connection, name) for name in (one, other)],
@@ -196,6 +209,29 @@ class Library:
             for old, new in migrate.run(self.engine, notes).items()
         ]
         return [*renamed, *notes]
+
+    def repair(
+        self,
+        collection: str | None = None,
+        *,
+        dry_run: bool = False,
+        confirm: Callable[[str], bool] = lambda _: False,
+    ) -> list[Repaired]:
+        """Make again what is missing of collections; return what was found and done.
+
+        Args:
+            collection: its name; None mends all, and deletes thumbnails of no image.
+            dry_run: return what would be done, and change nothing.
+            confirm: takes a sentence, and returns whether to remove what it says.
+
+        """
+        return repair.repair(
+            self.engine,
+            collection,
+            dry_run=dry_run,
+            confirm=confirm,
+            resources=self._store.resources(),
+        )
 
     def missing_settings(self) -> Configuration:
         """Return the settings that plain SQL needs and new sessions lack; see `configure`.
@@ -268,15 +304,16 @@ class Library:
 
     def status(self) -> Status:
         """Return versions, sizes and the state of every index."""
-        with database.reading(self.engine) as connection:
+        with database.reading(self.reader) as connection:
             pgvector = migrate.pgvector_version(connection)
             info = connection.dialect.server_version_info or ()
+            advice = [migrate.pgvector_advice(pgvector), database.superuser_advice(connection)]
         return Status(
             database=database.without_password(self.url),
             embedded=self.settings.database_url is None,
             postgres=".".join(map(str, info)),
             pgvector=pgvector,
-            advice=migrate.pgvector_advice(pgvector),
+            advice=" ".join(item for item in advice if item) or None,
             collections=self.collections(),
         )
 
@@ -288,12 +325,12 @@ class Library:
 
         """
         with suppress(SchemaMissing):
-            migrate.check(self.engine)
+            migrate.check(self.reader)
 
     def collections(self) -> list[CollectionStatus]:
         """Return all collections, sorted by name; none if the database has no tables yet."""
         try:
-            with migrate.reading_current(self.engine) as connection:
+            with migrate.reading_current(self.reader) as connection:
                 return list_status(connection)
         except SchemaMissing:
             return []
@@ -301,24 +338,27 @@ class Library:
     def collection_names(self) -> list[str]:
         """Return the names of the collections; none if the database has no tables yet."""
         try:
-            with migrate.reading_current(self.engine) as connection:
+            with migrate.reading_current(self.reader) as connection:
                 return catalog.list_names(connection)
         except SchemaMissing:
             return []
 
     @contextmanager
     def sql(
-        self, statement: str, *, write: bool = False
+        self, statement: str, *, write: bool = False, timeout: float | None = None
     ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]], str]]:
         """Run one statement and yield column names, rows, and the server's summary.
 
         Args:
             statement: one SQL statement.
-            write: commit the transaction; otherwise it is read-only.
+            write: commit the transaction; otherwise it is read-only, and runs as `reader`.
+            timeout: seconds after which it is stopped; None is five minutes to read, and no limit
+                to write.
 
         Raises:
             DatabaseError: Postgres refused the statement.
 
         """
-        with adhoc.running(self.engine, statement, write=write) as result:
+        engine = self.engine if write else self.reader
+        with adhoc.running(engine, statement, write=write, timeout=timeout) as result:
             yield result

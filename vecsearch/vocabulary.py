@@ -239,6 +239,8 @@ def require_expansion(expansion: int) -> None:
 MAX_HALF = 65_504.0
 
 DEFAULT_COLLECTION = "images"
+# A prune asks before it deletes all rows under a root, or more than a tenth and more than these.
+PRUNED_UNASKED = 10
 # The smallest hnsw.ef_search that keeps recall high at small k, for words, too, which lie far from
 # images: with pgvector's 40, 3 of 120 words lose the image that an exact search finds first.
 MINIMUM_EF_SEARCH = 100

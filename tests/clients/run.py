@@ -32,7 +32,7 @@ from servers import free_port
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.postgres.embedded import reader, server
+from vecsearch.postgres.embedded import programs, reader, server
 
 HERE = Path(__file__).parent
 # Each with the words of its column.
@@ -117,8 +117,8 @@ class Source:
             "PGDATABASE": str(address.database),
             "IMAGE": self.image,
             "LABEL": self.label,
-            "PSQL": str(server.program("psql")),
-            "PG_DUMP": str(server.program("pg_dump")),
+            "PSQL": str(programs.program("psql")),
+            "PG_DUMP": str(programs.program("pg_dump")),
         } | {f"ASK_{name.upper()}": text for name, text in questions(self).items()}
 
     def judge(self, question: str, found: Sequence[str]) -> str:

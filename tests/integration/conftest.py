@@ -17,6 +17,7 @@ from web_support import Known, client
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
+from vecsearch.postgres.embedded import access
 
 TEMPLATE = "vecsearch_template"
 _numbers = itertools.count()
@@ -50,6 +51,13 @@ def server_url(
         yield url
 
 
+def settings_of(url: str, data_dir: Path) -> Settings:
+    """Return settings for a test's database; the embedded server's is read as users read it."""
+    is_embedded = sa.make_url(url).host is None
+    reader_url = access.as_local(url) if is_embedded else None
+    return Settings.load(database_url=url, reader_url=reader_url, data_dir=data_dir)
+
+
 def _database(server_url: str, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
@@ -64,7 +72,7 @@ def _corpus(server_url: str, data_dir: Path) -> Iterator[Corpus]:
         with psycopg.connect(url, autocommit=True) as connection:
             name = connection.info.dbname
             connection.execute(f"ALTER DATABASE {name} SET enable_seqscan = off".encode())
-        with Library.open(Settings.load(database_url=url, data_dir=data_dir)) as library:
+        with Library.open(settings_of(url, data_dir)) as library:
             vectors = clustered(3_100, 64, seed=1)[:3_000]
             vectors[-12:] = vectors[-1]
             yield make_corpus(library, "images", vectors)
@@ -100,8 +108,7 @@ def empty_database_url(server_url: str) -> Iterator[str]:
 @pytest.fixture
 def library(database_url: str, tmp_path: Path) -> Iterator[Library]:
     """An open library on a fresh, migrated database."""
-    settings = Settings.load(database_url=database_url, data_dir=tmp_path / "unused")
-    with Library.open(settings) as opened:
+    with Library.open(settings_of(database_url, tmp_path / "unused")) as opened:
         yield opened
 
 

@@ -14,7 +14,7 @@ from support import once
 from web_support import NOTHING, Known, ask, client
 
 from vecsearch.config import Settings
-from vecsearch.imaging import decode
+from vecsearch.imaging import reading
 from vecsearch.library import Library
 from vecsearch.postgres import database
 from vecsearch.web.app import SESSION
@@ -178,7 +178,7 @@ def test_collections_and_labels(api: TestClient, known: list[Known], library: Li
 def test_an_image(api: TestClient, known: list[Known]) -> None:
     stored = api.get(f"/api/collections/images/images/{known[5].id}").json()
     assert stored["path"] == str(known[5].path)
-    assert stored["sha256"] == decode.bytes_sha256(known[5].path.read_bytes())
+    assert stored["sha256"] == reading.bytes_sha256(known[5].path.read_bytes())
     assert (stored["width"], stored["format"]) == (known[5].width, "PNG")
     assert "embedding" not in stored
     assert api.get(f"/api/collections/images/images/{NOTHING}").status_code == 404

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from support import once
 from web_support import NOTHING, Known
 
-from vecsearch.imaging import decode, thumbnails
+from vecsearch.imaging import decode, reading, thumbnails
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
@@ -24,7 +24,7 @@ def test_thumbnails(api: TestClient, known: list[Known], library: Library) -> No
     assert isinstance(small, decode.Image)
     assert small.pixels.size == (known[2].width, known[2].height)
     tag = answer.headers["etag"]
-    assert tag == f'"{decode.bytes_sha256(known[2].path.read_bytes())}"'
+    assert tag == f'"{reading.bytes_sha256(known[2].path.read_bytes())}"'
     for same in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         again = api.get(address, headers={"If-None-Match": same})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)

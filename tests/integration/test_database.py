@@ -4,18 +4,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from servers import free_port, initialise, listening
+from servers import Handle, free_port, initialise, listening
 from support import every_server
 
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable, ExtensionMissing, InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres.embedded import server
+from vecsearch.postgres.embedded import programs
 
 pytestmark = every_server
 
@@ -143,10 +142,10 @@ def test_connections_that_died_between_two_commands_are_replaced(
     assert library.collections() == []
 
 
-def without_pgvector(folder: Path) -> Any:
+def without_pgvector(folder: Path) -> Handle:
     """Return the handle of a new server whose installation lacks pgvector."""
     folder.chmod(0o755)
-    binaries = server.program("postgres").parent
+    binaries = programs.program("postgres").parent
     package = binaries.parent.parent
     copy = folder / package.name / binaries.parent.name
     shutil.copytree(binaries.parent, copy, symlinks=True)
@@ -155,7 +154,9 @@ def without_pgvector(folder: Path) -> Any:
         (folder / libraries.name).symlink_to(libraries)
     (control,) = copy.rglob("vector.control")
     control.unlink()
-    return initialise(folder / "postgres", server.POSTGRES_VERSION, copy / binaries.name)
+    return initialise(
+        folder / "postgres", programs.POSTGRES_VERSION, copy / binaries.name / "postgres"
+    )
 
 
 def test_a_server_without_pgvector_says_how_to_get_it(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psycopg
@@ -14,13 +13,13 @@ from support import (
     counts,
     ingest,
     make_corpus,
+    run_command,
     scalar,
     store_concepts,
     write,
 )
-from typer.testing import CliRunner
 
-from vecsearch.cli import app, collections
+from vecsearch.cli import collections
 from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
@@ -133,9 +132,22 @@ def test_what_depends_on_it_is_named_and_nothing_goes(
     with pytest.raises(InvalidInput) as caught:
         library.collection().drop()
     assert str(caught.value) == (
-        f"Collection 'images' is used by {', '.join(named)}. Drop those first."
+        f"Collection 'images' is used by {', '.join(named)}. Drop those first, or all at once: "
+        "vecsearch drop images --cascade"
     )
     assert rows(library, "images_view") == rows(library, "images") == 20
+    # What depends on those goes, too, and no more.
+    write(library, "CREATE TABLE apart (id int)")
+    for view in named[-1:]:
+        if view.startswith("view "):
+            write(library, f"CREATE VIEW further AS SELECT 1 FROM {view.removeprefix('view ')}")
+            named = sorted([*named, "view further"])
+    assert library.collection().dependents() == named
+    code, _, err = run_command(library, "drop", "images", "--yes", "--cascade")
+    assert code == 0
+    assert f"Dropped with it: {', '.join(named)}." in err
+    assert library.collections() == []
+    assert rows(library, "apart") == 0
 
 
 def test_indexes_and_triggers_of_the_users_own_go_with_the_table(library: Library) -> None:
@@ -163,22 +175,16 @@ def test_a_table_in_use_is_waited_for_no_longer_than_allowed(
     library.collection().drop()
 
 
-def run(library: Library, *words: str, **options: Any) -> tuple[int, str, str]:
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    done = CliRunner().invoke(app, [*words, "--database-url", url], **options)
-    return done.exit_code, done.stdout, done.stderr
-
-
 def test_the_command_needs_a_yes_and_says_what_goes(library: Library) -> None:
     make_corpus(library, "images", np.ones((20, 8)))
-    code, out, err = run(library, "drop", "images")
+    code, out, err = run_command(library, "drop", "images")
     assert (code, out) == (1, "")
     assert "there is no terminal. Add --yes." in err
     assert len(library.query(id=library.collection().browse(limit=1)[0].id).hits) == 10
-    code, out, err = run(library, "drop", "nothing", "--yes")
+    code, out, err = run_command(library, "drop", "nothing", "--yes")
     assert (code, out) == (1, "")
     assert "no collection 'nothing'" in err
-    code, out, err = run(library, "drop", "images", "--yes")
+    code, out, err = run_command(library, "drop", "images", "--yes")
     assert (code, out) == (0, "")
     assert err.startswith("Dropped collection 'images' with 20 rows (")
     assert "its hnsw index (" in err
@@ -191,8 +197,8 @@ def test_on_a_terminal_it_asks(
     library: Library, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
 ) -> None:
     make_corpus(library, "images", np.ones((20, 8)))
-    monkeypatch.setattr(collections, "_is_terminal", lambda: True)
-    code, out, err = run(library, "drop", "images", input=answer)
+    monkeypatch.setattr(collections, "is_terminal", lambda: True)
+    code, out, err = run_command(library, "drop", "images", input=answer)
     # The runner echoes what is typed.
     assert (code, out.strip()) == (left, answer.strip())
     assert "This removes collection 'images' with 20 rows" in err

@@ -23,7 +23,7 @@ from support import (
 )
 
 from vecsearch.config import Settings
-from vecsearch.errors import DatabaseBusy, DatabaseError, InvalidInput, SchemaMissing
+from vecsearch.errors import DatabaseError, InvalidInput, SchemaMissing
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
@@ -196,18 +196,6 @@ def test_a_build_that_is_cut_off_leaves_what_was_in_use(
     assert now.version > used.version
     check_vectors(library.engine, now)
     assert scalar(library, "SELECT count(*) FROM pg_class WHERE relname LIKE '%hnsw'") == 1
-
-
-@once
-def test_two_builds_of_one_index_exclude_each_other(library: Library) -> None:
-    make_corpus(library, "images", clustered(50, 8, seed=0))
-    with (
-        database.session(library.engine) as connection,
-        connection.begin(),
-    ):
-        assert ddl.claim(connection, "images")
-        with pytest.raises(DatabaseBusy, match="Another command"):
-            library.collection().create_index("compact")
 
 
 @once

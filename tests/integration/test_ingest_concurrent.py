@@ -1,6 +1,7 @@
 """Runs at the same time, over the same files and over overlapping ones."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -78,8 +79,38 @@ def test_two_first_runs_over_the_same_files_make_one_collection(
     outcomes = together(
         *[lambda: ingest(library.engine, [photos], MeetingEncoder(barrier)) for _ in range(2)]
     )
-    assert all(isinstance(outcome, Summary) for outcome in outcomes)
+    assert added(outcomes) == [12, 12]
     assert [status.images for status in library.collections()] == [12]
+    check(library, photos)
+
+
+def added(outcomes: list[Outcome]) -> list[int]:
+    """Return how many rows the runs say that they added, and how many they found stored."""
+    summaries = [outcome for outcome in outcomes if isinstance(outcome, Summary)]
+    assert len(summaries) == len(outcomes)
+    return [sum(getattr(summary, name) for summary in summaries) for name in ("added", "unchanged")]
+
+
+def test_each_of_five_runs_counts_what_it_stored_itself(library: Library, photos: Path) -> None:
+    barrier = Barrier(5)
+    outcomes = together(
+        *[lambda: ingest(library.engine, [photos], MeetingEncoder(barrier)) for _ in range(5)]
+    )
+    assert added(outcomes) == [12, 48]
+    # Once more: one run finds other pictures at known places, and what moved has moved for all.
+    for number in range(3):
+        picture(100 + number).save(photos / "cats" / f"0{2 * number + 1}.png")
+    (photos / "dogs").rename(photos / "wolves")
+    picture(50).save(photos / "wolves" / "50.png")
+    barrier = Barrier(2)
+    outcomes = together(
+        *[lambda: ingest(library.engine, [photos], MeetingEncoder(barrier)) for _ in range(2)]
+    )
+    sums: Counter[str] = Counter()
+    for outcome in outcomes:
+        assert isinstance(outcome, Summary)
+        sums.update(counts(outcome))
+    assert sums == {"added": 1, "updated": 3, "moved": 6, "unchanged": 16}
     check(library, photos)
 
 

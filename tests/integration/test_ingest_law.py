@@ -154,7 +154,9 @@ class Run:
         assert not self.encoder.embedded
         summary = self.run(paths, prune=turn.prune)
 
-        assert sum(counts(summary).values()) - summary.pruned == len(files)
+        rows_alone = summary.pruned + summary.gone
+        assert sum(counts(summary).values()) - rows_alone == len(files)
+        assert not (turn.prune and summary.gone)
         assert summary.failed == len(broken)
         if not broken:
             assert predicted.counts() == summary.counts()
@@ -164,7 +166,7 @@ class Run:
         self.encoder.embedded.clear()
         again = self.run(paths, prune=turn.prune)
         assert counts(replace(again, failed=0)) == counts(
-            Summary(unchanged=len(files) - len(broken))
+            Summary(unchanged=len(files) - len(broken), gone=summary.gone)
         )
         assert not self.encoder.embedded
         self.check(files, broken, prune=turn.prune)

@@ -124,6 +124,7 @@ def test_a_file_that_a_program_saves_by_renaming_keeps_its_metadata(
     assert counts(ingest(noted.engine, [photos], never_loaded())) == {
         "updated": 1,
         "unchanged": 11,
+        "gone": 1,
     }
     assert metadata(noted)[str(file)] == str(file)
 

@@ -68,7 +68,12 @@ def test_pruning_stays_under_the_given_roots(
 def test_without_prune_nothing_is_deleted(library: Library, photos: Path) -> None:
     ingest(library.engine, [photos], PixelEncoder())
     shutil.rmtree(photos / "cats")
-    assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"unchanged": 6}
+    for dry_run in (True, False):
+        summary = ingest(library.engine, [photos], PixelEncoder(), dry_run=dry_run)
+        assert counts(summary) == {"unchanged": 6, "gone": 6}
+        assert summary.notes == (
+            "The files of 6 rows are gone. To delete these rows: vecsearch ingest --prune",
+        )
     assert len(paths(library)) == 12
 
 

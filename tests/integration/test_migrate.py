@@ -32,6 +32,8 @@ from vecsearch.errors import (
     SchemaNewer,
     SchemaOutdated,
 )
+from vecsearch.imaging.scan import Unreadable
+from vecsearch.ingest.writes import write_errors
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming, schema, tables
 
@@ -226,6 +228,32 @@ def test_upgrades_at_the_same_time_make_one_set_of_tables(empty_database_url: st
         assert scalar(library, "SELECT version_num FROM vecsearch.alembic_version") == (
             schema.REVISION
         )
+
+
+def test_errors_of_any_path_are_kept_by_the_id_of_the_image(empty: Library) -> None:
+    at_revision(empty, "0018")
+    kept = ["/photos/ä b.png", "/photos/" + "x" * 2_000, "odd", "/odd", "/photos//odd/"]
+    for path in kept:
+        write(
+            empty,
+            "INSERT INTO ingest_errors (collection, path, error) VALUES ('images', :path, 'e')",
+            path=path,
+        )
+    empty.upgrade()
+    assert [error.path for error in empty.collection().errors()] == sorted(kept)
+    long = Unreadable(f"/{'/'.join(f'{number:0>255}' for number in range(16))}", "A reason.")
+    again = [Unreadable(path, "Another.") for path in kept[:2]]
+    for _ in range(2):
+        with database.writing(empty.engine) as connection:
+            write_errors(connection, "images", [long, *again], [])
+    found = {error.path: error.error for error in empty.collection().errors()}
+    assert found == {
+        **dict.fromkeys(kept, "e"),
+        **{each.path: each.reason for each in (long, *again)},
+    }
+    with database.writing(empty.engine) as connection:
+        write_errors(connection, "images", [], [long.path])
+    assert len(empty.collection().errors()) == len(kept)
 
 
 def test_a_failed_upgrade_leaves_nothing(empty: Library) -> None:

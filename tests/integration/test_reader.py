@@ -20,7 +20,7 @@ from support import Corpus, clustered, make_corpus
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable, InvalidInput
 from vecsearch.library import Library
-from vecsearch.postgres.embedded import access, reader, server
+from vecsearch.postgres.embedded import access, programs, reader, server
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/sql.md").read_text()
 ROWS = 300
@@ -119,7 +119,7 @@ def test_pandas_reads_by_its_url_over_sqlalchemy(address: reader.Address) -> Non
 
 
 def test_psql_reads_by_its_url(address: reader.Address) -> None:
-    psql = [str(server.program("psql")), address.url, "-Atc", "SELECT count(*) FROM images"]
+    psql = [str(programs.program("psql")), address.url, "-Atc", "SELECT count(*) FROM images"]
     assert subprocess.check_output(psql, text=True) == f"{ROWS}\n"
 
 

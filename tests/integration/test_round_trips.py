@@ -17,7 +17,7 @@ from vecsearch.postgres import database
 def traced(library: Library, file: Path) -> Iterator[list[str]]:
     """Yield what the library's one pooled connection sends, which is there at the end."""
     sent: list[str] = []
-    with library.engine.connect() as connection:
+    with library.reader.connect() as connection:
         driver = database.driver_connection(connection)
     with file.open("w") as trace:
         driver.pgconn.trace(trace.fileno())

@@ -41,6 +41,7 @@ def test_a_statement_gives_columns_rows_and_a_summary(filled: Library) -> None:
     "statement",
     [
         "DELETE FROM images",
+        "SET TRANSACTION READ WRITE",
         "UPDATE images SET label = 'x'",
         "CREATE TABLE mine (n int)",
         "DROP TABLE images",
@@ -57,12 +58,10 @@ def test_reading_refuses_to_write(filled: Library, statement: str) -> None:
     assert run(filled, "SELECT count(*) FROM images WHERE label <> 'x'")[1] == [(12,)]
 
 
-@pytest.mark.parametrize(
-    "statement", ["COMMIT", "SET TRANSACTION READ WRITE", "SET search_path = ''"]
-)
+@pytest.mark.parametrize("statement", ["COMMIT", "SET search_path = ''"])
 def test_one_statement_leaves_nothing_for_the_next(filled: Library, statement: str) -> None:
     run(filled, statement)
-    with pytest.raises(DatabaseError, match="read-only"):
+    with pytest.raises(DatabaseError, match=r"read-only|permission denied"):
         run(filled, "DELETE FROM images")
     assert run(filled, "SELECT count(*) FROM images")[1] == [(12,)]
 

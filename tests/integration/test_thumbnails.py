@@ -24,8 +24,7 @@ from typer.testing import CliRunner
 
 from vecsearch.cli import app
 from vecsearch.errors import DatabaseError
-from vecsearch.imaging import budget, decode, scan, thumbnails
-from vecsearch.imaging.thumbnails import Thumbnail
+from vecsearch.imaging import decode, pictures, reading, scan
 from vecsearch.ingest import classify, writes
 from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
@@ -43,7 +42,7 @@ def kept(library: Library) -> set[str]:
 def hashes(folder: Path) -> set[str]:
     """Return the SHA-256 of every file under a folder."""
     files = [file for file in folder.rglob("*") if file.is_file()]
-    return {decode.bytes_sha256(file.read_bytes()) for file in files}
+    return {reading.bytes_sha256(file.read_bytes()) for file in files}
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def test_each_row_has_the_thumbnail_of_its_file(library: Library, tmp_path: Path
     assert found.keys() == set(ids)
     with database.reading(library.engine) as connection:
         table = catalog.get_collection(connection, "images").table
-        digest = decode.bytes_sha256(files[0].read_bytes())
+        digest = reading.bytes_sha256(files[0].read_bytes())
         assert queries.get(connection, table, ids[0]) == (digest, found[ids[0]])
         assert queries.get(connection, table, image_id("/not/there.png")) is None
         stored = connection.execute(
@@ -167,10 +166,11 @@ def test_what_no_collection_holds_goes_with_a_prune_or_an_update(
 ) -> None:
     ingest(ingested.engine, [photos / "cats"], PixelEncoder(), collection="cats")
     cat, dog, changed = photos / "cats" / "01.png", photos / "dogs" / "00.png", photos / "dogs"
-    in_both, gone = (decode.bytes_sha256(file.read_bytes()) for file in (cat, dog))
+    in_both, gone = (reading.bytes_sha256(file.read_bytes()) for file in (cat, dog))
     cat.unlink()
     dog.unlink()
-    assert counts(ingest(ingested.engine, [photos], PixelEncoder())) == {"unchanged": 10}
+    done = ingest(ingested.engine, [photos], PixelEncoder())
+    assert counts(done) == {"unchanged": 10, "gone": 2}
     assert {in_both, gone} <= kept(ingested)
     ingest(ingested.engine, [photos], PixelEncoder(), prune=True)
     assert kept(ingested) == hashes(photos) | {in_both}
@@ -217,36 +217,21 @@ def test_an_import_makes_them_of_the_pictures_at_hand(
     cat, dog = photos / "cats" / "01.png", photos / "dogs" / "00.png"
     file.write_text(f"path,e0,e1\n{cat},1,2\n{dog},1,3\n/not/there.png,2,2\n")
     library.collection().import_file(file)
-    assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+    assert kept(library) == {reading.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
     picture(99).save(cat)
     library.collection().import_file(file)
-    assert kept(library) == {decode.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
+    assert kept(library) == {reading.bytes_sha256(each.read_bytes()) for each in (cat, dog)}
 
 
-def test_an_import_decodes_within_the_budget_and_no_more_than_it_needs(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_import_draws_the_thumbnails_of_pictures_that_are_there(
+    library: Library, tmp_path: Path
 ) -> None:
-    spent: list[int] = []
-    sizes: list[tuple[int, int]] = []
-    spend, of = budget.DECODING.spend, Thumbnail.of
-
-    def spending(pixels: int) -> Any:
-        spent.append(pixels)
-        return spend(pixels)
-
-    def noted(image: decode.Image) -> Thumbnail:
-        sizes.append(image.pixels.size)
-        return of(image)
-
-    monkeypatch.setattr(budget.DECODING, "spend", spending)
-    monkeypatch.setattr(Thumbnail, "of", noted)
     file = tmp_path / "large.jpg"
     picture(1, (3600, 2400)).save(file)
     (tmp_path / "imported.csv").write_text(f"{file},1,2\n")
     library.collection().import_file(tmp_path / "imported.csv")
-    assert spent == [3600 * 2400]
-    assert sizes == [(1800, 1200)]
     assert scalar(library, "SELECT (width, height)::text FROM images") == "(3600,2400)"
+    assert kept(library) == {reading.bytes_sha256(file.read_bytes())}
 
 
 def test_an_import_that_tells_contents_without_pictures_leaves_them_to_an_ingest(
@@ -270,14 +255,13 @@ def test_pages_and_sheets_need_no_originals(
     target = image_id(str(photos / "cats" / "01.png"))
     shutil.rmtree(photos)
     drawn: list[object] = []
-    load = thumbnails.load
+    make = pictures.make
 
-    def noted(*arguments: Any, **options: Any) -> Any:
-        for item in load(*arguments, **options):
-            drawn.append(item)
-            yield item
+    def noted(*arguments: Any, **options: Any) -> object:
+        drawn.append(make(*arguments, **options))
+        return drawn[-1]
 
-    monkeypatch.setattr(thumbnails, "load", noted)
+    monkeypatch.setattr(pictures, "make", noted)
     url = ingested.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def run(*arguments: object) -> None:

@@ -48,7 +48,7 @@ def test_a_file_of_the_first_version_still_gives_its_embeddings(tmp_path: Path) 
     notes = {"vecsearch_autoencoder": json.dumps(fields)}
     safetensors.torch.save_file(safetensors.torch.load_file(file), file, metadata=notes)
     encoder = registry.load(str(file), None, device="cpu")
-    inputs = encoder.prepare(picture(1))[None]
+    inputs = encoder.preprocessing.prepare(picture(1))[None]
     with torch.inference_mode():
         values = torch.from_numpy(inputs).permute(0, 3, 1, 2) / 255
         for layer in model.encoder:
@@ -64,7 +64,7 @@ def test_a_file_loads_as_an_encoder_of_its_latent_dimensions(tmp_path: Path, lat
     encoder = registry.load(str(file), None, device="cpu")
     assert (encoder.identity.model, encoder.identity.layer) == ("autoencoder", "latent")
     assert encoder.weights == base.Weights(str(file), base.file_sha256(file))
-    inputs = np.stack([encoder.prepare(picture(seed)) for seed in range(3)])
+    inputs = np.stack([encoder.preprocessing.prepare(picture(seed)) for seed in range(3)])
     assert inputs.shape == (3, 64, 64, 3)
     assert inputs.dtype == np.uint8
     together = encoder.embed(inputs)
@@ -79,7 +79,7 @@ def test_channels_stay_in_their_order() -> None:
         base.Weights(None, None),
         torch.device("cpu"),
     )
-    prepared = encoder.prepare(PIL.Image.new("RGB", (9, 5), (255, 51, 0)))
+    prepared = encoder.preprocessing.prepare(PIL.Image.new("RGB", (9, 5), (255, 51, 0)))
     np.testing.assert_array_equal(prepared[10, 20], [255, 51, 0])
 
 

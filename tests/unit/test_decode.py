@@ -2,11 +2,11 @@
 
 import hashlib
 import io
+import os
 import random
 import struct
 import zlib
-from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import picture
 
-from vecsearch.imaging import decode
-from vecsearch.imaging.decode import Header, Image, Source
+from vecsearch.imaging import decode, reading
+from vecsearch.imaging.decode import Image
+from vecsearch.imaging.reading import CHANGED, Source
 from vecsearch.imaging.scan import Unreadable
 
 MAX_PIXELS = 1_000_000
@@ -221,42 +222,32 @@ def test_postscript_is_not_handed_to_ghostscript() -> None:
     assert refusal(content) == "Not an image, or an unsupported format."
 
 
-def test_a_file_is_loaded_as_its_bytes_are_decoded(tmp_path: Path) -> None:
+def test_a_file_is_read_whole_and_kept_if_it_is_small(tmp_path: Path) -> None:
     file = tmp_path / "one.png"
     picture(1).save(file)
-    loaded = decode.load(str(file), max_pixels=MAX_PIXELS)
-    assert isinstance(loaded, Image)
-    assert loaded.facts == decoded(file.read_bytes()).facts
     content = file.read_bytes()
-    read = decode.read(str(file), keep=len(content))
-    assert read == Source(str(file), loaded.facts.sha256, content)
-    unkept = decode.read(str(file), keep=len(content) - 1)
-    assert unkept == Source(str(file), decode.bytes_sha256(content))
-
-
-def test_a_file_s_bytes_are_those_that_were_hashed(tmp_path: Path) -> None:
-    file = tmp_path / "one.png"
-    file.write_bytes(b"as it was")
-    kept, unkept = (decode.read(str(file), keep=size) for size in (100, 0))
-    assert isinstance(kept, Source)
-    assert isinstance(unkept, Source)
-    assert decode.content(kept) == decode.content(unkept) == b"as it was"
-    file.write_bytes(b"otherwise")
-    assert decode.content(kept) == b"as it was"
-    changed = decode.content(unkept)
-    assert isinstance(changed, Unreadable)
-    assert changed.reason == "It changed while it was being read; ingest it again."
+    sha256 = decoded(content).facts.sha256
+    most = len(content)
+    assert reading.hashed(str(file), keep=most, most=most) == Source(str(file), sha256, content)
+    assert reading.hashed(str(file), keep=most - 1, most=most) == Source(str(file), sha256)
+    assert reading.read(str(file), most=most) == content
+    refused = reading.read(str(file), most=most - 1)
+    assert isinstance(refused, Unreadable)
+    assert "limit" in refused.reason
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_large_jpeg_is_decoded_smaller_and_its_facts_stay(orientation: int) -> None:
+def test_a_large_jpeg_is_decoded_smaller_and_its_facts_stay(
+    orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "MARGIN", 1)
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     content = encoded(picture(3, (1200, 805)), "JPEG", exif=exif)
     whole = decoded(content)
     assert decode.upright_size(content) == whole.pixels.size
     for least, divisor in ((805, 1), (403, 1), (402, 2), (201, 4), (100, 8), (1, 8)):
-        small = decode.decode(content, "x", max_pixels=MAX_PIXELS, least_side=least)
+        small = decode.decode(content, "x", max_pixels=MAX_PIXELS, needed=partial(int, least))
         assert isinstance(small, Image)
         assert small.facts == whole.facts
         assert small.pixels.size == tuple(-(-side // divisor) for side in whole.pixels.size)
@@ -267,31 +258,44 @@ def test_a_large_jpeg_is_decoded_smaller_and_its_facts_stay(orientation: int) ->
 
 def test_only_a_jpeg_is_decoded_smaller() -> None:
     content = encoded(picture(3, (1200, 800)), "PNG")
-    image = decode.decode(content, "x", max_pixels=MAX_PIXELS, least_side=1)
+    image = decode.decode(content, "x", max_pixels=MAX_PIXELS, needed=lambda: 1)
     assert isinstance(image, Image)
     assert image.pixels.size == (1200, 800)
 
 
-@pytest.mark.parametrize(("file_format", "can_shrink"), [("JPEG", True), ("PNG", False)])
-def test_the_header_tells_pixels_and_whether_the_decoder_can_shrink(
-    file_format: str, can_shrink: bool
-) -> None:
-    content = encoded(picture(3, (120, 80)), file_format)
-    half = content[: len(content) * 3 // 4]
-    assert decode.read_header(half) == Header(9600, can_shrink=can_shrink)
-    assert decode.read_header(b"no picture") is None
-
-
-@pytest.mark.parametrize(
-    "read",
-    [lambda path: decode.read(path, keep=0), lambda path: decode.load(path, max_pixels=MAX_PIXELS)],
-)
-def test_a_file_that_is_gone_or_a_folder_is_unreadable(
-    tmp_path: Path, read: Callable[[str], object]
-) -> None:
+def test_a_file_that_is_gone_or_a_folder_is_unreadable(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone.png")
-    assert read(gone) == Unreadable(gone, "No such file or directory.")
-    assert read(str(tmp_path)) == Unreadable(str(tmp_path), "Is a directory.")
+    assert reading.read(gone, most=9) == Unreadable(gone, "No such file or directory.")
+    folder = str(tmp_path)
+    assert reading.read(folder, most=9) == Unreadable(folder, "It is not a regular file.")
+
+
+def test_what_is_no_file_of_a_disk_is_neither_waited_for_nor_read_for_ever(tmp_path: Path) -> None:
+    pipe, kernel = tmp_path / "pipe.jpg", tmp_path / "kernel.jpg"
+    os.mkfifo(pipe)
+    kernel.symlink_to("/proc/self/maps")  # its size is 0
+    for path in (pipe, Path(os.devnull)):
+        found = reading.read(str(path), most=10**6)
+        assert found == Unreadable(str(path), "It is not a regular file.")
+    assert reading.read(str(kernel), most=10**6) == b""
+
+
+def test_a_file_that_grows_or_shrinks_while_it_is_read_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(b"1234")
+    stat = os.fstat
+    for change in (-1, 1):
+
+        def earlier(descriptor: int, change: int = change) -> os.stat_result:
+            info = [*stat(descriptor)]
+            info[6] += change
+            return os.stat_result(info)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fstat", earlier)
+            assert reading.read(str(file), most=10**6) == Unreadable(str(file), CHANGED)
 
 
 @cache

@@ -1,21 +1,19 @@
 """Query pictures become embeddings: in batches, once each, and whatever fails is said to all."""
 
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
-import PIL.Image
 import pytest
 from support import PixelEncoder, picture, png
 
 from vecsearch.encoders import once
 from vecsearch.encoders.base import BATCH_SIZE
 from vecsearch.errors import ImageUnreadable, WeightsUnavailable
-from vecsearch.imaging import budget
-from vecsearch.imaging.budget import PixelBudget
+from vecsearch.imaging import pictures
 from vecsearch.search.questions import embedder
 from vecsearch.search.questions.embedder import Embedder
 from vecsearch.search.questions.pictures import Picture
@@ -31,7 +29,7 @@ def new(seed: int) -> Picture:
 
 
 def expected(seed: int) -> "NDArray[np.float32]":
-    return PixelEncoder().prepare(picture(seed)).reshape(-1).astype(np.float32)
+    return PixelEncoder().preprocessing.prepare(picture(seed)).reshape(-1).astype(np.float32)
 
 
 class Gated(PixelEncoder):
@@ -58,15 +56,15 @@ def asked_while_busy(
 ) -> list["object | BaseException"]:
     """Return what `count` callers get who come while the encoder is busy with a first one."""
     waiting = threading.Semaphore(0)
-    prepare = encoder.prepare
+    make = pictures.make
 
-    def prepared(pixels: object) -> "NDArray[np.uint8]":
-        inputs = prepare(pixels)  # type: ignore[arg-type]  # a picture
+    def made(*arguments: Any, **options: Any) -> object:
+        result = make(*arguments, **options)
         waiting.release()
-        return inputs
+        return result
 
-    encoder.prepare = prepared  # type: ignore[method-assign]  # to know who waits
-    with ThreadPoolExecutor(count + 1) as pool:
+    # To know who waits.
+    with patch.object(pictures, "make", made), ThreadPoolExecutor(count + 1) as pool:
         first = pool.submit(ask, 0)
         assert encoder.begun.wait(60)
         others = [pool.submit(ask, number) for number in range(1, count + 1)]
@@ -101,26 +99,6 @@ def test_a_fault_is_delivered_to_all_who_wait_and_to_nobody_later() -> None:
     assert [str(answer) for answer in answers] == ["no memory"] * 5
     encoder.fault = None
     np.testing.assert_array_equal(mine.embed(new(1)), expected(1))
-
-
-def test_who_waits_holds_no_decoded_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[weakref.ref[PIL.Image.Image]] = []
-    counts: list[int] = []
-
-    class Noting(Gated):
-        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
-            seen.append(weakref.ref(pixels))
-            counts.append(sum(picture() is not None for picture in seen))
-            return super().prepare(pixels)
-
-    # Two of these pictures fit.
-    width, height = picture(0).size
-    monkeypatch.setattr(budget, "DECODING", PixelBudget(3 * width * height - 1))
-    encoder = Noting()
-    mine = Embedder(lambda: encoder, max_pixels=PIXELS)
-    asked_while_busy(encoder, 20, lambda number: mine.embed(new(number)))
-    assert len(counts) == 21
-    assert max(counts) <= 2
 
 
 def test_who_waits_for_an_encoder_that_fails_does_not_try_it_anew(

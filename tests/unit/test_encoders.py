@@ -35,7 +35,7 @@ def encoder(small_model: str, weights: Path) -> Encoder:
 
 @pytest.fixture(scope="module")
 def inputs(encoder: Encoder) -> NDArray[np.uint8]:
-    return np.stack([encoder.prepare(picture(seed, (200, 170))) for seed in range(4)])
+    return np.stack([encoder.preprocessing.prepare(picture(seed, (200, 170))) for seed in range(4)])
 
 
 def tensors(weights: Path) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_an_encoder_says_what_it_is(encoder: Encoder, small_model: str, weights:
     assert encoder.identity.preprocessing["input_size"] == [3, 160, 160]
     assert encoder.weights == Weights(str(weights), base.file_sha256(weights))
     assert encoder.dimensions == 96
-    assert encoder.input_size == (160, 160)
+    assert encoder.preprocessing.input_size == (160, 160)
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["state dict", "training checkpoint"])

@@ -80,7 +80,7 @@ def test_an_export_embeds_as_torch_does_in_batches_of_any_size(
     assert engine is not None
     assert engine.identity == torch_encoder.identity
     assert (engine.dimensions, engine.layer_shape) == (96, (96,))
-    assert engine.input_size == torch_encoder.input_size
+    assert engine.preprocessing == torch_encoder.preprocessing
     for count in (1, 2, 3, 7, 33):
         batch = pictures(torch_encoder, count, seed=count)
         wanted = torch_encoder.embed(batch)

@@ -20,7 +20,9 @@ PICTURES = np.zeros((4, 1, 1, 3), np.uint8)
 
 def test_the_layers_that_spoil_the_real_network_are_found_and_left(tmp_path: Path) -> None:
     encoder = registry.quickest(PACKAGED_MODEL, None, Runtime("cpu", "openvino", tmp_path))
-    pictures = np.stack([encoder.prepare(picture(seed, (300, 260))) for seed in range(8)])
+    pictures = np.stack(
+        [encoder.preprocessing.prepare(picture(seed, (300, 260))) for seed in range(8)]
+    )
     exact = encoder.embed(pictures)
     exported = choice.exported(encoder.identity, Runtime("cpu", "openvino", tmp_path))
 

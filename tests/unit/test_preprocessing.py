@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support import picture
 from timm.data.transforms_factory import create_transform
 
-from vecsearch.encoders import preprocessing
-from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.errors import EncoderError
+from vecsearch.imaging import preprocessing
+from vecsearch.imaging.preprocessing import Preprocessing
 
 PLAIN: dict[str, Any] = {
     "input_size": [3, 32, 32],

@@ -55,9 +55,9 @@ def test_a_lazy_encoder_loads_when_used_and_once_for_all_threads() -> None:
     assert answers == [48] * threads
     assert lazy.identity == PixelEncoder.identity
     assert lazy.weights == PixelEncoder.weights
-    assert lazy.input_size == PixelEncoder.input_size
-    prepared = lazy.prepare(picture(1))
-    np.testing.assert_array_equal(prepared, PixelEncoder().prepare(picture(1)))
+    assert lazy.preprocessing == PixelEncoder.preprocessing
+    prepared = lazy.preprocessing.prepare(picture(1))
+    np.testing.assert_array_equal(prepared, PixelEncoder().preprocessing.prepare(picture(1)))
     np.testing.assert_array_equal(lazy.embed(prepared[None]), prepared.reshape(1, -1))
     assert loads == [1]
 

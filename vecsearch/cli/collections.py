@@ -1,6 +1,5 @@
 """The commands collections, status, errors, refresh and drop."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,9 +7,11 @@ import typer
 from vecsearch.cli.command import (
     CollectionOption,
     FormatOption,
+    YesOption,
     app,
     chosen_format,
     command,
+    is_terminal,
     open_library,
     say,
     say_all,
@@ -24,6 +25,8 @@ from vecsearch.render.rows import Format, human_bytes
 from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, Derived, IndexMethod
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from vecsearch.search.status import CollectionStatus
 
 
@@ -34,11 +37,9 @@ def collections(settings: Settings, format_: FormatOption = None) -> None:
         rows = library.collections()
     if not rows:
         say("There are no collections yet. Start with: vecsearch ingest FOLDER")
-    write_rows(
-        rows,
-        format_,
-        columns=["name", "model", "dimensions", "metric", "images", "weights", "created_at"],
-    )
+    shown = ["name", "model", "dimensions", "metric", "images", "weights", "created_at"]
+    write_rows(rows, format_, columns=[*shown, "state"], table_columns=shown)
+    say_all(_broken(rows))
 
 
 @command(app, "status")
@@ -82,8 +83,10 @@ def status(settings: Settings, format_: FormatOption = None) -> None:
             "index_size",
         ],
     )
+    for line in _broken(report.collections):
+        show(line)
     for row in report.collections:
-        if row.index == IndexMethod.none:
+        if row.index == IndexMethod.none and not row.is_broken:
             show(
                 f"{row.name}: {_no_index(row.name, row.dimensions)}, so every search compares all "
                 f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
@@ -160,10 +163,18 @@ def refresh(
 def drop(
     settings: Settings,
     collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade",
+            help="Also drop views, functions and constraints of yours that depend on it; lists "
+            "them first. Default: refuse.",
+        ),
+    ] = False,
 ) -> None:
     """Remove a collection: its rows, embeddings and index. The image files stay."""
-    if not yes and not _is_terminal():
+    if not yes and not is_terminal():
         raise InvalidInput(
             "Dropping a collection needs a confirmation, and there is no terminal. Add --yes."
         )
@@ -172,14 +183,18 @@ def drop(
         what = _contents(chosen.status())
         if not yes:
             say(f"This removes {what}. The image files stay.")
+            if cascade and (dependents := chosen.dependents()):
+                say(f"This also drops {', '.join(dependents)}.")
             typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
-        notes = chosen.drop()
+        notes = chosen.drop(cascade=cascade)
     say_all(notes)
     say(f"Dropped {what}. The image files stay.")
 
 
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
+def _broken(rows: "Iterable[CollectionStatus]") -> "Iterator[str]":
+    for row in rows:
+        if row.is_broken:
+            yield f"{row.name} is {row.state}. To mend it: vecsearch db repair {row.name}"
 
 
 def _contents(status: "CollectionStatus") -> str:

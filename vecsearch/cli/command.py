@@ -116,6 +116,15 @@ SHARED = {
             help="Your own Postgres >= 16 with pgvector >= 0.8. Default: the embedded one.",
         ),
     ],
+    "reader_url": Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="VECSEARCH_READER_URL",
+            help="The same database as a role that can only read; searches and `vecsearch sql` "
+            "use it. Default: the role of --database-url.",
+        ),
+    ],
     "data_dir": Annotated[
         Path | None,
         typer.Option(
@@ -282,6 +291,34 @@ def say_all(notes: Iterable[str]) -> None:
     """Print a result's notes."""
     for note in notes:
         say(note)
+
+
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def confirming(question: str, *, yes: bool) -> Callable[[str], bool]:
+    """Return what says a sentence and asks a question on a terminal; without one, it refuses.
+
+    Args:
+        question: asked after the sentence.
+        yes: do neither, and confirm.
+
+    """
+
+    def confirm(sentence: str) -> bool:
+        if yes:
+            return True
+        if not is_terminal():
+            return False
+        say(sentence)
+        return typer.confirm(question, err=True)
+
+    return confirm
+
+
+def is_terminal() -> bool:
+    """Return whether somebody can answer."""
+    return sys.stdin.isatty()
 
 
 def open_library(

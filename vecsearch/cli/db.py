@@ -11,7 +11,9 @@ import typer
 
 from vecsearch.cli.command import (
     FormatOption,
+    YesOption,
     command,
+    confirming,
     group,
     open_library,
     say,
@@ -206,12 +208,12 @@ def db_shell(
     ] = None,
 ) -> None:
     """Open psql on the database."""
-    from vecsearch.postgres.embedded import server
+    from vecsearch.postgres.embedded import programs
 
     # The embedded server's own psql fits its version; for another server, psql on the PATH does.
     own = None if settings.database_url is None else shutil.which("psql")
     with open_library(settings) as library:
-        psql = own or str(server.program("psql"))
+        psql = own or str(programs.program("psql"))
         # psql handles Ctrl-C: it cancels a statement.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         finished = subprocess.run(  # noqa: S603 - the user's own shell
@@ -228,6 +230,33 @@ def db_upgrade(settings: Settings) -> None:
     with open_library(settings) as library:
         say_all(library.upgrade())
     say(f"The tables are at revision {schema.REVISION}.")
+
+
+@command(db_app, "repair")
+def db_repair(
+    settings: Settings,
+    collection: Annotated[
+        str | None, typer.Argument(metavar="[COLLECTION]", help="Default: all of them.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
+    ] = False,
+    yes: YesOption = False,
+    format_: FormatOption = None,
+) -> None:
+    """Make again what is missing of collections, after something was dropped by hand.
+
+    That is views, functions, triggers, indexes and columns. A table that the register lacks is
+    registered again. It asks before it removes what is left of a collection whose table is gone, or
+    thumbnails that no image has.
+    """
+    with open_library(settings) as library:
+        done = library.repair(
+            collection, dry_run=dry_run, confirm=confirming("Remove it?", yes=yes)
+        )
+    if not done:
+        say("Nothing is missing.")
+    write_rows(done, format_, columns=["collection", "problem", "done"])
 
 
 @command(db_app, "dump")

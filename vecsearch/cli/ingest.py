@@ -1,4 +1,4 @@
-"""The command ingest."""
+"""The commands ingest and forget."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,11 @@ from vecsearch.cli.command import (
     NewIndexOption,
     PathsArgument,
     WeightsOption,
+    YesOption,
     app,
     chosen_format,
     command,
+    confirming,
     expand_stdin,
     open_library,
     say,
@@ -23,8 +25,9 @@ from vecsearch.cli.command import (
     write_object,
 )
 from vecsearch.config import Settings
+from vecsearch.ingest.summary import PruneRefused
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, Precision
+from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Precision
 
 # Counts whose names are not clear in a table.
 IN_WORDS = {"copied": "identical to stored images"}
@@ -58,8 +61,14 @@ def ingest(
         ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete rows under PATH whose files are gone.")
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete rows under PATH whose files are gone. Asks before it deletes all rows "
+            f"under a PATH, or more than a tenth of them and more than {PRUNED_UNASKED}.",
+        ),
     ] = False,
+    yes: YesOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
     ] = False,
@@ -77,18 +86,23 @@ def ingest(
     from vecsearch.cli.progress import ingest_progress
 
     require_object_format(format_)
+    refused: PruneRefused | None = None
     with open_library(settings) as library, ingest_progress() as progress:
-        summary = library.collection(collection).ingest(
-            expand_stdin(paths),
-            model=model,
-            weights=weights,
-            precision=precision,
-            metadata=metadata,
-            prune=prune,
-            dry_run=dry_run,
-            index=index,
-            on_progress=progress,
-        )
+        try:
+            summary = library.collection(collection).ingest(
+                expand_stdin(paths),
+                model=model,
+                weights=weights,
+                precision=precision,
+                metadata=metadata,
+                prune=prune,
+                confirm=progress.aside(confirming("Delete these rows?", yes=yes)),
+                dry_run=dry_run,
+                index=index,
+                on_progress=progress,
+            )
+        except PruneRefused as error:
+            summary, refused = error.summary, error
     say_all(summary.notes)
     counts = summary.counts()
     if chosen_format(format_) is Format.table:
@@ -96,9 +110,49 @@ def ingest(
         show(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
     else:
         write_object(counts, format_)
-    if summary.failed:
-        if not dry_run:
-            flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
-            say(f"To see which files failed, and why: vecsearch errors{flag}")
-        if strict:
-            raise typer.Exit(1)
+    if summary.failed and not dry_run:
+        flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
+        say(f"To see which files failed, and why: vecsearch errors{flag}")
+    if refused is not None:
+        raise refused
+    if summary.failed and strict:
+        raise typer.Exit(1)
+
+
+@command(app, "forget")
+def forget(
+    settings: Settings,
+    paths: PathsArgument,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    existing: Annotated[
+        bool,
+        typer.Option(
+            "--existing",
+            help="Forget files that are still there, too. The next ingest adds them again.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; print what would be deleted.")
+    ] = False,
+    yes: YesOption = False,
+    format_: FormatOption = None,
+) -> None:
+    """Delete the rows of folders and files that are gone for good. No file is touched.
+
+    Their tags and errors go, too, and thumbnails that no other image uses.
+    """
+    from dataclasses import asdict
+
+    require_object_format(format_)
+    with open_library(settings) as library:
+        forgotten = library.collection(collection).forget(
+            expand_stdin(paths),
+            existing=existing,
+            dry_run=dry_run,
+            confirm=confirming("Delete these rows?", yes=yes),
+        )
+    if chosen_format(format_) is Format.table:
+        parts = ", ".join(f"{count:,} {name}" for name, count in asdict(forgotten).items())
+        typer.echo(f"{'would delete' if dry_run else 'deleted'} {parts}")
+    else:
+        write_object(asdict(forgotten), format_)

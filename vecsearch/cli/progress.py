@@ -85,11 +85,35 @@ def steps_progress() -> Iterator["OnProgress"]:
         yield show
 
 
+class IngestProgress:
+    """Shows the progress of an ingest."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("Opening", total=None)
+
+    def __call__(self, now: "summary.Progress") -> None:
+        """Move the bar to where the ingest is."""
+        self._bar.update(self._task, description=now.step, completed=now.done, total=now.total)
+
+    def aside(self, ask: Callable[[str], bool]) -> Callable[[str], bool]:
+        """Return what asks while no bar is drawn."""
+
+        def asked(sentence: str) -> bool:
+            self._bar.stop()
+            try:
+                return ask(sentence)
+            finally:
+                self._bar.start()
+
+        return asked
+
+
 @contextmanager
-def ingest_progress() -> Iterator[Callable[["summary.Progress"], None]]:
+def ingest_progress() -> Iterator[IngestProgress]:
     """Show the progress of an ingest."""
-    with steps_progress() as show:
-        yield lambda progress: show(progress.step, progress.done, progress.total)
+    with _bar() as bar:
+        yield IngestProgress(bar)
 
 
 @contextmanager

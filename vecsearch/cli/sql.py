@@ -16,13 +16,21 @@ def sql(
     write: Annotated[
         bool, typer.Option("--write", help="Allow changes; otherwise it is read-only.")
     ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.001,
+            help="Stop the statement after this long. Default: 300; with --write, no limit.",
+        ),
+    ] = None,
     format_: FormatOption = None,
 ) -> None:
     """Run one SQL statement and print its rows."""
     text = sys.stdin.read() if statement == "-" else statement
     with (
         open_library(settings) as library,
-        library.sql(text, write=write) as (columns, rows, summary),
+        library.sql(text, write=write, timeout=timeout) as (columns, rows, summary),
     ):
         if columns:
             write_rows(rows, format_, columns=columns)

@@ -16,7 +16,8 @@ from vecsearch.vocabulary import MAX_HALF, Precision
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
+
+    from vecsearch.imaging.preprocessing import Preprocessing
 
     # From texts to what a text tower reads, shape (n, tokens); and from that to (n, dimensions).
     Tokenize = Callable[[Sequence[str]], NDArray[np.int64]]
@@ -152,20 +153,12 @@ class Encoder(Protocol):
         """The layer's output for one picture, such as (1024, 14, 14), before it is averaged."""
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of a prepared picture, in pixels."""
+    def preprocessing(self) -> "Preprocessing":
+        """How a picture becomes its input."""
 
     @property
     def concurrency(self) -> int:
         """The number of concurrent calls of `embed` that is fastest; so many are thread-safe."""
-
-    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
-        """Resize and crop, shape (height, width, 3); safe to call in threads.
-
-        Args:
-            pixels: mode RGB, any size.
-
-        """
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions), of prepared pictures (n, height, width, 3)."""
@@ -245,18 +238,14 @@ class LazyEncoder:
         return self._loaded().layer_shape
 
     @property
-    def input_size(self) -> tuple[int, int]:
+    def preprocessing(self) -> "Preprocessing":
         """See `Encoder`."""
-        return self._loaded().input_size
+        return self._loaded().preprocessing
 
     @property
     def concurrency(self) -> int:
         """See `Encoder`."""
         return self._loaded().concurrency
-
-    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
-        """See `Encoder`."""
-        return self._loaded().prepare(pixels)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """See `Encoder`."""

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from vecsearch.encoders.base import Identity, Weights, reads_no_text
-from vecsearch.encoders.preprocessing import Preprocessing
+from vecsearch.imaging.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
 
 
 # Whether CUDA rounds to TF32 is a setting of the whole process.
@@ -134,15 +133,10 @@ class TorchEncoder:
         self.network = network.eval().to(memory_format=torch.channels_last).to(device)
         self.device = device
         self.preprocessing = Preprocessing.of(identity.preprocessing)
-        self.input_size = self.preprocessing.input_size
         # Concurrent passes would share the processor, and a hook would receive both outputs.
         self._one_at_a_time = threading.Lock()
         self.dimensions = 0
         self.layer_shape: tuple[int, ...] = ()
-
-    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
-        """Resize and crop as the model's weights were trained."""
-        return self.preprocessing.prepare(pixels)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions)."""
@@ -162,7 +156,7 @@ class TorchEncoder:
 
     def outputs_for_two(self) -> list[Any]:
         """Return the layer's outputs for two pictures, to determine its shape."""
-        shape = (2, *self.input_size, 3)
+        shape = (2, *self.preprocessing.input_size, 3)
         with computing(self.device, self._one_at_a_time):
             return self.network.outputs(self._on_device(np.zeros(shape, np.uint8)))
 

@@ -1,23 +1,43 @@
 """Read EXIF: tags as JSON values, time, place and orientation."""
 
+import json
 import math
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from PIL.Image import Exif
+    from PIL.Image import Image as Picture
 
 # EXIF orientation (CIPA DC-008, tag 0x0112) to the PIL.Image.Transpose that undoes it.
 ORIENTATIONS: dict[Any, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 # The transposes that exchange width and height: quarter turns, and flips across a diagonal.
 SIDEWAYS = frozenset({2, 4, 5, 6})
+# Characters of a file's tags as JSON; with more, they are no camera's.
+MOST = 1 << 20
+
+
+def of(picture: "Picture") -> "Exif":
+    """Return a picture's EXIF data; what is broken counts as none, and costs nothing else."""
+    import PIL.Image
+
+    try:
+        return picture.getexif()
+    except Exception:  # noqa: BLE001 - readers raise anything on damaged data
+        return PIL.Image.Exif()
 
 
 def turn(exif: "Exif") -> Any:
     """Return the `PIL.Image.Transpose` that makes the picture upright; None if it is upright."""
     from PIL import ExifTags
 
-    return ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
+    try:
+        return ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - as above
+        return None
 
 
 def turned(size: tuple[int, int], turn: Any) -> tuple[int, int]:
@@ -26,21 +46,33 @@ def turned(size: tuple[int, int], turn: Any) -> tuple[int, int]:
 
 
 def read_tags(exif: "Exif") -> dict[str, Any]:
-    """Return the tags by name, with values that JSON can represent."""
+    """Return the tags by name, with values that JSON can represent; damaged ones are left out."""
     from PIL import ExifTags
 
     tags: dict[str, Any] = {}
-    for names, items in (
-        (ExifTags.TAGS, exif.items()),
-        (ExifTags.TAGS, exif.get_ifd(ExifTags.IFD.Exif).items()),
-        (ExifTags.GPSTAGS, exif.get_ifd(ExifTags.IFD.GPSInfo).items()),
+    for names, read in (
+        (ExifTags.TAGS, lambda: exif),
+        (ExifTags.TAGS, lambda: exif.get_ifd(ExifTags.IFD.Exif)),
+        (ExifTags.GPSTAGS, lambda: exif.get_ifd(ExifTags.IFD.GPSInfo)),
     ):
-        for tag, value in items:
-            clean = _json_value(value)
-            if tag in names and clean is not None:
-                tags[names[tag]] = clean
+        tags |= _named(read, names)
     for pointer in ("ExifOffset", "GPSInfo", "ExifInteroperabilityOffset"):
         tags.pop(pointer, None)
+    return tags if len(json.dumps(tags)) <= MOST else {}
+
+
+def _named(read: "Callable[[], Mapping[int, Any]]", names: "Mapping[int, str]") -> dict[str, Any]:
+    """Return the tags of a directory; one that is damaged is left out."""
+    tags = {}
+    try:
+        directory = read()
+        for tag in directory:
+            with suppress(Exception):
+                clean = _json_value(directory[tag])
+                if tag in names and clean is not None:
+                    tags[names[tag]] = clean
+    except Exception:  # noqa: BLE001 - as above
+        return tags
     return tags
 
 

@@ -40,5 +40,7 @@ TABLE = (
 
 SUFFIXES = frozenset(suffix for format_ in TABLE for suffix in format_.suffixes)
 FORMATS = tuple(format_.name for format_ in TABLE if format_.is_opened)
+# Those of a file whose bytes 4 to 7 are not "ftyp".
+WITHOUT_BOXES = tuple(name for name in FORMATS if name not in {"AVIF", "HEIF"})
 DRAFTED = frozenset(format_.name for format_ in TABLE if format_.is_drafted)
 MEDIA_TYPES = {format_.name: format_.media_type for format_ in TABLE}

@@ -1,16 +1,12 @@
 """Thumbnails: images made small, to be stored in the database or drawn on sheets and pages."""
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from PIL.Image import Image as Picture
 
 # The longer side of a stored thumbnail, in pixels.
@@ -83,26 +79,3 @@ def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[
     """Return the largest size of these proportions that fits a box; at least one pixel."""
     scale = min(most_width / width, most_height / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def load(
-    sources: "Iterable[Path | bytes]", width: int, height: int, *, max_pixels: int
-) -> "Iterator[Picture | scan.Unreadable]":
-    """Yield each file, or its bytes, resized to fit width x height pixels, in order.
-
-    For a picture that cannot be read, the reason is yielded.
-    """
-
-    def small(source: Path | bytes) -> "Picture | scan.Unreadable":
-        path = "the query" if isinstance(source, bytes) else str(source)
-        content = source if isinstance(source, bytes) else decode.read_bytes(path)
-        if isinstance(content, scan.Unreadable):
-            return content
-        with decode.decoded(
-            content, path, max_pixels=max_pixels, needed=lambda: max(width, height)
-        ) as image:
-            return image if isinstance(image, scan.Unreadable) else fit(image.pixels, width, height)
-
-    # Decoders release the GIL.
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(small, sources)

@@ -1,13 +1,15 @@
 """From folders to a summary: the encoder is chosen, the run made, the index built."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vecsearch.imaging import scan
-from vecsearch.ingest import choose, pending
+from vecsearch.ingest import choose, pending, pruning
+from vecsearch.ingest.pruning import Confirm
+from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.run import Ingest, Options
-from vecsearch.ingest.summary import Progress, Summary
+from vecsearch.ingest.summary import Progress, PruneRefused, Summary
 from vecsearch.postgres import database, migrate, schema
 from vecsearch.search import tags
 from vecsearch.search.indexes import build
@@ -25,6 +27,7 @@ def ingest(
     precision: str | None,
     metadata: Path | None,
     prune: bool,
+    confirm: Confirm,
     dry_run: bool,
     index: str | None,
     on_progress: Callable[[Progress], None],
@@ -33,6 +36,8 @@ def ingest(
     schema.require_collection_name(name)
     method = None if index is None else parse(IndexMethod, index)
     wanted = None if precision is None else parse(Precision, precision)
+    paths = list(paths)
+    pruning.require_no_lost(store.engine, name, paths)
     walk = scan.Walk(paths)
     created = [] if dry_run else migrate.prepare(store.engine)
     encoder, notes = choose.encoder(
@@ -46,22 +51,52 @@ def ingest(
     )
     options = Options(
         prune=prune,
+        confirm=confirm,
         dry_run=dry_run,
         metadata_file=metadata,
         max_pixels=store.settings.max_pixels,
         index_method=method,
     )
-    with database.session(store.engine) as connection, pending.dropped_after(connection):
-        run = Ingest(connection, name, walk, encoder, options)
-        for last in run:
-            on_progress(last)
-    notes = [*run.summary.notes, *notes, *created]
-    if run.collection is not None and not dry_run:
+    runs: list[Ingest] = []
+
+    def attempt() -> list[str]:
+        """Make a run, which finds what those before it have stored; return notes of the index."""
+        with database.session(store.engine) as connection, pending.dropped_after(connection):
+            run = Ingest(connection, name, scan.Walk(walk.roots), encoder, options)
+            runs.append(run)
+            for last in run:
+                on_progress(last)
+        if run.collection is None or dry_run:
+            return []
 
         def on_build(step: str, done: int, total: int | None) -> None:
             on_progress(replace(last, step=step, done=done, total=total or done))
 
-        if run.has_created:
+        if any(run.has_created for run in runs):
             tags.ensure(store.engine, name, on_progress=on_build)
-        notes += build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
-    return replace(run.summary, notes=tuple(notes))
+        return build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
+
+    built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))
+    summary = _together([run.summary for run in runs])
+    summary = replace(summary, notes=(*summary.notes, *notes, *created, *built, *lost))
+    if (question := runs[-1].refused) is not None:
+        raise PruneRefused(question, summary)
+    return summary
+
+
+def _stored(summary: Summary) -> int:
+    return summary.added + summary.updated + summary.moved + summary.copied
+
+
+def _together(summaries: Sequence[Summary]) -> Summary:
+    """Return the summary of a run in several attempts.
+
+    What an attempt stored is unchanged in the next one.
+    """
+    *before, last = summaries
+    changed = {
+        name: getattr(last, name) + sum(getattr(summary, name) for summary in before)
+        for name in ("added", "updated", "moved", "copied", "pruned")
+    }
+    known = sum(_stored(summary) for summary in before)
+    return replace(last, unchanged=max(0, last.unchanged - known), **changed)

@@ -12,7 +12,9 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch.imaging.scan import File
+from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema, tables
+from vecsearch.postgres.database import driver_connection, is_open
 from vecsearch.postgres.rows import copy_rows
 
 _DROP = sa.text("DROP TABLE IF EXISTS pg_temp.seen, pg_temp.pending, pg_temp.early")
@@ -45,8 +47,9 @@ def dropped_after(connection: sa.Connection) -> Iterator[None]:
         yield
     finally:
         # After a failure, the connection may be lost, and the tables with it.
-        with suppress(sa.exc.SQLAlchemyError), connection.begin():
-            connection.execute(_DROP)
+        if not connection.invalidated and is_open(driver_connection(connection)):
+            with suppress(sa.exc.SQLAlchemyError), connection.begin():
+                connection.execute(_DROP)
 
 
 def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
@@ -191,6 +194,38 @@ def record_hashes(
             "errors": [file.error for file in files],
         },
     )
+
+
+def record_overtaken(connection: sa.Connection, table: sa.Table, chunk: int) -> dict[UUID, Outcome]:
+    """Note which files of a chunk another run has stored meanwhile; return what is left to do.
+
+    Args:
+        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
+        table: the collection's.
+        chunk: as it was decided before the lock.
+
+    Returns:
+        By id: unchanged, if the file's row has its content now; updated, if there is a row now.
+
+    """
+    rows = connection.execute(
+        sa.text(
+            f"""
+            WITH overtaken AS (
+                SELECT file.position, CASE WHEN own.sha256 = file.sha256
+                    THEN '{Outcome.unchanged}' ELSE '{Outcome.updated}' END AS outcome
+                FROM pending AS file JOIN {schema.sql_name(table)} AS own ON own.id = file.id
+                WHERE file.chunk = :chunk AND file.error IS NULL
+                    AND (file.outcome <> '{Outcome.unchanged}' AND own.sha256 = file.sha256
+                        OR file.outcome IN ('{Outcome.added}', '{Outcome.copied}')))
+            UPDATE pending SET outcome = overtaken.outcome,
+                carries = carries AND overtaken.outcome <> '{Outcome.unchanged}'
+            FROM overtaken WHERE pending.position = overtaken.position
+            RETURNING pending.id, pending.outcome"""
+        ),
+        {"chunk": chunk},
+    )
+    return {row.id: Outcome(row.outcome) for row in rows}
 
 
 def record_failures(

@@ -1,14 +1,13 @@
-"""From files to embeddings, in threads: read and hash, decode, draw, prepare, embed.
+"""From files to embeddings: read and hash, decode, draw, prepare, embed.
 
 Each stage works ahead of the next, within bounds: only small files' bytes are kept, a decoded
-picture lives only while a thread works on it, and prepared pictures wait in batches, of which the
-caller has few under way.
+picture lives only in the worker process that a thread has asked, and prepared pictures wait in
+batches, of which the caller has few under way.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
@@ -16,13 +15,17 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
-from vecsearch.imaging import decode
-from vecsearch.imaging.decode import Facts, Image, Source
+from vecsearch.imaging import pictures
+from vecsearch.imaging.decode import Facts
+from vecsearch.imaging.pictures import Made, Outside, Wanted
+from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import Unreadable
-from vecsearch.imaging.thumbnails import SIDE, Thumbnail
+from vecsearch.imaging.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from vecsearch.imaging.preprocessing import Preprocessing
 
 # Files up to this many bytes are read once; a larger one is read for its hash, then to be decoded.
 KEPT_BYTES = 1 << 20
@@ -35,13 +38,6 @@ class Encoded:
     facts: Facts
     thumbnail: Thumbnail
     embedding: "NDArray[np.float32]"
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    facts: Facts
-    thumbnail: Thumbnail
-    inputs: "NDArray[np.uint8]"
 
 
 Results = list[Encoded | Unreadable]
@@ -61,6 +57,7 @@ class Pipeline:
     def __init__(self, encoder: Encoder, *, max_pixels: int) -> None:
         self._encoder = encoder
         self._max_pixels = max_pixels
+        self._preprocessing: Preprocessing | None = None
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
         # One thread, which waits for each batch to be prepared before it turns to the next one.
         self._queue = ThreadPoolExecutor(1, thread_name_prefix="queue")
@@ -80,7 +77,10 @@ class Pipeline:
     def read(self, paths: Iterable[str], *, keep: bool) -> Iterator[Source | Unreadable]:
         """Yield each file's SHA-256, in order, with a small file's bytes if `keep` is set."""
         limit = KEPT_BYTES if keep else 0
-        return self._decoders.map(lambda path: decode.read(path, keep=limit), paths)
+        most = self._max_pixels
+        return self._decoders.map(
+            lambda path: pictures.read(path, keep=limit, max_pixels=most), paths
+        )
 
     def embed(self, sources: Sequence[Source]) -> list[Future[Results]]:
         """Begin to embed files; return batches of them, in order.
@@ -100,7 +100,7 @@ class Pipeline:
         return finished
 
     def _start(
-        self, preparing: "list[Future[_Prepared | Unreadable]]", finished: Future[Results]
+        self, preparing: "list[Future[Made | Unreadable]]", finished: Future[Results]
     ) -> None:
         """Hand a batch to the encoder when its pictures are prepared."""
         try:
@@ -117,44 +117,48 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
             finished.set_exception(error)
 
-    def _embed(self, results: list[_Prepared | Unreadable], finished: Future[Results]) -> None:
+    def _embed(self, results: list[Made | Unreadable], finished: Future[Results]) -> None:
         try:
-            inputs = np.stack([item.inputs for item in results if isinstance(item, _Prepared)])
-            embeddings = iter(self._encoder.embed(inputs))
-            encoded = [
-                item
-                if isinstance(item, Unreadable)
-                else Encoded(item.facts, item.thumbnail, next(embeddings))
+            inputs = [
+                item.inputs
                 for item in results
+                if isinstance(item, Made) and item.inputs is not None
             ]
+            embeddings = iter(self._encoder.embed(np.stack(inputs)))
+            encoded: Results = []
+            for item in results:
+                if isinstance(item, Unreadable):
+                    encoded.append(item)
+                else:
+                    assert item.thumbnail is not None  # noqa: S101 - for the type checker
+                    encoded.append(Encoded(item.facts, item.thumbnail, next(embeddings)))
         except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
             finished.set_exception(error)
         else:
             finished.set_result(encoded)
 
-    def _prepare(self, source: Source) -> "_Prepared | Unreadable":
-        # A lazy encoder is loaded before it must be, to decode fewer pixels.
-        with self._decoded(source, lambda: max(SIDE, *self._encoder.input_size)) as image:
-            if isinstance(image, Unreadable):
-                return image
-            thumbnail = Thumbnail.of(image)
-            return _Prepared(image.facts, thumbnail, self._encoder.prepare(image.pixels))
+    def _prepare(self, source: Source) -> Made | Unreadable:
+        # Once loaded, the encoder says at once how pictures are prepared.
+        wanted = Wanted(
+            thumbnail=True, preprocessing=self._preprocessing or self._ask, may_shrink=True
+        )
+        return self._made(source, wanted)
+
+    def _ask(self) -> "Preprocessing":
+        self._preprocessing = self._encoder.preprocessing
+        return self._preprocessing
 
     def _draw(self, source: Source) -> Thumbnail | Unreadable:
-        with self._decoded(source, lambda: SIDE) as image:
-            return image if isinstance(image, Unreadable) else Thumbnail.of(image)
+        made = self._made(source, Wanted(thumbnail=True, may_shrink=True))
+        if isinstance(made, Unreadable):
+            return made
+        assert made.thumbnail is not None  # noqa: S101 - for the type checker
+        return made.thumbnail
 
-    @contextmanager
-    def _decoded(self, source: Source, needed: Callable[[], int]) -> Iterator[Image | Unreadable]:
-        """Yield the picture, which lives no longer; a file that changed is unreadable."""
-        content = decode.content(source)
-        if isinstance(content, Unreadable):
-            yield content
-            return
-        with decode.decoded(
-            content, source.path, max_pixels=self._max_pixels, sha256=source.sha256, needed=needed
-        ) as image:
-            yield image
+    def _made(self, source: Source, wanted: Wanted) -> Made | Unreadable:
+        made = pictures.make(source, wanted, max_pixels=self._max_pixels)
+        assert not isinstance(made, Outside)  # noqa: S101 - there is no crop
+        return made
 
 
 def _follow(work: Future[None], finished: Future[Results]) -> None:

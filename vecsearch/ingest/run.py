@@ -15,18 +15,19 @@ from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.encoders.base import Encoder, averaging, unusable
 from vecsearch.errors import EncoderMismatch
 from vecsearch.imaging import scan
-from vecsearch.imaging.decode import Source
+from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.thumbnails import Thumbnail
-from vecsearch.ingest import classify, metadata, pending, scope, writes
+from vecsearch.ingest import classify, metadata, pending, pruning, scope, writes
 from vecsearch.ingest.chunk import Chunk
 from vecsearch.ingest.pending import Hashed, ToOpen
 from vecsearch.ingest.pipeline import Encoded, Pipeline
+from vecsearch.ingest.pruning import Confirm, refuse
 from vecsearch.ingest.scope import Scope
-from vecsearch.ingest.summary import Outcome, Progress, Summary
+from vecsearch.ingest.summary import Outcome, Progress, Summary, counted
 from vecsearch.ingest.writes import Embedded
 from vecsearch.postgres import catalog, tables, thumbnails
-from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, lock_collection
+from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, writing
 from vecsearch.search import collections
 
 # Files in a transaction: more would save little of its cost, and a kill loses at most this much.
@@ -43,6 +44,7 @@ class Options:
 
     Attributes:
         prune: delete rows under the roots whose files are gone.
+        confirm: asked before a prune that `vecsearch.ingest.pruning` does not make unasked.
         dry_run: write nothing, decode nothing, say what would be done.
         metadata_file: CSV or JSON lines that fill `metadata`.
         max_pixels: pictures with more are recorded as unreadable.
@@ -51,6 +53,7 @@ class Options:
     """
 
     prune: bool = False
+    confirm: Confirm = refuse
     dry_run: bool = False
     metadata_file: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -72,6 +75,7 @@ class Ingest:
 
     Attributes:
         has_created: whether the run, or another at the same time, created the collection.
+        refused: what a prune would have deleted, if that was not confirmed; None otherwise.
 
     """
 
@@ -90,6 +94,7 @@ class Ingest:
         self._options = options
         self._collection: catalog.StoredCollection | None = None
         self.has_created = False
+        self.refused: str | None = None
         self._counts: Counter[Outcome] = Counter()
         self._not_drawn: list[Unreadable] = []
         self._note_of_layer: str | None = None
@@ -276,19 +281,23 @@ class Ingest:
             elif reason is not None:
                 reasons[digest] = reason
         drawn = [item.thumbnail for item in encoded.values()] + self._drawn(chunk)
-        with self._connection.begin():
-            lock_collection(self._connection, self._name)
+        with writing(self._connection, self._name):
             thumbnails.hold(self._connection)
             failed = pending.record_failures(self._connection, chunk.number, reasons)
+            if encoded and self._collection is None:
+                self._create_collection()
+            if self._table is not None:
+                chunk.overtake(
+                    pending.record_overtaken(self._connection, self._table, chunk.number)
+                )
             readable = [item for item in chunk.decisions if item.id not in failed]
+            written = [item for item in readable if item.is_written]
             embedded = [
                 Embedded(item.file, encoded[item.sha256].facts, encoded[item.sha256].embedding)
-                for item in readable
+                for item in written
                 if item.source is None
             ]
-            known = [item for item in readable if item.source is not None and item.is_written]
-            if embedded and self._collection is None:
-                self._create_collection()
+            known = [item for item in written if item.source is not None]
             if self._table is not None:
                 writes.write_files(self._connection, self._table, embedded, known)
             if drawn:
@@ -337,21 +346,18 @@ class Ingest:
         yield from self._remarks()
         if self._table is None:
             return
-        if self._options.prune or self._options.metadata_file is not None:
-            with self._connection.begin():
-                if not self._options.dry_run:
-                    # Otherwise another run could bring a row back that is then deleted.
-                    lock_collection(self._connection, self._name)
-                if self._options.prune:
-                    self._prune(self._table)
-                if self._options.metadata_file is not None and not self._options.dry_run:
-                    yield from self._set_metadata(self._table, self._options.metadata_file)
+        yield from self._prune(self._table)
         if self._options.dry_run:
             return
+        if self._options.metadata_file is not None:
+            with writing(self._connection, self._name):
+                yield from writes.store_metadata(
+                    self._connection, self._table, self._options.metadata_file
+                )
         if self._counts[Outcome.pruned] or self._counts[Outcome.updated]:
             with self._connection.begin():
                 thumbnails.delete_orphans(self._connection)
-        changed = set(Outcome) - {Outcome.unchanged, Outcome.failed}
+        changed = set(Outcome) - {Outcome.unchanged, Outcome.gone, Outcome.failed}
         if any(self._counts[outcome] for outcome in changed):
             with self._connection.begin():
                 analyze(self._connection, self._table)
@@ -359,39 +365,30 @@ class Ingest:
 
     def _remarks(self) -> Iterator[str]:
         if self._walk.skipped:
-            yield f"Skipped {_counted(self._walk.skipped, 'file')} without an image suffix."
+            yield f"Skipped {counted(self._walk.skipped, 'file')} without an image suffix."
         if self._note_of_layer is not None:
             yield self._note_of_layer
         if self._not_drawn:
             item = self._not_drawn[0]
             yield (
-                f"No thumbnail could be made of {_counted(len(self._not_drawn), 'stored image')}. "
+                f"No thumbnail could be made of {counted(len(self._not_drawn), 'stored image')}. "
                 f"The first is {item.path}: {item.reason}"
             )
 
-    def _prune(self, table: sa.Table) -> None:
-        """Delete the rows under the roots whose files were not seen and are not there."""
-        unseen = scope.unseen_rows(self._connection, table, self._scope())
-        gone = [row_id for row_id, path in unseen if scan.is_gone(path)]
-        self._counts[Outcome.pruned] = len(gone)
-        if gone and not self._options.dry_run:
-            scope.delete_rows(self._connection, table, gone)
-
-    def _set_metadata(self, table: sa.Table, file: Path) -> Iterator[str]:
-        changed, unmatched, first = writes.write_metadata(
-            self._connection, table, metadata.read_records(file)
-        )
-        yield f"Set the metadata of {_counted(changed, 'image')}."
-        if first is not None:
-            yield _unmatched(file.name, unmatched, first)
-
-
-def _unmatched(file: str, count: int, first: metadata.Record) -> str:
-    lines = f"{_counted(count, 'line')} of {file} matched no image"
-    if count == 1:
-        return f"{lines}: line {first.line}, `{first.key}`."
-    return f"{lines}. The first is line {first.line}, `{first.key}`."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    def _prune(self, table: sa.Table) -> Iterator[str]:
+        """Count the rows whose files are gone, and delete them if told to; yield notes."""
+        with self._connection.begin():
+            gone = pruning.find(self._connection, table, self._scope())
+        pruned = 0
+        if self._options.prune and gone.paths:
+            question = gone.question()
+            if self._options.dry_run:
+                pruned = len(gone.paths)
+            elif question is None or self._options.confirm(question):
+                with writing(self._connection, self._name):
+                    pruned = pruning.delete(self._connection, table, self._scope(), gone)
+            else:
+                self.refused = question
+        self._counts[Outcome.pruned] = pruned
+        self._counts[Outcome.gone] = len(gone.paths) - pruned
+        yield from gone.remarks(prune=self._options.prune)

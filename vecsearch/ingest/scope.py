@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch.ingest.summary import Outcome
-from vecsearch.postgres import schema
+from vecsearch.postgres import schema, tables
 from vecsearch.search import indexes, tags
 
 _UNDER = "(stored.path = {0} OR starts_with(stored.path, rtrim({0}, '/') || '/'))"
@@ -36,6 +36,69 @@ def forget_errors(connection: sa.Connection, collection: str, scope: Scope) -> N
         ),
         {"collection": collection, **vars(scope)},
     )
+
+
+def walked_folders(connection: sa.Connection, scope: Scope) -> list[tuple[str, bool]]:
+    """Return the roots that are folders, and whether the walk met no file in them."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT stored.path, NOT EXISTS (SELECT FROM seen"
+            " WHERE starts_with(seen.path, rtrim(stored.path, '/') || '/'))"
+            " FROM (SELECT DISTINCT path FROM unnest(CAST(:roots AS text[])) AS path) AS stored"
+            " WHERE NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path) ORDER BY 1"
+        ),
+        {"roots": scope.roots},
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def count_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]) -> dict[str, int]:
+    """Return the number of rows under each root."""
+    rows = connection.execute(
+        sa.text(
+            f"SELECT root, count(stored.id) FROM unnest(CAST(:roots AS text[])) AS root"
+            f" LEFT JOIN {schema.sql_name(table)} AS stored ON {_UNDER.format('root')} GROUP BY 1"
+        ),
+        {"roots": list(roots)},
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def rows_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]) -> dict[UUID, str]:
+    """Return the paths of the rows under the roots, by id."""
+    rows = connection.execute(
+        sa.text(f"SELECT id, path FROM {schema.sql_name(table)} AS stored WHERE {_UNDER_ROOTS}"),
+        {"roots": list(roots), "unreadable": []},
+    )
+    return {row.id: row.path for row in rows}
+
+
+def errors_under(connection: sa.Connection, collection: str, roots: Sequence[str]) -> list[UUID]:
+    """Return the ids of a collection's errors under the roots."""
+    rows = connection.scalars(
+        sa.text(
+            "SELECT id FROM vecsearch.ingest_errors AS stored"
+            f" WHERE collection = :collection AND {_UNDER_ROOTS}"
+        ),
+        {"collection": collection, "roots": list(roots), "unreadable": []},
+    )
+    return list(rows)
+
+
+def delete_errors(connection: sa.Connection, collection: str, ids: Sequence[UUID]) -> None:
+    """Delete errors by the ids of their images."""
+    errors = tables.ingest_errors
+    connection.execute(
+        sa.delete(errors).where(
+            errors.c.collection == collection,
+            errors.c.id == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.Uuid))),
+        )
+    )
+
+
+def is_under(path: str, root: str) -> bool:
+    """Return whether a path is a root, or under it."""
+    return path == root or path.startswith(f"{root.rstrip('/')}/")
 
 
 def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> list[tuple[UUID, str]]:

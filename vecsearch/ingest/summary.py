@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from vecsearch.errors import NotConfirmed
+
 
 class Outcome(StrEnum):
     """What a run does with a file, or with a row whose file is gone."""
@@ -15,6 +17,7 @@ class Outcome(StrEnum):
     copied = "copied"
     unchanged = "unchanged"
     pruned = "pruned"
+    gone = "gone"
     failed = "failed"
 
 
@@ -29,6 +32,7 @@ class Summary:
         copied: known content at a new path, its old path still there.
         unchanged: known content at a known path.
         pruned: rows removed because their files are gone.
+        gone: rows that stay, although their files are gone.
         failed: files and folders that could not be read.
         notes: sentences for the user, complete once the run is done.
 
@@ -40,6 +44,7 @@ class Summary:
     copied: int = 0
     unchanged: int = 0
     pruned: int = 0
+    gone: int = 0
     failed: int = 0
     notes: tuple[str, ...] = ()
 
@@ -52,6 +57,22 @@ class Summary:
     def counts(self) -> dict[str, int]:
         """Return the counts by name, in order, as commands print them."""
         return {outcome.value: getattr(self, outcome) for outcome in Outcome}
+
+
+class PruneRefused(NotConfirmed):
+    """A run did everything but prune, which needs a yes.
+
+    Attributes:
+        summary: what it did.
+
+    """
+
+    def __init__(self, question: str, summary: Summary) -> None:
+        super().__init__(
+            f"{question} That needs a yes, so no row was deleted; everything else was done. "
+            "If these files are gone for good, add --yes."
+        )
+        self.summary = summary
 
 
 @dataclass(frozen=True)
@@ -69,3 +90,8 @@ class Progress:
     total: int
     summary: Summary
     step: str = "Ingesting"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if it is not one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -14,15 +14,16 @@ from vecsearch.config import Runtime
 from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
-from vecsearch.imaging import decode, scan
-from vecsearch.imaging.thumbnails import SIDE, Thumbnail
+from vecsearch.imaging import pictures, scan
+from vecsearch.imaging.pictures import Made, Wanted
+from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import Block, Contents
 from vecsearch.ingest.staging import Imported
 from vecsearch.postgres import catalog, database, migrate, schema, thumbnails
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.columns import OF_FILE, names
-from vecsearch.postgres.rows import analyze, image_id, lock_collection
+from vecsearch.postgres.rows import analyze, image_id, writing
 from vecsearch.search import collections
 from vecsearch.search.indexes import build
 from vecsearch.search.indexes.build import OnProgress
@@ -174,8 +175,7 @@ def _store(
         EncoderMismatch: the collection's embeddings were made by another encoder.
 
     """
-    with connection.begin():
-        lock_collection(connection, name)
+    with writing(connection, name):
         # An export of an empty collection has dimensions, too.
         told = None if rows.contents.collection is None else origin.dimensions
         dimensions = rows.dimensions or told
@@ -207,6 +207,7 @@ def _store(
         )
         added = staging.merge(connection, collection.table)
         staging.store_thumbnails(connection)
+    with connection.begin():
         analyze(connection, collection.table)
     if added < staged:
         with connection.begin():
@@ -278,16 +279,13 @@ class _Rows:
         file = scan.find(path)
         if file is None:
             return columns, None
-        content = decode.read_bytes(path)
-        if isinstance(content, scan.Unreadable):
+        made = pictures.make(
+            path, Wanted(thumbnail=True, may_shrink=True), max_pixels=self._max_pixels
+        )
+        if not isinstance(made, Made):
             return columns, None
-        with decode.decoded(
-            content, path, max_pixels=self._max_pixels, needed=lambda: SIDE
-        ) as image:
-            if isinstance(image, scan.Unreadable):
-                return columns, None
-            columns |= {name: getattr(file, name) for name in names(OF_FILE)}
-            return columns | asdict(image.facts), Thumbnail.of(image)
+        columns |= {name: getattr(file, name) for name in names(OF_FILE)}
+        return columns | asdict(made.facts), made.thumbnail
 
 
 class _Source:

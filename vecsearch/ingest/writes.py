@@ -6,6 +6,7 @@ rows at once.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from psycopg.types.json import Jsonb
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.ingest import metadata
 from vecsearch.ingest.classify import Decision
-from vecsearch.ingest.metadata import Record
-from vecsearch.ingest.summary import Outcome
+from vecsearch.ingest.summary import Outcome, counted
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
@@ -168,29 +169,42 @@ def write_errors(
         connection.execute(
             sa.delete(errors).where(
                 errors.c.collection == collection,
-                errors.c.path == sa.any_(sa.literal(list(read), sa.ARRAY(sa.Text))),
+                errors.c.id == sa.any_(sa.literal([*map(image_id, read)], sa.ARRAY(sa.Uuid))),
             )
         )
     if failed:
         connection.execute(
             sa.text(
-                "INSERT INTO vecsearch.ingest_errors (collection, path, error)"
-                " VALUES (:collection, :path, :error) ON CONFLICT (collection, path)"
+                "INSERT INTO vecsearch.ingest_errors (collection, id, path, error)"
+                " VALUES (:collection, :id, :path, :error) ON CONFLICT (collection, id)"
                 " DO UPDATE SET error = excluded.error, at = now()"
             ),
             [
-                {"collection": collection, "path": item.path, "error": item.reason}
+                {
+                    "collection": collection,
+                    "id": image_id(item.path),
+                    "path": item.path,
+                    "error": item.reason,
+                }
                 for item in failed
             ],
         )
 
 
-def write_metadata(
-    connection: sa.Connection,
-    table: sa.Table,
-    records: Iterable[Record],
-) -> tuple[int, int, Record | None]:
-    """Add the records to the metadata of the files that were seen.
+def store_metadata(connection: sa.Connection, table: sa.Table, file: Path) -> Iterator[str]:
+    """Add a file's records to the metadata of the files that a run has seen; yield notes."""
+    changed, unmatched, first = _write_metadata(connection, table, metadata.read_records(file))
+    yield f"Set the metadata of {counted(changed, 'image')}."
+    if first is not None:
+        lines = f"{counted(unmatched, 'line')} of {file.name} matched no image"
+        which = f"line {first.line}, `{first.key}`."
+        yield f"{lines}: {which}" if unmatched == 1 else f"{lines}. The first is {which}"
+
+
+def _write_metadata(
+    connection: sa.Connection, table: sa.Table, records: Iterable[metadata.Record]
+) -> tuple[int, int, metadata.Record | None]:
+    """Add records to the metadata of the files that a run has seen.
 
     A record's key is a path, a path below a root, or a file name, in that order of preference.
 
@@ -208,7 +222,7 @@ def write_metadata(
         connection,
         "records",
         "int4 text text jsonb",
-        ((line, key, path, Jsonb(metadata)) for line, key, path, metadata in records),
+        ((line, key, path, Jsonb(values)) for line, key, path, values in records),
     )
     connection.execute(
         sa.text(
@@ -241,7 +255,7 @@ def write_metadata(
     ).first()
     if unmatched is None:
         return changed, 0, None
-    return changed, unmatched.records, Record(*unmatched[1:])
+    return changed, unmatched.records, metadata.Record(*unmatched[1:])
 
 
 def _located(file: File) -> tuple[Any, ...]:

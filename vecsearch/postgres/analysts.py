@@ -26,6 +26,8 @@ _TRIGGERS = {
     "DELETE": "REFERENCING OLD TABLE AS leaving",
     "TRUNCATE": "",
 }
+# The names of those triggers.
+TRIGGERS = tuple(f"changes_{event.lower()}" for event in _TRIGGERS)
 _IMAGE = {"id": "Id of the image", "path": "Its path"}
 
 
@@ -114,7 +116,7 @@ _VIEWS = {
 
 
 def create(connection: sa.Connection, table: sa.Table) -> None:
-    """Create the views of a collection's table, with comments."""
+    """Create or replace the views of a collection's table, with comments."""
     name = table.name
     source = schema.sql_name(table)
     view, tags = (
@@ -122,11 +124,11 @@ def create(connection: sa.Connection, table: sa.Table) -> None:
     )
     statements = (
         f"""
-        CREATE VIEW {view} WITH (security_invoker = true) AS
+        CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS
         SELECT regexp_replace(path, '^.*/', '') AS name, {", ".join(names(VIEW))} FROM {source}""",
         f"COMMENT ON VIEW {view} IS 'Images of {name}, without embeddings, for reading'",
         f"""
-        CREATE VIEW {tags} WITH (security_invoker = true) AS
+        CREATE OR REPLACE VIEW {tags} WITH (security_invoker = true) AS
         SELECT i.id, i.path, {", ".join(f"t.{column}" for column in TAGS)}
         FROM {tables.tags.fullname} AS t JOIN {source} AS i ON i.id = t.id
         WHERE t.collection = {_own_name(source)}""",
@@ -152,7 +154,7 @@ five; for WHERE name = ''rock crab'' AND probability > 0.5'""",
             internal=tables.INTERNAL, table=source, own=own
         )
         connection.exec_driver_sql(
-            f"CREATE VIEW {place} WITH (security_invoker = true) AS {select}"
+            f"CREATE OR REPLACE VIEW {place} WITH (security_invoker = true) AS {select}"
         )
         connection.exec_driver_sql(
             f"COMMENT ON VIEW {place} IS '{beside.comment.format(name=name)}'"
@@ -170,9 +172,9 @@ def _own_name(source: str) -> str:
 
 def start_feed(connection: sa.Connection, table: sa.Table) -> None:
     """Let triggers record the changes of a collection's table from now on."""
-    for event, transition in _TRIGGERS.items():
+    for trigger, (event, transition) in zip(TRIGGERS, _TRIGGERS.items(), strict=True):
         connection.exec_driver_sql(
-            f"CREATE TRIGGER changes_{event.lower()} AFTER {event} ON {schema.sql_name(table)}"
+            f"CREATE OR REPLACE TRIGGER {trigger} AFTER {event} ON {schema.sql_name(table)}"
             f" {transition} FOR EACH STATEMENT"
             f" EXECUTE FUNCTION {tables.INTERNAL}.record_changes()"
         )

@@ -9,6 +9,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.postgres import analysts, catalog, schema, tables, thumbnails
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import analyze, lock_collection
+from vecsearch.postgres.sessions import waits
 
 
 def refuse_existing(connection: sa.Connection, names: Iterable[str]) -> None:
@@ -43,9 +44,10 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     """
     collection = catalog.get_collection(source, name)
     # Take locks in the same order as an ingest.
-    lock_collection(target, name)
-    thumbnails.hold(target)
-    catalog.lock_creation(target)
+    with waits.bounded(target):
+        lock_collection(target, name)
+        thumbnails.hold(target)
+        catalog.lock_creation(target)
     refuse_existing(target, [name])
     table = schema.collection_table(name, collection.dimensions)
     table.create(target)

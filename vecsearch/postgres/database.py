@@ -1,9 +1,13 @@
 """Open connections from a URL, and translate the driver's errors into ours."""
 
+import os
+import platform
 import re
 import select
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,14 +16,18 @@ import sqlalchemy as sa
 from vecsearch.errors import (
     DatabaseBusy,
     DatabaseError,
+    DatabaseLost,
     DatabaseUnavailable,
     ExtensionMissing,
     InvalidInput,
     VecsearchError,
+    first_line,
 )
 from vecsearch.postgres import tables
+from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S, patiently
 
-CONNECT_TIMEOUT_S = 10
+# A server ends what a session asked for when its client is gone; in milliseconds.
+CLIENT_CHECK_MS = "500"
 # Idle connections kept for concurrent threads.
 POOL_SIZE = 16
 # SQL for the name of the schema in which pgvector is installed; NULL if it is not.
@@ -27,6 +35,8 @@ VECTOR_SCHEMA = (
     "(SELECT nspname FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace"
     " WHERE extname = 'vector')"
 )
+# Postgres' codes for a table, a column and a function that does not exist.
+_OBJECT_MISSING = {"42P01", "42703", "42883"}
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -56,23 +66,79 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     parsed = parsed.set(drivername="postgresql+psycopg")
     if "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
-    engine = sa.create_engine(parsed, pool_size=POOL_SIZE)
+    arguments = {"fallback_application_name": _program()}
+    engine = sa.create_engine(parsed, pool_size=POOL_SIZE, connect_args=arguments)
 
     def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
+        _end_with_client(connection)
         for name, value in (session or {}).items():
             connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         _set_path(connection)
 
     def check_out(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
-        if not _is_open(connection):
+        if not is_open(connection):
             raise sa.exc.DisconnectionError
 
+    sa.event.listen(engine, "do_connect", _connect)
     sa.event.listen(engine, "connect", set_up)
     sa.event.listen(engine, "checkout", check_out)
     return engine
 
 
-def _is_open(connection: psycopg.Connection[Any]) -> bool:
+def _program() -> str:
+    """Return what sessions are called: the program, its process and its machine."""
+    name = Path(sys.argv[0]).stem if sys.argv[0] else "python"
+    if name in {"vecsearch", "__main__"}:
+        name = " ".join(["vecsearch", *(word for word in sys.argv[1:2] if word.isalpha())])
+    # Postgres keeps 63 bytes.
+    return f"{name[:20]} (PID {os.getpid()} on {platform.node()[:30]})"
+
+
+def reviving(engine: sa.Engine, revive: Callable[[], None]) -> None:
+    """Have a server started again when the engine cannot connect to it.
+
+    Args:
+        engine: of the server.
+        revive: returns when the server takes connections, if it can do anything about that.
+
+    """
+
+    def connect(
+        dialect: sa.Dialect, record: object, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> Any:
+        try:
+            return _connect(dialect, record, arguments, options)
+        except DatabaseUnavailable:
+            revive()
+        return _connect(dialect, record, arguments, options)
+
+    sa.event.remove(engine, "do_connect", _connect)
+    sa.event.listen(engine, "do_connect", connect)
+
+
+def _connect(
+    dialect: sa.Dialect, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> Any:
+    try:
+        return patiently(lambda: dialect.connect(*arguments, **options))
+    except psycopg.Error as error:
+        raise _unavailable(error) from error
+
+
+def _end_with_client(connection: psycopg.Connection[Any]) -> None:
+    """Have the server notice a killed client, so that its locks do not outlive it for long."""
+    connection.autocommit = True
+    # Not every system lets a server see that, and a setting of the user's own stays.
+    with suppress(psycopg.Error):
+        connection.execute(
+            "SELECT set_config(name, %s, false) FROM pg_settings"
+            " WHERE name = 'client_connection_check_interval' AND setting = '0'",
+            [CLIENT_CHECK_MS],
+        )
+    connection.autocommit = False
+
+
+def is_open(connection: psycopg.Connection[Any]) -> bool:
     """Return whether an idle connection is still open, without a round trip.
 
     A server that stops sends a message and closes, so its socket is readable; the socket of an open
@@ -92,6 +158,16 @@ def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str
         f"SELECT {calls}".encode(),
         [part for item in settings.items() for part in item],
         prepare=True,
+    )
+
+
+def superuser_advice(connection: sa.Connection) -> str | None:
+    """Return a warning if the connection's role is a superuser; None if it is not."""
+    if driver_connection(connection).info.parameter_status("is_superuser") != "on":
+        return None
+    return (
+        "searches and `vecsearch sql` run as a superuser, so an SQL condition can do anything on "
+        "the server; give them a role that can only read: --reader-url (docs/sql.md)."
     )
 
 
@@ -186,14 +262,30 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
         return DatabaseError(f"The database failed: {error}.")
     message = (error.diag.message_primary or str(error)).strip()
     state = error.sqlstate or ""
+    if state.startswith(("28", "3D", "53300")):
+        return _unavailable(error)
     lost = isinstance(error, psycopg.OperationalError) and not state
-    if lost or state.startswith(("08", "28", "3D", "53300", "57P")):
-        reason = re.sub(r"\s+", " ", message).rstrip(".")
-        return DatabaseUnavailable(
-            f"Cannot use the database: {reason}. "
-            "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
+    if lost or state.startswith(("08", "57P")):
+        reason = first_line(message).removeprefix("consuming input failed: ")
+        return DatabaseLost(
+            f"The connection to the database was lost: {reason}. Run the command again; if that "
+            "fails, check that the database is running."
+        )
+    if statement is None and state in _OBJECT_MISSING and f'"{tables.SCHEMA}' in message:
+        return DatabaseError(
+            f"Something of a collection was dropped: {message}. "
+            "To see what is missing, and to mend it: vecsearch db repair"
         )
     return _well_known(error, message) or DatabaseError(_in_full(error, message, statement))
+
+
+def _unavailable(error: psycopg.Error) -> DatabaseUnavailable:
+    message = error.diag.message_primary or str(error)
+    reason = re.sub(r"\s+", " ", message.strip()).rstrip(".")
+    return DatabaseUnavailable(
+        f"Cannot use the database: {reason}. "
+        "Check that it is running and that --database-url or VECSEARCH_DATABASE_URL is right."
+    )
 
 
 def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
@@ -212,8 +304,8 @@ def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseBusy(
-            f"The database stopped the statement: {message}. Ask for fewer images, or use the "
-            "command line, which has no time limit."
+            f"The database stopped the statement: {message}. Ask for less, or use the command "
+            "line, where `vecsearch sql` takes a --timeout."
         )
     return None
 

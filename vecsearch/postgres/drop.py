@@ -13,32 +13,35 @@ from vecsearch.postgres.sessions import waits
 # Long enough for most running searches. New searches on this collection wait behind the drop.
 LOCK_TIMEOUT_S = 30
 
-# Selects the objects that depend on given relations and functions, or on their row types, and are
-# not among them. A view depends through its rule. Indexes, triggers and policies have other
-# dependency types ("a", "i") and are dropped with their table.
+# Selects the objects that depend on given relations and functions, or on their row types, or on
+# what depends on those, and are not among them. A view depends through its rule. Indexes, triggers
+# and policies have other dependency types ("a", "i") and are dropped with their table.
 _DEPENDENTS = """
-    WITH ours AS (
-        SELECT 'pg_class'::regclass AS catalog, oid FROM unnest(%(relations)s::oid[]) AS oid
+    WITH RECURSIVE found AS (
+        SELECT 'pg_class'::regclass AS catalog, oid, true AS is_ours
+        FROM unnest(%(relations)s::oid[]) AS oid
         UNION ALL
-        SELECT 'pg_proc'::regclass, oid FROM unnest(%(functions)s::oid[]) AS oid
-        UNION ALL
-        SELECT 'pg_type'::regclass, unnest(ARRAY[pg_type.oid, typarray])
-        FROM pg_type WHERE typrelid = ANY(%(relations)s::oid[])
-    ), dependents AS (
-        SELECT DISTINCT
-            CASE WHEN rule.oid IS NULL THEN classid ELSE 'pg_class'::regclass END AS catalog,
-            coalesce(rule.ev_class, objid) AS oid
-        FROM pg_depend JOIN ours ON refclassid = ours.catalog AND refobjid = ours.oid
-        LEFT JOIN pg_rewrite AS rule
-            ON classid = 'pg_rewrite'::regclass AND rule.oid = objid
-        WHERE deptype = 'n'
+        SELECT 'pg_proc'::regclass, oid, true FROM unnest(%(functions)s::oid[]) AS oid
+        UNION
+        SELECT next.* FROM found CROSS JOIN LATERAL (
+            SELECT CASE WHEN rule.oid IS NULL THEN classid ELSE 'pg_class'::regclass END,
+                coalesce(rule.ev_class, objid), false
+            FROM pg_depend LEFT JOIN pg_rewrite AS rule
+                ON classid = 'pg_rewrite'::regclass AND rule.oid = objid
+            WHERE deptype = 'n' AND refclassid = found.catalog AND refobjid = found.oid
+            UNION ALL
+            SELECT 'pg_type'::regclass, unnest(ARRAY[pg_type.oid, typarray]), is_ours
+            FROM pg_type WHERE found.catalog = 'pg_class'::regclass AND typrelid = found.oid
+        ) AS next (catalog, oid, is_ours)
     )
-    SELECT pg_describe_object(catalog, oid, 0) FROM dependents
-    WHERE (catalog, oid) NOT IN (SELECT catalog, oid FROM ours) ORDER BY 1
+    SELECT pg_describe_object(catalog, oid, 0) FROM found
+    WHERE catalog <> 'pg_type'::regclass
+        AND (catalog, oid) NOT IN (SELECT catalog, oid FROM found WHERE is_ours)
+    GROUP BY catalog, oid ORDER BY 1
 """
 
 
-def drop(connection: sa.Connection, name: str) -> list[str]:
+def drop(connection: sa.Connection, name: str, *, cascade: bool = False) -> list[str]:
     """Drop a collection: its tables, views and functions, and all rows stored for it elsewhere.
 
     Thumbnails, quantised models and concepts that another collection uses are kept. Return notes
@@ -47,6 +50,7 @@ def drop(connection: sa.Connection, name: str) -> list[str]:
     Args:
         connection: in a transaction.
         name: the collection.
+        cascade: drop views, functions and constraints that the user created upon it, too.
 
     Raises:
         CollectionNotFound: there is no collection of this name.
@@ -64,19 +68,16 @@ def drop(connection: sa.Connection, name: str) -> list[str]:
             thumbnails.lock(connection)
             catalog.lock_creation(connection)
             collection = catalog.get_collection(connection, name)
-            views = [
-                sql.Identifier(tables.SCHEMA, name + suffix) for suffix in schema.VIEW_SUFFIXES
-            ]
-            owned = [
-                sql.Identifier(str(table.schema), table.name)
-                for table in (
-                    *(one.table for one in catalog.compact_versions(connection, name)),
-                    collection.table,
-                )
-            ]
+            views, owned = _owned(connection, collection)
             relations, functions = _objects(driver, name, [*views, *owned])
-            _refuse_dependents(driver, name, relations, functions)
-            _drop_objects(driver, views, owned, functions)
+            found = _dependents(driver, relations, functions)
+            if found and not cascade:
+                raise InvalidInput(
+                    f"Collection {name!r} is used by {', '.join(found)}. Drop those first, or all "
+                    f"at once: vecsearch drop {name} --cascade"
+                )
+            notes += [f"Dropped with it: {', '.join(found)}."] if found else []
+            _drop_objects(driver, views, owned, functions, cascade=cascade)
             identity = collection.identity
             _delete_rows(driver, name, identity.precision, identity.weights_sha256)
             thumbnails.delete_orphans(connection)
@@ -108,16 +109,38 @@ def _objects(
     return [oid for (oid,) in found], {oid: str(signature) for oid, signature in functions}
 
 
-def _refuse_dependents(
+def dependents(connection: sa.Connection, name: str) -> list[str]:
+    """Describe what depends on a collection beside what is its own.
+
+    Raises:
+        CollectionNotFound: there is no collection of this name.
+
+    """
+    views, owned = _owned(connection, catalog.get_collection(connection, name))
+    driver = driver_connection(connection)
+    return _dependents(driver, *_objects(driver, name, [*views, *owned]))
+
+
+def _owned(
+    connection: sa.Connection, collection: catalog.StoredCollection
+) -> tuple[list[sql.Identifier], list[sql.Identifier]]:
+    """Return a collection's views and tables."""
+    versions = catalog.compact_versions(connection, collection.name)
+    return [
+        sql.Identifier(tables.SCHEMA, collection.name + suffix) for suffix in schema.VIEW_SUFFIXES
+    ], [
+        sql.Identifier(str(table.schema), table.name)
+        for table in (*(one.table for one in versions), collection.table)
+    ]
+
+
+def _dependents(
     driver: "psycopg.Connection[tuple[object, ...]]",
-    name: str,
     relations: list[object],
     functions: dict[object, str],
-) -> None:
+) -> list[str]:
     parameters = {"relations": relations, "functions": list(functions)}
-    found = [str(row[0]) for row in driver.execute(_DEPENDENTS, parameters)]
-    if found:
-        raise InvalidInput(f"Collection {name!r} is used by {', '.join(found)}. Drop those first.")
+    return [str(row[0]) for row in driver.execute(_DEPENDENTS, parameters)]
 
 
 def _drop_objects(
@@ -125,13 +148,16 @@ def _drop_objects(
     views: list[sql.Identifier],
     owned: list[sql.Identifier],
     functions: dict[object, str],
+    *,
+    cascade: bool,
 ) -> None:
+    also = " CASCADE" if cascade else ""
     # At once, because one may depend on another.
     if functions:
-        driver.execute(f"DROP FUNCTION {', '.join(functions.values())}".encode())
+        driver.execute(f"DROP FUNCTION {', '.join(functions.values())}{also}".encode())
     for kind, relations in (("VIEW", views), ("TABLE", owned)):
         for relation in relations:
-            driver.execute(sql.SQL(f"DROP {kind} IF EXISTS {{}}").format(relation))
+            driver.execute(sql.SQL(f"DROP {kind} IF EXISTS {{}}{also}").format(relation))
 
 
 def _delete_rows(

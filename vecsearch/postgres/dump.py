@@ -21,7 +21,7 @@ from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
 from vecsearch.files import written_whole
 from vecsearch.postgres import catalog, copying, database, migrate, schema, tables
 from vecsearch.postgres.database import driver_connection
-from vecsearch.postgres.embedded import server
+from vecsearch.postgres.embedded import programs, server
 
 DUMP, RESTORE = "pg_dump", "pg_restore"
 # Embeddings hardly compress, so a higher level only takes more time.
@@ -260,9 +260,9 @@ def _program(name: str, major: int) -> str:
 
 def _found(name: str, major: int) -> str | None:
     """Return the path of a program like `_program`; None if there is none."""
-    fitting = [version for version in server.versions() if version >= major]
+    fitting = [version for version in programs.versions() if version >= major]
     if fitting:
-        return str(server.program(name, min(fitting)))
+        return str(programs.program(name, min(fitting)))
     found = shutil.which(name)
     printed = "" if found is None else _output([found, "--version"]).stdout
     match = re.search(r"\) (\d+)", printed)
@@ -309,7 +309,7 @@ def _script(file: Path, *arguments: str) -> str:
         InvalidInput: the file is not a dump.
 
     """
-    newest = str(server.program(RESTORE, max(server.versions())))
+    newest = str(programs.program(RESTORE, max(programs.versions())))
     done = _output([newest, *arguments, "--file=-", str(file)])
     if done.returncode != 0:
         reason = done.stderr.strip().rpartition("error: ")[2]

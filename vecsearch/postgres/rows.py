@@ -1,7 +1,8 @@
 """Helpers for everything that writes rows: ids, the write lock, COPY, statistics."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.sessions import waits
 
 # Any fixed number; with the hash of a collection's name it is the key of the write lock.
 WRITE_LOCK_KEY = 0x7665
@@ -24,10 +26,19 @@ def image_id(path: str) -> uuid.UUID:
     return uuid.uuid5(uuid.NAMESPACE_URL, PurePath(path).as_uri())
 
 
+@contextmanager
+def writing(connection: sa.Connection, name: str) -> Iterator[None]:
+    """Begin a transaction that holds the collection's write lock; see `waits.bounded`."""
+    with waits.bounded(connection), connection.begin():
+        lock_collection(connection, name)
+        yield
+
+
 def lock_collection(connection: sa.Connection, name: str) -> None:
     """Take the collection's write lock until the transaction ends.
 
-    Without it, two runs over the same files could deadlock on each other's rows.
+    Without it, two runs over the same files could deadlock on each other's rows. Call it where
+    waits are bounded.
     """
     connection.execute(
         sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:name))"),

@@ -204,7 +204,7 @@ ingest_errors = sa.Table(
     "ingest_errors",
     metadata,
     sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was meant for"),
-    sa.Column("path", sa.Text, primary_key=True, comment="File or folder that could not be read"),
+    sa.Column("path", sa.Text, nullable=False, comment="File or folder that could not be read"),
     sa.Column("error", sa.Text, nullable=False, comment="Why"),
     sa.Column(
         "at",
@@ -213,6 +213,8 @@ ingest_errors = sa.Table(
         server_default=sa.func.now(),
         comment="When it was last tried",
     ),
+    # A path may be longer than an entry of an index.
+    sa.Column("id", sa.Uuid, primary_key=True, comment="Id that the image has, or would have"),
     comment="Files that could not be ingested, until they can be or are gone",
 )
 

@@ -94,10 +94,26 @@ def store_from(connection: sa.Connection, select: str) -> None:
 def delete_orphans(connection: sa.Connection) -> None:
     """Delete the thumbnails that no row of any collection uses; call it in its own transaction."""
     lock(connection)  # the next statement sees the rows that every `hold` has stored
-    names = connection.scalars(sa.select(tables.collections.c.name)).all()
+    connection.execute(sa.text(f"DELETE FROM {_TABLE} WHERE {_unheld(connection)}"))
+
+
+def count_orphans(connection: sa.Connection) -> int:
+    """Return the number of thumbnails that no row of any collection uses."""
+    orphans = f"SELECT count(*) FROM {_TABLE} WHERE {_unheld(connection)}"
+    return connection.scalar(sa.text(orphans)) or 0
+
+
+def _unheld(connection: sa.Connection) -> str:
+    # A collection whose table was dropped by hand holds none.
+    names = connection.scalars(
+        sa.text(
+            "SELECT name FROM vecsearch.collections"
+            " WHERE to_regclass('vecsearch.' || quote_ident(name)) IS NOT NULL"
+        )
+    )
     unheld = " AND ".join(
         f"NOT EXISTS (SELECT FROM vecsearch.{schema.sql_name(name)} AS stored"
         " WHERE stored.sha256 = thumbnails.sha256)"
         for name in names
     )
-    connection.execute(sa.text(f"DELETE FROM {_TABLE} WHERE {unheld or 'true'}"))
+    return unheld or "true"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vecsearch.errors import ImageNotFound
-from vecsearch.imaging import decode, scan
-from vecsearch.imaging.thumbnails import SIDE, fit
+from vecsearch.imaging import pictures
+from vecsearch.imaging.pictures import Made, Wanted
+from vecsearch.imaging.thumbnails import SIDE
 from vecsearch.search.questions.originals import open_original
 from vecsearch.search.questions.pictures import Picture
 
@@ -76,12 +77,12 @@ def _tile(
         picture = _original(image) if shown is None else shown
         if picture is None:
             return _words(term.name, side)
-    content = Picture.read(picture).content
-    with decode.decoded(content, term.name, max_pixels=max_pixels) as decoded:
-        if isinstance(decoded, scan.Unreadable):
-            return _words(term.name, side)
-        pixels = decoded.pixels if term.crop is None else term.crop.of(decoded.pixels)
-        small = fit(pixels, side, side)
+    source = pictures.of_bytes(Picture.read(picture).content, term.name)
+    wanted = Wanted(fit=(side, side), crop=None if term.crop is None else term.crop.box)
+    made = pictures.make(source, wanted, max_pixels=max_pixels)
+    if not isinstance(made, Made) or made.fitted is None:
+        return _words(term.name, side)
+    small = made.fitted
     tile = PIL.Image.new("RGB", (side, side), PAPER)
     tile.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return tile

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecsearch.files import written_whole
 from vecsearch.imaging import scan, thumbnails
+from vecsearch.imaging.pictures import fitted
 from vecsearch.render import templates
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ def html_report(
     sources = [query, *(Path(hit.path) for hit in hits)]
     kept = [query_thumbnail, *(stored.get(hit.id) for hit in hits)]
     files = [source for source, thumbnail in zip(sources, kept, strict=True) if thumbnail is None]
-    pictures = thumbnails.load(files, thumbnails.SIDE, thumbnails.SIDE, max_pixels=max_pixels)
+    side = thumbnails.SIDE
+    drawn = fitted(files, side, side, max_pixels=max_pixels)
     query_picture, *hit_pictures = (
-        _shown(_drawn(next(pictures)) if thumbnail is None else thumbnail) for thumbnail in kept
+        _shown(_drawn(next(drawn)) if thumbnail is None else thumbnail) for thumbnail in kept
     )
     environment = templates.environment("vecsearch.render", "")
     environment.filters["words"] = _words

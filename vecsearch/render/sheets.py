@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vecsearch.imaging import thumbnails
+from vecsearch.imaging.pictures import fitted
 from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
 from vecsearch.render.rows import human_number
@@ -100,7 +100,7 @@ def contact_sheet(
 
     top = MARGIN + HEADER
     width, height = TILE + (span - 1) * across, TILE + (span - 1) * down
-    (picture,) = thumbnails.load([query_thumbnail or query], width, height, max_pixels=max_pixels)
+    (picture,) = fitted([query_thumbnail or query], width, height, max_pixels=max_pixels)
     draw_tile(sheet, (MARGIN, top), (width, height), picture, frame=BLUE)
     draw_query_caption(sheet, MARGIN, top + height, width, query)
     cells = [
@@ -186,7 +186,7 @@ def comparison_sheet(
         height = max(len(row.answers), 1) * down - STRIP_CAPTION
         box = min(TILE, height)
         source = of_queries.get(row.id, Path(row.path))
-        (picture,) = thumbnails.load([source], TILE, box, max_pixels=max_pixels)
+        (picture,) = fitted([source], TILE, box, max_pixels=max_pixels)
         draw_tile(sheet, (MARGIN, y), (TILE, box), picture, frame=BLUE)
         sheet.text(
             MARGIN,

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from vecsearch.imaging import thumbnails
+from vecsearch.imaging.pictures import fitted
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.render.canvas import BLUE, GREY, MOUNT, SOFT, Canvas
 from vecsearch.render.rows import human_number
@@ -33,7 +33,7 @@ def hit_pictures(
 ) -> "Iterator[Picture | Unreadable]":
     """Yield an image for each hit, from its stored thumbnail or its file."""
     sources = (stored.get(hit.id, Path(hit.path)) for hit in hits)
-    return thumbnails.load(sources, side, side, max_pixels=max_pixels)
+    return fitted(sources, side, side, max_pixels=max_pixels)
 
 
 def draw_head(sheet: Canvas, title: str, below: str) -> None:

@@ -18,6 +18,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
+from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.search import statement
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import has_image, missing
@@ -331,4 +332,6 @@ def _apply(driver: "psycopg.Connection[Any]", search: Search) -> None:
     if search.is_exact or search.forced:
         # A prepared statement may reuse a plan that was made under other settings.
         settings = {**settings, "plan_cache_mode": "force_custom_plan"}
+    if search.query.where is not None:
+        settings = {**settings, **READING_LIMITS}
     database.apply_settings(driver, settings)

@@ -4,14 +4,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vecsearch.postgres import catalog, migrate, thumbnails
+from vecsearch.postgres import catalog, drop, migrate, thumbnails
 from vecsearch.postgres.catalog import IngestError, StoredCollection
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.questions.pictures import Picture
-from vecsearch.search.status import CollectionStatus, collection_status
+from vecsearch.search.status import (
+    CollectionStatus,
+    IndexStatus,
+    collection_status,
+    index_status,
+)
 from vecsearch.search.store import Store
 from vecsearch.vocabulary import Metric
 
@@ -86,9 +91,19 @@ class Images:
         with self._reading() as (connection, stored):
             return collection_status(connection, stored)
 
+    def index_status(self) -> IndexStatus:
+        """Return the state of the index, and the resources that a build would use."""
+        with self._reading() as (connection, stored):
+            return index_status(connection, stored, self._store.resources())
+
+    def dependents(self) -> list[str]:
+        """Describe the views, functions and constraints of others that depend on the table."""
+        with self._reading() as (connection, _):
+            return drop.dependents(connection, self.name)
+
     def errors(self) -> list[IngestError]:
         """Return the files that could not be ingested, with the reasons."""
-        with migrate.reading_current(self._store.engine) as connection:
+        with migrate.reading_current(self._store.reader) as connection:
             return catalog.list_errors(connection, self.name)
 
     def default_metric(self) -> Metric:
@@ -97,4 +112,4 @@ class Images:
             return stored.default_metric
 
     def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
-        return catalog.reading(self._store.engine, self.name)
+        return catalog.reading(self._store.reader, self.name)

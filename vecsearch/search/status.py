@@ -8,13 +8,17 @@ import sqlalchemy as sa
 
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.search import repair
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, choose
 from vecsearch.search.lookup import count
+from vecsearch.search.repair import Remedy
 from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric, Ranking, ranked
 
 # Values of `index` for an index that is not valid yet, and for no index.
 BUILDING, NOTHING = "building", "none"
+# Value of `state` for a collection of which nothing is missing.
+OK = "ok"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class CollectionStatus:
             search is exact.
         index_bytes: bytes of the HNSW index.
         scan_bytes: bytes of the embeddings, all of which an exact search reads.
+        state: ok, or what is broken; counts and sizes of a broken collection may be 0.
 
     """
 
@@ -44,7 +49,13 @@ class CollectionStatus:
     index_bytes: int
     scan_bytes: int
     weights: str
-    created_at: datetime
+    created_at: datetime | None
+    state: str = OK
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something is missing; `vecsearch db repair` mends it."""
+        return self.state != OK
 
 
 @dataclass(frozen=True)
@@ -120,20 +131,42 @@ class IndexStatus:
 
 def list_status(connection: sa.Connection) -> list[CollectionStatus]:
     """Return every collection with its size and index, by name. Counts every row."""
-    return [collection_status(connection, each) for each in catalog.list_collections(connection)]
+    found = [collection_status(connection, each) for each in catalog.list_collections(connection)]
+    for name, dimensions in repair.strays(connection):
+        table = schema.collection_table(name, dimensions)
+        found.append(
+            CollectionStatus(
+                name=name,
+                model="not known",
+                dimensions=dimensions,
+                metric=Metric.cosine,
+                images=count(connection, table),
+                errors=0,
+                table_bytes=0,
+                index=NOTHING,
+                index_bytes=0,
+                scan_bytes=0,
+                weights="not known",
+                created_at=None,
+                state=f"broken: {repair.MISSING_ENTRY}",
+            )
+        )
+    return sorted(found, key=lambda each: each.name)
 
 
 def collection_status(connection: sa.Connection, collection: StoredCollection) -> CollectionStatus:
     """Return a collection's size and the state of its index. Counts every row."""
-    table = collection.table
-    rows = sa.select(sa.func.count()).select_from(table)
+    problems = repair.find(connection, collection)
     errors = sa.select(sa.func.count()).where(tables.ingest_errors.c.collection == collection.name)
-    size = sa.func.pg_table_size(schema.sql_name(table))
-    images, failed, table_bytes = connection.execute(
-        sa.select(rows.scalar_subquery(), errors.scalar_subquery(), size)
-    ).one()
+    failed = connection.scalar(errors) or 0
+    images, table_bytes = 0, 0
     index = serving(collection)
-    found = ddl.find(connection, index.name, index.namespace)
+    found = None
+    if not any(problem.remedy is Remedy.remove for problem in problems):
+        rows = sa.select(sa.func.count()).select_from(collection.table)
+        size = sa.func.pg_table_size(schema.sql_name(collection.table))
+        images, table_bytes = connection.execute(sa.select(rows.scalar_subquery(), size)).one()
+        found = ddl.find(connection, index.name, index.namespace)
     return CollectionStatus(
         name=collection.name,
         model=collection.identity.name,
@@ -147,6 +180,7 @@ def collection_status(connection: sa.Connection, collection: StoredCollection) -
         scan_bytes=images * schema.embedding_bytes(collection.dimensions),
         weights=_weights(collection),
         created_at=collection.created_at,
+        state=f"broken: {'; '.join(each.problem for each in problems)}" if problems else OK,
     )
 
 

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 class Store:
     """An open database and the encoders of its collections; a `Library` holds one."""
 
-    def __init__(self, settings: "Settings", url: str, session: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        url: str,
+        session: Mapping[str, str] | None,
+        reader_url: str | None = None,
+    ) -> None:
         self.settings = settings
         self.url = url
         self.engine = database.open_engine(url, session)
+        # Reads with the least rights; on a server without such a role, with those of `engine`.
+        self.reader = database.open_engine(reader_url, session) if reader_url else self.engine
         self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
 
     def resources(self, memory: int | None = None, workers: int | None = None) -> Resources:
@@ -27,5 +35,5 @@ class Store:
 
     def find_quantized(self, precision: str) -> "Exported | None":
         """Return the quantised encoder that a precision names; None if there is none."""
-        with migrate.reading_current(self.engine) as connection:
+        with migrate.reading_current(self.reader) as connection:
             return quantized.find(connection, precision)

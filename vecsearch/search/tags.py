@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from vecsearch.encoders.base import POOLED
 from vecsearch.postgres import catalog, database, schema, tables
 from vecsearch.postgres.database import driver_connection, translated
-from vecsearch.postgres.rows import analyze, copy_rows, lock_collection
+from vecsearch.postgres.rows import analyze, copy_rows, writing
+from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.search import lookup, statement
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress, quiet
@@ -129,7 +130,7 @@ class Tags:
         This alone does not find out whether the collection exists.
         """
         found: dict[uuid.UUID, list[Tag]] = {id_: [] for id_ in ids}
-        with database.pipelining(self._store.engine) as connection:
+        with database.pipelining(self._store.reader) as connection:
             rows = driver_connection(connection).execute(
                 f"SELECT id, name, probability, number FROM {tables.tags.fullname}"
                 " WHERE collection = %s AND id = ANY(%s) ORDER BY id, rank",
@@ -149,7 +150,7 @@ class Tags:
 
         """
         picture = Picture.read(image)
-        with catalog.reading(self._store.engine, self._name) as (connection, stored):
+        with catalog.reading(self._store.reader, self._name) as (connection, stored):
             known = lookup.image_by_sha256(connection, stored.table, picture.sha256, picture.path)
             classifier = _classifier(connection, self._name)
         if classifier is None:
@@ -202,11 +203,12 @@ class Tags:
         return [Frequency(*row) for row in rows]
 
     def _read(self, select: str, where: str | None, limit: int | None) -> list[tuple[Any, ...]]:
-        with catalog.reading(self._store.engine, self._name) as (connection, stored):
+        with catalog.reading(self._store.reader, self._name) as (connection, stored):
             driver = driver_connection(connection)
             images = f"{schema.sql_name(stored.table)} AS {schema.sql_name(self._name)}"
             if where is not None:
                 statement.require_condition(connection, stored.table, where)
+                database.apply_settings(driver, READING_LIMITS)
                 images += f" WHERE (\n{where}\n)"
             text = select.format(
                 images=images,
@@ -271,8 +273,7 @@ def ensure(engine: sa.Engine, name: str, *, on_progress: OnProgress = quiet) -> 
             return 0
     done, after = 0, None
     while True:
-        with database.writing(engine) as connection:
-            lock_collection(connection, name)
+        with database.session(engine) as connection, writing(connection, name):
             added, after = _fill(connection, name, source, after)
             if after is None:
                 analyze(connection, tables.tags)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vecsearch.errors import ImageNotFound, InvalidInput
-from vecsearch.imaging import decode
+from vecsearch.imaging import pictures
 from vecsearch.search.gallery import StoredImage
 from vecsearch.search.questions.pictures import Crop
 from vecsearch.search.questions.terms import Term, weighted
@@ -156,7 +156,7 @@ def _parts(
             Term(picture, weight=sign * weight),
             "Your picture",
             f"/uploads/{sha256}",
-            size=decode.upright_size(picture.content),
+            size=pictures.size_of(picture.content),
         )
     for value in getattr(question, field := f"{prefix}id"):
         weight, name = weighted(value)

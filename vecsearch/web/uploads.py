@@ -9,7 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
-from vecsearch.imaging import decode, scan, thumbnails
+from vecsearch.imaging import pictures, scan
+from vecsearch.imaging.pictures import Made, Wanted
 from vecsearch.search.questions.pictures import Picture
 
 _THUMBNAIL = ".thumbnail"
@@ -32,6 +33,8 @@ class Uploads:
         self._capacity = capacity
         self._max_pixels = max_pixels
         self._writing = threading.Lock()
+        # Some workers remain for searches.
+        self._decoding = threading.BoundedSemaphore(pictures.WORKERS.size // 2)
 
     def keep(self, picture: Picture) -> None:
         """Keep a picture.
@@ -72,15 +75,13 @@ class Uploads:
     def _thumbnail(self, picture: Picture) -> bytes:
         if not picture.content:
             raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
-        with decode.decoded(
-            picture.content,
-            "The picture",
-            max_pixels=self._max_pixels,
-            sha256=picture.sha256,
-        ) as image:
-            if isinstance(image, scan.Unreadable):
-                raise ImageUnreadable(f"{image.reason} Choose another picture.")
-            return thumbnails.make(image.pixels)
+        source = pictures.of_bytes(picture.content, "The picture", picture.sha256)
+        with self._decoding:
+            made = pictures.make(source, Wanted(thumbnail=True), max_pixels=self._max_pixels)
+        if not isinstance(made, Made) or made.thumbnail is None:
+            reason = made.reason if isinstance(made, scan.Unreadable) else ""
+            raise ImageUnreadable(f"{reason} Choose another picture.")
+        return made.thumbnail.image
 
     def _read(self, name: str, suffix: str = "") -> bytes:
         file = self._folder / f"{name}{suffix}"

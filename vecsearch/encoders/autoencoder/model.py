@@ -17,13 +17,12 @@ from torch import nn
 from vecsearch.encoders.autoencoder import AUTOENCODER
 from vecsearch.encoders.base import LATENT, Identity, Weights
 from vecsearch.encoders.network import Network, TorchEncoder
-from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, read_tensors, tensors_sha256, write_tensors
 from vecsearch.errors import WeightsMismatch, WeightsUnavailable
+from vecsearch.imaging.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
 
 # Channels for 256 by 256 pixels; smaller inputs have fewer convolutions and use the last of these.
 CHANNELS = (16, 16, 16, 32, 64, 128)
@@ -115,11 +114,7 @@ class AutoencoderEncoder(TorchEncoder):
             model=AUTOENCODER,
             layer=LATENT,
             weights_sha256=tensors_sha256(model.encoder.state_dict()),
-            preprocessing={
-                "input_size": [3, size, size],
-                "interpolation": "bilinear",
-                "crop_mode": "squash",
-            },
+            preprocessing=_squashing(size),
         )
         network = Network(model.encoder, Preprocessing.of(identity.preprocessing), None)
         super().__init__(identity, weights, network, device)
@@ -157,11 +152,13 @@ class AutoencoderEncoder(TorchEncoder):
         return cls(model, Weights.of_file(path), target)
 
 
-def squash(pixels: "Picture", size: int) -> "Picture":
-    """Resize to `size` by `size` pixels, ignoring the aspect ratio."""
-    from PIL.Image import Resampling
+def squashing(size: int) -> Preprocessing:
+    """Return what resizes pictures to `size` by `size` pixels, ignoring the aspect ratio."""
+    return Preprocessing.of(_squashing(size))
 
-    return pixels.resize((size, size), Resampling.BILINEAR)
+
+def _squashing(size: int) -> dict[str, Any]:
+    return {"input_size": [3, size, size], "interpolation": "bilinear", "crop_mode": "squash"}
 
 
 def to_input(pixels: Any) -> "NDArray[np.float32]":

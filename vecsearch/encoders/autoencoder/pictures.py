@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
 from vecsearch.files import require_writable
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import pictures, scan
+from vecsearch.imaging.pictures import Made, Wanted
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    import numpy as np
+    from numpy.typing import NDArray
 
     from vecsearch.encoders.autoencoder.training import Training
 
@@ -47,16 +49,19 @@ def train_autoencoder(
     for item in walk.unreadable:
         on_unreadable(item)
 
-    def pictures() -> "Iterator[Picture]":
-        for file in files:
-            image = decode.load(file.path, max_pixels=settings.max_pixels)
-            if isinstance(image, scan.Unreadable):
-                on_unreadable(image)
-            else:
-                yield image.pixels
-
     from vecsearch.encoders.autoencoder import training
+    from vecsearch.encoders.autoencoder.model import squashing
 
-    sides = (side for file in files if (side := decode.longer_side(file.path)) is not None)
+    def squashed(size: int) -> "Iterator[NDArray[np.uint8]]":
+        wanted = Wanted(preprocessing=squashing(size))
+        for file in files:
+            made = pictures.make(file.path, wanted, max_pixels=settings.max_pixels)
+            if isinstance(made, scan.Unreadable):
+                on_unreadable(made)
+            elif isinstance(made, Made) and made.inputs is not None:
+                yield made.inputs
+
+    sizes = (pictures.size_of(file.path) for file in files)
+    sides = (max(size) for size in sizes if size is not None)
     chosen = training.Options(device=settings.device, **options)
-    return training.Training(pictures(), sides, output, chosen)
+    return training.Training(squashed, sides, output, chosen)

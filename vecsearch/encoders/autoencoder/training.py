@@ -16,14 +16,13 @@ from torch import nn
 
 from vecsearch.encoders.autoencoder import model
 from vecsearch.encoders.autoencoder.checkpoint import Checkpoint, checkpoint_file
-from vecsearch.encoders.autoencoder.model import Architecture, Autoencoder, squash, to_input
+from vecsearch.encoders.autoencoder.model import Architecture, Autoencoder, to_input
 from vecsearch.encoders.tensors import choose_device
 from vecsearch.errors import InvalidInput
 from vecsearch.vocabulary import MAX_DIMENSIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
 
 EPOCHS = 30
 IMAGE_SIZES = (32, 64, 128, 256)
@@ -115,7 +114,7 @@ class Training:
 
     def __init__(
         self,
-        pictures: Iterable["Picture"],
+        pictures: Callable[[int], Iterable["NDArray[np.uint8]"]],
         longer_sides: Iterable[int],
         output: Path,
         options: Options,
@@ -123,7 +122,7 @@ class Training:
         """Check the arguments, without reading any picture.
 
         Args:
-            pictures: pictures of mode RGB, any size.
+            pictures: returns the pictures, each squashed to shape (size, size, 3).
             longer_sides: the longer side of each picture, in pixels; sets the image size if the
                 options do not.
             output: a file that does not exist yet.
@@ -214,7 +213,7 @@ class Training:
                 f"Give --epochs {len(found.losses)} or more."
             )
         self._stored, self._fingerprint = _store(
-            self._pictures, image_size, self._output.absolute().parent
+            self._pictures(image_size), image_size, self._output.absolute().parent
         )
         if found is not None:
             found.require_pictures(self._fingerprint, self.checkpoint)
@@ -301,7 +300,7 @@ def _batches(rows: "NDArray[np.int64]") -> "list[NDArray[np.int64]]":
 
 
 def _store(
-    pictures: Iterable["Picture"], size: int, folder: Path
+    pictures: Iterable["NDArray[np.uint8]"], size: int, folder: Path
 ) -> "tuple[NDArray[np.uint8], str]":
     """Return the pictures as one array on disk, shape (n, size, size, 3), and its SHA-256.
 
@@ -311,7 +310,7 @@ def _store(
     number = 0
     with TemporaryFile(dir=folder) as file:
         for picture in pictures:
-            pixels = np.asarray(squash(picture, size)).tobytes()
+            pixels = picture.tobytes()
             digest.update(pixels)
             file.write(pixels)
             number += 1

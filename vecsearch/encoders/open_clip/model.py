@@ -13,9 +13,9 @@ from vecsearch.encoders.network import Network, TorchEncoder, TorchTexts
 from vecsearch.encoders.open_clip import CONFIG, OPEN_CLIP
 from vecsearch.encoders.open_clip.names import Model, parse
 from vecsearch.encoders.open_clip.weights import read_model
-from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, tensors_sha256
 from vecsearch.errors import EncoderError
+from vecsearch.imaging.preprocessing import Preprocessing
 
 # Our name of open_clip's resize mode. "longest" pads with black, and we pad with the mean.
 CROP_MODES = {"shortest": "center", "squash": "squash"}

@@ -13,7 +13,8 @@ from vecsearch.encoders.openvino import choice, mixed, quantize
 from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.encoders.openvino.engine import EngineEncoder
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import pictures, scan
+from vecsearch.imaging.pictures import Made, Wanted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,19 +76,19 @@ def calibrate(
     started = perf_counter()
     quantize.require_quantizer()
     runtime = choice.require_engine(runtime)
-    pictures = _spread(encoder, walk, max_pixels)
-    exact = encoder.embed(pictures)
+    inputs = _spread(encoder, walk, max_pixels)
+    exact = encoder.embed(inputs)
     exported = choice.exported(encoder.identity, runtime)
 
     def engine(made: Exported) -> EngineEncoder:
         identity = replace(encoder.identity, precision=quantize.precision_of(made))
         return EngineEncoder(identity, encoder.weights, made)
 
-    chosen = mixed.choose(exported, pictures, exact, lambda made, some: engine(made).embed(some))
+    chosen = mixed.choose(exported, inputs, exact, lambda made, some: engine(made).embed(some))
     return Calibrated(
         engine(chosen.exported),
         chosen.exported,
-        len(pictures),
+        len(inputs),
         chosen.neighbours_kept,
         chosen.in_float32,
         chosen.layers,
@@ -105,13 +106,12 @@ def _spread(encoder: Encoder, walk: Iterable[scan.File], max_pixels: int) -> "ND
         if len(chosen) > 2 * PICTURES:
             chosen, step = chosen[::2], 2 * step
     places = np.linspace(0, len(chosen), min(PICTURES, len(chosen)), endpoint=False, dtype=int)
-    loaded = (decode.load(chosen[place].path, max_pixels=max_pixels) for place in places)
-    pictures = [
-        encoder.prepare(image.pixels) for image in loaded if isinstance(image, decode.Image)
-    ]
-    if len(pictures) < FEWEST:
+    wanted = Wanted(preprocessing=encoder.preprocessing)
+    made = (pictures.make(chosen[place].path, wanted, max_pixels=max_pixels) for place in places)
+    inputs = [each.inputs for each in made if isinstance(each, Made) and each.inputs is not None]
+    if len(inputs) < FEWEST:
         raise InvalidInput(
-            f"{len(pictures)} pictures are too few to calibrate int8 on. "
+            f"{len(inputs)} pictures are too few to calibrate int8 on. "
             f"Give at least {FEWEST}, or leave --precision out."
         )
-    return np.stack(pictures)
+    return np.stack(inputs)

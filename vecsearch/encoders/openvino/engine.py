@@ -15,11 +15,10 @@ import numpy as np
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.encoders.openvino.cache import Exported
-from vecsearch.encoders.preprocessing import Preprocessing
+from vecsearch.imaging.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
 
 # A stream a core is fastest; beyond these many, they share cores and memory stays bounded.
 MOST_STREAMS = 8
@@ -100,17 +99,12 @@ class EngineEncoder:
         self.dimensions = exported.dimensions
         self.layer_shape = exported.layer_shape
         self.concurrency = streams()
-        self._preprocessing = Preprocessing.of(identity.preprocessing)
-        self.input_size = self._preprocessing.input_size
+        self.preprocessing = Preprocessing.of(identity.preprocessing)
         network = compiled(exported, self.concurrency)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.concurrency):
             self._idle.put(network.create_infer_request())
         self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="engine")
-
-    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
-        """Resize and crop as the model's weights were trained."""
-        return self._preprocessing.prepare(pixels)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions); a batch is divided among the streams."""

@@ -16,7 +16,6 @@ from vecsearch.errors import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image as Picture
 
     from vecsearch.encoders.base import Encoder, Identity
     from vecsearch.encoders.network import Network, TorchEncoder, TorchTexts
@@ -149,17 +148,12 @@ class Exporting:
         self.weights = encoder.weights
         self.dimensions = encoder.dimensions
         self.layer_shape = encoder.layer_shape
-        self.input_size = encoder.input_size
         self.concurrency = streams()
-        self._preprocessing = encoder.preprocessing
+        self.preprocessing = encoder.preprocessing
         self._torch: TorchEncoder | None = encoder
         self._cache = cache
         self._insist = insist
         self._chosen: Once[Encoder] = Once()
-
-    def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
-        """Resize and crop as the model's weights were trained."""
-        return self._preprocessing.prepare(pixels)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions)."""
@@ -184,7 +178,7 @@ class Exporting:
         self, encoder: "TorchEncoder", folder: Path, batch: "NDArray[np.uint8]"
     ) -> tuple[EngineEncoder, float]:
         """Return the export, as it was written, and its least cosine to torch."""
-        export(encoder.network, *encoder.input_size, folder)
+        export(encoder.network, *encoder.preprocessing.input_size, folder)
         written = read(folder, self.dimensions, self.layer_shape)
         engine = EngineEncoder(self.identity, self.weights, written)
         pictures = telling(batch)

@@ -8,13 +8,13 @@ from timm.data.config import resolve_model_data_config
 
 from vecsearch.encoders.base import POOLED, Identity, Weights
 from vecsearch.encoders.network import Network, TorchEncoder
-from vecsearch.encoders.preprocessing import Preprocessing
 from vecsearch.encoders.tensors import choose_device, tensors_sha256
 from vecsearch.encoders.timm import TIMM
 from vecsearch.encoders.timm.names import FC1, FC1_MODULE, parse
 from vecsearch.encoders.timm.packaged import packaged_source
 from vecsearch.encoders.timm.weights import is_of_head, read_model
 from vecsearch.errors import EncoderError
+from vecsearch.imaging.preprocessing import Preprocessing
 
 
 class TimmEncoder(TorchEncoder):

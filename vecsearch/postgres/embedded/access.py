@@ -1,11 +1,13 @@
 """Who may connect to the embedded Postgres, and how.
 
-The owner connects by the Unix socket, as superuser. If a port is set, readers and writers connect
-by TCP, from this machine, each with its password. Nobody else can connect.
+The owner connects by the Unix socket: to change something as superuser, and to read as LOCAL, which
+may do no more than that. If a port is set, readers and writers connect by TCP, from this machine,
+each with its password. Nobody else can connect.
 """
 
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from vecsearch.errors import DatabaseUnavailable
 from vecsearch.files import written_whole
@@ -13,6 +15,16 @@ from vecsearch.files import written_whole
 DATABASE = "vecsearch"
 READER = "vecsearch_reader"
 WRITER = "dbt"
+# Reads for the owner's commands, by the socket alone: it has no password.
+LOCAL = "vecsearch_local"
+LOCAL_SETTINGS = {
+    "default_transaction_read_only": "on",
+    # Long enough for what an evaluation computes between two statements.
+    "idle_in_transaction_session_timeout": "1h",
+    # As long as a drop waits for searches, which wait behind it meanwhile.
+    "lock_timeout": "30s",
+    "temp_file_limit": "16GB",
+}
 # Roles without a login, of which every reader, and every writer, is a member.
 READERS, WRITERS = "vecsearch_readers", "vecsearch_writers"
 # Without a login and without members: it owns what dropped writers made.
@@ -24,6 +36,12 @@ HBA = f"""\
 local all,replication all trust
 host {DATABASE} +{READERS} {ADDRESS}/32 scram-sha-256
 """
+
+
+def as_local(url: str) -> str:
+    """Return the owner's URL as that of LOCAL."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{LOCAL}@"))
 
 
 def port(data_dir: Path) -> int | None:

@@ -2,16 +2,25 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vecsearch.errors import first_line
-from vecsearch.postgres.embedded.access import DATABASE
+from vecsearch.postgres.embedded.access import DATABASE, LOCAL, LOCAL_SETTINGS
 from vecsearch.postgres.embedded.credentials import read_all
+from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S, patiently
 
+if TYPE_CHECKING:
+    import psycopg
+
+# As long as its start may take.
+RECOVERY_S = 600.0
 _log = logging.getLogger(__name__)
 
 
 def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
-    """Create the database, in which `SELECT … FROM images` works from any client; restore roles.
+    """Create the database, in which `SELECT … FROM images` works from any client, and LOCAL.
+
+    Roles that connect by TCP are restored.
 
     Args:
         data_dir: the folder of the database and of its readers' passwords.
@@ -27,12 +36,14 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
 
     name = sql.Identifier(DATABASE)
     try:
-        with psycopg.connect(maintenance_url, autocommit=True) as connection:
+        with _connected(maintenance_url, autocommit=True) as connection:
             found = connection.execute(
-                "SELECT setting.setconfig FROM pg_database AS database LEFT JOIN pg_db_role_setting"
+                "SELECT setting.setconfig, (SELECT rolconfig FROM pg_roles"
+                " WHERE rolname = %s AND NOT rolsuper)"
+                " FROM pg_database AS database LEFT JOIN pg_db_role_setting"
                 " AS setting ON setting.setdatabase = database.oid AND setting.setrole = 0"
                 " WHERE datname = %s",
-                [DATABASE],
+                [LOCAL, DATABASE],
             ).fetchone()
             if found is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
@@ -40,9 +51,24 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
                 connection.execute(
                     sql.SQL("ALTER DATABASE {} SET search_path = vecsearch, public").format(name)
                 )
+        if found is None or found[1] != [f"{key}={value}" for key, value in LOCAL_SETTINGS.items()]:
+            from vecsearch.postgres.embedded import role
+
+            with psycopg.connect(url) as connection:
+                role.prepare_local(connection)
     except psycopg.Error as error:
         raise RuntimeError(str(error)) from error
     _restore_roles(data_dir, url)
+
+
+def _connected(url: str, *, autocommit: bool = False) -> "psycopg.Connection[Any]":
+    """Connect, even while the server recovers from the end of one of its processes."""
+    import psycopg
+
+    return patiently(
+        lambda: psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S),
+        patience_s=RECOVERY_S,
+    )
 
 
 def _restore_roles(data_dir: Path, url: str) -> None:
@@ -55,7 +81,7 @@ def _restore_roles(data_dir: Path, url: str) -> None:
     from vecsearch.postgres.embedded import role
 
     try:
-        with psycopg.connect(url) as connection:
+        with _connected(url) as connection:
             changed = role.restore(connection, stored)
     except psycopg.Error as error:
         _log.warning(

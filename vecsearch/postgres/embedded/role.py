@@ -1,4 +1,7 @@
-"""The roles that connect by TCP: readers, which change nothing, and writers with their own schema.
+"""The roles without superuser's rights: readers, writers with their own schema, and LOCAL.
+
+Readers and writers connect by TCP; LOCAL is the reader as which the owner's own commands read, so
+that an SQL condition, or what `vecsearch sql` is given, can do no more than a reader.
 
 A reader has no right to change anything, takes no lock that keeps others from writing, and leaves
 nothing behind. Its timeouts are against mistakes, for each role can unset its own; what else it
@@ -13,7 +16,14 @@ from psycopg import sql
 
 from vecsearch.postgres import tables
 from vecsearch.postgres.database import VECTOR_SCHEMA
-from vecsearch.postgres.embedded.access import DATABASE, FORMER_WRITERS, READERS, WRITERS
+from vecsearch.postgres.embedded.access import (
+    DATABASE,
+    FORMER_WRITERS,
+    LOCAL,
+    LOCAL_SETTINGS,
+    READERS,
+    WRITERS,
+)
 from vecsearch.postgres.embedded.credentials import Credentials
 
 # Enough for a BI tool's pool.
@@ -33,14 +43,16 @@ WRITER_SETTINGS = {
     "lock_timeout": "1min",
 }
 # Functions that everyone may call by default and that outlast the caller's query or keep others
-# from working: vecsearch's own locks are advisory, and large objects are stored data.
+# from working: vecsearch's own locks are advisory, large objects are stored data, and a role may
+# end all sessions of its name.
 _REVOKE_FUNCTIONS = rf"""
     DO $$ BEGIN EXECUTE (
         SELECT 'REVOKE EXECUTE ON FUNCTION '
             || string_agg(CAST(CAST(oid AS regprocedure) AS text), ', ') || ' FROM PUBLIC'
         FROM pg_proc WHERE pronamespace = CAST('pg_catalog' AS regnamespace) AND (
             proname ~ '^pg_(try_)?advisory_' OR proname ~ '^(lo_|loread$|lowrite$)'
-            OR proname = 'pg_logical_emit_message'));
+            OR proname IN ('pg_logical_emit_message', 'pg_cancel_backend',
+                'pg_terminate_backend')));
     END $$;
     REVOKE TEMPORARY ON DATABASE {DATABASE} FROM PUBLIC;
     GRANT TEMPORARY ON DATABASE {DATABASE} TO {WRITERS};
@@ -48,7 +60,6 @@ _REVOKE_FUNCTIONS = rf"""
 """
 # Default privileges: collections that are made later are readable, too.
 _GRANT = """
-    CREATE SCHEMA IF NOT EXISTS {schema};
     GRANT USAGE ON SCHEMA {schema} TO {readers};
     GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {readers};
     ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT ON TABLES TO {readers};
@@ -89,9 +100,37 @@ def prepare_groups(driver: Driver) -> None:
         if not exists(driver, group):
             driver.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(group)))
     driver.execute(_REVOKE_FUNCTIONS.encode())
-    for schema in tables.SCHEMAS:
+    grant_reading(driver)
+
+
+def grant_reading(driver: Driver) -> None:
+    """Let readers read those of our schemas that there are, and what is created in them later."""
+    found = driver.execute(
+        "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)"
+        " AND NOT has_schema_privilege(%s, oid, 'USAGE')",
+        [list(tables.SCHEMAS), READERS],
+    ).fetchall()
+    for (schema,) in found:
         driver.execute(
             sql.SQL(_GRANT).format(schema=sql.Identifier(schema), readers=sql.Identifier(READERS))
+        )
+
+
+def prepare_local(driver: Driver) -> None:
+    """Create LOCAL, or restore its rights and settings."""
+    prepare_groups(driver)
+    name = sql.Identifier(LOCAL)
+    if not exists(driver, LOCAL):
+        driver.execute(sql.SQL("CREATE ROLE {}").format(name))
+    driver.execute(
+        sql.SQL(
+            "ALTER ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+            " PASSWORD NULL; GRANT {readers} TO {name}; ALTER ROLE {name} RESET ALL"
+        ).format(name=name, readers=sql.Identifier(READERS))
+    )
+    for setting, value in LOCAL_SETTINGS.items():
+        driver.execute(
+            sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.SQL(setting), sql.Literal(value))
         )
 
 
@@ -164,8 +203,9 @@ def find(driver: Driver) -> list[Role]:
         " (SELECT count(*) FROM pg_stat_activity WHERE usesysid = member.oid)"
         " FROM pg_auth_members JOIN pg_roles AS groups ON groups.oid = roleid"
         " JOIN pg_roles AS member ON member.oid = pg_auth_members.member"
-        " WHERE groups.rolname = ANY(%s) AND member.rolcanlogin ORDER BY 1",
-        [READERS, [READERS, WRITERS]],
+        " WHERE groups.rolname = ANY(%s) AND member.rolcanlogin AND member.rolname <> %s"
+        " ORDER BY 1",
+        [READERS, [READERS, WRITERS], LOCAL],
     )
     return [Role(*row) for row in rows]
 

@@ -1,46 +1,78 @@
-"""Run one SQL statement written by the user."""
+"""Run one SQL statement written by the user.
+
+What it may do is up to the role that runs it, never to its text: to read, a role with a reader's
+rights, within a time limit.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 
 from vecsearch.errors import DatabaseError
-from vecsearch.postgres.database import driver_connection, reading, translated, writing
+from vecsearch.postgres.database import (
+    apply_settings,
+    driver_connection,
+    reading,
+    translated,
+    writing,
+)
+from vecsearch.postgres.sessions.settings import READING_LIMITS
 
 Result = tuple[list[str], Iterator[tuple[Any, ...]], str]
 
 
 @contextmanager
-def running(engine: sa.Engine, statement: str, *, write: bool) -> Iterator[Result]:
+def running(
+    engine: sa.Engine, statement: str, *, write: bool, timeout: float | None = None
+) -> Iterator[Result]:
     """Run one statement unchanged; yield column names, rows, and the server's command tag.
 
     Args:
-        engine: the database's engine.
+        engine: the database's engine, as the role that may do what the statement does.
         statement: one SQL statement.
         write: commit it; otherwise the transaction is read-only and is rolled back, with any SET.
+        timeout: seconds after which the server stops the statement; None is READING_LIMITS' to
+            read, and no limit to write.
 
     Raises:
         DatabaseError: Postgres refused the statement; the message points at the position.
 
     """
-    if write:
-        with writing(engine) as connection:
-            yield _run(connection, statement)
-    else:
-        with reading(engine) as connection:
-            yield _run(connection, statement)
+    limits = {} if write else READING_LIMITS
+    if timeout is not None:
+        limits = {"statement_timeout": f"{round(timeout * 1000)}ms"}
+    with (writing if write else reading)(engine) as connection:
+        if limits:
+            apply_settings(driver_connection(connection), limits)
+        try:
+            result = _run(connection, statement)
+        except DatabaseError as error:
+            if write or not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+                raise
+            raise DatabaseError(
+                f"{error}\nWithout --write, a statement can do no more than read the tables."
+            ) from error
+        yield result
+        if not write:
             driver_connection(connection).rollback()
 
 
 def _run(connection: sa.Connection, statement: str) -> Result:
-    if statement.lstrip().lower().startswith("copy"):
-        raise DatabaseError("COPY does not work here. Run it in: vecsearch db shell")
     driver = driver_connection(connection)
     # A prepared statement holds one command, so Postgres refuses a second one after a semicolon.
     with translated(statement):
-        cursor = driver.execute(statement.encode(), prepare=True)
+        try:
+            cursor = driver.execute(statement.encode(), prepare=True)
+        except psycopg.ProgrammingError as error:
+            if driver.info.transaction_status is not TransactionStatus.ACTIVE:
+                raise
+            # A COPY has begun, which only the end of the connection ends.
+            connection.invalidate()
+            raise DatabaseError("COPY does not work here. Run it in: vecsearch db shell") from error
     columns = [column.name for column in cursor.description or ()]
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})

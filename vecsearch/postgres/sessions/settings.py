@@ -1,4 +1,7 @@
-"""The settings of a session under which plain SQL gives the right answer; declared only here."""
+"""The settings of sessions, declared only here.
+
+SEARCH are those under which plain SQL gives the right answer.
+"""
 
 from vecsearch.vocabulary import MINIMUM_EF_SEARCH
 
@@ -16,3 +19,6 @@ SEARCH = {
     # A cursor is planned for reading all its rows, as BI tools do, and not for the first tenth.
     "cursor_tuple_fraction": "1",
 }
+
+# While SQL that a user wrote is run to read: a statement, or the condition of a search.
+READING_LIMITS = {"statement_timeout": "5min"}

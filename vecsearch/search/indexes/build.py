@@ -73,8 +73,8 @@ def create(
     """
     options = _checked(method, options)
     with _builder(engine, name) as (connection, collection):
-        if collection is None:
-            raise _busy(name)
+        if isinstance(collection, str):
+            raise _busy(name, collection)
         if collection.ranking is Ranking.compact and method is not IndexMethod.compact:
             raise InvalidInput(
                 f"Collection {name!r} ranks by compact vectors, which --method {method} does not "
@@ -122,8 +122,8 @@ def rank(
         raise InvalidInput(f"--dims is for the ranking {Ranking.compact}. Omit it.")
     options = {} if dims is None else _checked(IndexMethod.compact, {DIMS.name: dims})
     with _builder(engine, name) as (connection, collection):
-        if collection is None:
-            raise _busy(name)
+        if isinstance(collection, str):
+            raise _busy(name, collection)
         build = Build(connection, collection, resources, on_progress)
         build.ranking = ranking
         build.expansion = collection.expansion if expansion is None else expansion
@@ -143,7 +143,8 @@ def rank(
                 )
             build.run(IndexMethod.compact, options)
         else:
-            build.switch(collection.index_method, collection.index_options, compact)
+            with waits.bounded(connection, build.notes):
+                build.switch(collection.index_method, collection.index_options, compact)
         return build.notes
 
 
@@ -161,15 +162,18 @@ def ensure(
             waiting = wanted.waiting(collection)
             return [] if waiting is None else [waiting]
     with _builder(engine, name) as (connection, claimed):
-        if claimed is None or not METHODS[claimed.index_method].is_missing(connection, claimed):
+        if isinstance(claimed, str):
+            note = f"{claimed} is building the index of {name!r}."
+            return [f"{note} Until that ends, every search compares all images."]
+        if not METHODS[claimed.index_method].is_missing(connection, claimed):
             return []
         build = Build(connection, claimed, resources, on_progress)
         build.run(claimed.index_method, claimed.index_options)
         return build.notes
 
 
-def _busy(name: str) -> DatabaseBusy:
-    return DatabaseBusy(f"Another command is building the index of {name!r}. Retry when it ends.")
+def _busy(name: str, builder: str) -> DatabaseBusy:
+    return DatabaseBusy(f"{builder} is building the index of {name!r}. Retry when that ends.")
 
 
 def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
@@ -208,10 +212,10 @@ def _checked(method: IndexMethod, given: Mapping[str, int]) -> dict[str, int]:
 @contextmanager
 def _builder(
     engine: sa.Engine, name: str
-) -> Iterator[tuple[sa.Connection, StoredCollection | None]]:
+) -> Iterator[tuple[sa.Connection, StoredCollection | str]]:
     """Yield a connection that commits each statement, and the collection.
 
-    The collection is None if another session is building its index.
+    If another session is building its index, yield that session's name instead.
     """
     with translated(), engine.connect() as pooled:
         connection = pooled.execution_options(isolation_level="AUTOCOMMIT")
@@ -219,9 +223,10 @@ def _builder(
         try:
             migrate.require_current(connection)
             collection = catalog.get_collection(connection, name)
-            is_claimed = ddl.claim(connection, collection.name)
+            builder = ddl.claim(connection, collection.name)
+            is_claimed = builder is None
             # Read it again, because another command may have built the index meanwhile.
-            yield connection, catalog.get_collection(connection, name) if is_claimed else None
+            yield connection, builder or catalog.get_collection(connection, name)
         finally:
             if is_claimed:
                 # Now, not when the server notices that the session has ended.
@@ -260,7 +265,7 @@ class Build:
 
     def run(self, method: IndexMethod, options: Mapping[str, int]) -> None:
         """Build an index, switch to it, and drop the old one."""
-        with waits.bounded(self.connection, self.notes):
+        with waits.bounded(self.connection, self.notes, give_up=waits.BUILD_GIVE_UP_S):
             self._run(method, options)
 
     def _run(self, method: IndexMethod, options: Mapping[str, int]) -> None:

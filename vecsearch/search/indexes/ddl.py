@@ -1,6 +1,8 @@
 """Build, switch and drop HNSW indexes while the collection is read and written."""
 
+import threading
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -8,10 +10,13 @@ import sqlalchemy as sa
 
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
+from vecsearch.postgres.sessions import waits
 from vecsearch.vocabulary import IndexMethod
 
 # Any fixed number; with the hash of a collection's name it is the key of the build lock.
 BUILD_LOCK_KEY = 0x7669
+# How long to wait for a session that has it.
+CLAIM_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,33 @@ def table_bytes(connection: sa.Connection, table: sa.Table) -> int:
     return size
 
 
-def claim(connection: sa.Connection, collection: str) -> bool:
-    """Take the build lock until the session ends; return False if another session has it."""
-    return bool(
-        connection.scalar(
-            sa.text("SELECT pg_try_advisory_lock(:key, hashtext(:name))"),
-            {"key": BUILD_LOCK_KEY, "name": collection},
-        )
+def claim(connection: sa.Connection, collection: str) -> str | None:
+    """Take the build lock until the session ends; return None, or whose session keeps it.
+
+    That of a command that was killed ends when the server notices, so it is waited for.
+    """
+    until = monotonic() + CLAIM_TIMEOUT_S
+    pause = threading.Event()
+    lock = sa.text("SELECT pg_try_advisory_lock(:key, hashtext(:name))")
+    while not connection.scalar(lock, {"key": BUILD_LOCK_KEY, "name": collection}):
+        if monotonic() > until:
+            return _builder(connection, collection)
+        pause.wait(waits.POLL_S)
+    return None
+
+
+def _builder(connection: sa.Connection, collection: str) -> str:
+    """Return the name of the session that has the build lock."""
+    name: str | None = connection.scalar(
+        sa.text(
+            f"SELECT {waits.NAME} FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND classid = :key AND CAST(objid AS int8) = hashtext(:name) & 4294967295"
+        ),
+        {"key": BUILD_LOCK_KEY, "name": collection},
     )
+    return name or "another command"
 
 
 def release(connection: sa.Connection, collection: str) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from vecsearch.encoders import registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder, LazyEncoder, TextEncoder, unusable
 from vecsearch.encoders.once import Once
 from vecsearch.errors import ImageUnreadable, InvalidInput
-from vecsearch.imaging import decode, scan
+from vecsearch.imaging import pictures, scan
+from vecsearch.imaging.pictures import Outside, Wanted
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.questions.pictures import Picture
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from vecsearch.encoders.openvino.cache import Exported
     from vecsearch.encoders.sentences.encoder import SentenceEncoder
-
-_T = TypeVar("_T")
 
 # Eight megabytes of ResNet50's.
 REMEMBERED = 1_000
@@ -92,11 +91,9 @@ class Embedder:
         if known is not None:
             return known
         name = picture.path or "The picture"
-        if not self._encoder.is_made:
-            # What is no picture need not wait for an encoder.
-            self._decode(picture, name, lambda _: None)
+        # What is no picture need not wait for an encoder.
+        inputs = self._prepared(picture, name)
         encoder = self.warm()
-        inputs = self._decode(picture, name, encoder.prepare)
         mine: Future[NDArray[np.float32]] = Future()
         self._waiting.append((inputs, mine))
         self._worker.submit(self._embed_waiting, encoder)
@@ -107,7 +104,7 @@ class Embedder:
         self._remember(picture, embedding)
         return embedding
 
-    def embed_pixels(self, pictures: "Sequence[Pixels]") -> NDArray[np.float32]:
+    def embed_pixels(self, drawn: "Sequence[Pixels]") -> NDArray[np.float32]:
         """Return the embeddings, shape (n, dimensions), of pictures of mode RGB.
 
         Raises:
@@ -115,7 +112,7 @@ class Embedder:
 
         """
         encoder = self.warm()
-        inputs = [encoder.prepare(pixels) for pixels in pictures]
+        inputs = [encoder.preprocessing.prepare(pixels) for pixels in drawn]
         batches = [
             np.stack(inputs[start : start + BATCH_SIZE])
             for start in range(0, len(inputs), BATCH_SIZE)
@@ -163,14 +160,24 @@ class Embedder:
         _ = encoder.identity  # loads a lazy one
         return encoder
 
-    def _decode(self, picture: Picture, name: str, use: Callable[["Pixels"], _T]) -> _T:
-        """Return what is made of the pixels, which live no longer."""
-        with decode.decoded(
-            picture.content, name, max_pixels=self._max_pixels, sha256=picture.sha256
-        ) as image:
-            if isinstance(image, scan.Unreadable):
-                raise ImageUnreadable(f"{name}: {image.reason}")
-            return use(image.pixels if picture.crop is None else picture.crop.of(image.pixels))
+    def _prepared(self, picture: Picture, name: str) -> NDArray[np.uint8]:
+        """Return the encoder's input; the encoder is loaded once the picture could be decoded."""
+        crop = picture.crop
+        made = pictures.make(
+            pictures.of_bytes(picture.content, name, picture.sha256),
+            Wanted(
+                preprocessing=lambda: self.warm().preprocessing,
+                crop=None if crop is None else crop.box,
+            ),
+            max_pixels=self._max_pixels,
+        )
+        if isinstance(made, scan.Unreadable):
+            raise ImageUnreadable(f"{name}: {made.reason}")
+        if isinstance(made, Outside):
+            assert crop is not None  # noqa: S101 - for the type checker
+            raise crop.outside(made.width, made.height)
+        assert made.inputs is not None  # noqa: S101 - likewise
+        return made.inputs
 
     def _embed_waiting(self, encoder: Encoder) -> None:
         """Embed what waits, as one batch; nothing may be left by the time one's turn comes."""

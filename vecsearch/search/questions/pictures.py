@@ -4,13 +4,9 @@ import re
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import decode, scan
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Pixels
+from vecsearch.imaging import reading, scan
 
 
 @dataclass(frozen=True)
@@ -41,20 +37,17 @@ class Crop:
     def __str__(self) -> str:
         return f"{self.x},{self.y},{self.width},{self.height}"
 
-    def of(self, pixels: "Pixels") -> "Pixels":
-        """Return this part of a picture.
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom, in pixels."""
+        return self.x, self.y, self.x + self.width, self.y + self.height
 
-        Raises:
-            InvalidInput: it is empty, or not within the picture.
-
-        """
-        box = (self.x, self.y, self.x + self.width, self.y + self.height)
-        if min(self.width, self.height) < 1 or box[2] > pixels.width or box[3] > pixels.height:
-            raise InvalidInput(
-                f"The crop {self} is not within the picture, which has {pixels.width} × "
-                f"{pixels.height} pixels. Give X,Y,WIDTH,HEIGHT of a part of it."
-            )
-        return pixels.crop(box)
+    def outside(self, width: int, height: int) -> InvalidInput:
+        """Return the error for a crop that is empty, or not within a picture of this size."""
+        return InvalidInput(
+            f"The crop {self} is not within the picture, which has {width} × {height} pixels. "
+            "Give X,Y,WIDTH,HEIGHT of a part of it."
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class Picture:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the bytes, in hex."""
-        return decode.bytes_sha256(self.content)
+        return reading.bytes_sha256(self.content)
 
     @classmethod
     def hashed(cls, content: bytes, sha256: str) -> "Picture":

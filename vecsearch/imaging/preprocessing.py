@@ -1,19 +1,20 @@
 """Prepare a picture as a network's input, like timm's evaluation transform.
 
-It uses only Pillow and numpy, so that pictures can be prepared without loading torch.
+It uses only Pillow, so that worker processes can prepare pictures without loading torch.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
+import PIL.Image
 from PIL.Image import Resampling
 
 from vecsearch.errors import EncoderError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image as Picture
 
@@ -75,8 +76,30 @@ class Preprocessing:
         """Height and width of a prepared picture, in pixels."""
         return self.height, self.width
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, for `from_json` in another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Return what `to_json` was called on."""
+        return cls(
+            **{
+                **fields,
+                "resampling": Resampling(fields["resampling"]),
+                "mean": tuple(fields["mean"]),
+                "std": tuple(fields["std"]),
+            }
+        )
+
     def prepare(self, pixels: "Picture") -> "NDArray[np.uint8]":
         """Resize and crop a picture of mode RGB; return shape (height, width, 3)."""
+        import numpy as np
+
+        return np.array(self.drawn(pixels))
+
+    def drawn(self, pixels: "Picture") -> "Picture":
+        """Resize and crop a picture of mode RGB; return one of width x height pixels."""
         width, height = self._resized(*pixels.size)
         left, shown_width, gap_left = _placed(width, self.width)
         top, shown_height, gap_top = _placed(height, self.height)
@@ -94,12 +117,11 @@ class Preprocessing:
             )
             resized = pixels.resize(shown, self.resampling, box)
         if shown == (self.width, self.height):
-            return np.array(resized)
-        border = self.crop_mode == "border"
-        fill = [round(255 * value) for value in self.mean] if border else 0
-        canvas = np.full((self.height, self.width, 3), fill, np.uint8)
-        rows = slice(gap_top, gap_top + shown_height)
-        canvas[rows, gap_left : gap_left + shown_width] = np.asarray(resized)
+            return resized
+        fill = self.mean if self.crop_mode == "border" else (0.0,) * len(self.mean)
+        red, green, blue = (round(255 * value) for value in fill)
+        canvas = PIL.Image.new("RGB", (self.width, self.height), (red, green, blue))
+        canvas.paste(resized, (gap_left, gap_top))
         return canvas
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:

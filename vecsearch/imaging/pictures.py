@@ -1,0 +1,207 @@
+"""Pictures from outside: read and decoded by worker processes, which may crash or be killed."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vecsearch.imaging import thumbnails, worker
+from vecsearch.imaging.decode import Facts
+from vecsearch.imaging.processes.pool import Pool
+from vecsearch.imaging.processes.process import Ended
+from vecsearch.imaging.reading import MOST_BYTES, Source, bytes_sha256, most_bytes
+from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.thumbnails import Thumbnail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Picture
+
+    from vecsearch.imaging.preprocessing import Preprocessing
+
+# Some remain for others where a few decode what takes long.
+WORKERS = Pool("vecsearch.imaging.worker", max(4, os.cpu_count() or 1))
+# Held while a picture of more than `worker.LARGE` pixels is decoded.
+_ONE_LARGE = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to make of a picture.
+
+    Attributes:
+        thumbnail: whether to draw its thumbnail.
+        preprocessing: how to prepare it as an encoder's input, or what tells that, which is called
+            once the picture could be decoded, or its header read if fewer pixels may do.
+        fit: a width and height that it is to be resized to fit.
+        crop: the box, from its upper left corner, to be prepared and fitted: left, top, right,
+            bottom.
+        may_shrink: whether it may be made of fewer pixels than the file has, at less cost.
+
+    """
+
+    thumbnail: bool = False
+    preprocessing: "Preprocessing | Callable[[], Preprocessing] | None" = None
+    fit: tuple[int, int] | None = None
+    crop: tuple[int, int, int, int] | None = None
+    may_shrink: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made of a picture: what was wanted, and the facts of its file.
+
+    Attributes:
+        inputs: shape (height, width, 3).
+        fitted: mode RGB.
+
+    """
+
+    facts: Facts
+    thumbnail: Thumbnail | None = None
+    inputs: "NDArray[np.uint8] | None" = None
+    fitted: "Picture | None" = None
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A crop is not within the picture, which has this width and height."""
+
+    width: int
+    height: int
+
+
+def read(path: str, *, keep: int, max_pixels: int) -> Source | Unreadable:
+    """Read and hash the file at `path`; keep its bytes if they are so few."""
+    request = {"do": "read", "path": path, "keep": keep, "most": most_bytes(max_pixels)}
+    try:
+        fields, blobs = WORKERS.ask(request, seconds=worker.READING_S)
+    except Ended as ended:
+        return Unreadable(path, f"{ended.words}.")
+    if "reason" in fields:
+        return Unreadable(path, fields["reason"])
+    return Source(path, fields["sha256"], blobs[0] if blobs else None)
+
+
+def make(source: Source | str, wanted: Wanted, *, max_pixels: int) -> Made | Unreadable | Outside:
+    """Decode a file, and make what is wanted of it.
+
+    Args:
+        source: a file that was read, or the path of one to read.
+        wanted: what to make.
+        max_pixels: pictures with more are unreadable.
+
+    Raises:
+        Exception: what `wanted.preprocessing` raises.
+
+    """
+    path, sha256, content = source, None, None
+    if isinstance(source, Source):
+        path, sha256, content = source.path, source.sha256, source.content
+    prepare = wanted.preprocessing
+    request = {
+        "do": "make",
+        "path": path,
+        "sha256": sha256,
+        "max_pixels": max_pixels,
+        "most": most_bytes(max_pixels),
+        "thumbnail": wanted.thumbnail,
+        "preprocessing": {} if callable(prepare) else prepare and prepare.to_json(),
+        "fit": wanted.fit,
+        "crop": wanted.crop,
+        "may_shrink": wanted.may_shrink,
+    }
+    limit = worker.seconds(worker.LARGE) + (worker.READING_S if content is None else 0)
+    with ExitStack() as held:
+
+        def answer(question: dict[str, Any]) -> tuple[dict[str, Any], float]:
+            if worker.MAY_BEGIN in question:
+                held.close()  # of a worker that crashed
+                held.enter_context(_ONE_LARGE)
+                return {}, worker.seconds(min(question[worker.MAY_BEGIN], max_pixels))
+            assert callable(prepare)  # noqa: S101 - otherwise nobody asks
+            return prepare().to_json(), limit
+
+        try:
+            fields, blobs = WORKERS.ask(
+                request, () if content is None else [content], seconds=limit, answer=answer
+            )
+        except Ended as ended:
+            return Unreadable(str(path), f"{ended.words}.")
+    return _made(str(path), fields, blobs)
+
+
+def size_of(source: str | bytes) -> tuple[int, int] | None:
+    """Return the width and height of an upright picture, from its file's header alone.
+
+    None if the file, which is named or given as bytes, has no header of a picture.
+    """
+    path, blobs = (source, []) if isinstance(source, str) else ("", [source])
+    request = {"do": "size", "path": path, "most": MOST_BYTES}
+    try:
+        fields, _ = WORKERS.ask(request, blobs, seconds=worker.READING_S)
+    except Ended:
+        return None
+    size = fields.get("size")
+    return None if size is None else (size[0], size[1])
+
+
+def fitted(
+    sources: "Iterable[Path | bytes]", width: int, height: int, *, max_pixels: int
+) -> "Iterator[Picture | Unreadable]":
+    """Yield each file, or its bytes, resized to fit width x height pixels, in order.
+
+    For a picture that cannot be read, the reason is yielded.
+    """
+
+    def small(source: Path | bytes) -> "Picture | Unreadable":
+        made = make(
+            of_bytes(source, "the query") if isinstance(source, bytes) else str(source),
+            Wanted(fit=(width, height), may_shrink=True),
+            max_pixels=max_pixels,
+        )
+        if isinstance(made, Unreadable):
+            return made
+        assert isinstance(made, Made) and made.fitted is not None  # noqa: S101, PT018 - as wanted
+        return made.fitted
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(small, sources)
+
+
+def of_bytes(content: bytes, name: str, sha256: str | None = None) -> Source:
+    """Return a source for the bytes of a file; the name is for messages."""
+    return Source(name, sha256 or bytes_sha256(content), content)
+
+
+def _made(path: str, fields: dict[str, Any], blobs: list[bytearray]) -> Made | Unreadable | Outside:
+    if "reason" in fields:
+        return Unreadable(path, fields["reason"])
+    if "outside" in fields:
+        return Outside(*fields["outside"])
+    told = fields["facts"]
+    if told["taken_at"] is not None:
+        told["taken_at"] = datetime.fromisoformat(told["taken_at"])
+    facts = Facts(**told)
+    named = dict(zip(fields["blobs"], blobs, strict=True))
+    thumbnail = inputs = fitting = None
+    if "thumbnail" in named:
+        size = thumbnails.size(facts.width, facts.height)
+        thumbnail = Thumbnail(facts.sha256, *size, bytes(named["thumbnail"]))
+    if "inputs" in named:
+        import numpy as np
+
+        width, height = fields["inputs"]
+        inputs = np.frombuffer(named["inputs"], np.uint8).reshape(height, width, 3)
+    if "fitted" in named:
+        import PIL.Image
+
+        fitting = PIL.Image.frombytes("RGB", tuple(fields["fitted"]), bytes(named["fitted"]))
+    return Made(facts, thumbnail, inputs, fitting)

@@ -1,0 +1,1 @@
+"""Worker processes: they decode what strangers made, within limits, and may be killed."""

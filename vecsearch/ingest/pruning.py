@@ -1,0 +1,217 @@
+"""Deleting the rows of files that are gone: what a run may delete unasked, and what it says."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from vecsearch.errors import CollectionNotFound, InvalidInput, NotConfirmed, SchemaMissing
+from vecsearch.imaging import scan
+from vecsearch.ingest import scope
+from vecsearch.ingest.scope import Scope
+from vecsearch.ingest.summary import counted
+from vecsearch.postgres import catalog, database, migrate, thumbnails
+from vecsearch.postgres.rows import writing
+from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED
+
+# Takes a sentence that says what will be deleted; returns whether to delete it.
+Confirm = Callable[[str], bool]
+
+
+def refuse(_question: str) -> bool:
+    """Confirm nothing."""
+    return False
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder that a run walked, with rows whose files are gone.
+
+    Attributes:
+        stored: rows under it.
+        gone: those whose files are gone.
+        is_empty: whether the walk found no image file in it.
+
+    """
+
+    path: str
+    stored: int
+    gone: int
+    is_empty: bool
+
+    @property
+    def needs_yes(self) -> bool:
+        """Whether pruning it must be confirmed.
+
+        A folder that was emptied, or is not mounted, looks as if its files had been deleted.
+        """
+        return self.gone == self.stored or (
+            self.gone > PRUNED_UNASKED and self.gone > self.stored / 10
+        )
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The rows under a run's roots whose files are gone, by id."""
+
+    paths: dict[UUID, str] = field(default_factory=dict)
+    roots: Sequence[Root] = ()
+
+    def question(self) -> str | None:
+        """Return what a prune would delete, as a sentence; None if it needs no yes."""
+        asked = [root for root in self.roots if root.needs_yes]
+        if not asked:
+            return None
+        parts = [
+            f"{root.gone:,} of the {counted(root.stored, 'row')} under {root.path}"
+            for root in asked
+        ]
+        return f"--prune would delete {', and '.join(parts)}: their files are gone."
+
+    def remarks(self, *, prune: bool) -> list[str]:
+        """Return notes about folders that seem lost, and about rows that stay without a file."""
+        empty = [root for root in self.roots if root.is_empty]
+        notes = [
+            f"{root.path} has no image files, and {counted(root.stored, 'row')} under it "
+            "are stored. Is its drive mounted? If the files are gone for good: "
+            f"vecsearch forget {scan.shown(root.path)}"
+            for root in empty
+        ]
+        if not prune and sum(root.gone for root in empty) < len(self.paths):
+            notes.append(
+                f"The files of {counted(len(self.paths), 'row')} are gone. "
+                "To delete these rows: vecsearch ingest --prune"
+            )
+        return notes
+
+
+def find(connection: sa.Connection, table: sa.Table, run: Scope) -> Gone:
+    """Return the rows that a prune would delete: the walk did not meet their files.
+
+    Args:
+        connection: a session of a run, with its tables `seen` and `pending`.
+        table: the collection's.
+        run: what the run may delete.
+
+    """
+    folders = scope.walked_folders(connection, run)
+    within = Scope([path for path, _ in folders], run.unreadable)
+    paths = {
+        row_id: path
+        for row_id, path in scope.unseen_rows(connection, table, within)
+        if scan.is_gone(path)
+    }
+    if not paths:
+        return Gone()
+    stored = scope.count_under(connection, table, within.roots)
+    gone = {
+        root: sum(scope.is_under(path, root) for path in paths.values()) for root in within.roots
+    }
+    return Gone(
+        paths,
+        [
+            Root(path, stored[path], gone[path], is_empty)
+            for path, is_empty in folders
+            if gone[path]
+        ],
+    )
+
+
+def delete(connection: sa.Connection, table: sa.Table, run: Scope, chosen: Gone) -> int:
+    """Delete the rows that were found, except those whose files have come back.
+
+    Args:
+        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`, so that
+            no other run brings a row back that is then deleted.
+        table: the collection's.
+        run: as for `find`.
+        chosen: what that found.
+
+    Returns:
+        How many rows were deleted.
+
+    """
+    now = find(connection, table, run).paths.keys() & chosen.paths.keys()
+    if now:
+        scope.delete_rows(connection, table, [*now])
+    return len(now)
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What `forget` deleted: rows, and errors of files that were never stored."""
+
+    rows: int
+    errors: int
+
+
+def forget(
+    engine: sa.Engine,
+    name: str,
+    paths: Iterable[str | Path],
+    *,
+    existing: bool,
+    dry_run: bool,
+    confirm: Confirm,
+) -> Forgotten:
+    """Delete rows under paths; see `vecsearch.collection.Collection.forget`."""
+    roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
+    with migrate.reading_current(engine) as connection:
+        table = catalog.get_collection(connection, name).table
+        stored = scope.rows_under(connection, table, roots)
+        errors = scope.errors_under(connection, name, roots)
+    where = " and ".join(map(scan.shown, roots))
+    if not stored and not errors:
+        raise InvalidInput(
+            f"Collection {name!r} has nothing under {where}. List its paths: "
+            f'vecsearch sql "SELECT path FROM {name}"'
+        )
+    there = 0 if existing else sum(not scan.is_gone(path) for path in stored.values())
+    if there:
+        raise InvalidInput(
+            f"Of the {counted(len(stored), 'file')} that collection {name!r} has under {where}, "
+            f"{there:,} {'is' if there == 1 else 'are'} still there. To forget all the same: "
+            "--existing. To delete only the rows of files that are gone: vecsearch ingest --prune"
+        )
+    found = Forgotten(len(stored), len(errors))
+    if dry_run:
+        return found
+    what = f"{counted(found.rows, 'row')} and {counted(found.errors, 'error')} under {where}"
+    if not confirm(f"This deletes {what} from collection {name!r}. No file is touched."):
+        raise NotConfirmed(
+            f"Forgetting {what} needs a yes. If these files are gone for good, add --yes."
+        )
+    with database.session(engine) as connection, writing(connection, name):
+        scope.delete_rows(connection, table, [*stored])
+        scope.delete_errors(connection, name, errors)
+    with database.writing(engine) as connection:
+        thumbnails.delete_orphans(connection)
+    return found
+
+
+def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -> None:
+    """Check that no path is gone from under which rows are stored.
+
+    Raises:
+        InvalidInput: one is.
+
+    """
+    roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
+    lost = [root for root in roots if scan.is_gone(root) and scan.storable(root) is not None]
+    if not lost:
+        return
+    with suppress(SchemaMissing, CollectionNotFound), catalog.reading(engine, name) as reading:
+        connection, collection = reading
+        stored = scope.count_under(connection, collection.table, lost)
+        for root in lost:
+            if stored[root]:
+                flag = "" if name == DEFAULT_COLLECTION else f" --collection {name}"
+                raise InvalidInput(
+                    f"{root} is gone, and {counted(stored[root], 'row')} under it "
+                    "are stored. Mount its drive, or bring it back; if it is gone for good: "
+                    f"vecsearch forget {root}{flag}"
+                )

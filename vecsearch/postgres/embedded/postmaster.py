@@ -1,0 +1,161 @@
+"""Which process is the server of a data folder: no other one is signalled or waited for."""
+
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+from vecsearch.postgres.embedded.programs import OPEN_FILES
+
+PID_FILE = "postmaster.pid"
+# In the command line of a server whose -D is an open file.
+FOLDER_SETTING = "vecsearch.folder"
+# Lines of the file: process, data folder, start time, port, socket's folder, address, memory, state
+_PID, _PORT, _SOCKET, _STATE = 0, 3, 4, 7
+_NAMES = {"postgres", "postmaster"}
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """A running server's first process, and what it wrote of itself."""
+
+    process: psutil.Process
+    port: int
+    socket_folder: Path
+    state: str
+
+    @property
+    def pid(self) -> int:
+        """The process' number."""
+        return int(self.process.pid)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes connections."""
+        return self.state == "ready"
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether a signal has stopped it, so that it answers nobody."""
+        with suppress(psutil.Error):
+            return bool(self.process.status() == psutil.STATUS_STOPPED)
+        return False
+
+
+def find(folder: Path) -> Postmaster | None:
+    """Return the server that runs in a data folder; None if there is none.
+
+    The number in its file may be that of a process which has nothing to do with it: the server was
+    killed, and its number was given to another. It is the server if it is a Postgres that was
+    started in this folder. Its start time tells no more, and moves with the system's clock.
+    """
+    lines = _read(folder)
+    pid = _number(lines, _PID)
+    process = None if pid is None else _process(pid)
+    if process is None or not _serves(process, folder):
+        return None
+    place = lines[_SOCKET] if len(lines) > _SOCKET else ""
+    own = not place or place.startswith(f"{OPEN_FILES}/")
+    return Postmaster(
+        process,
+        _number(lines, _PORT) or 0,
+        folder if own else Path(place),
+        lines[_STATE] if len(lines) > _STATE else "",
+    )
+
+
+def forget(folder: Path, socket_folder: Path) -> None:
+    """Remove what a killed server left if its number is another process' now.
+
+    Postgres would take that process for the server. Children of the killed one that still live are
+    found by their shared memory.
+
+    Raises:
+        RuntimeError: a server answers that this system's processes do not show.
+
+    """
+    lines = _read(folder)
+    port = _number(lines, _PORT)
+    if port is None:
+        port = 0
+    elif _answers(socket_folder / f".s.PGSQL.{port}"):
+        raise RuntimeError(
+            "a server that is no process of this system, perhaps of another container, uses it"
+        )
+    for file in (folder / PID_FILE, socket_folder / f".s.PGSQL.{port}.lock"):
+        with suppress(OSError):
+            number = _number(file.read_text(errors="replace").splitlines(), _PID)
+            if number is None or psutil.pid_exists(number):
+                file.unlink()
+
+
+def orphans(folder: Path) -> list[int]:
+    """Return the processes of a killed server that still work in a data folder, where they show."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            is_postgres = process.name() == "postgres"
+            if is_postgres and Path(process.cwd()).samefile(folder):
+                found.append(process.pid)
+    return found
+
+
+def _read(folder: Path) -> list[str]:
+    """Return the lines of the server's file; none while it is being written or removed."""
+    try:
+        text = (folder / PID_FILE).read_text(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines()]
+
+
+def _number(lines: list[str], line: int) -> int | None:
+    try:
+        # A single-user Postgres writes its number negative.
+        number = abs(int(lines[line]))
+    except (IndexError, ValueError):
+        return None
+    return number if 0 < number < 2**31 else None
+
+
+def _process(pid: int) -> psutil.Process | None:
+    """Return a living process; a zombie is not one."""
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def _serves(process: psutil.Process, folder: Path) -> bool:
+    """Return whether a process is a Postgres that was started in a folder."""
+    try:
+        words = process.cmdline()
+        if not words or Path(words[0]).name not in _NAMES:
+            return False
+        try:
+            # Postgres works in its data folder.
+            named = [process.cwd()]
+        except psutil.AccessDenied:
+            # Of another user's process, a container may show only the command line.
+            prefix = f"{FOLDER_SETTING}="
+            named = [word for option, word in pairwise(words) if option == "-D"]
+            named += [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
+        return any(
+            Path(name).samefile(folder) for name in named if not name.startswith("/proc/self/")
+        )
+    except (psutil.Error, OSError):
+        return False
+
+
+def _answers(address: Path) -> bool:
+    """Return whether something listens on a socket."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(1)
+        probe.connect(os.fspath(address))
+        return True
+    return False

