@@ -44,7 +44,7 @@ def descriptions(printed: str) -> dict[str, str]:
     for entry in re.split(r"^  (?=-)", section, flags=re.MULTILINE)[1:]:
         head, _, said = re.sub(r"\n *", "   ", entry.strip()).partition("  ")
         said = re.sub(r"\s+", " ", said)
-        said = re.sub(r"\[(env var|default|required|\d+<=).*\]", "", said).strip()
+        said = re.sub(r"\[(env var|default|required|\d+<=|x>=).*\]", "", said).strip()
         found |= dict.fromkeys(re.findall(r"(?<!\S)--?[a-z0-9][a-z-]*", head), said)
     return found
 
