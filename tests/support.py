@@ -65,14 +65,14 @@ def save_weights(path: Path, model: str = "resnet50.tv_in1k", seed: int = 0) -> 
     return path
 
 
-def hub_cache(folder: Path, models: Iterable[str]) -> Path:
+def hub_cache(folder: Path, models: Iterable[str], seed: int = 0) -> Path:
     """Fill a folder as the model hub's client does, with seeded weights of timm models."""
     for model in models:
         repository = folder / f"models--timm--{model}"
         snapshot = repository / "snapshots" / ("0" * 40)
-        snapshot.mkdir(parents=True)
-        save_weights(snapshot / "model.safetensors", model)
-        (repository / "refs").mkdir()
+        snapshot.mkdir(parents=True, exist_ok=True)
+        save_weights(snapshot / "model.safetensors", model, seed)
+        (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / "main").write_text("0" * 40)
     return folder
 

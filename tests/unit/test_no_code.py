@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from support import hub_cache
 
 import vecsearch
+from vecsearch.config import Runtime
 from vecsearch.encoders import registry
+from vecsearch.encoders.base import Encoder, Identity, Weights
 from vecsearch.encoders.sentences import source
-from vecsearch.errors import WeightsUnavailable
+from vecsearch.errors import EncoderMismatch, WeightsUnavailable
 
 RUNS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "multiprocessing"}
 PACKAGE = Path(vecsearch.__file__).parent
@@ -80,6 +83,28 @@ def test_a_pickle_from_the_hub_is_not_run(
         with pytest.raises(WeightsUnavailable, match=r"cannot be downloaded: .*weights_only"):
             registry.load(small_model, None, device="cpu")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_what_the_hub_gives_must_be_what_it_gave_before(
+    small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    runtime = Runtime("cpu", "torch", tmp_path)
+
+    def load(seed: int, stored: Identity | None = None) -> Encoder:
+        cache = hub_cache(tmp_path / str(seed), [small_model], seed=seed)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+        if stored is None:
+            return registry.load(small_model, None, device="cpu")
+        return registry.for_collection(
+            "images", stored, Weights(None, None), model=None, weights=None, runtime=runtime
+        )
+
+    first = load(0)
+    assert first.weights == Weights(None, None)
+    with pytest.raises(EncoderMismatch, match="with other weights, so"):
+        _ = load(1, first.identity).identity
+    assert load(2, load(2).identity).identity.weights_sha256 != first.identity.weights_sha256
 
 
 @pytest.mark.parametrize("where", ["module", "activation", "nonsense"])
