@@ -1,7 +1,11 @@
 """A server under attack still answers whoever has access: tests/reliability, for a moment each."""
 
+import http.client
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import machine
 from acceptance.browser import Album
 from reliability import serve_attacks
 from reliability.serve_attacks import Attack, Figures, attack
@@ -40,3 +44,32 @@ def test_others_are_answered_while_somebody_attacks(
     assert len(said) < 10_000
     assert "Traceback" not in said
     assert "\x1b" not in said
+
+
+def test_other_users_of_this_machine_are_refused(album: Album) -> None:
+    if os.geteuid() != 0:
+        machine.lacks("root, to connect as another user")
+    server = urlsplit(album.url)
+
+    def asked(user: int, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(str(server.hostname), server.port or 0)
+        # The kernel notes who makes a socket.
+        os.seteuid(user)
+        try:
+            connection.connect()
+        finally:
+            os.seteuid(0)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, content
+
+    nobody = 65_534
+    for path in ("/", "/api/collections", "/duplicates", "/openapi.json"):
+        status, content = asked(nobody, path)
+        assert status == 403
+        assert b"only the user who started it" in content
+        assert asked(0, path)[0] == 200
+    assert asked(nobody, "/api/health") == (200, b'{"status":"ok"}')
+    assert b"version" in asked(0, "/api/health")[1]

@@ -124,7 +124,7 @@ class Health:
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem} for status in (401, 421, 422, 503, *statuses)}
+    return {status: {"model": Problem} for status in (401, 403, 421, 422, 429, 503, *statuses)}
 
 
 @router.get("/health", responses=_problems(), response_model_exclude_none=True)
@@ -154,7 +154,7 @@ def prometheus(site: Served) -> Response:
 @router.post(
     "/query",
     response_model=QueryAnswer,
-    responses=_problems(400, 403, 404, 409, 413, 415),
+    responses=_problems(400, 404, 408, 409, 413, 415),
 )
 def query(
     site: Served, form: Annotated[QueryForm, Form(media_type="multipart/form-data")]
