@@ -153,6 +153,6 @@ def forget(
         )
     if chosen_format(format_) is Format.table:
         parts = ", ".join(f"{count:,} {name}" for name, count in asdict(forgotten).items())
-        typer.echo(f"{'would delete' if dry_run else 'deleted'} {parts}")
+        show(f"{'would delete' if dry_run else 'deleted'} {parts}")
     else:
         write_object(asdict(forgotten), format_)

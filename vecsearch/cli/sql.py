@@ -17,10 +17,10 @@ def sql(
         bool, typer.Option("--write", help="Allow changes; otherwise it is read-only.")
     ] = False,
     timeout: Annotated[
-        float | None,
+        int | None,
         typer.Option(
             metavar="SECONDS",
-            min=0.001,
+            min=1,
             help="Stop the statement after this long. Default: 300; with --write, no limit.",
         ),
     ] = None,
