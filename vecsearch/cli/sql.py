@@ -20,8 +20,7 @@ def sql(
         int | None,
         typer.Option(
             metavar="SECONDS",
-            min=1,
-            help="Stop the statement after this long. Default: 300; with --write, no limit.",
+            help="Stop the statement after this long; 0: never. Default: 300, or 0 with --write.",
         ),
     ] = None,
     format_: FormatOption = None,
