@@ -4,6 +4,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vecsearch.render.rows import human_bytes, human_number
+from vecsearch.render.visible import visible
 from vecsearch.vocabulary import Metric
 
 
@@ -22,5 +23,5 @@ def environment(package: str, folder: str) -> Environment:
 
 
 def _breakable(path: str) -> Markup:
-    """Allow a line break after each slash of a path."""
-    return Markup("/<wbr>").join(path.split("/"))
+    """Allow a line break after each slash of a path, and show what would reverse its order."""
+    return Markup("/<wbr>").join(visible(path, keep="").split("/"))

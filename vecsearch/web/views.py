@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from vecsearch.imaging import formats
 from vecsearch.render import templates
+from vecsearch.render.visible import visible
 from vecsearch.search.filters import Filters
 from vecsearch.search.questions.terms import weighted
 from vecsearch.search.tags import Tag
@@ -174,7 +175,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "likely": _likely,
         "milliseconds": _milliseconds,
-        "name": lambda path: PurePath(path).name,
+        "name": lambda path: visible(PurePath(path).name, keep=""),
     }
     environment.globals |= {
         "DEFAULT_COLLECTION": DEFAULT_COLLECTION,
