@@ -188,7 +188,10 @@ def part(section: Section, folder: Path) -> str:
     elif all("tried" in line for line in found):
         body = tries_table(found) + failures(found)
     else:
-        body = measures_table(found)
+        groups: dict[str, list[Line]] = {}
+        for line in found:
+            groups.setdefault(line.pop("table", ""), []).append(line)
+        body = "\n\n".join(map(measures_table, groups.values()))
     about = f"{section.about}\n\n" if section.about else ""
     return f"## {section.title}\n\n{about}`{section.script}.py`\n\n{body}\n"
 
