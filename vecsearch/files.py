@@ -1,12 +1,16 @@
 """Check that a result file can be written, and write it atomically."""
 
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput
+
+_PARTIAL = re.compile(r"\.\d+-[0-9a-f]{8}\.partial")
 
 
 def require_writable(file: Path) -> None:
@@ -41,13 +45,42 @@ def written_whole(file: Path) -> Iterator[Path]:
             yield file
             return
         target = file.resolve()  # replace the target of a link, not the link
-        partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial")
+        _remove_abandoned(target.parent)
+        partial, held = _create_partial(target)
         try:
             yield partial
             partial.replace(target)
         finally:
+            os.close(held)
             with suppress(OSError):
                 partial.unlink()
+
+
+def _create_partial(target: Path) -> tuple[Path, int]:
+    """Create an empty file beside another, and hold it for as long as this process lives."""
+    while True:
+        partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial")
+        held = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if os.fstat(held).st_nlink:
+            return partial, held
+        os.close(held)  # another process has just taken it for abandoned
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed: nobody holds them."""
+    for left in folder.glob(".*.partial"):
+        if not _PARTIAL.fullmatch(left.name):
+            continue
+        # Another user's, one that is written, or one on a file system that has no locks.
+        with suppress(OSError):
+            held = os.open(left, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(held)
 
 
 def _is_special(file: Path) -> bool:

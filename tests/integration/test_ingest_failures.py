@@ -136,6 +136,12 @@ def test_a_file_that_cannot_be_read_any_more_keeps_its_row(ingested: Library, ph
     summary = ingest(ingested.engine, [photos], PixelEncoder(), prune=True)
     assert counts(summary) == {"unchanged": 11, "failed": 1}
     assert str(photos / "cats" / "01.png") in paths(ingested)
+    (note,) = summary.notes
+    assert note == "The files of 1 row cannot be read any more; the former content stays."
+    (photos / "new.png").write_text("not a picture")
+    ingest(ingested.engine, [photos], PixelEncoder())
+    found = {Path(error.path).name: error.stored for error in ingested.collection().errors()}
+    assert found == {"01.png": True, "new.png": False}
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Result files are written whole or not at all, whatever they are called and wherever they go."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,33 @@ def test_two_writers_of_a_process_do_not_share_a_partial_file(tmp_path: Path) ->
         one.write_text("one")
         other.write_text("other")
     assert file.read_text() == "one"
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "mine.partial").touch()
+    (tmp_path / ".9-other.partial").touch()
+    writing = """
+import os, signal, sys
+from pathlib import Path
+from vecsearch.files import written_whole
+with written_whole(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", writing, tmp_path / "e.csv"], check=False)
+        assert len(list(tmp_path.iterdir())) == 3
+    with written_whole(tmp_path / "e.csv") as partial:
+        partial.write_text("whole")
+        with written_whole(tmp_path / "other.csv") as other:
+            other.write_text("other")
+        assert partial.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".9-other.partial",
+        "e.csv",
+        "mine.partial",
+        "other.csv",
+    ]
 
 
 def test_what_a_link_leads_to_is_replaced(tmp_path: Path) -> None:

@@ -99,12 +99,16 @@ def errors(
     collection: CollectionOption = DEFAULT_COLLECTION,
     format_: FormatOption = None,
 ) -> None:
-    """List the files that could not be ingested, and why."""
+    """List the files that could not be ingested, and why.
+
+    Those marked as stored were read before: their rows stay, and show the former content.
+    """
     with open_library(settings) as library:
         rows = library.collection(collection).errors()
     if not rows:
         say(f"Every file of collection {collection!r} could be read.")
-    write_rows(rows, format_, columns=["path", "error", "at"], table_columns=["path", "error"])
+    shown = ["path", "error", "stored"]
+    write_rows(rows, format_, columns=[*shown, "at"], table_columns=shown)
 
 
 @command(app, "refresh", interrupted="Tables that were not finished are as they were.")

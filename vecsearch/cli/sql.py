@@ -17,11 +17,10 @@ def sql(
         bool, typer.Option("--write", help="Allow changes; otherwise it is read-only.")
     ] = False,
     timeout: Annotated[
-        float | None,
+        int | None,
         typer.Option(
             metavar="SECONDS",
-            min=0.001,
-            help="Stop the statement after this long. Default: 300; with --write, no limit.",
+            help="Stop the statement after this long; 0: never. Default: 300, or 0 with --write.",
         ),
     ] = None,
     format_: FormatOption = None,

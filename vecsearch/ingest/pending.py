@@ -265,3 +265,9 @@ def record_failures(
         {"chunk": chunk},
     )
     return failed | {row.id: row.error for row in rows}
+
+
+def count_outdated(connection: sa.Connection) -> int:
+    """Return the number of files that could not be read now, and have rows from before."""
+    outdated = "SELECT count(*) FROM pending WHERE error IS NOT NULL AND stored"
+    return connection.scalar(sa.text(outdated)) or 0

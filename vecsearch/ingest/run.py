@@ -347,6 +347,11 @@ class Ingest:
         if self._table is None:
             return
         yield from self._prune(self._table)
+        with self._connection.begin():
+            outdated = pending.count_outdated(self._connection)
+        if outdated:
+            which = f"The files of {counted(outdated, 'row')} cannot be read any more"
+            yield f"{which}; the former content stays."
         if self._options.dry_run:
             return
         if self._options.metadata_file is not None:

@@ -97,11 +97,17 @@ class StoredCollection:
 
 @dataclass(frozen=True)
 class IngestError:
-    """A file that could not be ingested, and why."""
+    """A file that could not be ingested, and why.
+
+    Attributes:
+        stored: whether the collection has the image as it was when it could be read.
+
+    """
 
     path: str
     error: str
     at: datetime
+    stored: bool = False
 
 
 @contextmanager
@@ -371,12 +377,18 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
 
     """
     errors = tables.ingest_errors
+    images = sa.table(collection, sa.column("id"), schema=tables.SCHEMA)
+    stored: sa.ColumnElement[bool] = sa.false()
+    if connection.scalar(
+        sa.select(sa.func.to_regclass(f"{tables.SCHEMA}.{schema.sql_name(collection)}"))
+    ):
+        stored = sa.exists().where(images.c.id == errors.c.id)
     rows = connection.execute(
-        sa.select(errors.c.path, errors.c.error, errors.c.at)
+        sa.select(errors.c.path, errors.c.error, errors.c.at, stored.label("stored"))
         .where(errors.c.collection == collection)
         .order_by(errors.c.path)
     ).all()
     if not rows:
         # If every file of a first run failed, there are errors but no collection.
         get_collection(connection, collection)
-    return [IngestError(row.path, row.error, row.at) for row in rows]
+    return [IngestError(row.path, row.error, row.at, row.stored) for row in rows]

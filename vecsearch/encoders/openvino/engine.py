@@ -1,20 +1,24 @@
 """Run an exported encoder on OpenVINO, without torch, timm or the weights file."""
 
+import errno
 import importlib
 import importlib.util
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecsearch.encoders.base import Identity, Weights
-from vecsearch.encoders.openvino.cache import Exported
+from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Exported
+from vecsearch.errors import first_line
 from vecsearch.imaging.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ MOST_STREAMS = 8
 # ResNet50's speed is the same from 1 to 16; this bounds what a stream holds.
 LARGEST_PART = 8
 _CONVERTER = "openvino.tools.ovc"
+# Where a graph says that numbers are in the file of tensors.
+_STORED = re.compile(rb'offset="(\d+)" size="(\d+)"')
 # Of the process; see `first_alone`.
 _begun, _beginning = threading.Event(), threading.Lock()
 
@@ -45,6 +51,24 @@ def openvino() -> Any:
     finally:
         if sys.modules.get(_CONVERTER, ...) is None:
             del sys.modules[_CONVERTER]
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a model of OpenVINO into a folder.
+
+    Raises:
+        OSError: the files cannot be written, or not whole: the disk is full, say.
+
+    """
+    try:
+        openvino().save_model(model, folder / MODEL, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(first_line(error)) from error
+    # What a stream could not write is not always an error.
+    graph = (folder / MODEL).read_bytes().rstrip()
+    ends = [int(offset) + int(size) for offset, size in _STORED.findall(graph)]
+    if not graph.endswith(b"</net>") or (folder / TENSORS).stat().st_size < max(ends, default=0):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def streams() -> int:

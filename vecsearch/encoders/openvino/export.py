@@ -10,7 +10,7 @@ import torch
 
 from vecsearch.encoders.once import Once
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Cache, Exported
-from vecsearch.encoders.openvino.engine import EngineEncoder, EngineTexts, openvino, streams
+from vecsearch.encoders.openvino.engine import EngineEncoder, EngineTexts, openvino, save, streams
 from vecsearch.encoders.openvino.fallback import go_on_with_torch
 from vecsearch.errors import first_line
 
@@ -31,7 +31,7 @@ def export(network: "Network", height: int, width: int, folder: Path) -> None:
     """Write a network's graph and tensors into a folder.
 
     Raises:
-        OSError, RuntimeError: the files cannot be written.
+        OSError: the files cannot be written.
         Exception: any error of torch or OpenVINO, if they cannot convert the network.
 
     """
@@ -56,16 +56,6 @@ def converted(network: torch.nn.Module, *example: torch.Tensor) -> Any:
         # three times as long.
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # untyped there
         return convert_model(traced, example_input=example)
-
-
-def save(model: Any, folder: Path) -> None:
-    """Write a model of OpenVINO into a folder of the cache.
-
-    Raises:
-        OSError, RuntimeError: the files cannot be written.
-
-    """
-    openvino().save_model(model, folder / MODEL, compress_to_fp16=False)
 
 
 def least_cosine(one: "NDArray[np.float32]", other: "NDArray[np.float32]") -> float:
@@ -153,7 +143,8 @@ class Exporting:
         self._torch: TorchEncoder | None = encoder
         self._cache = cache
         self._insist = insist
-        self._chosen: Once[Encoder] = Once()
+        # A cache that was full has room again some day.
+        self._chosen: Once[Encoder] = Once(retry=True)
 
     def embed(self, batch: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Return embeddings, shape (n, dimensions)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vecsearch.encoders.openvino.cache import MODEL, TENSORS, Exported
-from vecsearch.encoders.openvino.engine import openvino
+from vecsearch.encoders.openvino.engine import openvino, save
 from vecsearch.errors import EncoderError, InvalidInput
 from vecsearch.vocabulary import Precision
 
@@ -100,7 +100,7 @@ def quantize(
         ) from error
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        runtime.save_model(quantized, folder / MODEL, compress_to_fp16=False)
+        save(quantized, folder)
         model_bytes, tensors = ((folder / file).read_bytes() for file in (MODEL, TENSORS))
     return Exported(model_bytes, tensors, exported.dimensions, exported.layer_shape)
 

@@ -10,7 +10,8 @@ import torch
 import transformers.utils.logging
 
 from vecsearch.encoders.openvino.cache import Cache
-from vecsearch.encoders.openvino.export import converted, keep_if_alike, least_cosine, read, save
+from vecsearch.encoders.openvino.engine import save
+from vecsearch.encoders.openvino.export import converted, keep_if_alike, least_cosine, read
 from vecsearch.encoders.sentences.engine import Network, on_engine
 from vecsearch.encoders.sentences.source import Source
 from vecsearch.errors import WeightsUnavailable, first_line
