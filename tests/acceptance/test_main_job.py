@@ -24,6 +24,7 @@ def ingest(run: Run, photos: Path, model: str, weights: Path) -> None:
         "copied": 0,
         "unchanged": 0,
         "pruned": 0,
+        "gone": 0,
         "failed": 0,
     }
     assert finished.stderr == ""

@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import resource
 import shutil
 import subprocess
 import sys
@@ -309,32 +308,6 @@ def test_where_nothing_can_be_kept_torch_goes_on(
     assert not list(cache.glob("encoders/.partial*"))
     with pytest.raises(EncoderError, match="cannot be kept"):
         choice.quickest(torch_encoder, on(cache, "openvino")).embed(batch)
-
-
-@pytest.mark.parametrize("file", [MODEL, TENSORS])
-def test_a_cache_that_was_full_refuses_nothing_for_good(
-    torch_encoder: TorchEncoder,
-    runtime: Runtime,
-    tmp_path: Path,
-    file: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    size = (entry(runtime) / file).stat().st_size
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    batch = pictures(torch_encoder, 2)
-    # The graph is the smaller one, so the tensors fail at both; and at the end of each.
-    for share in (0.0, 0.5, 0.999):
-        encoder = choice.quickest(torch_encoder, on(tmp_path / "full"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(size * share), limits[1]))
-        try:
-            embedded = encoder.embed(batch)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        np.testing.assert_array_equal(embedded, torch_encoder.embed(batch))
-        assert "cannot be kept" in messages(caplog)[-1]
-        assert kept(torch_encoder, on(tmp_path / "full")) is None
-    choice.quickest(torch_encoder, on(tmp_path / "full")).embed(batch)
-    assert kept(torch_encoder, on(tmp_path / "full")) is not None
 
 
 def test_few_pictures_are_made_eight_for_the_check() -> None:
