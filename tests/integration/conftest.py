@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+from server_support import is_running
 from servers import kinds, running
 from starlette.testclient import TestClient
 from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, picture
@@ -17,7 +18,7 @@ from web_support import Known, client
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.postgres.embedded import access
+from vecsearch.postgres.embedded import access, server
 
 TEMPLATE = "vecsearch_template"
 _numbers = itertools.count()
@@ -150,3 +151,12 @@ def api(library: Library, known: list[Known]) -> TestClient:
 def indexed(request: pytest.FixtureRequest, server_url: str) -> Corpus:
     found: Corpus = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data folder whose server is stopped in the end, whatever a test leaves behind."""
+    folder = tmp_path / "data"
+    yield folder
+    server.stop(folder)
+    assert not is_running(folder)

@@ -1,72 +1,19 @@
 """The embedded server: who starts it, who stops it, and where it may live."""
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from server_support import HOLDER, holder, is_running, kill, postmaster, scalar
 from servers import initialise
 
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable
 from vecsearch.library import Library
 from vecsearch.postgres.embedded import server
-
-HOLDER = """
-import sys
-from pathlib import Path
-from vecsearch.postgres.embedded import server
-
-with server.lease(Path(sys.argv[1]), keep_running=sys.argv[2] == "keep"):
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """A data folder whose server is stopped in the end, whatever a test leaves behind."""
-    folder = tmp_path / "data"
-    yield folder
-    server.stop(folder)
-    assert not is_running(folder)
-
-
-def is_running(data_dir: Path) -> bool:
-    return (data_dir / "postgres" / "postmaster.pid").exists()
-
-
-def postmaster(data_dir: Path) -> int:
-    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-
-
-def scalar(url: str, statement: str) -> object:
-    with psycopg.connect(url) as connection:
-        ((value,),) = connection.execute(statement.encode()).fetchall()
-        return value
-
-
-@contextmanager
-def holder(data_dir: Path, *, keep: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Run another process that holds a lease until its input ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(data_dir), "keep" if keep else ""],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait() in {0, -signal.SIGKILL}
 
 
 def test_a_lease_starts_the_server_and_its_end_stops_it(data_dir: Path) -> None:
@@ -153,18 +100,9 @@ def test_after_a_killed_server_the_next_lease_recovers_what_was_committed(data_d
     with server.lease(data_dir, keep_running=True) as url:
         with psycopg.connect(url) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
-        os.kill(postmaster(data_dir), signal.SIGQUIT)
-        while is_running(data_dir):
-            pass  # until it is gone, however long that takes
+        kill(data_dir, signal.SIGQUIT)
     with server.lease(data_dir) as url:
         assert scalar(url, "SELECT answer FROM kept") == 42
-
-
-def test_a_folder_that_initdb_did_not_finish_is_made_anew(data_dir: Path) -> None:
-    (data_dir / "postgres.partial").mkdir(parents=True)
-    (data_dir / "postgres.partial" / "PG_VERSION").write_text("18\n")
-    with server.lease(data_dir) as url:
-        assert scalar(url, "SELECT 1") == 1
 
 
 @pytest.mark.parametrize(
@@ -210,13 +148,6 @@ def test_a_folder_of_another_major_version_is_opened_with_that(data_dir: Path) -
     with server.lease(data_dir) as url:
         assert str(scalar(url, "SHOW server_version")).startswith("16.")
     assert not is_running(data_dir)
-
-
-def test_a_folder_of_an_unknown_version_is_refused(data_dir: Path) -> None:
-    (data_dir / "postgres").mkdir(parents=True)
-    (data_dir / "postgres" / "PG_VERSION").write_text("15\n")
-    with pytest.raises(DatabaseUnavailable, match="PostgreSQL 15"), server.lease(data_dir):
-        pass
 
 
 def test_any_client_finds_the_tables_without_their_schema(data_dir: Path) -> None:

@@ -10,6 +10,7 @@ postgres                 the database, which belongs to the server's user
 import os
 import re
 import stat
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -29,8 +30,8 @@ _OURS = re.compile(
 )
 # initdb passes paths to a shell; libpq reads a comma as a list of hosts.
 _UNQUOTABLE = frozenset('",\\$`\n')
-# The shortest of any system, less the name of a socket on any port.
-_LONGEST_SOCKET_FOLDER = 103 - len("/.s.PGSQL.65535")
+# What the system allows, less the name of a socket on any port.
+_LONGEST_SOCKET_FOLDER = (107 if sys.platform == "linux" else 103) - len("/.s.PGSQL.65535")
 
 
 def prepare(data_dir: Path) -> None:

@@ -153,11 +153,11 @@ def require_awake(found: Postmaster) -> None:
 
 
 class _Wait:
-    """A wait for the server, which is bounded and says once what it is for."""
+    """A wait for the server, which is bounded and says what it is for."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._has_said = False
+        self._said: set[str] = set()
 
     def on(self) -> None:
         """Wait a moment more."""
@@ -169,7 +169,7 @@ class _Wait:
         time.sleep(POLL_S)
 
     def say(self, state: str, launched: Launched | None) -> None:
-        if self._is_due():
+        if self._is_due("state"):
             recovers = launched is not None and _RECOVERING in launched.printed()
             _log.warning(
                 "The database %s.",
@@ -179,7 +179,7 @@ class _Wait:
             )
 
     def say_orphans(self, database: Path) -> None:
-        if self._is_due():
+        if self._is_due("orphans"):
             left = ", ".join(map(str, postmaster.orphans(database)))
             _log.warning(
                 "The database's server was killed, and processes of it are still at work%s; waiting"
@@ -187,7 +187,8 @@ class _Wait:
                 f" ({left})" if left else "",
             )
 
-    def _is_due(self) -> bool:
-        due = not self._has_said and time.monotonic() - self._began > SAY_AFTER_S
-        self._has_said = self._has_said or due
+    def _is_due(self, what: str) -> bool:
+        due = what not in self._said and time.monotonic() - self._began > SAY_AFTER_S
+        if due:
+            self._said.add(what)
         return due

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,8 @@ FOLDER_SETTING = "vecsearch.folder"
 # Lines of the file: process, data folder, start time, port, socket's folder, address, memory, state
 _PID, _PORT, _SOCKET, _STATE = 0, 3, 4, 7
 _NAMES = {"postgres", "postmaster"}
+# The first message of the protocol, which is answered by a letter.
+_ASK_FOR_TLS = struct.pack("!ii", 8, 80877103)
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,11 @@ def forget(folder: Path, socket_folder: Path) -> None:
         RuntimeError: a server answers that this system's processes do not show.
 
     """
-    lines = _read(folder)
-    port = _number(lines, _PORT)
-    if port is None:
-        port = 0
-    elif _answers(socket_folder / f".s.PGSQL.{port}"):
+    if any(map(_answers, socket_folder.glob(".s.PGSQL.*[0-9]"))):
         raise RuntimeError(
             "a server that is no process of this system, perhaps of another container, uses it"
         )
-    for file in (folder / PID_FILE, socket_folder / f".s.PGSQL.{port}.lock"):
+    for file in (folder / PID_FILE, *socket_folder.glob(".s.PGSQL.*.lock")):
         with suppress(OSError):
             number = _number(file.read_text(errors="replace").splitlines(), _PID)
             if number is None or psutil.pid_exists(number):
@@ -153,9 +152,10 @@ def _serves(process: psutil.Process, folder: Path) -> bool:
 
 
 def _answers(address: Path) -> bool:
-    """Return whether something listens on a socket."""
+    """Return whether a server answers on a socket; children of a killed one may keep it open."""
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
         probe.settimeout(1)
         probe.connect(os.fspath(address))
-        return True
+        probe.sendall(_ASK_FOR_TLS)
+        return probe.recv(1) != b""
     return False
