@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import PIL.Image
 import pytest
+from reliability import damaged
 from support import PixelEncoder, picture, png
 
 from vecsearch.imaging import pictures, worker
@@ -128,14 +129,15 @@ def test_odd_sizes_are_pictures(size: tuple[int, int]) -> None:
 def test_a_decoder_that_takes_for_ever_is_killed(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SECONDS", 1)
-    monkeypatch.setattr(worker, "SECONDS_PER_MEGAPIXEL", 0)
-    assert reason(scans(20_000)) == "It took longer than 1 s, its limit."
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "SECONDS", 1)
+        patched.setattr(worker, "SECONDS_PER_MEGAPIXEL", 0)
+        assert reason(scans(20_000)) == "It took longer than 1 s, its limit."
     assert isinstance(make(scans(0)), Made)
 
 
 def test_memory_is_a_small_multiple_of_the_picture(pool: Pool) -> None:
-    width, height = 6000, 5000
+    width, height = 4000, 3000
     rows = zlib.compress(bytes((2 * width + 1) * height), 1)
     header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
@@ -191,3 +193,14 @@ def test_a_file_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:
     found = pictures.read(str(file), keep=10, max_pixels=MAX_PIXELS)
     assert isinstance(found, Unreadable)
     assert found.reason == "It has 26,000 MB; the limit is 512 MB, and grows with --max-pixels."
+
+
+def test_damaged_files_of_every_format_are_recorded_or_read(tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    for seed in range(4):
+        picture(seed, (120, 90)).save(tmp_path / "good" / f"{seed}.png")
+    figures = damaged.tried(tmp_path / "good", tmp_path / "bad", 4 * len(damaged.FORMATS), 0)
+    assert figures["survived"] == figures["tried"]
+    assert figures["recorded"] > figures["read"] > 0
+    assert figures["crashed"] == figures["hung"] == figures["out_of_memory"] == 0
