@@ -12,7 +12,7 @@ from support import once, png
 from web_support import Known, ask, client
 
 from vecsearch.collection import Collection
-from vecsearch.imaging import decode
+from vecsearch.imaging import reading
 from vecsearch.library import Library
 from vecsearch.search import execute
 
@@ -52,7 +52,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, *watched: tuple[Any, str]) -> Counter
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return spied(
         monkeypatch,
-        (decode, "bytes_sha256"),
+        (reading, "bytes_sha256"),
         (Collection, "image_of"),
         (Collection, "ask"),
         (execute, "plan"),

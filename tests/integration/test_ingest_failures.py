@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from support import PixelEncoder, counts, ingest, once, picture
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import pictures
+from vecsearch.imaging import pictures, reading
+from vecsearch.imaging.reading import Source
+from vecsearch.imaging.scan import Unreadable
 from vecsearch.library import Library
 
 if TYPE_CHECKING:
@@ -147,14 +150,18 @@ def test_a_file_that_cannot_be_read_any_more_keeps_its_row(ingested: Library, ph
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """Be somebody whom permissions hold back, even where the tests run as root."""
+
+    def read(path: str, *, keep: int, max_pixels: int) -> Source | Unreadable:
+        # Somebody else may not be allowed to start this interpreter as a worker.
+        return reading.hashed(path, keep=keep, most=reading.most_bytes(max_pixels))
+
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
-        pictures.WORKERS.close()  # others are somebody else
     try:
-        yield
+        with patch.object(pictures, "read", read):
+            yield
     finally:
-        pictures.WORKERS.close()
         os.seteuid(user)
 
 

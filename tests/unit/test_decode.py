@@ -267,7 +267,7 @@ def test_a_file_that_is_gone_or_a_folder_is_unreadable(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone.png")
     assert reading.read(gone, most=9) == Unreadable(gone, "No such file or directory.")
     folder = str(tmp_path)
-    assert reading.read(folder, most=9) == Unreadable(folder, "It is not a regular file.")
+    assert reading.read(folder, most=9) == Unreadable(folder, "Is a directory.")
 
 
 def test_what_is_no_file_of_a_disk_is_neither_waited_for_nor_read_for_ever(tmp_path: Path) -> None:
@@ -354,3 +354,33 @@ def test_no_damage_to_a_valid_file_makes_decoding_raise(
             case 3:
                 content[place:place] = random_.randbytes(random_.randrange(1, 9))
     never_raises(bytes(content))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+def test_broken_exif_costs_only_itself(file_format: str) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x010F], exif[0x0132] = "Camera" * 5, "2024:05:06 07:08:09"
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
+    exif.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    good = exif.tobytes()
+    whole = encoded(picture(1), file_format, exif=good)
+    good = good.removeprefix(b"Exif\0\0")
+    wanted = decoded(whole).pixels
+    random_ = random.Random(0)
+    # Without a header, libavif takes the whole file for damaged.
+    first = 8 if file_format == "AVIF" else 0
+    for _ in range(60):
+        broken = bytearray(good)
+        for _ in range(random_.randrange(1, 12)):
+            broken[random_.randrange(first, len(broken))] = random_.randrange(256)
+        if random_.random() < 0.3:
+            del broken[random_.randrange(8, len(broken)) :]
+        if file_format in {"AVIF", "HEIF"}:
+            # Their writers read it.
+            content = whole.replace(good, bytes(broken).ljust(len(good), b"\0"))
+            assert content != whole
+        else:
+            content = encoded(picture(1), file_format, exif=b"Exif\0\0" + bytes(broken))
+        result = decode.decode(content, "x", max_pixels=MAX_PIXELS)
+        assert isinstance(result, Image), result
+        assert {*result.pixels.size} == {*wanted.size}

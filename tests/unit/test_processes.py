@@ -118,7 +118,7 @@ def test_a_worker_that_does_not_reply_is_replaced(
 def test_memory_is_bounded_and_the_worker_says_so_before_it_ends(pool: Pool) -> None:
     before = pid(pool)
     reply, _ = pool.ask({"do": "fill"}, seconds=60)
-    assert reply["said"] == "more than 100 MB of memory, the limit for a file of its size"
+    assert reply["said"] == "more than 100 MB of memory, its limit"
     assert pid(pool) != before
 
 

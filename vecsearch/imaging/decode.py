@@ -75,7 +75,7 @@ def upright_size(content: bytes | bytearray) -> tuple[int, int] | None:
         return None
 
 
-def decode(
+def decode(  # noqa: PLR0911 - a return for each reason
     content: bytes | bytearray,
     path: str,
     *,
@@ -94,7 +94,8 @@ def decode(
         needed: returns the pixels that are needed of each side; the decoder of a JPEG, for which
             alone it is called, then makes a smaller picture at less cost, with `MARGIN` times as
             many. None keeps all pixels. The facts always have the width and height of the file.
-        on_header: called with the number of pixels, before they are decoded.
+        on_header: called with the number of pixels, before they are decoded, and before the file
+            is opened with as many as its decoder then makes room for.
 
     Raises:
         MemoryError: there is not enough.
@@ -104,6 +105,10 @@ def decode(
 
     if not content:
         return Unreadable(path, "The file is empty.")
+    announced = _announced(content)
+    if announced > max_pixels:
+        return _too_large(path, announced, max_pixels)
+    on_header(announced)
     try:
         picture: Picture = _opened(content)
         pixels = picture.width * picture.height
@@ -112,11 +117,7 @@ def decode(
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         return _damaged(path, error)
     if pixels > max_pixels:
-        return Unreadable(
-            path,
-            f"It has {pixels / 1e6:.0f} million pixels; the limit is {max_pixels / 1e6:.0f} "
-            "million (--max-pixels).",
-        )
+        return _too_large(path, pixels, max_pixels)
     on_header(pixels)
     header = exif.of(picture)
     file_format = picture.format or "unknown"
@@ -148,6 +149,31 @@ def decode(
         exif=tags,
     )
     return Image(picture, facts)
+
+
+def _too_large(path: str, pixels: int, max_pixels: int) -> Unreadable:
+    return Unreadable(
+        path,
+        f"It has {pixels / 1e6:.0f} million pixels; the limit is {max_pixels / 1e6:.0f} million "
+        "(--max-pixels).",
+    )
+
+
+def _announced(content: bytes | bytearray) -> int:
+    """Return the pixels of a WebP, whose decoder makes room for them when it opens; else 0."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        return 0
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(content[start : start + size], "little")
+
+    match bytes(content[12:16]):
+        case b"VP8X":
+            return (number(24, 3) + 1) * (number(27, 3) + 1)
+        case b"VP8L":
+            return ((number(21, 4) & 0x3FFF) + 1) * ((number(21, 4) >> 14 & 0x3FFF) + 1)
+        case _:
+            return (number(26, 2) & 0x3FFF) * (number(28, 2) & 0x3FFF)
 
 
 def _damaged(path: str, error: Exception) -> Unreadable:

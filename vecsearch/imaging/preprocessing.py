@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import PIL.Image
-from PIL.Image import Resampling
-
 from vecsearch.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -21,6 +18,8 @@ if TYPE_CHECKING:
 # Largest size to resize a whole picture to, in pixels. A very long one would take gigabytes, so
 # only the part that the crop keeps is resized.
 MOST_RESIZED = 1 << 26
+# Pillow's filters by the names that timm has for them: who only names one need not import Pillow.
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Preprocessing:
         crop_share: side of the input divided by the side of the resized picture.
         crop_mode: "center" resizes the shorter side and crops, "border" resizes the longer side
             and pads, "squash" resizes both.
-        resampling: Pillow's filter.
+        resampling: one of `FILTERS`.
         mean, std: mean and standard deviation of each channel, where white is 1.
 
     """
@@ -41,7 +40,7 @@ class Preprocessing:
     width: int
     crop_share: float
     crop_mode: str
-    resampling: Resampling
+    resampling: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -54,9 +53,8 @@ class Preprocessing:
 
         """
         channels, height, width = stored["input_size"]
-        filters = {item.name.lower(): item for item in Resampling}
         name = stored["interpolation"]
-        if channels != 3 or name not in filters:  # noqa: PLR2004 - red, green, blue
+        if channels != 3 or name not in FILTERS:  # noqa: PLR2004 - red, green, blue
             raise EncoderError(
                 f"This model reads pictures of {channels} channels, resized by {name}, and "
                 "vecsearch prepares colours by Pillow's filters. Name another --model."
@@ -66,7 +64,7 @@ class Preprocessing:
             width,
             stored.get("crop_pct", 1.0),
             stored["crop_mode"],
-            filters[name],
+            FILTERS[name],
             tuple(stored.get("mean", (0.0,) * 3)),
             tuple(stored.get("std", (1.0,) * 3)),
         )
@@ -86,7 +84,6 @@ class Preprocessing:
         return cls(
             **{
                 **fields,
-                "resampling": Resampling(fields["resampling"]),
                 "mean": tuple(fields["mean"]),
                 "std": tuple(fields["std"]),
             }
@@ -120,6 +117,8 @@ class Preprocessing:
             return resized
         fill = self.mean if self.crop_mode == "border" else (0.0,) * len(self.mean)
         red, green, blue = (round(255 * value) for value in fill)
+        import PIL.Image
+
         canvas = PIL.Image.new("RGB", (self.width, self.height), (red, green, blue))
         canvas.paste(resized, (gap_left, gap_top))
         return canvas

@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from typing import IO
 
 from vecsearch.imaging.scan import Unreadable, os_reason
 
@@ -32,45 +33,29 @@ def hashed(path: str, *, keep: int, most: int) -> Source | Unreadable:
     opened = _open(path, most)
     if isinstance(opened, Unreadable):
         return opened
-    descriptor, size = opened
-    digest, kept = hashlib.sha256(), bytearray()
-    left = size
+    file, size = opened
     try:
-        while left:
-            piece = os.read(descriptor, min(left, _PIECE))
-            if not piece:
-                return Unreadable(path, CHANGED)
-            left -= len(piece)
-            digest.update(piece)
+        with file:
             if size <= keep:
-                kept += piece
-        if size and os.read(descriptor, 1):
-            return Unreadable(path, CHANGED)
+                kept = file.read(size)
+                left, sha256 = size - len(kept), bytes_sha256(kept)
+            else:
+                kept, left, digest = None, size, hashlib.sha256()
+                while left and (piece := file.read(min(left, _PIECE))):
+                    left -= len(piece)
+                    digest.update(piece)
+                sha256 = digest.hexdigest()
+            if left or (size and file.read(1)):
+                return Unreadable(path, CHANGED)
     except OSError as error:
         return Unreadable(path, os_reason(error))
-    finally:
-        os.close(descriptor)
-    return Source(path, digest.hexdigest(), bytes(kept) if size <= keep else None)
+    return Source(path, sha256, kept)
 
 
 def read(path: str, *, most: int) -> bytes | Unreadable:
     """Return the bytes of the file at `path`."""
     found = hashed(path, keep=most, most=most)
-    if isinstance(found, Unreadable):
-        return found
-    return bytes(found.content or b"")
-
-
-def content(source: Source, *, most: int) -> bytes | bytearray | Unreadable:
-    """Return a file's bytes, read again unless they were kept; they must be as they were."""
-    if source.content is not None:
-        return source.content
-    again = hashed(source.path, keep=most, most=most)
-    if isinstance(again, Unreadable):
-        return again
-    if again.sha256 != source.sha256 or again.content is None:
-        return Unreadable(source.path, CHANGED)
-    return again.content
+    return found if isinstance(found, Unreadable) else bytes(found.content or b"")
 
 
 def bytes_sha256(content: bytes | bytearray) -> str:
@@ -78,18 +63,14 @@ def bytes_sha256(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _open(path: str, most: int) -> tuple[int, int] | Unreadable:
-    """Return a descriptor of a regular file and its size."""
-    descriptor = None
+def _open(path: str, most: int) -> tuple[IO[bytes], int] | Unreadable:
+    """Return a regular file, opened, and its size."""
     try:
         # What was a file when it was found may be a pipe now, whose writer never comes.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
-        info = os.fstat(descriptor)
-    except (OSError, ValueError) as error:
-        if descriptor is not None:
-            os.close(descriptor)
-        return Unreadable(path, os_reason(error) if isinstance(error, OSError) else f"{error}.")
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes
+    except OSError as error:
+        return Unreadable(path, os_reason(error))
+    info = os.fstat(file.fileno())
     reason = None
     if not stat.S_ISREG(info.st_mode):
         reason = "It is not a regular file."
@@ -99,6 +80,10 @@ def _open(path: str, most: int) -> tuple[int, int] | Unreadable:
             "and grows with --max-pixels."
         )
     if reason is None:
-        return descriptor, info.st_size
-    os.close(descriptor)
+        return file, info.st_size
+    file.close()
     return Unreadable(path, reason)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

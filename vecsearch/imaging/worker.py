@@ -49,7 +49,7 @@ def _do(channel: "Channel", message: "Message") -> None:
         else:
             _Making(channel, request).make(content)
     except MemoryError:
-        reason = f"Reading it takes {child.out_of_memory()}."
+        reason = f"Decoding it takes {child.out_of_memory()}."
         channel.send({"reason": reason, "is_last": True})
 
 
@@ -69,7 +69,7 @@ class _Making:
     def __init__(self, channel: "Channel", request: dict[str, Any]) -> None:
         self._channel = channel
         self._request = request
-        self._size = 0
+        self._size = self._asked = 0
         self._preprocessing: Preprocessing | None = None
 
     def make(self, content: bytes | bytearray | None) -> None:
@@ -79,14 +79,13 @@ class _Making:
         if content is None:
             child.bound_memory(MEMORY + MEMORY_PER_BYTE * request["most"])
             path, most = request["path"], request["most"]
-            found = reading.read(path, most=most)
+            found = reading.hashed(path, keep=most, most=most)
+            if isinstance(found, reading.Source) and sha256 not in {None, found.sha256}:
+                found = Unreadable(path, reading.CHANGED)
             if isinstance(found, Unreadable):
                 self._channel.send({"reason": found.reason})
                 return
-            content = found
-            if sha256 is not None and reading.bytes_sha256(content) != sha256:
-                self._channel.send({"reason": reading.CHANGED})
-                return
+            content, sha256 = found.content or b"", found.sha256
         self._size = len(content)
         child.bound_memory(MEMORY + MEMORY_PER_BYTE * self._size)
         image = decode.decode(
@@ -105,8 +104,9 @@ class _Making:
     def _begin(self, pixels: int) -> None:
         child.bound_memory(MEMORY + MEMORY_PER_BYTE * self._size + MEMORY_PER_PIXEL * pixels)
         child.bound_time(seconds(pixels))
-        if pixels > LARGE:
+        if pixels > max(self._asked, LARGE):
             child.ask(self._channel, {MAY_BEGIN: pixels})
+            self._asked = pixels
 
     def _needed(self) -> int:
         sides: list[int] = [*(self._request["fit"] or ())]

@@ -6,15 +6,14 @@ attribute of `vecsearch.search.gallery.ImageFacts` (of `StoredImage` if hits do 
 migration; tests compare them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
-from pgvector import HalfVector
-from pgvector.sqlalchemy import HALFVEC
-from psycopg.types.json import Jsonb
-from sqlalchemy.dialects.postgresql import JSONB
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 _WITHOUT_FILE = "NULL: imported without its file"
 
@@ -34,25 +33,43 @@ class Kind(StrEnum):
 
     def sql_type(self, dimensions: int) -> "sa.types.TypeEngine[Any]":
         """Return SQLAlchemy's type; only halfvec uses `dimensions`."""
-        return HALFVEC(dimensions) if self is Kind.halfvec else _SQL_TYPES[self]
+        from pgvector.sqlalchemy import HALFVEC
+
+        return HALFVEC(dimensions) if self is Kind.halfvec else _sql_types()[self]
 
     def copied(self, value: Any) -> Any:
         """Return a value in the form that COPY takes."""
-        wrap = _WRAPPED.get(self)
+        wrap = _wrapped().get(self)
         return value if value is None or wrap is None else wrap(value)
 
 
-_SQL_TYPES: Final[dict[Kind, "sa.types.TypeEngine[Any]"]] = {
-    Kind.uuid: sa.Uuid(),
-    Kind.text: sa.Text(),
-    Kind.int4: sa.Integer(),
-    Kind.int8: sa.BigInteger(),
-    Kind.float8: sa.Double(),
-    Kind.timestamp: sa.DateTime(),
-    Kind.timestamptz: sa.DateTime(timezone=True),
-    Kind.jsonb: JSONB(),
-}
-_WRAPPED: Final = {Kind.jsonb: Jsonb, Kind.halfvec: HalfVector}
+@cache
+def _sql_types() -> dict[Kind, "sa.types.TypeEngine[Any]"]:
+    # The workers that read files of embeddings know the columns without SQLAlchemy.
+    import sqlalchemy as sa
+    from sqlalchemy.dialects.postgresql import JSONB
+
+    return {
+        Kind.uuid: sa.Uuid(),
+        Kind.text: sa.Text(),
+        Kind.int4: sa.Integer(),
+        Kind.int8: sa.BigInteger(),
+        Kind.float8: sa.Double(),
+        Kind.timestamp: sa.DateTime(),
+        Kind.timestamptz: sa.DateTime(timezone=True),
+        Kind.jsonb: JSONB(),
+    }
+
+
+@cache
+def _wrapped() -> dict[Kind, Callable[[Any], Any]]:
+    from pgvector import HalfVector
+    from psycopg.types.json import Jsonb
+
+    return {Kind.jsonb: Jsonb, Kind.halfvec: HalfVector}
+
+
+TIMES: Final = frozenset({Kind.timestamp, Kind.timestamptz})
 
 
 class Origin(Enum):
@@ -98,6 +115,8 @@ class Column:
 
     def built(self, dimensions: int) -> "sa.Column[Any]":
         """Return a new SQLAlchemy column."""
+        import sqlalchemy as sa
+
         return sa.Column(
             self.name,
             self.kind.sql_type(dimensions),

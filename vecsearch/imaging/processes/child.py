@@ -34,10 +34,10 @@ def bound_memory(size: int) -> None:
 
 
 def out_of_memory() -> str:
-    """Return how much was too much, and make room to say so."""
+    """Say how much was too much, where there is room to say so again."""
     size = resource.getrlimit(resource.RLIMIT_DATA)[0]
     bound_memory(2 * size)
-    return f"more than {size / 1e6:,.0f} MB of memory, the limit for a file of its size"
+    return f"more than {size / 1e6:,.0f} MB of memory, its limit"
 
 
 def bound_time(seconds: float) -> None:

@@ -140,13 +140,13 @@ class Process:
 
     def _ended(self, error: Exception, seconds: float) -> Ended:
         if isinstance(error, TimeoutError):
-            return Ended(f"It took longer than {seconds:.0f} s", in_time=False)
+            return Ended(f"It took longer than {seconds:.0f} s, its limit", in_time=False)
         try:
             status = self._process.wait(DEATH_S)
         except subprocess.TimeoutExpired:
             return Ended("It confused the process that read it", in_time=True)
         if status == -getattr(signal, "SIGXCPU", 0):
-            return Ended(f"It took longer than {seconds:.0f} s", in_time=False)
+            return Ended(f"It took longer than {seconds:.0f} s, its limit", in_time=False)
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return Ended(f"It crashed the process that read it ({name})", in_time=True)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_SIZE = 1_000
+# In which a block must have been read.
+SECONDS = 120
+# Characters of a path, and of a line of a text file, with more than any picture or row needs.
+MOST_PATH, MOST_LINE = 1 << 15, 1 << 22
 # Accepted names for the column of paths.
 PATH_COLUMNS = (*KEY_COLUMNS, "paths", "id")
 
@@ -97,15 +101,14 @@ def check(file: Path, unit: str, block: Block) -> Block:
     """
     width = block.embeddings.shape[1]
     if not 1 <= width <= MAX_DIMENSIONS:
-        raise InvalidInput(
-            f"{file} has {width:,} dimensions; pgvector stores 1 to {MAX_DIMENSIONS:,}. "
-            "Use other embeddings."
-        )
+        raise too_wide(file, width)
     for number, path in zip(block.numbers, block.paths, strict=True):
         if not path or "\0" in path or scan.storable(path) is None:
             raise InvalidInput(
-                f"{file}, {unit} {number}: {path!r} is not a path. Start each row with one."
+                f"{file}, {unit} {number}: {path[:80]!r} is not a path. Start each row with one."
             )
+        if len(path) > MOST_PATH:
+            raise too_long(file, "path", MOST_PATH, f"{unit} {number}")
     faults = (
         (~np.isfinite(block.embeddings), "is not a finite number"),
         (np.abs(block.embeddings) > MAX_HALF, "is too large for half precision"),
@@ -114,16 +117,32 @@ def check(file: Path, unit: str, block: Block) -> Block:
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise InvalidInput(
-                f"{file}, {unit} {block.numbers[row]}: number {column + 1} "
-                f"{words} ({block.embeddings[row, column]}). Fix or remove the row."
+                f"{file}, {unit} {block.numbers[row]}: number {column + 1} {words} "
+                f"({block.embeddings[row, column]}, for {block.paths[row]}). Fix or remove the row."
             )
     zero = ~block.embeddings.astype(np.float16).any(axis=1)
     if zero.any():
+        row = int(zero.argmax())
         raise InvalidInput(
-            f"{file}, {unit} {block.numbers[int(zero.argmax())]}: the embedding is all zeros, "
-            "which has no direction to compare. Remove the row."
+            f"{file}, {unit} {block.numbers[row]}: the embedding is all zeros "
+            f"(for {block.paths[row]}), which has no direction to compare. Remove the row."
         )
     return block
+
+
+def too_wide(file: Path, width: int) -> InvalidInput:
+    """Return the error for embeddings of so many dimensions that they cannot be stored."""
+    return InvalidInput(
+        f"{file} has {width:,} dimensions; pgvector stores 1 to {MAX_DIMENSIONS:,}. "
+        "Use other embeddings."
+    )
+
+
+def too_long(file: Path, what: str, most: int, where: str) -> InvalidInput:
+    """Return the error for a text with more characters than its limit."""
+    return InvalidInput(
+        f"{file}, {where}: the {what} has more than {most:,} characters. Shorten or remove it."
+    )
 
 
 def block_rows(dimensions: int) -> int:

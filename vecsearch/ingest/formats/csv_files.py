@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest.formats.base import (
+    MOST_LINE,
     PATH_COLUMNS,
     Block,
     Contents,
@@ -17,6 +19,7 @@ from vecsearch.ingest.formats.base import (
     block_rows,
     check,
     ragged,
+    too_long,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
     dimensions: int | None = None
     is_first = True
     with _translated(file):
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(_lines(file, lines), strict=True)
         for row in reader:
             if not row:
                 continue
@@ -92,6 +95,16 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
             if len(vector) != dimensions:
                 raise ragged(file, "line", reader.line_num, len(vector), dimensions)
             yield reader.line_num, row[0], vector
+
+
+def _lines(file: Path, lines: TextIO) -> Iterator[str]:
+    for number in count(1):
+        line = lines.readline(MOST_LINE)
+        if len(line) == MOST_LINE:
+            raise too_long(file, "line", MOST_LINE, f"line {number}")
+        if not line:
+            return
+        yield line
 
 
 @contextmanager

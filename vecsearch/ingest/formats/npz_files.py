@@ -6,7 +6,6 @@ Our own exports have two members more, which numpy leaves alone: `collection.jso
 
 import json
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -17,8 +16,19 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vecsearch.errors import InvalidInput
-from vecsearch.ingest.formats.base import Block, Contents, Source, block_rows, check
-from vecsearch.postgres.columns import CARRIED, Kind, names
+from vecsearch.ingest.formats.base import (
+    MOST_LINE,
+    MOST_PATH,
+    Block,
+    Contents,
+    Source,
+    block_rows,
+    check,
+    too_long,
+    too_wide,
+)
+from vecsearch.postgres.columns import CARRIED, TIMES, names
+from vecsearch.vocabulary import MAX_DIMENSIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +38,8 @@ COLLECTION = "collection.json"
 ROWS = "rows.ndjson"
 _ADVICE = "Give what numpy.savez(FILE, paths=…, embeddings=…) writes."
 ROWS_OF_NUMBERS = 2
-_TIMES = frozenset({Kind.timestamp, Kind.timestamptz})
+# numpy keeps each character in four bytes.
+MOST_BYTES_OF_PATH = 4 * MOST_PATH
 
 
 @contextmanager
@@ -46,12 +57,19 @@ def opened(file: Path) -> Iterator[Contents]:
                 raise InvalidInput(f"{file}: 'paths' is not a list of texts. {_ADVICE}")
             if embeddings.dtype.kind not in "fiu" or len(embeddings.shape) != ROWS_OF_NUMBERS:
                 raise InvalidInput(f"{file}: 'embeddings' is not rows of numbers. {_ADVICE}")
+            if paths.dtype.itemsize > MOST_BYTES_OF_PATH:
+                raise too_long(file, "longest path", MOST_PATH, "'paths'")
+            if embeddings.shape[1] > MAX_DIMENSIONS:
+                raise too_wide(file, embeddings.shape[1])
             if len(paths) != len(embeddings):
                 raise InvalidInput(
                     f"{file} has {len(paths):,} paths and {len(embeddings):,} embeddings. "
                     "Give as many of one as of the other."
                 )
-            collection = json.loads(archive.read(COLLECTION)) if COLLECTION in names else None
+            collection = None
+            if COLLECTION in names:
+                with archive.open(COLLECTION) as member:
+                    collection = json.loads(_line(file, COLLECTION, member.read(MOST_LINE)))
             others = resources.enter_context(archive.open(ROWS)) if ROWS in names else None
         blocks = _blocks(file, paths, embeddings, others)
         yield Contents("row", collection, len(paths), blocks)
@@ -134,8 +152,14 @@ def _blocks(
             with np.errstate(over="ignore"):
                 vectors = embeddings.read(rows).astype(np.float32)
             numbers = list(range(start + 1, start + rows + 1))
-            columns = {} if others is None else _columns(others, rows)
+            columns = {} if others is None else _columns(file, others, rows)
             yield check(file, "row", Block(numbers, names.tolist(), vectors, columns))
+
+
+def _line(file: Path, member: str, line: bytes) -> bytes:
+    if len(line) == MOST_LINE:
+        raise too_long(file, "line", MOST_LINE, member)
+    return line
 
 
 @contextmanager
@@ -144,18 +168,20 @@ def _translated(file: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InvalidInput(f"{file}: {error.args[0]}. {_ADVICE}") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (InvalidInput, MemoryError):
+        raise
+    except Exception as error:
         raise InvalidInput(f"{file} cannot be read as NPZ: {error}. {_ADVICE}") from error
 
 
-def _columns(lines: IO[bytes], rows: int) -> dict[str, list[Any]]:
+def _columns(file: Path, lines: IO[bytes], rows: int) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in names(CARRIED)}
     for _ in range(rows):
-        row = json.loads(lines.readline())
+        row = json.loads(_line(file, ROWS, lines.readline(MOST_LINE)))
         for column in CARRIED:
             # An older version's export lacks the columns that came later.
             value = row[column.name] if column.required else row.get(column.name)
-            if column.kind in _TIMES and value is not None:
+            if column.kind in TIMES and value is not None:
                 value = datetime.fromisoformat(value)
             columns[column.name].append(value)
     return columns

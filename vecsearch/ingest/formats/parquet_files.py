@@ -170,7 +170,9 @@ def _widths(column: "pa.Array") -> "NDArray[Any]":
 def _translated(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (InvalidInput, MemoryError):
+        raise
+    except Exception as error:
         raise InvalidInput(
             f"{file} cannot be read as Parquet: {first_line(error)}. {_ADVICE}"
         ) from error
