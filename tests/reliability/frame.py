@@ -129,7 +129,7 @@ def ended(process: subprocess.Popen[str], started: float, within: float = PATIEN
     except subprocess.TimeoutExpired:
         kill(process, group=True)
         stdout, stderr = process.communicate()
-        stderr += f"\nIt hung, and was killed after {within:.0f} s."
+        stderr += f"\nIt hung, and was killed after {time.monotonic() - started:.0f} s."
     return Done(process.returncode, stdout, stderr, time.monotonic() - started)
 
 
