@@ -86,8 +86,7 @@ class World:
         self, place: Place, folder: Path, chance: random.Random | None, outcome: Outcome
     ) -> None:
         started = time.monotonic()
-        # A tenth of the rows at most are deleted, so nobody is asked.
-        process = place.start("ingest", folder, "--prune")
+        process = place.start("ingest", folder, "--prune", "--yes")
         ends = started + AT_MOST_S
         while chance and self.meanwhile and process.poll() is None and time.monotonic() < ends:
             with suppress(OSError):
