@@ -224,7 +224,7 @@ def cases(shop: Workshop, templates: Templates) -> dict[str, Case]:
             files=True,
         ),
         "refresh": Case(("refresh",), templates.whole),
-        "drop": Case(("drop", "images", "--yes"), templates.whole, gone="no collection"),
+        "drop": Case(("drop", "images", "--yes"), templates.whole, gone="There is no collection"),
         "db upgrade": Case(("db", "upgrade"), templates.old),
         "export": Case(("export", "{folder}/e.npz"), templates.vectors, files=True),
     }
