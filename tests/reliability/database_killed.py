@@ -188,12 +188,11 @@ def serving(place: Place, *options: str) -> Iterator[tuple[str, int]]:
             break
     else:
         raise RuntimeError(f"serve: {said}")
-    threading.Thread(target=process.stderr.read, daemon=True).start()
     try:
         yield address[0], process.pid
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        ended(process, time.monotonic())
 
 
 def asked(address: str, path: str, within: float = 60) -> tuple[int, bytes]:

@@ -118,7 +118,13 @@ def machine() -> str:
 
 
 def tries(
-    fault: str, attempt: Attempt, *, times: int, seed: int = 1, jobs: int = 1, file: Path | None
+    fault: str,
+    attempt: Attempt,
+    *,
+    times: int,
+    seed: int = 1,
+    jobs: int = 1,
+    file: Path | None = None,
 ) -> Tally:
     """Try a fault until it was tried so often, those of an earlier run included.
 

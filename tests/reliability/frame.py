@@ -127,21 +127,25 @@ def ended(process: subprocess.Popen[str], started: float, within: float = PATIEN
     try:
         stdout, stderr = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
-        kill(process, group=True)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         stdout, stderr = process.communicate()
-        stderr += f"\nIt hung, and was killed after {within:.0f} s."
+        stderr += f"\nIt hung, and was killed after {time.monotonic() - started:.0f} s."
     return Done(process.returncode, stdout, stderr, time.monotonic() - started)
 
 
 def kill(process: subprocess.Popen[str], *, group: bool) -> bool:
     """Kill a command, with its children or alone; return whether it still ran."""
-    if process.poll() is not None:
-        return False
-    with suppress(ProcessLookupError):
-        if group:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            if group:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+    # Children that live on may still hold the other ends.
+    for stream in (process.stdout, process.stderr):
+        if stream:
+            stream.close()
     return process.wait() == -signal.SIGKILL
 
 

@@ -20,9 +20,9 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,17 @@ from reliability.database_killed import TOKEN, serving
 from reliability.figures import RESULTS, code, machine
 from reliability.frame import Place, Workshop, workshop
 from reliability.kills import Templates
+from reliability.memory import Memory
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id
 
 OVER_HTTP, IN_LIBRARY = 12, 4
-SAMPLE_S = 2.0
 # A tenth of the rows may be pruned without a yes.
 ADDED = 15
+PASSING = "added"
 BOUNDARY = "5fd0a3e8b6c14d27"
-# The memory of a process settles first.
-SETTLED = 0.3
 
 
 @dataclass
@@ -93,58 +92,65 @@ def posted(address: str, fields: dict[str, str], picture: bytes | None) -> Any:
         raise RuntimeError(f"status {error.code}: {error.read()[:100]!r}") from None
 
 
-def http_client(
-    address: str,
+Ask = Callable[[Path], Sequence[object]]
+
+
+def keep_asking(
+    kinds: Mapping[str, Ask],
     photos: Sequence[Path],
     chance: random.Random,
-    over: Callable[[], bool],
+    ends: float,
     pause: float,
 ) -> Times:
-    """Ask by HTTP until it is over."""
+    """Ask one kind of question after another until it is time."""
     times = Times()
-    for kind in cycle(("by id, HTTP", "by picture, HTTP", "filtered, HTTP")):
+    for kind in cycle(kinds):
         time.sleep(chance.expovariate(1 / pause) if pause else 0)
-        if over():
-            return times
-        photo = chance.choice(photos)
-        fields = {"k": "10"}
-        picture = None
-        if kind.startswith("by picture"):
-            # No stored image has this content.
-            picture = photo.read_bytes() + chance.randbytes(8)
-        else:
-            fields["id"] = str(image_id(str(photo)))
-        if kind.startswith("filtered"):
-            fields["label"] = photo.parent.name
-        times.measure(kind, lambda: hits(posted(address, fields, picture)["hits"]))  # noqa: B023
-    raise AssertionError
+        if time.monotonic() > ends:
+            break
+        times.measure(kind, partial(answered, kinds[kind], chance.choice(photos)))
+    return times
 
 
-def library_client(
-    data: Path,
-    photos: Sequence[Path],
-    chance: random.Random,
-    over: Callable[[], bool],
-    pause: float,
-) -> Times:
-    """Ask the library until it is over."""
-    times = Times()
-    with Library.open(Settings.load(data_dir=data)) as library:
-        for kind in cycle(("by id, library", "filtered, library")):
-            time.sleep(chance.expovariate(1 / pause) if pause else 0)
-            if over():
-                return times
-            photo = chance.choice(photos)
-            where = "width > 100" if kind.startswith("filtered") else None
-            id_ = image_id(str(photo))
-            times.measure(kind, lambda: hits(library.query(id=id_, k=10, where=where).hits))  # noqa: B023
-    raise AssertionError
-
-
-def hits(found: Sequence[object]) -> None:
-    """Raise an error if there are none: every question has an answer."""
-    if not found:
+def answered(ask: Ask, photo: Path) -> None:
+    """Ask; it is an error if there are no hits, for every question has some."""
+    if not ask(photo):
         raise RuntimeError("no hits")
+
+
+def over_http(address: str, chance: random.Random) -> dict[str, Ask]:
+    """Return the kinds of questions to the API."""
+
+    def ask(picture: bytes | None = None, **fields: str) -> Sequence[object]:
+        found: Sequence[object] = posted(address, {"k": "10", **fields}, picture)["hits"]
+        return found
+
+    return {
+        "by id, HTTP": lambda photo: ask(id=stored_id(photo)),
+        # No stored image has this content.
+        "by picture, HTTP": lambda photo: ask(photo.read_bytes() + chance.randbytes(8)),
+        "filtered, HTTP": lambda photo: ask(id=stored_id(photo), label=photo.parent.name),
+    }
+
+
+def in_library(library: Library) -> dict[str, Ask]:
+    """Return the kinds of questions to the library."""
+    return {
+        "by id, library": lambda photo: library.query(id=stored_id(photo), k=10).hits,
+        "filtered, library": lambda photo: (
+            library.query(id=stored_id(photo), k=10, where="width > 100").hits
+        ),
+    }
+
+
+def stored_id(photo: Path) -> str:
+    """Return the id of a stored picture."""
+    return str(image_id(str(photo)))
+
+
+def kept(photos: Path) -> list[Path]:
+    """Return the pictures that stay."""
+    return sorted(file for file in photos.rglob("*.*") if file.parent.name != PASSING)
 
 
 def in_process(place: Place, photos: Path, seed: int, seconds: float, pause: float) -> Times:
@@ -168,10 +174,10 @@ def client(words: Sequence[str]) -> None:
     """Be a client of the library, and print its times."""
     data, photos, seed, seconds, pause = words
     ends = time.monotonic() + float(seconds)
-    files = sorted(Path(photos).rglob("*.*"))
-    times = library_client(
-        Path(data), files, random.Random(seed), lambda: time.monotonic() > ends, float(pause)
-    )
+    with Library.open(Settings.load(data_dir=data)) as library:
+        kinds = in_library(library)
+        chance = random.Random(seed)
+        times = keep_asking(kinds, kept(Path(photos)), chance, ends, float(pause))
     print(json.dumps({"seconds": times.seconds, "errors": times.errors}))
 
 
@@ -187,12 +193,12 @@ def clients(
     """Let clients ask for so many seconds; return their times together."""
     total, lock = Times(), threading.Lock()
     ends = time.monotonic() + seconds
-    files = sorted(photos.rglob("*.*"))
+    files = kept(photos)
 
     def run(number: int) -> None:
         chance = random.Random(f"{seed}/{number}")
         if number < counts[0]:
-            times = http_client(address, files, chance, lambda: time.monotonic() > ends, pause)
+            times = keep_asking(over_http(address, chance), files, chance, ends, pause)
         else:
             times = in_process(place, photos, seed + number, seconds, pause)
         with lock:
@@ -216,7 +222,7 @@ class Changes:
 
     def run(self, over: Callable[[], bool]) -> None:
         """Run commands until it is over."""
-        added = self.photos / "added"
+        added = self.photos / PASSING
         steps = self._steps(added)
         while not over():
             name, words = next(steps)
@@ -227,7 +233,7 @@ class Changes:
                 self.times.errors[f"{name}: {done.said}"] += 1
 
     def _steps(self, added: Path) -> Iterator[tuple[str, tuple[str | Path, ...]]]:
-        stored = sorted(self.photos.rglob("*.*"))
+        stored = kept(self.photos)
         for number in cycle(range(100)):
             added.mkdir(exist_ok=True)
             for photo in self.chance.sample(stored, ADDED):
@@ -240,65 +246,6 @@ class Changes:
             method = ("hnsw", "compact")[number % 2]
             yield f"index create, {method}", ("index", "create", "--method", method)
             yield "refresh", ("refresh",)
-
-
-class Memory:
-    """The memory of processes over time."""
-
-    def __init__(self, process: int, place: Place) -> None:
-        self.process, self.place = process, place
-        self.samples: dict[str, list[tuple[float, float]]] = defaultdict(list)
-
-    def watch(self, over: Callable[[], bool]) -> None:
-        """Sample the memory until it is over."""
-        started = time.monotonic()
-        while not over():
-            now = time.monotonic() - started
-            found = {"serve": megabytes(self.process)}
-            if postmaster := self.place.postmaster():
-                found["the server's processes"] = megabytes(postmaster)
-            for name, size in found.items():
-                self.samples[name].append((now, size))
-            time.sleep(SAMPLE_S)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Return, for each process, its memory and the slope of a line through it."""
-        found = []
-        for name, samples in self.samples.items():
-            settled = samples[int(SETTLED * len(samples)) :]
-            moments, sizes = (np.array(values) for values in zip(*settled, strict=True))
-            slope = float(np.polyfit(moments, sizes, 1)[0]) if len(settled) > 1 else 0.0
-            found.append(
-                {
-                    "table": "memory",
-                    "memory of": name,
-                    "median_mb": round(float(np.median(sizes)), 1),
-                    "largest_mb": round(float(sizes.max()), 1),
-                    "growth_mb_a_minute": round(60 * slope, 3),
-                    "flat": bool(slope * moments.max() < np.median(sizes) / 10),
-                }
-            )
-        return found
-
-
-def megabytes(root: int) -> float:
-    """Return the memory of a process and its children, each shared page counted once."""
-    total = 0
-    for process in (root, *children(root)):
-        with suppress(OSError):
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
-
-
-def children(parent: int) -> list[int]:
-    """Return the children of a process."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(folder.name))
-    return found
 
 
 def measured(given: argparse.Namespace, shop: Workshop) -> list[dict[str, Any]]:

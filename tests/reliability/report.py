@@ -102,7 +102,14 @@ within a minute, and so must the next `status`; with room again, the same comman
 They start within a second of each other. None may fail, but for a sentence that says that another
 is in the way; queries that go on meanwhile are answered or told the state of things.""",
     ),
-    Section("races", "Ingests and imports at once", "", f"PICTURES{KEPT.format('races')}"),
+    Section(
+        "races",
+        "Ingests and imports at once",
+        """\
+Two and five ingests of the same pictures, some of which prune, and imports beside index builds.
+None may fail or deadlock; the table must equal the folder, and what the commands say that they
+added, its rows.""",
+    ),
     Section(
         "odd_worlds",
         "Odd worlds",
