@@ -18,7 +18,7 @@ def test_what_could_not_be_written_is_exported_when_there_is_room(
 ) -> None:
     caplog.set_level(logging.WARNING)
     encoder = registry.load(small_model, weights, device="cpu")
-    height, width = encoder.input_size
+    height, width = encoder.preprocessing.input_size
     batch = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
     wanted = encoder.embed(batch)
     whole, full = (Runtime("cpu", "auto", tmp_path / name) for name in ("whole", "full"))
