@@ -62,7 +62,8 @@ def scram_url(server_url: str) -> Iterator[sa.URL]:
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE guarded LOGIN PASSWORD 's3cret'")
         ((file,),) = connection.execute("SHOW hba_file").fetchall()
-        hba = Path(file)
+        # As root, the server reaches its folder by an open file of its own.
+        hba = Path(file.replace("/proc/self/", f"/proc/{connection.info.backend_pid}/"))
         before = hba.read_text()
         rules = "local all guarded scram-sha-256\nhost all guarded all scram-sha-256\n"
         hba.write_text(rules + before)

@@ -63,7 +63,7 @@ def test_an_ended_server_is_started_again_by_who_misses_it(
         assert page.get("/api/health").status_code in {200, 503}
         while page.get("/api/health").status_code != 200:
             pass
-        assert page.get("/api/collections").json() == {"collections": []}
+        assert page.get("/api/collections").json() == []
         # Nobody waits for long.
         monkeypatch.setattr("vecsearch.postgres.embedded.reviving.PATIENCE_S", 0.0)
         kill(data_dir)

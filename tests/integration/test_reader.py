@@ -333,7 +333,6 @@ def test_a_port_with_which_the_server_does_not_start_is_forgotten(
     first, second = free_port(), free_port()
     server.set_port(data_dir, first)
     monkeypatch.setattr(access, "require_free", lambda _: None)
-    monkeypatch.setattr(server, "APPEAR_TIMEOUT_S", 0.5)
     with socket.socket() as other:
         other.bind(("127.0.0.1", second))
         other.listen()
