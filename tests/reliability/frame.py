@@ -96,8 +96,9 @@ class Place:
         """Return the process of the server of this folder, if it lives."""
         with suppress(OSError, ValueError, IndexError):
             process = int((self.data / "postgres/postmaster.pid").read_text().splitlines()[0])
-            words = Path(f"/proc/{process}/cmdline").read_bytes()
-            return process if os.fsencode(self.data) in words else None
+            # The first process of a server works in its data folder.
+            folder = Path(f"/proc/{process}/cwd").resolve()
+            return process if folder == (self.data / "postgres").resolve() else None
         return None
 
     def end(self) -> None:

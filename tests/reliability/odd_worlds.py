@@ -103,6 +103,7 @@ class World:
         more = found.rows.keys() - expected.rows.keys() - found.errors
         wrong = [path for path, row in expected.rows.items() if found.rows.get(path, row) != row]
         outcome.lost, outcome.doubled = len(lost), len(more)
+        outcome.worst["longest_path"] = max(len(path.encode()) for path in expected.rows)
         outcome.counts["files with a row"] += len(expected.rows)
         outcome.counts["files with an error"] += len(expected.errors)
         outcome.counts["rows of files that became unreadable"] += len(
@@ -178,7 +179,7 @@ def named(folder: Path, chance: random.Random) -> None:
         "é e\u0301 \U0001f408.jpg".encode(),
     ]
     hostile += [
-        bytes(chance.choice([*range(1, 47), *range(48, 256)]) for _ in range(40)) + b".jpg"
+        b"r" + bytes(chance.choice([*range(1, 47), *range(48, 256)]) for _ in range(40)) + b".jpg"
         for _ in range(10)
     ]
     source = next(some.iterdir())
@@ -230,7 +231,7 @@ class OnShare:
         photos = sorted(self.shop.photos.rglob("*.*"))[::12]
         odd = set(chance.sample(photos, 3)) if self.manner else set()
         files = {
-            photo.name: Shared(photo.read_bytes() + b"shared", self.manner)
+            f"{photo.parent.name} {photo.name}": Shared(photo.read_bytes() + b"shared", self.manner)
             if photo in odd and self.manner
             else Shared(photo.read_bytes() + b"shared")
             for photo in photos

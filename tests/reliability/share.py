@@ -82,6 +82,9 @@ class Share:
                 continue
             _, opcode, unique, node, *_ = REQUEST.unpack_from(asked)
             answer = self._answer(opcode, node, asked[REQUEST.size :])
+            if opcode == Opcode.INTERRUPT:
+                # Who waits for this request was killed, and ends when it is answered.
+                (unique,), answer = struct.unpack_from("<Q", asked, REQUEST.size), errno.EINTR
             if answer is None:
                 continue
             failed, content = (answer, b"") if isinstance(answer, int) else (0, answer)
