@@ -33,8 +33,12 @@ def require_writable(file: Path) -> None:
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
+def written_whole(file: Path, mode: int = 0o666) -> Iterator[Path]:
     """Yield a temporary path to write to; on success it replaces the file.
+
+    Args:
+        file: a file, a pipe or a device.
+        mode: permissions of a file, less those of the umask.
 
     Raises:
         InvalidInput: the file cannot be written; an existing one is unchanged.
@@ -46,7 +50,7 @@ def written_whole(file: Path) -> Iterator[Path]:
             return
         target = file.resolve()  # replace the target of a link, not the link
         _remove_abandoned(target.parent)
-        partial, held = _create_partial(target)
+        partial, held = _create_partial(target, mode)
         try:
             yield partial
             partial.replace(target)
@@ -56,11 +60,11 @@ def written_whole(file: Path) -> Iterator[Path]:
                 partial.unlink()
 
 
-def _create_partial(target: Path) -> tuple[Path, int]:
+def _create_partial(target: Path, mode: int) -> tuple[Path, int]:
     """Create an empty file beside another, and hold it for as long as this process lives."""
     while True:
         partial = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial")
-        held = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        held = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         with suppress(OSError):
             fcntl.flock(held, fcntl.LOCK_EX)
         if os.fstat(held).st_nlink:

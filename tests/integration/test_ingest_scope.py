@@ -199,5 +199,10 @@ def test_progress_counts_the_files_to_open(
     ingest(library.engine, [photos], PixelEncoder(), progress=progress)
     assert [(step.done, step.total) for step in progress] == [(0, 1), (1, 1), (1, 1)]
     assert progress[-1].summary == Summary(
-        unchanged=11, failed=1, notes=("Skipped 1 file without an image suffix.",)
+        unchanged=11,
+        failed=1,
+        notes=(
+            "Skipped 1 file without an image suffix.",
+            "The files of 1 row cannot be read any more; the former content stays.",
+        ),
     )

@@ -62,8 +62,7 @@ def remember_port(data_dir: Path, chosen: int | None) -> None:
 
 def write(file: Path, text: str) -> None:
     """Write a file that only the owner can read, whole or not at all."""
-    with written_whole(file) as partial:
-        partial.touch(0o600)
+    with written_whole(file, 0o600) as partial:
         partial.write_text(text)
 
 
