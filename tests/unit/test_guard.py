@@ -261,9 +261,12 @@ def test_a_slow_body_and_too_many_large_ones_are_refused(monkeypatch: pytest.Mon
     def refuse(_: object, status: int, sentence: str, headers: object) -> Response:
         return PlainTextResponse(sentence, status)
 
-    def upload() -> Scope:
-        headers = [(b"transfer-encoding", b"chunked")]
-        return {"type": "http", "headers": headers, "state": {"admitted": True}}
+    def upload(*, admitted: bool = True) -> Scope:
+        headers = [
+            (b"transfer-encoding", b"chunked"),
+            (b"content-type", bodies.FORM.encode()),
+        ]
+        return {"type": "http", "headers": headers, "state": {"admitted": admitted}}
 
     async def both() -> None:
         limited = Bodies(app, 2**20, refuse)
@@ -271,15 +274,17 @@ def test_a_slow_body_and_too_many_large_ones_are_refused(monkeypatch: pytest.Mon
             await limited(upload(), silent, send)
         assert slow.value.status_code == 408
         monkeypatch.setattr(bodies, "GRACE_S", 60)
-        waiting = [asyncio.ensure_future(limited(upload(), silent, send)) for _ in range(2)]
+        scopes = [*(upload(admitted=False) for _ in range(2)), *(upload() for _ in range(2))]
+        waiting = [asyncio.ensure_future(limited(scope, silent, send)) for scope in scopes]
         await asyncio.sleep(0)  # they start
         await limited(upload(), silent, send)
         for each in waiting:
             each.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        # Who has no access has taken no turn of an upload.
+        assert statuses == [503]
 
     asyncio.run(both())
-    assert statuses == [503]
 
 
 def test_the_key_of_the_cookies_is_kept_and_is_the_owners_alone(tmp_path: Path) -> None:

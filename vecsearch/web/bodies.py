@@ -57,7 +57,8 @@ class Bodies:
             sentence = f"Send the token as {FORM}, as the form does."
             await self._refuse(request, 415, sentence, None)(scope, receive, send)
             return
-        if size is not None and size <= SMALL:
+        # What has no access must not take the place of what has.
+        if not is_admitted or (size is not None and size <= SMALL):
             await self._app(scope, _bounded(receive, limit), send)
             return
         try:
