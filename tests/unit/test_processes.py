@@ -83,13 +83,16 @@ def test_a_question_of_the_worker_is_answered(pool: Pool) -> None:
     assert reply["said"] == {"question": 1}
 
 
-def test_what_answers_may_raise_and_the_worker_is_not_used_again(pool: Pool) -> None:
+@pytest.mark.parametrize("error", [VecsearchError, OSError, ValueError, TimeoutError])
+def test_what_answers_may_raise_and_the_worker_is_not_used_again(
+    pool: Pool, error: type[Exception]
+) -> None:
     before = pid(pool)
 
     def refuse(_: object) -> tuple[dict[str, object], float]:
-        raise VecsearchError("No.")
+        raise error("No.")
 
-    with pytest.raises(VecsearchError, match="No"):
+    with pytest.raises(error, match="No"):
         pool.ask({"do": "ask"}, seconds=60, answer=refuse)
     assert pid(pool) != before
 

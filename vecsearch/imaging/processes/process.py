@@ -5,8 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -92,27 +92,21 @@ class Process:
             VecsearchError: it never started.
 
         """
-        try:
-            self._await_ready()
-            self._channel.deadline = monotonic() + seconds
+        self._await_ready()
+        with self._within(seconds):
             self._channel.send(fields, blobs)
-            return self.receive(seconds=seconds, answer=answer)
-        except (EOFError, OSError, ValueError) as error:
-            raise self._ended(error, seconds) from error
+        return self.receive(seconds=seconds, answer=answer)
 
     def receive(self, *, seconds: float, answer: Answer | None = None) -> Message:
         """Return the next reply to a request that has several; see `ask`."""
-        try:
-            while True:
-                self._channel.deadline = monotonic() + seconds
+        while True:
+            with self._within(seconds):
                 fields, blobs = self._channel.receive()
-                if "ask" not in fields or answer is None:
-                    return fields, blobs
-                said, seconds = answer(fields["ask"])
-                self._channel.deadline = monotonic() + seconds
+            if "ask" not in fields or answer is None:
+                return fields, blobs
+            said, seconds = answer(fields["ask"])
+            with self._within(seconds):
                 self._channel.send(said)
-        except (EOFError, OSError, ValueError) as error:
-            raise self._ended(error, seconds) from error
 
     def kill(self) -> None:
         """End it at once; one that the system cannot end is left behind."""
@@ -123,6 +117,15 @@ class Process:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(DEATH_S)
 
+    @contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        """Bound how long a message takes, and say how the worker ended if there is none."""
+        self._channel.deadline = monotonic() + seconds
+        try:
+            yield
+        except (EOFError, OSError, ValueError) as error:
+            raise self._ended(error, seconds) from error
+
     def _await_ready(self) -> None:
         if self._is_ready:
             return
@@ -130,7 +133,7 @@ class Process:
         stderr = self._process.stderr
         try:
             self._channel.receive()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, ValueError) as error:
             self._process.kill()
             said = b"" if stderr is None else stderr.read()
             raise _not_started(said.decode(errors="replace").rpartition("\n\n")[2]) from error
