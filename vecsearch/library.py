@@ -78,8 +78,9 @@ class Library:
         reader_url = access.as_local(url) if is_embedded else settings.reader_url
         self._store = Store(settings, url, session, reader_url)
         if is_embedded:
+            revival = Revival(settings.data_dir)
             for engine in (self.engine, self.reader):
-                database.reviving(engine, Revival(settings.data_dir))
+                database.reviving(engine, revival)
         self._resources = resources
         resources.callback(self.engine.dispose)
         resources.callback(self._store.reader.dispose)
