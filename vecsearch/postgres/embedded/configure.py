@@ -49,7 +49,7 @@ def write_files(database: Path, user: Account) -> None:
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     _write(database / "vecsearch.conf", lines, user)
     main = database / "postgresql.conf"
-    present = main.read_text()
+    present = _read(main)
     if _INCLUDE not in present:
         _write(main, f"{present}\n{_INCLUDE}\n", user)
 
@@ -78,11 +78,17 @@ def options(database: Path, seen: str, sockets: Path, port: int | None) -> list[
     return [*network, *(word for item in settings.items() for word in ("-c", "=".join(item)))]
 
 
-def _write(file: Path, text: str, user: Account) -> None:
-    """Write a file for the server's user, whole or not at all; a link is replaced, not followed.
+def _read(file: Path) -> str:
+    """Return the text of a file of the server's user; a link is not followed.
 
-    What runs as that user must not make root write elsewhere.
+    What runs as that user must not make root read elsewhere for it, or write elsewhere.
     """
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as opened:
+        return opened.read()
+
+
+def _write(file: Path, text: str, user: Account) -> None:
+    """Write such a file, whole or not at all; a link is replaced, not followed."""
     partial = file.with_name(f".{secrets.token_hex(8)}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     opened = os.open(partial, flags, 0o600)
