@@ -9,7 +9,7 @@ import pytest
 from server_support import scalar
 
 from vecsearch.errors import DatabaseUnavailable
-from vecsearch.postgres.embedded import folder, programs, server
+from vecsearch.postgres.embedded import configure, folder, programs, server
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
@@ -61,12 +61,12 @@ def test_no_other_user_gets_anywhere_and_nothing_above_is_opened(data_dir: Path)
 def test_an_open_folder_is_closed_unless_it_holds_something_else(data_dir: Path) -> None:
     data_dir.mkdir()
     data_dir.chmod(0o755)
-    for name in ("users.lock", "start.lock"):
+    for name in ("users.lock", "start.lock", "cookies.key"):
         (data_dir / name).touch()
         (data_dir / name).chmod(0o644)
     folder.prepare(data_dir)
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
-    assert modes(data_dir) == {"users.lock": 0o600, "start.lock": 0o600}
+    assert modes(data_dir) == dict.fromkeys(("users.lock", "start.lock", "cookies.key"), 0o600)
     (data_dir / "letters").touch()
     (data_dir / "letters").chmod(0o644)
     data_dir.chmod(0o755)
@@ -76,6 +76,7 @@ def test_an_open_folder_is_closed_unless_it_holds_something_else(data_dir: Path)
     data_dir.chmod(0o1777)
     assert "Other users can write" in refusal(data_dir)
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o1777
+    data_dir.chmod(0o700)
 
 
 @needs_root
@@ -104,6 +105,18 @@ def test_a_link_in_place_of_a_lock_is_not_followed(data_dir: Path, tmp_path: Pat
     refusal(data_dir)
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     (data_dir / "users.lock").unlink()
+
+
+def test_what_the_servers_user_puts_in_place_of_its_settings_is_not_read(tmp_path: Path) -> None:
+    secret, database = tmp_path / "secret", tmp_path / "postgres"
+    secret.write_text("theirs")
+    database.mkdir()
+    (database / "PG_VERSION").write_text("18\n")
+    (database / "postgresql.conf").symlink_to(secret)
+    with pytest.raises(OSError, match="symbolic links"):
+        configure.write_files(database, programs.account())
+    assert not any("theirs" in file.read_text() for file in database.glob("[!p]*"))
+    assert (database / "postgresql.conf").is_symlink()
 
 
 @pytest.mark.parametrize(

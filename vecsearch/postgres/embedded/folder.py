@@ -3,6 +3,7 @@
 users.lock, start.lock   who uses the server, who starts it
 keep-running             it stays up without users
 port, roles              see `access` and `credentials`
+cookies.key              see `vecsearch.web.serving`
 socket-folder            where its socket is, if the path here is too long
 postgres                 the database, which belongs to the server's user
 """
@@ -26,7 +27,7 @@ PARTIAL = "postgres.partial"
 ELSEWHERE = "Choose another with --data-dir or VECSEARCH_DATA_DIR."
 _OURS = re.compile(
     rf"{re.escape(USERS)}|{re.escape(STARTING)}|keep-running|port|roles|uploads|socket-folder"
-    rf"|postgres|{re.escape(PARTIAL)}.*|scratch-.*|\..*\.partial"
+    rf"|cookies\.key|postgres|{re.escape(PARTIAL)}.*|scratch-.*|\..*\.partial"
 )
 # initdb passes paths to a shell; libpq reads a comma as a list of hosts.
 _UNQUOTABLE = frozenset('",\\$`\n')
