@@ -52,14 +52,6 @@ def bi_tool(address: reader.Address) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """A data folder whose server is stopped in the end, whatever a test leaves behind."""
-    folder = tmp_path / "data"
-    yield folder
-    assert server.stop(folder)
-
-
 def run(data_dir: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "vecsearch", "db", *arguments, "--data-dir", str(data_dir)],
