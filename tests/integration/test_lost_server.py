@@ -17,6 +17,7 @@ from vecsearch.ingest import resuming
 from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import database
+from vecsearch.postgres.embedded import reviving
 
 
 @pytest.fixture
@@ -49,6 +50,8 @@ def sleep(library: Library, meanwhile: Callable[[], None]) -> None:
 def test_an_ended_server_is_started_again_by_who_misses_it(
     embedded: Library, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # However busy this machine is.
+    monkeypatch.setattr(reviving, "PATIENCE_S", 60.0)
     with embedded as library:
         library.upgrade()
         page = client(library)
@@ -56,6 +59,7 @@ def test_an_ended_server_is_started_again_by_who_misses_it(
         for number in (signal.SIGKILL, signal.SIGQUIT):
             with pytest.raises(DatabaseLost, match=r"lost: .*Run the command again"):
                 sleep(library, partial(kill, data_dir, number))
+            library.reader.dispose()  # of a session that has not noticed yet
             with ThreadPoolExecutor(4) as pool:
                 assert [*pool.map(lambda _: library.collections(), range(4))] == [[]] * 4
         kill(data_dir)
@@ -65,12 +69,12 @@ def test_an_ended_server_is_started_again_by_who_misses_it(
             pass
         assert page.get("/api/collections").json() == []
         # Nobody waits for long.
-        monkeypatch.setattr("vecsearch.postgres.embedded.reviving.PATIENCE_S", 0.0)
+        monkeypatch.setattr(reviving, "PATIENCE_S", 0.0)
         kill(data_dir)
-        library.engine.dispose()
+        library.reader.dispose()
         with pytest.raises(DatabaseUnavailable, match=r"is starting again\. Retry"):
             library.collections()
-        monkeypatch.undo()
+        monkeypatch.setattr(reviving, "PATIENCE_S", 60.0)
         assert library.collections() == []
 
 
