@@ -89,7 +89,7 @@ def test_writing_that_fails_writes_nothing(filled: Library) -> None:
 
 @pytest.mark.parametrize("write", [False, True])
 def test_two_statements_are_refused(filled: Library, *, write: bool) -> None:
-    with pytest.raises(DatabaseError, match="multiple commands"):
+    with pytest.raises(DatabaseError, match="One statement at a time"):
         run(filled, "SELECT 1; DELETE FROM images", write=write)
     assert run(filled, "SELECT count(*) FROM images")[1] == [(12,)]
 

@@ -6,7 +6,7 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,7 @@ def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine
     engine = sa.create_engine(parsed, pool_size=POOL_SIZE, connect_args=arguments)
 
     def set_up(connection: psycopg.Connection[Any], _record: object) -> None:
-        _end_with_client(connection)
-        for name, value in (session or {}).items():
-            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-        _set_path(connection)
+        _set_up(connection, session or {})
 
     def check_out(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
         if not is_open(connection):
@@ -125,19 +122,6 @@ def _connect(
         raise _unavailable(error) from error
 
 
-def _end_with_client(connection: psycopg.Connection[Any]) -> None:
-    """Have the server notice a killed client, so that its locks do not outlive it for long."""
-    connection.autocommit = True
-    # Not every system lets a server see that, and a setting of the user's own stays.
-    with suppress(psycopg.Error):
-        connection.execute(
-            "SELECT set_config(name, %s, false) FROM pg_settings"
-            " WHERE name = 'client_connection_check_interval' AND setting = '0'",
-            [CLIENT_CHECK_MS],
-        )
-    connection.autocommit = False
-
-
 def is_open(connection: psycopg.Connection[Any]) -> bool:
     """Return whether an idle connection is still open, without a round trip.
 
@@ -176,14 +160,30 @@ def without_password(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
 
-def _set_path(connection: psycopg.Connection[Any]) -> None:
-    """Put our schema and pgvector's schema on the session's search path."""
+def _set_up(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
+    """Apply settings to a session, in one round trip, and those of every session.
+
+    Our schema and pgvector's are put on its search path. The server notices when its client is
+    killed, so that the session's locks do not outlive the client for long; a setting of the user's
+    own stays.
+    """
     path = (
-        "SELECT set_config('search_path', concat_ws(', ', %s::text,"
+        "set_config('search_path', concat_ws(', ', %s::text,"
         f" nullif(current_setting('search_path'), ''), quote_ident({VECTOR_SCHEMA})), false)"
     )
-    connection.execute(path.encode(), [tables.SCHEMA])
-    connection.commit()
+    calls = ", ".join([*["set_config(%s, %s, false)"] * len(settings), path])
+    values = [*(part for item in settings.items() for part in item), tables.SCHEMA]
+    check = (
+        "CASE current_setting('client_connection_check_interval') WHEN '0'"
+        " THEN set_config('client_connection_check_interval', %s, false) END"
+    )
+    connection.autocommit = True
+    try:
+        connection.execute(f"SELECT {calls}, {check}".encode(), [*values, CLIENT_CHECK_MS])
+    except psycopg.DatabaseError:
+        # Not every system lets a server see that.
+        connection.execute(f"SELECT {calls}".encode(), values)
+    connection.autocommit = False
 
 
 @contextmanager
@@ -292,11 +292,13 @@ def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
     """Return a more helpful error for some well-known errors of Postgres; None for others."""
     if error.sqlstate in {"0A000", "58P01"} and '"vector"' in message:
         return ExtensionMissing(f"The server lacks pgvector: {message}. {EXTENSION_HELP}")
-    if isinstance(error, psycopg.errors.InsufficientPrivilege) and '"vector"' in message:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and 'extension "vector"' in message:
         return ExtensionMissing(
             f"This role may not install pgvector: {message}. "
             "Ask an administrator to run CREATE EXTENSION vector."
         )
+    if error.sqlstate == "42601" and "multiple commands" in message:
+        return DatabaseError("One statement at a time. Run each by itself.")
     if isinstance(error, psycopg.errors.DiskFull):
         return DatabaseError(
             f"The database's disk is full: {message}. Free some space and retry; "
