@@ -14,7 +14,7 @@ from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.encoders.registry import reads_text
 from vecsearch.ingest import folders, formats, pruning, transfer
-from vecsearch.ingest.pruning import Confirm, Forgotten, refuse
+from vecsearch.ingest.pruning import Forgotten
 from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate
@@ -27,7 +27,7 @@ from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
-from vecsearch.vocabulary import DEFAULT_K, IndexMethod, Ranking, parse
+from vecsearch.vocabulary import DEFAULT_K, Confirm, IndexMethod, Ranking, parse, refuse
 
 
 class Collection(Images):

@@ -9,7 +9,7 @@ with Library.open() as library:
         print(hit.rank, hit.path, hit.distance)
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.repair import Repaired
 from vecsearch.search.status import CollectionStatus, Status, list_status
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Confirm, refuse
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -216,7 +216,7 @@ class Library:
         collection: str | None = None,
         *,
         dry_run: bool = False,
-        confirm: Callable[[str], bool] = lambda _: False,
+        confirm: Confirm = refuse,
     ) -> list[Repaired]:
         """Make again what is missing of collections; return what was found and done.
 

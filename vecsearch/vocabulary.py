@@ -1,7 +1,7 @@
 """Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self, TypeVar
@@ -239,6 +239,8 @@ def require_expansion(expansion: int) -> None:
 MAX_HALF = 65_504.0
 
 DEFAULT_COLLECTION = "images"
+# Takes a sentence that says what will be deleted; returns whether to delete it.
+Confirm = Callable[[str], bool]
 # A prune asks before it deletes all rows under a root, or more than a tenth and more than these.
 PRUNED_UNASKED = 10
 # The smallest hnsw.ef_search that keeps recall high at small k, for words, too, which lie far from
@@ -256,3 +258,8 @@ MAXIMUM_EXPANSION = 100
 EXPANSION_POWER = 3
 # The largest weight of a part of a question.
 MAXIMUM_WEIGHT = 1_000
+
+
+def refuse(_question: str) -> bool:
+    """Confirm nothing."""
+    return False

@@ -115,7 +115,10 @@ def test_what_is_left_of_a_collection_whose_table_is_gone_is_removed_with_a_yes(
         "table images is missing"
     ]
     assert "Its entry, tags and errors" in asked[0]
+    # A copy of the user's is no collection.
+    write(both, "CREATE TABLE vecsearch.kept AS SELECT * FROM others")
     assert [each.name for each in both.collections()] == ["others"]
+    assert not both.repair(dry_run=True)
     left = scalar(
         both, "SELECT string_agg(relname, ' ') FROM pg_class WHERE relname LIKE 'images%'"
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vecsearch.imaging import scan
 from vecsearch.ingest import choose, pending, pruning
-from vecsearch.ingest.pruning import Confirm
 from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.summary import Progress, PruneRefused, Summary
@@ -14,7 +13,7 @@ from vecsearch.postgres import database, migrate, schema
 from vecsearch.search import tags
 from vecsearch.search.indexes import build
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import IndexMethod, Precision, parse
+from vecsearch.vocabulary import Confirm, IndexMethod, Precision, parse
 
 
 def ingest(

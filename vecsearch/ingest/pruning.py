@@ -1,7 +1,7 @@
 """Deleting the rows of files that are gone: what a run may delete unasked, and what it says."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,7 @@ from vecsearch.ingest.scope import Scope
 from vecsearch.ingest.summary import counted
 from vecsearch.postgres import catalog, database, migrate, thumbnails
 from vecsearch.postgres.rows import writing
-from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED
-
-# Takes a sentence that says what will be deleted; returns whether to delete it.
-Confirm = Callable[[str], bool]
-
-
-def refuse(_question: str) -> bool:
-    """Confirm nothing."""
-    return False
+from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Confirm
 
 
 @dataclass(frozen=True)

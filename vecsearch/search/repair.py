@@ -1,6 +1,6 @@
 """Find what is missing of a collection, after something was dropped by hand, and mend it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -26,10 +26,8 @@ from vecsearch.postgres.rows import writing
 from vecsearch.search import functions
 from vecsearch.search.indexes import build
 from vecsearch.search.indexes.resources import ANY, Resources
-from vecsearch.vocabulary import IndexMethod, Metric
+from vecsearch.vocabulary import Confirm, IndexMethod, Metric
 
-# Takes a sentence that says what will be removed; returns whether to remove it.
-Confirm = Callable[[str], bool]
 UNKNOWN_MODEL = "unknown"
 # What is wrong with a table that `strays` returns.
 MISSING_ENTRY = "its entry in the register is missing"
@@ -93,13 +91,17 @@ def find(connection: sa.Connection, stored: StoredCollection) -> list[Problem]:
 
 
 def strays(connection: sa.Connection) -> list[tuple[str, int]]:
-    """Return the tables that are like a collection's and not in the register: names, dimensions."""
+    """Return the tables that are like a collection's and not in the register: names, dimensions.
+
+    A user's copy, made by CREATE TABLE AS, has no primary key, and is not one.
+    """
     rows = connection.execute(
         sa.text(
             "SELECT relname, (SELECT atttypmod FROM pg_attribute"
             "  WHERE attrelid = c.oid AND attname = 'embedding')"
             " FROM pg_class AS c WHERE relnamespace = CAST(:schema AS regnamespace)"
             " AND relkind = 'r' AND relname NOT IN (SELECT name FROM vecsearch.collections)"
+            " AND EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)"
             " AND CAST(:columns AS text[]) <@ ARRAY(SELECT CAST(attname AS text)"
             "  FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)"
             " ORDER BY 1"
