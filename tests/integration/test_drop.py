@@ -1,6 +1,7 @@
 """Dropping a collection deletes everything that belongs to it, and nothing else."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,19 @@ def test_all_can_be_removed_by_the_document_and_nothing_else_goes(library: Libra
         connection.execute(statements.encode())
     assert objects(library) == set()
     assert scalar(library, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^vecsearch'") == 0
+
+
+def test_a_query_that_a_drop_overtakes_names_the_collection(library: Library) -> None:
+    corpus = make_corpus(library, "order", clustered(20, 8, seed=0))
+    with database.writing(library.engine) as connection, ThreadPoolExecutor(1) as pool:
+        drop.drop(connection, "order")
+        asked = pool.submit(library.collection("order").query, id=corpus.ids[0])
+        with psycopg.connect(library.url, autocommit=True) as watching:
+            while watching.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ).fetchone() == (0,):
+                assert not asked.done()
+        connection.commit()
+        with pytest.raises(CollectionNotFound, match="order"):
+            asked.result()

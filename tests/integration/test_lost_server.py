@@ -1,7 +1,7 @@
 """The database ends under a command: what comes back by itself, and what is said."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from server_support import kill
+from servers import free_port
 from web_support import client
 
 from vecsearch.config import Settings
@@ -17,7 +18,7 @@ from vecsearch.ingest import resuming
 from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import database
-from vecsearch.postgres.embedded import reviving
+from vecsearch.postgres.embedded import reviving, server
 
 
 @pytest.fixture
@@ -147,10 +148,24 @@ def test_what_does_not_come_back_ends_the_run(library: Library, soon: None) -> N
         resuming.resumed(library._store, lose)  # noqa: SLF001 - what a collection gives it
     assert len(said) == 7
 
-    def refuse() -> None:
-        said.append(1)
-        raise DatabaseUnavailable("It never was there. Check it.")
+    nowhere = Settings.load(database_url=f"postgresql://x@127.0.0.1:{free_port()}/x")
+    with Library.open(nowhere) as other, pytest.raises(DatabaseUnavailable, match="refused"):
+        resuming.resumed(other._store, lose)  # noqa: SLF001 - likewise
+    assert len(said) == 7
 
-    with pytest.raises(DatabaseUnavailable, match="never"):
-        resuming.resumed(library._store, refuse)  # noqa: SLF001 - likewise
-    assert len(said) == 8
+
+def test_a_start_that_fails_is_tried_again(
+    embedded: Library, monkeypatch: pytest.MonkeyPatch, soon: None
+) -> None:
+    outcomes = iter([DatabaseLost("It ended."), None])
+    starts = iter([DatabaseUnavailable("It ended while it started."), None])
+
+    def take(results: Iterator[Exception | None]) -> None:
+        error = next(results)
+        if error is not None:
+            raise error
+
+    with embedded as library:
+        monkeypatch.setattr(server, "revive", lambda _: take(starts))
+        _, notes = resuming.resumed(library._store, lambda: take(outcomes))  # noqa: SLF001 - as above
+    assert notes == ["The database was lost once during the run, which then went on."]

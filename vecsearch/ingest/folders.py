@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vecsearch.errors import EncoderError
 from vecsearch.imaging import scan
 from vecsearch.ingest import choose, pending, pruning
 from vecsearch.ingest.resuming import resumed
@@ -71,8 +72,12 @@ def ingest(
         def on_build(step: str, done: int, total: int | None) -> None:
             on_progress(replace(last, step=step, done=done, total=total or done))
 
-        if any(run.has_created for run in runs):
+        # A run that was killed may have left rows without tags.
+        try:
             tags.ensure(store.engine, name, on_progress=on_build)
+        except EncoderError:
+            if any(run.has_created for run in runs):
+                raise
         return build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
 
     built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))

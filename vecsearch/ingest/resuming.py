@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from vecsearch.errors import DatabaseLost, DatabaseUnavailable, first_line
+from vecsearch.postgres import database
 from vecsearch.postgres.embedded import server
 from vecsearch.search.store import Store
 
@@ -31,14 +32,16 @@ def resumed(
         DatabaseUnavailable: the database does not come back.
 
     """
+    with database.session(store.engine):
+        pass  # what is not there to begin with is not waited for
     losses = failures = done = 0
     while True:
         try:
+            if failures and store.settings.database_url is None:
+                server.revive(store.settings.data_dir)
             result = work()
         except DatabaseUnavailable as error:
-            if not losses and not isinstance(error, DatabaseLost):
-                raise
-            losses += isinstance(error, DatabaseLost)
+            losses += isinstance(error, DatabaseLost) or not failures
             failures = 1 if stored() > done else failures + 1
             done = stored()
             if failures > len(WAITS_S):
@@ -46,8 +49,6 @@ def resumed(
             wait_s = WAITS_S[failures - 1]
             _log.warning("%s. Going on in %.0f s.", first_line(error).partition(". ")[0], wait_s)
             time.sleep(wait_s)
-            if store.settings.database_url is None:
-                server.revive(store.settings.data_dir)
         else:
             times = "once" if losses == 1 else f"{losses} times"
             note = f"The database was lost {times} during the run, which then went on."

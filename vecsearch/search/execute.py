@@ -14,7 +14,7 @@ from pgvector import HalfVector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import DatabaseError, InvalidInput
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
@@ -48,6 +48,19 @@ psycopg.adapters.register_dumper(_Half, _HalfDumper)
 
 
 def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Answer:
+    """Answer a query in a collection; see `_ask`."""
+    try:
+        return _ask(engine, name, query, embedders)
+    except DatabaseError as error:
+        cause = error.__cause__
+        if isinstance(getattr(cause, "orig", cause), psycopg.errors.UndefinedTable):
+            # Dropped meanwhile, unless it is broken.
+            with catalog.reading(engine, name):
+                pass
+        raise
+
+
+def _ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Answer:
     """Answer a query in a collection.
 
     Args:
