@@ -165,9 +165,9 @@ def forget(
     there = 0 if existing else sum(not scan.is_gone(path) for path in stored.values())
     if there:
         raise InvalidInput(
-            f"Of the {counted(len(stored), 'file')} that collection {name!r} has under {where}, "
-            f"{there:,} {'is' if there == 1 else 'are'} still there. To forget all the same: "
-            "--existing. To delete only the rows of files that are gone: vecsearch ingest --prune"
+            f"{there:,} of the {counted(len(stored), 'file')} of collection {name!r} under {where} "
+            f"still {'exists' if there == 1 else 'exist'}. To forget them, too: --existing. To "
+            "delete only the rows of files that are gone: vecsearch ingest --prune"
         )
     found = Forgotten(len(stored), len(errors))
     if dry_run:
