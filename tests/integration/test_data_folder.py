@@ -76,6 +76,7 @@ def test_an_open_folder_is_closed_unless_it_holds_something_else(data_dir: Path)
     data_dir.chmod(0o1777)
     assert "Other users can write" in refusal(data_dir)
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o1777
+    data_dir.chmod(0o755)
 
 
 @needs_root

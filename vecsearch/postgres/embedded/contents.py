@@ -54,7 +54,7 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
         if found is None or found[1] != [f"{key}={value}" for key, value in LOCAL_SETTINGS.items()]:
             from vecsearch.postgres.embedded import role
 
-            with psycopg.connect(url) as connection:
+            with _connected(url) as connection:
                 role.prepare_local(connection)
     except psycopg.Error as error:
         raise RuntimeError(str(error)) from error
