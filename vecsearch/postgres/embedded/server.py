@@ -163,6 +163,9 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> str:
             raise troubles.full_disk(database) from error
         raise _refused(database, error) from error
     except RuntimeError as error:
+        # It may have been suspended only now.
+        if (running := postmaster.find(database)) is not None:
+            launching.require_awake(running)
         raise _refused(database, error) from error
     return url
 
