@@ -131,3 +131,10 @@ def test_copying_through_the_client_is_no_lost_connection(filled: Library, state
 def test_nothing_gives_nothing(filled: Library, statement: str) -> None:
     columns, rows, _ = run(filled, statement)
     assert (columns, rows) == ([], [])
+
+
+def test_a_parameter_is_no_lost_connection(filled: Library) -> None:
+    with pytest.raises(DatabaseError, match="parameters") as caught:
+        run(filled, "SELECT $1")
+    assert not isinstance(caught.value, DatabaseUnavailable)
+    assert run(filled, "SELECT count(*) FROM images")[1] == [(12,)]

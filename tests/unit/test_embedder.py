@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -12,8 +13,8 @@ from support import PixelEncoder, picture, png
 
 from vecsearch.encoders import once
 from vecsearch.encoders.base import BATCH_SIZE
-from vecsearch.errors import ImageUnreadable, WeightsUnavailable
-from vecsearch.imaging import pictures
+from vecsearch.errors import ImageUnreadable, InvalidInput, WeightsUnavailable
+from vecsearch.imaging import pictures, reading
 from vecsearch.search.questions import embedder
 from vecsearch.search.questions.embedder import Embedder
 from vecsearch.search.questions.pictures import Picture
@@ -196,3 +197,9 @@ def test_an_embedding_that_cannot_be_compared_is_refused_and_not_remembered() ->
         with pytest.raises(ImageUnreadable):
             mine.embed(new(1))
     assert len(encoder.embedded) == 2
+
+
+def test_no_file_is_read_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_BYTES", 3_000_000)
+    with pytest.raises(InvalidInput, match="more than 3 MB"):
+        Picture.read(Path("/dev/zero"))

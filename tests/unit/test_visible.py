@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecsearch import cli
+from vecsearch.cli import command
 from vecsearch.errors import InvalidInput
 from vecsearch.render.rows import Format, write_rows
 from vecsearch.render.visible import visible
@@ -110,3 +111,11 @@ def test_nothing_prints_past_what_makes_it_visible() -> None:
     printing = re.compile(r"typer\.(echo|secho)|\bprint\(|sys\.std(out|err)\.write")
     found = {file.name: printing.findall(file.read_text()) for file in modules}
     assert {name for name, uses in found.items() if uses} <= {"progress.py"}
+
+
+@pytest.mark.parametrize("listed", ["a.png\nb c.png\n", "a.png\r\nb c.png", "a.png\0b c.png\0"])
+def test_a_list_of_paths_ends_each_with_a_newline_or_nul(
+    listed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(listed))
+    assert command.expand_stdin(["x", "-"]) == ["x", "a.png", "b c.png"]

@@ -362,7 +362,8 @@ def write_object(value: dict[str, Any], chosen: Format | None) -> None:
 
 
 def expand_stdin(paths: list[str]) -> list[str]:
-    """Replace - among the paths by the lines of standard input."""
-    listed = [line.rstrip("\r\n") for line in sys.stdin] if "-" in paths else []
+    """Replace - among the paths by those on standard input, which end with newlines or NULs."""
+    text = sys.stdin.read() if "-" in paths else ""
+    listed = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
     named = [path for path in paths if path != "-"]
     return [*named, *(line for line in listed if line)]

@@ -265,7 +265,8 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
     if state.startswith(("28", "3D", "53300")):
         return _unavailable(error)
     lost = isinstance(error, psycopg.OperationalError) and not state
-    if lost or state.startswith(("08", "57P")):
+    # A protocol violation (08P01) is a statement's fault: a parameter that nobody gave.
+    if lost or (state.startswith(("08", "57P")) and state != "08P01"):
         reason = first_line(message).removeprefix("consuming input failed: ")
         return DatabaseLost(
             f"The connection to the database was lost: {reason}. Run the command again; if that "

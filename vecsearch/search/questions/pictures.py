@@ -89,10 +89,18 @@ class Picture:
             return cls(source)
         path = Path(source).absolute()
         try:
-            return cls(path.read_bytes(), scan.storable(str(path)))
+            with path.open("rb") as file:
+                # A pipe is welcome, but a device may have no end.
+                content = file.read(reading.MOST_BYTES + 1)
         except FileNotFoundError as error:
             raise InvalidInput(f"{path} does not exist. Check the path.") from error
         except OSError as error:
             raise InvalidInput(
                 f"{path} cannot be read: {error.strerror}. Name an image file."
             ) from error
+        if len(content) > reading.MOST_BYTES:
+            raise InvalidInput(
+                f"{path} has more than {reading.MOST_BYTES // 10**6} MB, the limit for a picture. "
+                "Name a smaller file."
+            )
+        return cls(content, scan.storable(str(path)))
