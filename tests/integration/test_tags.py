@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from web_support import ask, client
 
 from vecsearch.cli import app
+from vecsearch.errors import WeightsUnavailable
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming
 from vecsearch.search.tags import LEAST, MOST, Tag
@@ -291,3 +292,23 @@ def test_the_api_and_the_page_show_tags(library: Library, photos: Path) -> None:
     write(library, "DELETE FROM vecsearch_internal.tags")
     assert [hit["tags"] for hit in ask(api, id=image.id)["hits"]] == [[]] * 12
     assert 'class="tags"' not in api.get("/", params={"id": str(image.id)}).text
+
+
+def test_an_ingest_says_if_older_images_stay_without_tags(
+    library: Library,
+    photos: Path,
+    small_model: str,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise WeightsUnavailable("The weights have moved. Give them with --weights.")
+
+    images = library.collection()
+    images.ingest(photos, model=small_model, weights=weights)
+    monkeypatch.setattr("vecsearch.search.tags.ensure", refuse)
+    assert images.ingest(photos).notes == (
+        "Images without tags were left so. The weights have moved. Give them with --weights.",
+    )
+    with pytest.raises(WeightsUnavailable):
+        library.collection("other").ingest(photos, model=small_model, weights=weights)

@@ -75,10 +75,16 @@ def ingest(
         # A run that was killed may have left rows without tags.
         try:
             tags.ensure(store.engine, name, on_progress=on_build)
-        except EncoderError:
+        except EncoderError as error:
             if any(run.has_created for run in runs):
                 raise
-        return build.ensure(store.engine, name, resources=store.resources(), on_progress=on_build)
+            untagged = [f"Images without tags were left so. {error}"]
+        else:
+            untagged = []
+        resources = store.resources()
+        return untagged + build.ensure(
+            store.engine, name, resources=resources, on_progress=on_build
+        )
 
     built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))
     summary = _together([run.summary for run in runs])
