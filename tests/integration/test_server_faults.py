@@ -98,6 +98,27 @@ def test_children_of_a_killed_server_are_waited_for(
     server.stop(data_dir)
 
 
+@pytest.mark.parametrize("who", ["the one that stops it", "the next that starts it"])
+def test_a_server_that_does_not_end_is_ended_at_once(
+    who: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vecsearch.postgres.embedded.launching.STOP_TIMEOUT_S", 0.5)
+    with server.lease(data_dir, keep_running=True) as url, psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    stuck = psycopg.connect(url)
+    os.kill(stuck.info.backend_pid, signal.SIGSTOP)
+    if who == "the one that stops it":
+        assert server.stop(data_dir)
+    else:
+        os.kill(postmaster(data_dir), signal.SIGINT)
+        while "stopping" not in (data_dir / "postgres/postmaster.pid").read_text():
+            assert is_running(data_dir)
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT answer FROM kept") == 42
+    assert "it ends at once now" in caplog.text
+    stuck.close()
+
+
 def test_a_suspended_server_is_named(data_dir: Path) -> None:
     with server.lease(data_dir, keep_running=True):
         pass

@@ -21,6 +21,8 @@ from vecsearch.postgres.embedded.postmaster import Postmaster
 
 # Recovery replays up to max_wal_size, and children of a killed server may work for as long.
 START_TIMEOUT_S = 600.0
+# A server that takes longer to end is told to end at once.
+STOP_TIMEOUT_S = 30.0
 # Each long wait is said once.
 SAY_AFTER_S = 2.0
 POLL_S = 0.01
@@ -67,11 +69,14 @@ def up(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Postmast
     database = folder.postgres(data_dir)
     launched = None if postmaster.find(database) else _launch_configured(data_dir)
     meanwhile()
-    wait = _Wait()
+    wait, ending = _Wait(), None
     while (found := postmaster.find(database)) is None or not found.is_ready:
         wait.on()
         if found is not None:
             require_awake(found)
+            if found.is_stopping:
+                ending = ending or Ending()
+                ending.hasten(found)
             wait.say(found.state, launched)
         elif launched is None:
             # It was stopping.
@@ -150,6 +155,31 @@ def require_awake(found: Postmaster) -> None:
             f"The embedded Postgres, process {found.pid}, is suspended and answers nobody. "
             f"Resume it: kill -CONT {found.pid}"
         )
+
+
+class Ending:
+    """A server that was asked to end; one that takes long is told to end at once."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._is_hastened = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been ending."""
+        return time.monotonic() - self._began
+
+    def hasten(self, found: Postmaster) -> None:
+        """Tell it to end at once if it is time to."""
+        if self._is_hastened or self.seconds < STOP_TIMEOUT_S:
+            return
+        _log.warning(
+            "The database has not ended after %.0f seconds; it ends at once now, and recovers what "
+            "was stored when it starts.",
+            self.seconds,
+        )
+        postmaster.shut_down(found, at_once=True)
+        self._is_hastened = True
 
 
 class _Wait:

@@ -1,6 +1,7 @@
 """Which process is the server of a data folder: no other one is signalled or waited for."""
 
 import os
+import signal
 import socket
 import struct
 from contextlib import suppress
@@ -40,6 +41,11 @@ class Postmaster:
     def is_ready(self) -> bool:
         """Whether it takes connections."""
         return self.state == "ready"
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self.state == "stopping"
 
     @property
     def is_suspended(self) -> bool:
@@ -90,6 +96,20 @@ def forget(folder: Path, socket_folder: Path) -> None:
             number = _number(file.read_text(errors="replace").splitlines(), _PID)
             if number is None or psutil.pid_exists(number):
                 file.unlink()
+
+
+def shut_down(found: Postmaster, *, at_once: bool = False) -> None:
+    """Ask a server to end, which takes until its processes have ended and its tables are written.
+
+    Args:
+        found: the server.
+        at_once: without writing them, so that its next start recovers what was stored. A server
+            that restarts after a crash may ignore everything else (PostgreSQL 18).
+
+    """
+    # psutil sends nothing to a process that has got the number since.
+    with suppress(psutil.NoSuchProcess):
+        found.process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
 
 
 def orphans(folder: Path) -> list[int]:

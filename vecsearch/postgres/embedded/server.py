@@ -5,15 +5,12 @@ Every command that uses it holds a shared lease. The last one to end stops the s
 """
 
 import fcntl
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
-
-import psutil
 
 from vecsearch.errors import DatabaseUnavailable, first_line
 from vecsearch.postgres.embedded import (
@@ -30,8 +27,8 @@ from vecsearch.postgres.embedded.access import DATABASE
 from vecsearch.postgres.embedded.postmaster import Postmaster
 
 DEFAULT_PORT = 5432
-# The default of pg_ctl.
-STOP_TIMEOUT_S = 60.0
+# After being told to end at once, it kills its processes within five seconds.
+AT_ONCE_TIMEOUT_S = 30.0
 
 
 @contextmanager
@@ -196,19 +193,17 @@ def _stop(data_dir: Path) -> None:
 
     """
     database = folder.postgres(data_dir)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    found = postmaster.find(database)
-    if found is not None:
-        with suppress(psutil.NoSuchProcess):
-            # A fast shutdown. psutil sends nothing to a process that has got the number since.
-            found.process.send_signal(signal.SIGINT)
+    if (found := postmaster.find(database)) is not None:
+        postmaster.shut_down(found)
+    ending = launching.Ending()
     while (found := postmaster.find(database)) is not None:
         launching.require_awake(found)
-        if time.monotonic() > deadline:
+        if ending.seconds > launching.STOP_TIMEOUT_S + AT_ONCE_TIMEOUT_S:
             raise DatabaseUnavailable(
                 f"The embedded Postgres, process {found.pid}, has not ended after "
-                f"{STOP_TIMEOUT_S:.0f} seconds. It goes on ending; see its log: {database / 'log'}"
+                f"{ending.seconds:.0f} seconds. It goes on ending; see its log: {database / 'log'}"
             )
+        ending.hasten(found)
         time.sleep(0.005)
     launching.reap()
 
