@@ -103,8 +103,7 @@ def shut_down(found: Postmaster, *, at_once: bool = False) -> None:
 
     Args:
         found: the server.
-        at_once: without writing them, so that its next start recovers what was stored. A server
-            that restarts after a crash may ignore everything else (PostgreSQL 18).
+        at_once: without writing them, so that its next start recovers what was stored.
 
     """
     # psutil sends nothing to a process that has got the number since.

@@ -25,6 +25,7 @@ from vecsearch.postgres.embedded import (
 )
 from vecsearch.postgres.embedded.access import DATABASE
 from vecsearch.postgres.embedded.postmaster import Postmaster
+from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S
 
 DEFAULT_PORT = 5432
 # After being told to end at once, it kills its processes within five seconds.
@@ -193,8 +194,11 @@ def _stop(data_dir: Path) -> None:
 
     """
     database = folder.postgres(data_dir)
-    if (found := postmaster.find(database)) is not None:
-        postmaster.shut_down(found)
+    found = postmaster.find(database)
+    if found is not None and not found.is_stopping:
+        launching.require_awake(found)
+        # One that restarts after a crash may forget that it was asked to end (PostgreSQL 18).
+        postmaster.shut_down(found, at_once=not _takes_connections(found))
     ending = launching.Ending()
     while (found := postmaster.find(database)) is not None:
         launching.require_awake(found)
@@ -206,6 +210,15 @@ def _stop(data_dir: Path) -> None:
         ending.hasten(found)
         time.sleep(0.005)
     launching.reap()
+
+
+def _takes_connections(found: Postmaster) -> bool:
+    import psycopg
+
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(_url(found, "postgres"), connect_timeout=CONNECT_TIMEOUT_S).close()
+        return True
+    return False
 
 
 def _url(found: Postmaster, database: str) -> str:
