@@ -98,7 +98,7 @@ def version(folder: Path) -> int:
 
     """
     try:
-        text = (folder / "PG_VERSION").read_text(errors="replace").strip()
+        text = programs.read_text(folder / "PG_VERSION").strip()
     except FileNotFoundError:
         text = ""
     if not re.fullmatch(r"[0-9]{1,4}", text):
