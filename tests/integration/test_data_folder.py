@@ -162,7 +162,7 @@ def test_initdb_has_its_time(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         (None, "missing or empty"),
         ("", "missing or empty"),
         ("eighteen\udcff\n", "names no version"),
-        ("15\n", "PostgreSQL 15"),
+        ("17\n", "PostgreSQL 17, run `vecsearch db dump FILE --database-url URL`"),
     ],
 )
 def test_a_folder_that_is_no_database_of_ours_is_refused(

@@ -111,7 +111,9 @@ def version(folder: Path) -> int:
         known = " and ".join(map(str, programs.versions()))
         raise DatabaseUnavailable(
             f"{folder} was created by PostgreSQL {text}, and the embedded versions are {known}. "
-            "Choose another folder with --data-dir."
+            f"Start it with the programs of PostgreSQL {text}, run `vecsearch db dump FILE "
+            "--database-url URL`, and then `vecsearch db restore FILE` in another folder, given "
+            "with --data-dir."
         )
     return int(text)
 
