@@ -353,8 +353,8 @@ class Library:
         Args:
             statement: one SQL statement.
             write: commit the transaction; otherwise it is read-only, and runs as `reader`.
-            timeout: seconds after which it is stopped; None is five minutes to read, and no limit
-                to write.
+            timeout: seconds after which it is stopped; None is five minutes, or the role's own
+                limit if that is shorter, to read, and the role's own to write.
 
         Raises:
             DatabaseError: Postgres refused the statement.

@@ -2,14 +2,16 @@
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_support import scalar
+from server_support import HOLDER, scalar
 
 from vecsearch.errors import DatabaseUnavailable
-from vecsearch.postgres.embedded import configure, folder, programs, server
+from vecsearch.postgres.embedded import configure, folder, initdb, programs, server
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
@@ -119,13 +121,48 @@ def test_what_the_servers_user_puts_in_place_of_its_settings_is_not_read(tmp_pat
     assert (database / "postgresql.conf").is_symlink()
 
 
+PIPES = ["postmaster.pid", "log", "postgresql.conf", "PG_VERSION", ".s.PGSQL.5432.lock"]
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_a_pipe_in_place_of_a_file_of_the_server_holds_up_nobody(data_dir: Path, name: str) -> None:
+    with server.lease(data_dir):
+        pass
+    file = data_dir / "postgres" / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    # It ends by itself: the limit is for when it does not.
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDER, str(data_dir), ""],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    if name.endswith((".pid", ".lock")):
+        assert done.returncode == 0
+    else:
+        assert (done.returncode, "DatabaseUnavailable" in done.stderr) == (1, True)
+        assert name in done.stderr
+        file.unlink()
+
+
+def test_initdb_has_its_time(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(initdb, "TIMEOUT_S", 0.0)
+        assert "has not ended after 0 seconds" in refusal(data_dir)
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT 1") == 1
+
+
 @pytest.mark.parametrize(
     ("version", "said"),
     [
         (None, "missing or empty"),
         ("", "missing or empty"),
         ("eighteen\udcff\n", "names no version"),
-        ("15\n", "PostgreSQL 15"),
+        ("17\n", "PostgreSQL 17, run `vecsearch db dump FILE --database-url URL`"),
     ],
 )
 def test_a_folder_that_is_no_database_of_ours_is_refused(

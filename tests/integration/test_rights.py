@@ -16,6 +16,12 @@ from vecsearch.errors import (
 from vecsearch.library import Library
 
 pytestmark = every_server
+READS = (
+    "GRANT USAGE ON SCHEMA vecsearch",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch",
+    "GRANT USAGE ON SCHEMA vecsearch_internal",
+    "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch_internal",
+)
 
 
 def role_url(library: Library, role: str) -> str:
@@ -40,15 +46,30 @@ def as_role(library: Library, server_url: str, *grants: str) -> Iterator[Library
             connection.execute(f"DROP ROLE {role}".encode())
 
 
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [("0", "5min"), ("2min", "2min"), ("90500ms", "90500ms"), ("2d", "5min"), ("50000", "50s")],
+)
+def test_a_stricter_time_limit_of_a_role_stays(
+    library: Library, server_url: str, own: str, kept: str
+) -> None:
+    corpus = make_corpus(library, "images", clustered(50, 8, seed=0))
+    shows = f"current_setting('statement_timeout') = '{kept}'"
+    with as_role(library, server_url, *READS) as analyst:
+        write(library, f"ALTER ROLE analyst SET statement_timeout = '{own}'")
+        with analyst.sql("SHOW statement_timeout") as (_, rows, _):
+            assert list(rows) == [(kept,)]
+        # What is asked for counts, and after it the role's own again.
+        with analyst.sql("SHOW statement_timeout", timeout=600) as (_, rows, _):
+            assert list(rows) == [("10min",)]
+        assert len(analyst.query(id=corpus.ids[0], k=20, where=shows).hits) == 20
+        with analyst.sql("SHOW statement_timeout") as (_, rows, _):
+            assert list(rows) == [(kept,)]
+
+
 def test_an_analyst_who_may_only_read_can_search(library: Library, server_url: str) -> None:
     corpus = make_corpus(library, "images", clustered(50, 8, seed=0))
-    grants = (
-        "GRANT USAGE ON SCHEMA vecsearch",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch",
-        "GRANT USAGE ON SCHEMA vecsearch_internal",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch_internal",
-    )
-    with as_role(library, server_url, *grants) as analyst:
+    with as_role(library, server_url, *READS) as analyst:
         assert len(analyst.query(id=corpus.ids[0], k=20, where="width < 40").hits) == 20
         assert len(analyst.query(id=corpus.ids[0], max_distance=2).hits) == 50
         assert [status.images for status in analyst.collections()] == [50]

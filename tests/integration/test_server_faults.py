@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from server_support import HOLDER, is_running, kill, postmaster, scalar
 
 from vecsearch.errors import DatabaseUnavailable
-from vecsearch.postgres.embedded import locks, server
+from vecsearch.postgres.embedded import contents, folder, launching, locks, server
+from vecsearch.postgres.embedded import postmaster as servers
+from vecsearch.postgres.embedded.credentials import Credentials
+from vecsearch.postgres.embedded.launching import Launched
 
 FLOCK = """
 import fcntl, sys
@@ -117,6 +121,107 @@ def test_a_server_that_does_not_end_is_ended_at_once(
         assert scalar(url, "SELECT answer FROM kept") == 42
     assert "it ends at once now" in caplog.text
     stuck.close()
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
+    """The servers that are launched from now on."""
+    found: list[Launched] = []
+    real = launching.launch
+
+    def launch(*arguments: Any) -> Launched:
+        found.append(real(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(launching, "launch", launch)
+    return found
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGQUIT, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name
+)
+def test_a_server_that_is_ended_while_it_starts_is_started_again(
+    data_dir: Path,
+    launched: list[Launched],
+    number: signal.Signals,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with server.lease(data_dir, keep_running=True) as url, psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    # So that its next start takes a while.
+    kill(data_dir)
+
+    def end() -> None:
+        while not servers.find(folder.postgres(data_dir)):
+            assert launched[-1].process.poll() is None
+        kill(data_dir, number)
+
+    with server.lease(data_dir, meanwhile=end) as url:
+        assert scalar(url, "SELECT answer FROM kept") == 42
+    assert "The database ended while it started (postgres ended with s" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["prepare", "read_all", "_connected"])
+def test_a_server_that_ends_while_it_is_prepared_is_started_again(
+    data_dir: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.lease(data_dir):
+        pass
+    real = getattr(contents, step)
+    ends = iter([signal.SIGKILL, signal.SIGQUIT])
+
+    def ending(*arguments: Any, **options: Any) -> Any:
+        number = next(ends, None)
+        if number and step == "_connected":
+            # It is this process alone that ends.
+            connection = real(*arguments, **options)
+            os.kill(connection.info.backend_pid, signal.SIGTERM)
+            return connection
+        if number:
+            kill(data_dir, number)
+            if step == "read_all":
+                return [Credentials("reader", is_writer=False, password="", verifier="")]
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(contents, step, ending)
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT 1") == 1
+    assert caplog.text.count("The database ended while it started") == 2
+
+
+def test_a_server_that_is_ended_each_time_is_given_up(
+    data_dir: Path, launched: list[Launched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.lease(data_dir):
+        pass
+    launched.clear()
+    real = launching.launch
+
+    def killed(*arguments: Any) -> Launched:
+        found = real(*arguments)
+        found.process.kill()
+        return found
+
+    said = "does not start: postgres ended with signal 9"
+    with monkeypatch.context() as patched:
+        patched.setattr(launching, "launch", killed)
+        with pytest.raises(DatabaseUnavailable, match=said), server.lease(data_dir):
+            pass
+    assert len(launched) >= server.STARTS
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT 1") == 1
+
+
+def test_an_error_of_its_own_ends_a_start_at_once(data_dir: Path, launched: list[Launched]) -> None:
+    with server.lease(data_dir):
+        pass
+    launched.clear()
+    with (data_dir / "postgres/postgresql.conf").open("a") as settings:
+        settings.write("nonsense = 1\n")
+    said = "does not start: .*configuration file.*contains errors"
+    with pytest.raises(DatabaseUnavailable, match=said), server.lease(data_dir):
+        pass
+    assert len(launched) == 1
 
 
 def test_a_suspended_server_is_named(data_dir: Path) -> None:

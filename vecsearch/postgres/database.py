@@ -145,6 +145,27 @@ def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str
     )
 
 
+def apply_limits(driver: "psycopg.Connection[Any]", limits: Mapping[str, str]) -> None:
+    """Apply time limits until the transaction ends; a stricter one of the session's own stays.
+
+    Args:
+        driver: the connection.
+        limits: names of Postgres' timeouts, and each one's limit, such as "5min".
+
+    """
+    # As intervals: a session's limit is shown in the largest unit that fits it; 0 is none.
+    stricter = (
+        "set_config(%s, CAST(CAST(1000 * extract(epoch FROM least("
+        "nullif(CAST(current_setting(%s) AS interval), '0'), CAST(%s AS interval))) AS bigint)"
+        " AS text), true)"
+    )
+    driver.execute(
+        f"SELECT {', '.join([stricter] * len(limits))}".encode(),
+        [part for name, limit in limits.items() for part in (name, name, limit)],
+        prepare=True,
+    )
+
+
 def superuser_advice(connection: sa.Connection) -> str | None:
     """Return a warning if the connection's role is a superuser; None if it is not."""
     if driver_connection(connection).info.parameter_status("is_superuser") != "on":

@@ -345,6 +345,6 @@ def _apply(driver: "psycopg.Connection[Any]", search: Search) -> None:
     if search.is_exact or search.forced:
         # A prepared statement may reuse a plan that was made under other settings.
         settings = {**settings, "plan_cache_mode": "force_custom_plan"}
-    if search.query.where is not None:
-        settings = {**settings, **READING_LIMITS}
     database.apply_settings(driver, settings)
+    if search.query.where is not None:
+        database.apply_limits(driver, READING_LIMITS)

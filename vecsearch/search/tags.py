@@ -208,7 +208,7 @@ class Tags:
             images = f"{schema.sql_name(stored.table)} AS {schema.sql_name(self._name)}"
             if where is not None:
                 statement.require_condition(connection, stored.table, where)
-                database.apply_settings(driver, READING_LIMITS)
+                database.apply_limits(driver, READING_LIMITS)
                 images += f" WHERE (\n{where}\n)"
             text = select.format(
                 images=images,

@@ -4,7 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
-from vecsearch.postgres.embedded import access, folder
+from vecsearch.postgres.embedded import access, folder, programs
 from vecsearch.postgres.embedded.postmaster import FOLDER_SETTING
 from vecsearch.postgres.embedded.programs import Account
 from vecsearch.postgres.sessions.settings import SEARCH
@@ -49,7 +49,7 @@ def write_files(database: Path, user: Account) -> None:
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     _write(database / "vecsearch.conf", lines, user)
     main = database / "postgresql.conf"
-    present = _read(main)
+    present = programs.read_text(main)
     if _INCLUDE not in present:
         _write(main, f"{present}\n{_INCLUDE}\n", user)
 
@@ -78,22 +78,13 @@ def options(database: Path, seen: str, sockets: Path, port: int | None) -> list[
     return [*network, *(word for item in settings.items() for word in ("-c", "=".join(item)))]
 
 
-def _read(file: Path) -> str:
-    """Return the text of a file of the server's user; a link is not followed.
-
-    What runs as that user must not make root read elsewhere for it, or write elsewhere.
-    """
-    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as opened:
-        return opened.read()
-
-
 def _write(file: Path, text: str, user: Account) -> None:
-    """Write such a file, whole or not at all; a link is replaced, not followed."""
+    """Write a file of the server's user, whole or not at all; a link is replaced, not followed."""
     partial = file.with_name(f".{secrets.token_hex(8)}.partial")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     opened = os.open(partial, flags, 0o600)
     try:
-        with os.fdopen(opened, "w") as writing:
+        with os.fdopen(opened, "w", errors="surrogateescape") as writing:
             if user.uid != os.geteuid():
                 os.fchown(opened, user.uid, user.gid)
             writing.write(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vecsearch.errors import first_line
 from vecsearch.postgres.embedded.access import DATABASE, LOCAL, LOCAL_SETTINGS
 from vecsearch.postgres.embedded.credentials import read_all
+from vecsearch.postgres.embedded.troubles import EndedFromOutside
 from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S, patiently
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 # As long as its start may take.
 RECOVERY_S = 600.0
+# Of a session whose server, or one of its processes, is shut down or killed.
+_ENDED = {"57P01", "57P02"}
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +31,7 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
         maintenance_url: the owner's URL of the database `postgres`.
 
     Raises:
+        EndedFromOutside: the server ended meanwhile.
         RuntimeError: the server refuses it.
 
     """
@@ -57,7 +61,7 @@ def prepare(data_dir: Path, url: str, maintenance_url: str) -> None:
             with _connected(url) as connection:
                 role.prepare_local(connection)
     except psycopg.Error as error:
-        raise RuntimeError(str(error)) from error
+        raise (EndedFromOutside if _is_lost(error) else RuntimeError)(str(error)) from error
     _restore_roles(data_dir, url)
 
 
@@ -69,6 +73,15 @@ def _connected(url: str, *, autocommit: bool = False) -> "psycopg.Connection[Any
         lambda: psycopg.connect(url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S),
         patience_s=RECOVERY_S,
     )
+
+
+def _is_lost(error: "psycopg.Error") -> bool:
+    """Return whether the server ended, rather than refused something."""
+    import psycopg
+
+    # A refused connection has no code either, but the server's own words.
+    has_gone = error.sqlstate is None and "FATAL:" not in str(error)
+    return isinstance(error, psycopg.OperationalError) and (has_gone or error.sqlstate in _ENDED)
 
 
 def _restore_roles(data_dir: Path, url: str) -> None:
@@ -84,6 +97,8 @@ def _restore_roles(data_dir: Path, url: str) -> None:
         with _connected(url) as connection:
             changed = role.restore(connection, stored)
     except psycopg.Error as error:
+        if _is_lost(error):
+            raise EndedFromOutside(str(error)) from error
         _log.warning(
             "A role that connects by TCP was changed from inside and could not be restored: %s. "
             "List such roles with `vecsearch db roles`, and drop it with --drop.",

@@ -98,7 +98,7 @@ def version(folder: Path) -> int:
 
     """
     try:
-        text = (folder / "PG_VERSION").read_text(errors="replace").strip()
+        text = programs.read_text(folder / "PG_VERSION").strip()
     except FileNotFoundError:
         text = ""
     if not re.fullmatch(r"[0-9]{1,4}", text):
@@ -111,7 +111,9 @@ def version(folder: Path) -> int:
         known = " and ".join(map(str, programs.versions()))
         raise DatabaseUnavailable(
             f"{folder} was created by PostgreSQL {text}, and the embedded versions are {known}. "
-            "Choose another folder with --data-dir."
+            f"Start it with the programs of PostgreSQL {text}, run `vecsearch db dump FILE "
+            "--database-url URL`, and then `vecsearch db restore FILE` in another folder, given "
+            "with --data-dir."
         )
     return int(text)
 

@@ -6,12 +6,15 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from vecsearch.errors import DatabaseUnavailable
 from vecsearch.postgres.embedded import programs
 from vecsearch.postgres.embedded.folder import PARTIAL
 from vecsearch.postgres.embedded.troubles import explained
 
 # The owner connects as this role.
 OWNER = "postgres"
+# It takes a second, and a minute on a slow disk.
+TIMEOUT_S = 300.0
 
 
 def create(folder: Path, version: int = programs.POSTGRES_VERSION) -> None:
@@ -21,7 +24,8 @@ def create(folder: Path, version: int = programs.POSTGRES_VERSION) -> None:
     initdb go on working in theirs.
 
     Raises:
-        DatabaseUnavailable: the disk is full, or root's system user cannot do this.
+        DatabaseUnavailable: the disk is full, it takes too long, or root's system user cannot do
+            this.
         RuntimeError: initdb failed.
 
     """
@@ -45,11 +49,17 @@ def create(folder: Path, version: int = programs.POSTGRES_VERSION) -> None:
                 text=True,
                 errors="replace",
                 stdin=subprocess.DEVNULL,
+                timeout=TIMEOUT_S,
                 **entrance.options,
             )
         if done.returncode != 0:
             raise explained(f"{done.stdout}\n{done.stderr}", folder, done.returncode, "initdb")
         partial.rename(folder)
+    except subprocess.TimeoutExpired as error:
+        raise DatabaseUnavailable(
+            f"Creating a database in {folder.parent} has not ended after {TIMEOUT_S:.0f} seconds. "
+            "Check that disk, or choose another folder with --data-dir."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -46,7 +46,7 @@ class Launched:
 
     def printed(self) -> str:
         """Return what it has written to its log."""
-        with self.log.open("rb") as log:
+        with os.fdopen(programs.open_file(self.log, os.O_RDONLY), "rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self.begins, end - _READ_BYTES))
             return log.read().decode(errors="replace")
@@ -106,7 +106,7 @@ def launch(
     binary = binary or programs.program("postgres", folder.version(database))
     user = programs.account_of(database)
     log = database / "log"
-    opened = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    opened = programs.open_file(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.fchmod(opened, 0o600)
         begins = os.fstat(opened).st_size

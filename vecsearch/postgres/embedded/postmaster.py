@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from vecsearch.postgres.embedded.programs import OPEN_FILES
+from vecsearch.postgres.embedded.programs import OPEN_FILES, read_text
 
 PID_FILE = "postmaster.pid"
 # In the command line of a server whose -D is an open file.
@@ -62,7 +62,7 @@ def find(folder: Path) -> Postmaster | None:
     killed, and its number was given to another. It is the server if it is a Postgres that was
     started in this folder. Its start time tells no more, and moves with the system's clock.
     """
-    lines = _read(folder)
+    lines = _read(folder / PID_FILE)
     pid = _number(lines, _PID)
     process = None if pid is None else _process(pid)
     if process is None or not _serves(process, folder):
@@ -92,9 +92,9 @@ def forget(folder: Path, socket_folder: Path) -> None:
             "a server that is no process of this system, perhaps of another container, uses it"
         )
     for file in (folder / PID_FILE, *socket_folder.glob(".s.PGSQL.*.lock")):
-        with suppress(OSError):
-            number = _number(file.read_text(errors="replace").splitlines(), _PID)
-            if number is None or psutil.pid_exists(number):
+        number = _number(_read(file), _PID)
+        if number is None or psutil.pid_exists(number):
+            with suppress(OSError):
                 file.unlink()
 
 
@@ -122,10 +122,10 @@ def orphans(folder: Path) -> list[int]:
     return found
 
 
-def _read(folder: Path) -> list[str]:
-    """Return the lines of the server's file; none while it is being written or removed."""
+def _read(file: Path) -> list[str]:
+    """Return the lines of a server's file; none while it is being written or removed."""
     try:
-        text = (folder / PID_FILE).read_text(errors="replace")
+        text = read_text(file)
     except OSError:
         return []
     return [line.strip() for line in text.splitlines()]

@@ -4,7 +4,9 @@ Postgres refuses to run as root, so root runs it as a system user. That user nee
 enter the folders above the database: it is given the folder itself, as an open file.
 """
 
+import errno
 import os
+import stat
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ POSTGRES_VERSION = 18
 # Data folders of earlier versions belong to it.
 SYSTEM_USER = "pgserver"
 OPEN_FILES = Path("/proc/self/fd")
+# Far more than the server writes of itself, or a user into its settings.
+_LARGEST_TEXT = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,41 @@ def account_of(folder: Path) -> Account:
     """Return the user for an existing data folder: its owner."""
     owner = folder.stat()
     return Account(owner.st_uid, owner.st_gid) if owner.st_uid else account()
+
+
+def open_file(file: Path, flags: int) -> int:
+    """Open a file of the server's user; return its descriptor.
+
+    What runs as that user may put something else in its place: root must not follow a link of
+    theirs, nor wait for the other end of a pipe.
+
+    Args:
+        file: in a folder that the server's user can write to.
+        flags: as for `os.open`.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+
+    """
+    opened = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "Not a regular file", str(file))
+    return opened
+
+
+def read_text(file: Path) -> str:
+    """Return the text of such a file; bytes that are no text are surrogates.
+
+    Raises:
+        OSError: see `open_file`; or it is larger than 1 MiB.
+
+    """
+    with os.fdopen(open_file(file, os.O_RDONLY), errors="surrogateescape") as opened:
+        text = opened.read(_LARGEST_TEXT + 1)
+    if len(text) > _LARGEST_TEXT:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file))
+    return text
 
 
 @contextmanager

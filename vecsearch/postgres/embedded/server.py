@@ -5,6 +5,7 @@ Every command that uses it holds a shared lease. The last one to end stops the s
 """
 
 import fcntl
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,9 @@ from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S
 DEFAULT_PORT = 5432
 # After being told to end at once, it kills its processes within five seconds.
 AT_ONCE_TIMEOUT_S = 30.0
+# A server that was killed this often while it started is killed by something that goes on.
+STARTS = 5
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -153,9 +157,7 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> str:
         if not database.exists():
             initdb.create(database)
         folder.version(database)
-        found = launching.up(data_dir, meanwhile)
-        url = _url(found, DATABASE)
-        contents.prepare(data_dir, url, _url(found, "postgres"))
+        return _started(data_dir, meanwhile)
     except OSError as error:
         if troubles.is_full_disk(error):
             raise troubles.full_disk(database) from error
@@ -165,7 +167,26 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> str:
         if (running := postmaster.find(database)) is not None:
             launching.require_awake(running)
         raise _refused(database, error) from error
-    return url
+
+
+def _started(data_dir: Path, meanwhile: Callable[[], None]) -> str:
+    """Start the server, again if it is ended from outside while it starts; return its URL."""
+    starts = 0
+    while True:
+        starts += 1
+        try:
+            found = launching.up(data_dir, meanwhile)
+            url = _url(found, DATABASE)
+            contents.prepare(data_dir, url, _url(found, "postgres"))
+        except troubles.EndedFromOutside as error:
+            if starts == STARTS:
+                raise
+            _log.warning(
+                "The database ended while it started (%s); starting it again.", first_line(error)
+            )
+            meanwhile = lambda: None  # noqa: E731 - it is called once
+        else:
+            return url
 
 
 def _refused(database: Path, error: Exception) -> DatabaseUnavailable:

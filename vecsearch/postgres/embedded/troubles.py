@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 
 from vecsearch.errors import DatabaseUnavailable
@@ -14,6 +15,13 @@ _LEAST_MB = 1
 _FULL = ("No space left on device", "Disk quota exceeded")
 # Memory that programs share is counted apart, in /dev/shm.
 _MEMORY = "shared memory segment"
+# How a server ends that was told to, or killed. By an error of its own, it ends with status 1, or
+# with the signal of a crash.
+_FROM_OUTSIDE = {0, *(-n for n in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))}
+
+
+class EndedFromOutside(RuntimeError):
+    """A program of Postgres was ended while it started, by no fault of its own."""
 
 
 def explained(
@@ -31,10 +39,12 @@ def explained(
     if is_full(printed) or _free_mb(folder) < _LEAST_MB:
         return full_disk(folder)
     said = [line for line in printed.splitlines() if _is_reason(line)]
+    how = f"{program} ended with {f'signal {-status}' if status < 0 else f'status {status}'}"
+    if status in _FROM_OUTSIDE:
+        return EndedFromOutside(how)
     if said:
         return RuntimeError(said[-1].partition("FATAL:")[2].strip() or said[-1].strip())
-    how = f"signal {-status}" if status < 0 else f"status {status}"
-    return RuntimeError(f"{program} ended with {how}")
+    return RuntimeError(how)
 
 
 def is_full(printed: str) -> bool:

@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from vecsearch.errors import DatabaseError
 from vecsearch.postgres.database import (
+    apply_limits,
     apply_settings,
     driver_connection,
     reading,
@@ -35,19 +36,19 @@ def running(
         engine: the database's engine, as the role that may do what the statement does.
         statement: one SQL statement.
         write: commit it; otherwise the transaction is read-only and is rolled back, with any SET.
-        timeout: seconds after which the server stops the statement; None is READING_LIMITS' to
-            read, and no limit to write.
+        timeout: seconds after which the server stops the statement; None is READING_LIMITS', or
+            the session's own if that is stricter, to read, and the session's own to write.
 
     Raises:
         DatabaseError: Postgres refused the statement; the message points at the position.
 
     """
-    limits = {} if write else READING_LIMITS
-    if timeout is not None:
-        limits = {"statement_timeout": f"{round(timeout * 1000)}ms"}
     with (writing if write else reading)(engine) as connection:
-        if limits:
-            apply_settings(driver_connection(connection), limits)
+        driver = driver_connection(connection)
+        if timeout is not None:
+            apply_settings(driver, {"statement_timeout": f"{round(timeout * 1000)}ms"})
+        elif not write:
+            apply_limits(driver, READING_LIMITS)
         try:
             result = _run(connection, statement)
         except DatabaseError as error:
@@ -58,7 +59,7 @@ def running(
             ) from error
         yield result
         if not write:
-            driver_connection(connection).rollback()
+            driver.rollback()
 
 
 def _run(connection: sa.Connection, statement: str) -> Result:

@@ -20,5 +20,6 @@ SEARCH = {
     "cursor_tuple_fraction": "1",
 }
 
-# While SQL that a user wrote is run to read: a statement, or the condition of a search.
+# While SQL that a user wrote is run to read: a statement, or the condition of a search. A session
+# with stricter ones keeps them.
 READING_LIMITS = {"statement_timeout": "5min"}
