@@ -69,7 +69,8 @@ class Collection(Images):
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
             confirm: takes a sentence, and returns whether to go on; asked before a prune deletes
-                all rows under one of `paths`, or more than a tenth of them and more than ten.
+                all rows under one of `paths`, more than a tenth of them and more than ten, or more
+                than ten rows of a folder below it in which no image file is left.
             dry_run: report what would be done, and change nothing.
             index: index method of a new collection: hnsw, compact or none; None uses hnsw.
             on_progress: called after each batch, and while the index of a new collection is built.

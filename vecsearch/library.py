@@ -225,6 +225,9 @@ class Library:
             dry_run: return what would be done, and change nothing.
             confirm: takes a sentence, and returns whether to remove what it says.
 
+        Raises:
+            NotConfirmed: everything was mended but what `confirm` returned False for.
+
         """
         return repair.repair(
             self.engine,

@@ -241,7 +241,8 @@ MAX_HALF = 65_504.0
 DEFAULT_COLLECTION = "images"
 # Takes a sentence that says what will be deleted; returns whether to delete it.
 Confirm = Callable[[str], bool]
-# A prune asks before it deletes all rows under a root, or more than a tenth and more than these.
+# A prune asks before it deletes all rows under a root, more than a tenth and than these, or all
+# of a folder below it, if these are more.
 PRUNED_UNASKED = 10
 # The smallest hnsw.ef_search that keeps recall high at small k, for words, too, which lie far from
 # images: with pgvector's 40, 3 of 120 words lose the image that an exact search finds first.

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,58 @@ def test_one_emptied_root_of_two_needs_a_yes(library: Library, tmp_path: Path) -
         library.engine, [kept, lost], PixelEncoder(), prune=True, confirm=lambda _: False
     )
     assert counts(summary) == {"unchanged": 12, "gone": 1}
+
+
+def test_a_folder_below_a_root_that_was_emptied_needs_a_yes(
+    library: Library, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    first = draw_photos(kept / "00")
+    for number in range(1, 12):
+        shutil.copytree(first, kept / f"{number:02}")
+    drive = kept / "drives" / "one"
+    shutil.copytree(first, drive / "deep")
+    few = shutil.copytree(first / "cats", kept / "few")
+    assert ingest(library.engine, [kept], PixelEncoder()).failed == 0
+    shutil.rmtree(few)
+    asked: list[str] = []
+
+    def answer(sentence: str, *, yes: bool) -> bool:
+        asked.append(sentence)
+        return yes
+
+    def prune(*roots: Path, yes: bool = False) -> dict[str, int]:
+        asked.clear()
+        confirm = partial(answer, yes=yes)
+        done = ingest(library.engine, roots, PixelEncoder(), prune=True, confirm=confirm)
+        return {"gone": done.gone, "pruned": done.pruned}
+
+    # A folder of few rows goes unasked.
+    assert prune(kept) == {"gone": 0, "pruned": 6}
+    assert asked == []
+    shutil.rmtree(drive / "deep")
+    assert prune(kept) == {"gone": 12, "pruned": 0}
+    assert asked == [f"--prune would delete all 12 rows under {kept}/drives: their files are gone."]
+    # Roots below a root are named for themselves.
+    assert prune(kept, drive, kept / "drives") == {"gone": 12, "pruned": 0}
+    both = f"12 of the 12 rows under {kept}/drives, and 12 of the 12 rows under {drive}"
+    assert asked == [f"--prune would delete {both}: their files are gone."]
+    # An image that is left shows that the drive is there.
+    picture(70).save(drive / "new.png")
+    assert prune(kept) == {"gone": 12, "pruned": 0}
+    assert asked == [f"--prune would delete all 12 rows under {drive}/deep: their files are gone."]
+    assert prune(kept, yes=True) == {"gone": 0, "pruned": 12}
+
+
+def test_many_lost_folders_are_counted() -> None:
+    lost = {f"/photos/{number}": 20 for number in range(5)}
+    asked = Gone({}, [Root("/photos", 9_999, 100, False)], lost).question()
+    assert asked == (
+        "--prune would delete all 20 rows under /photos/0, and all 20 rows under /photos/1, "
+        "and all 20 rows under /photos/2, and 40 rows under 2 other folders: their files are gone."
+    )
+    under = Gone({}, [Root("/photos", 100, 100, False)], lost).question()
+    assert under == "--prune would delete 100 of the 100 rows under /photos: their files are gone."
 
 
 def test_a_file_that_comes_back_while_it_is_asked_about_stays(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from support import PixelEncoder, counts, ingest, run_command, scalar, versions, write
@@ -94,6 +95,12 @@ def test_what_is_left_of_a_collection_whose_table_is_gone_is_removed_with_a_yes(
     write(both, "DELETE FROM others WHERE path LIKE '%cats%'")
     write(both, "DROP TABLE images CASCADE")
     assert state(both) == "broken: table images is missing"
+    for where in (None, "label = 'cats'"):
+        with pytest.raises(DatabaseError, match=r"'images' is broken: table .* db repair images"):
+            both.collection().query(id=UUID(int=0), where=where)
+    stored = both.collection("others").browse(limit=1)[0].id
+    with pytest.raises(DatabaseError, match='"nothing" does not exist'):
+        both.collection("others").query(id=stored, where="id IN (SELECT id FROM nothing)")
     for broken in (
         lambda: both.collection().labels(10),
         lambda: ingest(both.engine, [photos], PixelEncoder()),
@@ -102,8 +109,12 @@ def test_what_is_left_of_a_collection_whose_table_is_gone_is_removed_with_a_yes(
             broken()
     # A prune in another collection still works, and takes thumbnails that nobody has.
     assert len(both.collection().errors()) == 1
-    code, out, _ = run_command(both, "db", "repair", "images")
-    assert (code, json.loads(out)["done"]) == (0, "nothing, because that needs a yes: --yes")
+    plan = "remove its entry, tags and errors, and thumbnails of no other image"
+    code, out, _ = run_command(both, "db", "repair", "images", "--dry-run")
+    assert (code, json.loads(out)["done"]) == (0, plan)
+    code, out, err = run_command(both, "db", "repair", "images")
+    assert (code, json.loads(out)["done"]) == (1, f"nothing: with --yes, {plan}")
+    assert f"this was not done: images: table images is missing: {plan}. " in err
     assert state(both) == "broken: table images is missing"
     asked: list[str] = []
 
@@ -114,7 +125,7 @@ def test_what_is_left_of_a_collection_whose_table_is_gone_is_removed_with_a_yes(
     assert [each.problem for each in both.repair("images", confirm=yes)] == [
         "table images is missing"
     ]
-    assert "Its entry, tags and errors" in asked[0]
+    assert asked == [f"images: table images is missing. This will {plan}."]
     # A copy of the user's is no collection.
     write(both, "CREATE TABLE vecsearch.kept AS SELECT * FROM others")
     assert [each.name for each in both.collections()] == ["others"]
@@ -142,8 +153,10 @@ def test_drop_removes_what_is_left_of_a_broken_collection(both: Library) -> None
     assert [each.name for each in both.collections()] == ["others"]
 
 
-def test_what_cannot_be_made_again_is_said(both: Library) -> None:
+def test_what_cannot_be_made_again_is_said(both: Library, photos: Path) -> None:
     write(both, "ALTER TABLE images DROP COLUMN embedding CASCADE")
     assert state(both).startswith("broken: column embedding is missing")
     (found,) = both.repair("images", confirm=lambda _: True)
-    assert found.done.startswith("cannot be mended. Drop the collection")
+    assert found.done == "nothing: drop the collection, and ingest it again"
+    with pytest.raises(DatabaseError, match=r"'images' is broken: column embedding is missing\."):
+        both.collection().query(photos / "cats" / "01.png")

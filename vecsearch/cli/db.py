@@ -250,13 +250,21 @@ def db_repair(
     registered again. It asks before it removes what is left of a collection whose table is gone, or
     thumbnails that no image has.
     """
+    from vecsearch.search.repair import RepairRefused
+
+    refused: RepairRefused | None = None
     with open_library(settings) as library:
-        done = library.repair(
-            collection, dry_run=dry_run, confirm=confirming("Remove it?", yes=yes)
-        )
+        try:
+            done = library.repair(
+                collection, dry_run=dry_run, confirm=confirming("Remove it?", yes=yes)
+            )
+        except RepairRefused as error:
+            done, refused = error.repaired, error
     if not done:
         say("Nothing is missing.")
     write_rows(done, format_, columns=["collection", "problem", "done"])
+    if refused is not None:
+        raise refused
 
 
 @command(db_app, "dump")

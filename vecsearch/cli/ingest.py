@@ -65,7 +65,8 @@ def ingest(
         typer.Option(
             "--prune",
             help="Delete rows under PATH whose files are gone. Asks before it deletes all rows "
-            f"under a PATH, or more than a tenth of them and more than {PRUNED_UNASKED}.",
+            f"under a PATH, more than a tenth of them and more than {PRUNED_UNASKED}, or more than "
+            f"{PRUNED_UNASKED} rows of a folder below it in which no image is left.",
         ),
     ] = False,
     yes: YesOption = False,

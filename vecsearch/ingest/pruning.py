@@ -1,7 +1,8 @@
 """Deleting the rows of files that are gone: what a run may delete unasked, and what it says."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from vecsearch.ingest.summary import counted
 from vecsearch.postgres import catalog, database, migrate, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Confirm
+
+# Folders that a question lists before it counts the rest.
+MOST_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,41 @@ class Root:
 
 @dataclass(frozen=True)
 class Gone:
-    """The rows under a run's roots whose files are gone, by id."""
+    """The rows under a run's roots whose files are gone.
+
+    Attributes:
+        paths: by id.
+        roots: those with such rows.
+        lost: folders below roots where the walk met no file, as on a drive that is not mounted,
+            and their rows, if these are more than PRUNED_UNASKED; none below another.
+
+    """
 
     paths: dict[UUID, str] = field(default_factory=dict)
     roots: Sequence[Root] = ()
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     def question(self) -> str | None:
         """Return what a prune would delete, as a sentence; None if it needs no yes."""
         asked = [root for root in self.roots if root.needs_yes]
-        if not asked:
-            return None
         parts = [
             f"{root.gone:,} of the {counted(root.stored, 'row')} under {root.path}"
             for root in asked
         ]
+        lost = {
+            folder: rows
+            for folder, rows in self.lost.items()
+            if not any(scope.is_under(folder, root.path) for root in asked)
+        }
+        parts += [
+            f"all {counted(rows, 'row')} under {folder}"
+            for folder, rows in [*lost.items()][:MOST_LISTED]
+        ]
+        if len(lost) > MOST_LISTED:
+            rest = [*lost.values()][MOST_LISTED:]
+            parts.append(f"{counted(sum(rest), 'row')} under {counted(len(rest), 'other folder')}")
+        if not parts:
+            return None
         return f"--prune would delete {', and '.join(parts)}: their files are gone."
 
     def remarks(self, *, prune: bool) -> list[str]:
@@ -91,7 +116,7 @@ def find(connection: sa.Connection, table: sa.Table, run: Scope) -> Gone:
 
     """
     folders = scope.walked_folders(connection, run)
-    within = Scope([path for path, _ in folders], run.unreadable)
+    within = Scope(scope.outermost(path for path, _ in folders), run.unreadable)
     paths = {
         row_id: path
         for row_id, path in scope.unseen_rows(connection, table, within)
@@ -99,18 +124,29 @@ def find(connection: sa.Connection, table: sa.Table, run: Scope) -> Gone:
     }
     if not paths:
         return Gone()
-    stored = scope.count_under(connection, table, within.roots)
-    gone = {
-        root: sum(scope.is_under(path, root) for path in paths.values()) for root in within.roots
-    }
-    return Gone(
-        paths,
-        [
-            Root(path, stored[path], gone[path], is_empty)
-            for path, is_empty in folders
-            if gone[path]
-        ],
-    )
+    # Each path is compared with the folders that it is in, not with every root.
+    gone = Counter(folder for path in paths.values() for folder in _folders_of(path))
+    stored = scope.count_under(connection, table, [path for path, _ in folders if path in gone])
+    roots = [Root(path, stored[path], gone[path], empty) for path, empty in folders if path in gone]
+    large = [path for path, rows in gone.items() if rows > PRUNED_UNASKED and path not in stored]
+    below = [path for path in large if any(folder in stored for folder in _folders_of(path))]
+    return Gone(paths, roots, {path: gone[path] for path in _lost(connection, below)})
+
+
+def _lost(connection: sa.Connection, folders: Sequence[str]) -> list[str]:
+    """Return those of these folders under which the walk met no file, none below another."""
+    if not folders:
+        return []
+    met = scope.seen_folders(connection)
+    alive = {*met, *(folder for path in met for folder in _folders_of(path))}
+    return scope.outermost(path for path in folders if path not in alive)
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """Yield the folders that an absolute path is in, the nearest first."""
+    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120 - strings, for a million paths
+        yield folder
+        path = folder
 
 
 def delete(connection: sa.Connection, table: sa.Table, run: Scope, chosen: Gone) -> int:

@@ -1,6 +1,6 @@
 """The rows and errors under a run's roots: the only ones that it may delete."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -50,6 +50,22 @@ def walked_folders(connection: sa.Connection, scope: Scope) -> list[tuple[str, b
         {"roots": scope.roots},
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def seen_folders(connection: sa.Connection) -> list[str]:
+    """Return the folders in which the walk met files."""
+    folder = "regexp_replace(path, '/[^/]*$', '')"
+    return list(connection.scalars(sa.text(f"SELECT DISTINCT {folder} FROM seen")))
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """Return the paths that are not below another of them."""
+    found: list[str] = []
+    # By their parts, so that what is below a path follows it at once.
+    for path in sorted(set(paths), key=lambda path: path.split("/")):
+        if not found or not is_under(path, found[-1]):
+            found.append(path)
+    return found
 
 
 def count_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]) -> dict[str, int]:

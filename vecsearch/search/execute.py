@@ -19,7 +19,7 @@ from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.sessions.settings import READING_LIMITS
-from vecsearch.search import statement
+from vecsearch.search import repair, statement
 from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import has_image, missing
 from vecsearch.search.plan import Search, plan
@@ -53,10 +53,11 @@ def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Ans
         return _ask(engine, name, query, embedders)
     except DatabaseError as error:
         cause = error.__cause__
-        if isinstance(getattr(cause, "orig", cause), psycopg.errors.UndefinedTable):
-            # Dropped meanwhile, unless it is broken.
-            with catalog.reading(engine, name):
-                pass
+        cause = getattr(cause, "orig", cause)
+        if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+            # Dropped meanwhile, or broken, unless the condition is wrong.
+            with catalog.reading(engine, name) as (connection, stored):
+                repair.require_whole(connection, stored)
         raise
 
 

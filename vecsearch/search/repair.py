@@ -1,15 +1,16 @@
 """Find what is missing of a collection, after something was dropped by hand, and mend it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from vecsearch.encoders import base
 from vecsearch.encoders.base import Identity, Weights
-from vecsearch.errors import CollectionNotFound
+from vecsearch.errors import CollectionNotFound, DatabaseError, NotConfirmed
 from vecsearch.postgres import (
     analysts,
     catalog,
@@ -34,14 +35,35 @@ MISSING_ENTRY = "its entry in the register is missing"
 
 
 class Remedy(Enum):
-    """What mends a problem; the value says what was done."""
+    """What mends a problem.
 
-    remove = "removed what was left of it"
-    register = "registered again, as images of an unknown encoder"
-    replace = "made again"
-    rebuild = "the index was built again"
-    delete = "deleted"
-    none = "cannot be mended. Drop the collection, and ingest it again"
+    Attributes:
+        plan: what it will do, as an imperative.
+        done: what it did.
+
+    """
+
+    remove = (
+        "remove its entry, tags and errors, and thumbnails of no other image",
+        "removed what was left of it",
+    )
+    register = (
+        "register it again, as images of an unknown encoder",
+        "registered again, as images of an unknown encoder",
+    )
+    replace = ("make it again", "made again")
+    rebuild = ("build the index again", "the index was built again")
+    delete = ("delete them", "deleted")
+    none = ("nothing: drop the collection, and ingest it again",) * 2
+
+    def __init__(self, plan: str, done: str) -> None:
+        self.plan = plan
+        self.done = done
+
+    @property
+    def needs_yes(self) -> bool:
+        """Whether it deletes something, and so must be confirmed."""
+        return self in {Remedy.remove, Remedy.delete}
 
 
 @dataclass(frozen=True)
@@ -59,14 +81,33 @@ class Problem:
     problem: str
     remedy: Remedy
 
+    def __str__(self) -> str:
+        return f"{self.collection}: {self.problem}" if self.collection else self.problem
+
 
 @dataclass(frozen=True)
 class Repaired:
-    """A problem, and what was done about it."""
+    """A problem, and what was done about it, or in a dry run, what would be."""
 
     collection: str
     problem: str
     done: str
+
+
+class RepairRefused(NotConfirmed):
+    """Everything was mended but what needs a yes.
+
+    Attributes:
+        repaired: what was found and done.
+
+    """
+
+    def __init__(self, refused: Sequence[Problem], repaired: list[Repaired]) -> None:
+        plans = "; ".join(f"{each}: {each.remedy.plan}" for each in refused)
+        super().__init__(
+            f"Without a yes, this was not done: {plans}. Everything else was. To do it, add --yes."
+        )
+        self.repaired = repaired
 
 
 def find(connection: sa.Connection, stored: StoredCollection) -> list[Problem]:
@@ -88,6 +129,21 @@ def find(connection: sa.Connection, stored: StoredCollection) -> list[Problem]:
             what = f"{kind} {', '.join(found)} {'is' if len(found) == 1 else 'are'} missing"
             problems.append(Problem(name, what, Remedy.replace))
     return problems
+
+
+def require_whole(connection: sa.Connection, stored: StoredCollection) -> None:
+    """Check that a collection has what its searches read.
+
+    Raises:
+        DatabaseError: something of it was dropped.
+
+    """
+    for problem in find(connection, stored):
+        if problem.remedy is not Remedy.replace:
+            raise DatabaseError(
+                f"Collection {stored.name!r} is broken: {problem.problem}. To see what can be "
+                f"mended: vecsearch db repair {stored.name} --dry-run"
+            )
 
 
 def strays(connection: sa.Connection) -> list[tuple[str, int]]:
@@ -116,37 +172,55 @@ def _missing(connection: sa.Connection, stored: StoredCollection) -> dict[str, l
     name, table = stored.name, stored.table
     suffixes = [each for each in schema.FUNCTION_SUFFIXES if each != schema.NEAREST_SUFFIX]
     compact = None if stored.compact is None else stored.compact.table
-    wanted = {
-        "table": [name],
-        "view": [name + suffix for suffix in schema.VIEW_SUFFIXES],
-        "index": [str(index.name) for index in table.indexes],
-        "compact": [] if compact is None else [schema.sql_name(compact)],
-        "function": [name + suffix for suffix in suffixes],
-        "trigger": list(analysts.TRIGGERS),
-        "column": [column.name for column in COLUMNS],
-    }
-    relation = "to_regclass('vecsearch.' || quote_ident(name)) IS NULL"
-    conditions = {
-        **dict.fromkeys(("table", "view", "index"), relation),
-        "compact": "to_regclass(name) IS NULL",
-        "function": "NOT EXISTS (SELECT FROM pg_proc WHERE proname = name"
-        " AND pronamespace = 'vecsearch'::regnamespace)",
-        "trigger": "NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = name"
-        " AND tgrelid = to_regclass(:table))",
-        "column": "NOT EXISTS (SELECT FROM pg_attribute WHERE attname = name"
-        " AND attrelid = to_regclass(:table) AND NOT attisdropped)",
-    }
-    selected = ", ".join(
-        f"ARRAY(SELECT name FROM unnest(CAST(:{kind} AS text[])) AS name WHERE {condition})"
-        for kind, condition in conditions.items()
+    place = sa.literal(f"{tables.SCHEMA}.")
+    relation = sa.func.to_regclass(schema.sql_name(table))
+    triggers = _catalog("pg_trigger", "tgname", "tgrelid")
+    columns = _catalog("pg_attribute", "attname", "attrelid", "attisdropped")
+    functions_ = _catalog("pg_proc", "proname", "pronamespace")
+    each = sa.column("each", sa.Text)
+    is_relation = sa.func.to_regclass(place + sa.func.quote_ident(each)).is_not(None)
+    is_function = sa.exists().where(
+        functions_.proname == each,
+        functions_.pronamespace == sa.func.to_regnamespace(tables.SCHEMA),
     )
-    values: dict[str, Any] = {
-        **{f"{kind}": names for kind, names in wanted.items() if kind != "table"},
-        "table": schema.sql_name(table),
+    is_trigger = sa.exists().where(triggers.tgname == each, triggers.tgrelid == relation)
+    is_column = sa.exists().where(
+        columns.attname == each, columns.attrelid == relation, ~columns.attisdropped
+    )
+    # By kind: the names that there should be, and whether there is one.
+    wanted: dict[str, tuple[Iterable[str], sa.ColumnElement[bool]]] = {
+        "table": ([name], is_relation),
+        "view": ([name + suffix for suffix in schema.VIEW_SUFFIXES], is_relation),
+        "index": ([str(index.name) for index in table.indexes], is_relation),
+        "compact": (
+            [] if compact is None else [schema.sql_name(compact)],
+            sa.func.to_regclass(each).is_not(None),
+        ),
+        "function": ([name + suffix for suffix in suffixes], is_function),
+        "trigger": (analysts.TRIGGERS, is_trigger),
+        "column": ([column.name for column in COLUMNS], is_column),
     }
-    selected = selected.replace("CAST(:table AS text[])", "ARRAY[:name]")
-    row = connection.execute(sa.text(f"SELECT {selected}"), {**values, "name": name}).one()
-    return dict(zip(conditions, row, strict=True))
+    absent = sa.union_all(
+        *(
+            sa.select(sa.literal(kind), each)
+            .select_from(
+                sa.func.unnest(sa.cast([*names], ARRAY(sa.Text)))
+                .table_valued(each, name="names")
+                .render_derived()
+            )
+            .where(~exists)
+            for kind, (names, exists) in wanted.items()
+        )
+    )
+    missing: dict[str, list[str]] = {kind: [] for kind in wanted}
+    for kind, absent_name in connection.execute(absent):
+        missing[kind].append(absent_name)
+    return missing
+
+
+def _catalog(table: str, *columns: str) -> Any:
+    """Return the columns of one of Postgres' own tables."""
+    return sa.table(table, *map(sa.column, columns), schema="pg_catalog").c
 
 
 def repair(
@@ -170,13 +244,20 @@ def repair(
     if left:
         problems.append(Problem("", f"{left:,} thumbnails of no image", Remedy.delete))
     chosen = [each for each in problems if name is None or each.collection == name]
-    done = []
+    done, refused = [], []
     for problem in chosen:
-        what = problem.remedy.value
-        if not dry_run:
-            found = stored.get(problem.collection)
-            what = _mend(engine, problem, found, lost, confirm, resources)
+        remedy = problem.remedy
+        if dry_run:
+            what = remedy.plan
+        elif remedy.needs_yes and not confirm(f"{problem}. This will {remedy.plan}."):
+            refused.append(problem)
+            what = f"nothing: with --yes, {remedy.plan}"
+        else:
+            _mend(engine, problem, stored.get(problem.collection), lost, resources)
+            what = remedy.done
         done.append(Repaired(problem.collection, problem.problem, what))
+    if refused:
+        raise RepairRefused(refused, done)
     return done
 
 
@@ -185,21 +266,14 @@ def _mend(
     problem: Problem,
     stored: StoredCollection | None,
     lost: dict[str, int],
-    confirm: Confirm,
     resources: Resources,
-) -> str:
-    """Mend a problem, and return what was done."""
+) -> None:
     name = problem.collection
     match problem.remedy:
         case Remedy.remove:
-            question = f"{name}: {problem.problem}, and its images with it. Its entry, tags and "
-            if not confirm(f"{question}errors, and thumbnails of no other image, will be removed."):
-                return "nothing, because that needs a yes: --yes"
             with database.writing(engine) as connection:
                 drop.drop(connection, name)
         case Remedy.delete:
-            if not confirm(f"There are {problem.problem}. They will be deleted."):
-                return "nothing, because that needs a yes: --yes"
             with database.writing(engine) as connection:
                 thumbnails.delete_orphans(connection)
         case Remedy.register:
@@ -214,7 +288,6 @@ def _mend(
             )
         case Remedy.replace if stored is not None:
             _replace(engine, stored)
-    return problem.remedy.value
 
 
 def _register(engine: sa.Engine, name: str, dimensions: int) -> None:
