@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -170,6 +171,8 @@ class Workshop:
     encoder: Sequence[str | Path] = MODEL
     templates: dict[str, Path] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+    # Held while something is made that tries share.
+    making: threading.RLock = field(default_factory=threading.RLock)
 
     @cached_property
     def photos(self) -> Path:
@@ -193,13 +196,14 @@ class Workshop:
 
     def template(self, name: str, fill: Callable[[Place], object]) -> Path:
         """Return a data folder whose server is stopped, made by `fill` if it is not there yet."""
-        if name not in self.templates:
-            place = Place(self.folder / name / "data", self.environment)
-            place.data.parent.mkdir()
-            fill(place)
-            place.must("db", "stop")
-            self.templates[name] = place.data
-        return self.templates[name]
+        with self.making:
+            if name not in self.templates:
+                place = Place(self.folder / name / "data", self.environment)
+                place.data.parent.mkdir()
+                fill(place)
+                place.must("db", "stop")
+                self.templates[name] = place.data
+            return self.templates[name]
 
     @contextmanager
     def copy(self, template: Path | None) -> Iterator[Place]:

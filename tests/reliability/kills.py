@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -189,12 +188,14 @@ class Templates:
             "vectors", lambda place: place.must("import", self.file(), "--index", "none")
         )
 
-    @cache  # noqa: B019  # lives as long as the script
     def file(self) -> Path:
         """A file of vectors to import, in clusters as those of pictures are."""
         file = self.shop.folder / VECTORS
-        paths = np.array([f"/photos/{number:06}.jpg" for number in range(self.size[0])])
-        np.savez(file, paths=paths, embeddings=clustered(*self.size, seed=1).astype(np.float32))
+        with self.shop.making:
+            if not file.exists():
+                paths = np.array([f"/photos/{number:06}.jpg" for number in range(self.size[0])])
+                vectors = clustered(*self.size, seed=1).astype(np.float32)
+                np.savez(file, paths=paths, embeddings=vectors)
         return file
 
     def old(self) -> Path:

@@ -12,7 +12,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -141,7 +141,6 @@ class Import:
     shop: Workshop
     templates: Templates
     method: str
-    files: dict[str, Path] = field(default_factory=dict)
 
     def __call__(self, chance: random.Random) -> Outcome:
         """Make one try."""
@@ -168,7 +167,9 @@ class Import:
     def _more(self) -> Path:
         """Return a file of which one half is imported already."""
         file = self.shop.folder / "more.npz"
-        if not file.exists():
+        with self.shop.making:
+            if file.exists():
+                return file
             with np.load(self.templates.file()) as known:
                 half = len(known["paths"]) // 2
                 paths = np.array([f"/photos/new{number:06}.jpg" for number in range(half)])
