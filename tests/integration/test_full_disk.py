@@ -39,9 +39,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(place)],
         check=False,
         capture_output=True,
+        text=True,
     )
     if done.returncode:
-        pytest.skip("no small disk can be mounted")
+        pytest.skip(f"no small disk can be mounted, which takes root: {done.stderr.strip()}")
     try:
         yield place
     finally:

@@ -116,12 +116,7 @@ def find(connection: sa.Connection, table: sa.Table, run: Scope) -> Gone:
 
     """
     folders = scope.walked_folders(connection, run)
-    within = Scope(scope.outermost(path for path, _ in folders), run.unreadable)
-    paths = {
-        row_id: path
-        for row_id, path in scope.unseen_rows(connection, table, within)
-        if scan.is_gone(path)
-    }
+    paths = _gone(connection, table, run, folders)
     if not paths:
         return Gone()
     # Each path is compared with the folders that it is in, not with every root.
@@ -131,6 +126,15 @@ def find(connection: sa.Connection, table: sa.Table, run: Scope) -> Gone:
     large = [path for path, rows in gone.items() if rows > PRUNED_UNASKED and path not in stored]
     below = [path for path in large if any(folder in stored for folder in _folders_of(path))]
     return Gone(paths, roots, {path: gone[path] for path in _lost(connection, below)})
+
+
+def _gone(
+    connection: sa.Connection, table: sa.Table, run: Scope, folders: Iterable[tuple[str, bool]]
+) -> dict[UUID, str]:
+    """Return the paths of rows whose files are gone, by id; `folders`: `scope.walked_folders`."""
+    within = Scope(scope.outermost(path for path, _ in folders), run.unreadable)
+    rows = scope.unseen_rows(connection, table, within)
+    return {row_id: path for row_id, path in rows if scan.is_gone(path)}
 
 
 def _lost(connection: sa.Connection, folders: Sequence[str]) -> list[str]:
@@ -163,7 +167,8 @@ def delete(connection: sa.Connection, table: sa.Table, run: Scope, chosen: Gone)
         How many rows were deleted.
 
     """
-    now = find(connection, table, run).paths.keys() & chosen.paths.keys()
+    gone = _gone(connection, table, run, scope.walked_folders(connection, run))
+    now = gone.keys() & chosen.paths.keys()
     if now:
         scope.delete_rows(connection, table, [*now])
     return len(now)
