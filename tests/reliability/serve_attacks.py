@@ -32,6 +32,8 @@ TOKEN = "a long token that nobody guesses"  # noqa: S105 - of a server that live
 BEARER = f"Authorization: Bearer {TOKEN}\r\n"
 SAMPLE_S = 0.1
 PATIENCE_S = 30.0
+# The argument of the process that asks.
+ASK = "--ask"
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Figures:
     disk: int = 0
     open_files: int = 0
     good: int = 0
-    bad: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     log_bytes: int = 0
@@ -162,15 +164,6 @@ def attack(
     times: list[float] = []
     logged = server.log.stat().st_size
 
-    async def ask(until: float) -> None:
-        while time.monotonic() < until:
-            started = time.perf_counter()
-            if await status(server.port, good_request(row)) == "200":
-                times.append(time.perf_counter() - started)
-            else:
-                figures.bad += 1
-            await asyncio.sleep(pause)
-
     async def measure() -> None:
         while True:
             figures.memory = max(figures.memory, server.memory())
@@ -186,7 +179,8 @@ def attack(
             asyncio.ensure_future(each) for each in (tried(server, figures.answers), measure())
         ]
         await asyncio.sleep(min(1.0, seconds / 4))  # the attack begins
-        await ask(time.monotonic() + seconds)
+        nonlocal times
+        times, figures.bad = await asked(server, row, seconds, pause)
         for each in others:
             if each.done():
                 each.result()
@@ -203,6 +197,37 @@ def attack(
         figures.p99_ms = round(ordered[int(len(ordered) * 0.99)] * 1000, 1)
     figures.log_bytes = server.log.stat().st_size - logged
     return figures
+
+
+async def asked(
+    server: Server, row: str, seconds: float, pause: float
+) -> tuple[list[float], Counter[str]]:
+    """Ask for some seconds; return how long each answer took, and what came in place of others.
+
+    In a process of its own: the attack must not hold up its victim's request.
+    """
+    words = [__file__, ASK, str(server.port), row, str(seconds), str(pause)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", *words, stdout=subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    times, bad = json.loads(printed)
+    return times, Counter(bad)
+
+
+async def ask(port: int, row: str, seconds: float, pause: float) -> None:
+    """Be who has access, and print what `asked` returns."""
+    times: list[float] = []
+    bad: Counter[str] = Counter()
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        started = time.perf_counter()
+        if (answer := await status(port, good_request(row))) == "200":
+            times.append(time.perf_counter() - started)
+        else:
+            bad[answer] += 1
+        await asyncio.sleep(pause)
+    sys.stdout.write(json.dumps([times, bad]))
 
 
 async def nothing(_: Server, __: Counter[str]) -> None:
@@ -369,4 +394,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == [ASK]:
+        asyncio.run(ask(int(sys.argv[2]), sys.argv[3], *map(float, sys.argv[4:])))
+    else:
+        main()
