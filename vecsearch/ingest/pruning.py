@@ -92,11 +92,9 @@ def find(connection: sa.Connection, table: sa.Table, run: Scope) -> Gone:
     """
     folders = scope.walked_folders(connection, run)
     within = Scope([path for path, _ in folders], run.unreadable)
-    paths = {
-        row_id: path
-        for row_id, path in scope.unseen_rows(connection, table, within)
-        if scan.is_gone(path)
-    }
+    unseen = scope.unseen_rows(connection, table, within)
+    lost = scan.gone(path for _, path in unseen)
+    paths = {row_id: path for row_id, path in unseen if path in lost}
     if not paths:
         return Gone()
     stored = scope.count_under(connection, table, within.roots)
@@ -162,7 +160,7 @@ def forget(
             f"Collection {name!r} has nothing under {where}. List its paths: "
             f'vecsearch sql "SELECT path FROM {name}"'
         )
-    there = 0 if existing else sum(not scan.is_gone(path) for path in stored.values())
+    there = 0 if existing else len(stored) - len(scan.gone(stored.values()))
     if there:
         raise InvalidInput(
             f"{there:,} of the {counted(len(stored), 'file')} of collection {name!r} under {where} "
@@ -193,7 +191,8 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
 
     """
     roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
-    lost = [root for root in roots if scan.is_gone(root) and scan.storable(root) is not None]
+    gone = scan.gone(roots)
+    lost = [root for root in roots if root in gone and scan.storable(root) is not None]
     if not lost:
         return
     with suppress(SchemaMissing, CollectionNotFound), catalog.reading(engine, name) as reading:
