@@ -25,6 +25,7 @@ from vecsearch.encoders import base, registry
 from vecsearch.encoders.base import BATCH_SIZE, Encoder
 from vecsearch.encoders.openvino.export import least_cosine
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.stalls import Devices
 from vecsearch.ingest.pipeline import Pipeline
 from vecsearch.library import Library
 
@@ -98,7 +99,7 @@ def _agreement(
 def _decoding(encoder: Encoder, paths: list[Path]) -> float:
     """Return the pictures per second that are read, decoded, made thumbnails of and prepared."""
     size = 32 * BATCH_SIZE
-    with Pipeline(Preparing(encoder), max_pixels=MAX_PIXELS) as pipeline:
+    with Pipeline(Preparing(encoder), max_pixels=MAX_PIXELS, devices=Devices()) as pipeline:
         started = perf_counter()
         for start in range(0, len(paths), size):
             read = pipeline.read(map(str, paths[start : start + size]), keep=True)

@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ REQUEST = struct.Struct("<IIQQIIIHH")
 REPLY = struct.Struct("<IiQ")
 ATTRIBUTES = struct.Struct("<6Q3I7I")
 BUFFER = 2**20
+# What a slow file takes for a piece of at most as many bytes.
+SLOW_S, PIECE = 0.25, 2**17
 
 
 class Opcode(IntEnum):
@@ -47,6 +50,7 @@ class Manner(Enum):
     REFUSED = auto()
     FAILING = auto()
     STALLED = auto()
+    SLOW = auto()
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class Share:
                 return None
             case Opcode.READ:
                 _, offset, size = struct.unpack_from("<QQI", body)
+                if manner is Manner.SLOW:
+                    time.sleep(SLOW_S * size / PIECE)
                 return file.content[offset : offset + size] if file else b""
             case Opcode.READDIR if not self._listed:
                 return None

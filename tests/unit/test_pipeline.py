@@ -17,6 +17,7 @@ from vecsearch.errors import EncoderError, WeightsMismatch
 from vecsearch.imaging import decode, pictures
 from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.stalls import Devices
 from vecsearch.imaging.thumbnails import SIDE
 from vecsearch.ingest import pipeline
 from vecsearch.ingest.pipeline import Encoded, Pipeline
@@ -52,7 +53,7 @@ def embedded(running: Pipeline, sources: list[Source]) -> Iterator[Encoded | Unr
 def test_every_file_has_its_own_result_in_order(files: list[Path], keep: bool) -> None:
     files[3].write_text("no picture")
     encoder = PixelEncoder()
-    with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
+    with Pipeline(encoder, max_pixels=MAX_PIXELS, devices=Devices()) as running:
         sources = read(running, files, keep=keep)
         assert all((source.content is not None) == keep for source in sources)
         results = list(embedded(running, sources))
@@ -69,7 +70,7 @@ def test_a_large_file_s_bytes_are_not_kept(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "KEPT_BYTES", files[0].stat().st_size - 1)
-    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS) as running:
+    with Pipeline(PixelEncoder(), max_pixels=MAX_PIXELS, devices=Devices()) as running:
         [source] = read(running, files[:1])
         assert source.content is None
         files[0].write_text("other bytes")
@@ -104,7 +105,7 @@ def test_as_many_batches_are_embedded_at_once_as_the_encoder_takes(files: list[P
             self.barrier.wait(TIMEOUT_S)
             return super().embed(batch)
 
-    with Pipeline(Meeting(), max_pixels=MAX_PIXELS) as running:
+    with Pipeline(Meeting(), max_pixels=MAX_PIXELS, devices=Devices()) as running:
         results = list(embedded(running, read(running, files[: 4 * BATCH_SIZE])))
     assert len(results) == 4 * BATCH_SIZE
     assert Meeting.most == 2
@@ -114,7 +115,7 @@ def test_batches_are_embedded_in_order(files: list[Path]) -> None:
     encoder = PixelEncoder()
     for _ in range(5):
         encoder.embedded.clear()
-        with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
+        with Pipeline(encoder, max_pixels=MAX_PIXELS, devices=Devices()) as running:
             list(embedded(running, read(running, files)))
         wanted = [encoder.expected(file).tolist() for file in files]
         found = [
@@ -141,7 +142,7 @@ def test_a_batch_waits_for_the_one_before_it(
         return made
 
     monkeypatch.setattr(pictures, "make", slowly)
-    with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
+    with Pipeline(encoder, max_pixels=MAX_PIXELS, devices=Devices()) as running:
         results = list(embedded(running, read(running, files[: 3 * BATCH_SIZE])))
     assert len(results) == len(encoder.embedded) == 3 * BATCH_SIZE
 
@@ -155,7 +156,7 @@ def test_no_batch_is_waited_for_in_vain(files: list[Path]) -> None:
             assert may_end.wait(TIMEOUT_S)
             return super().embed(batch)
 
-    with Pipeline(Gated(), max_pixels=MAX_PIXELS) as running:
+    with Pipeline(Gated(), max_pixels=MAX_PIXELS, devices=Devices()) as running:
         submitted = running.embed(read(running, files))
         submitted[-1].add_done_callback(lambda _: may_end.set())
         assert begun.wait(TIMEOUT_S)
@@ -171,7 +172,7 @@ def test_an_encoder_that_fails_is_raised_and_nothing_waits_for_it(files: list[Pa
 
     with (
         pytest.raises(EncoderError, match="Cannot embed"),
-        Pipeline(Failing(), max_pixels=MAX_PIXELS) as running,
+        Pipeline(Failing(), max_pixels=MAX_PIXELS, devices=Devices()) as running,
     ):
         list(embedded(running, read(running, files)))
 
@@ -186,7 +187,7 @@ def test_the_encoder_is_loaded_for_a_picture_alone(files: list[Path], tmp_path: 
         file.write_text(f"{file} is no picture")
     files.append(tmp_path / "large.jpg")
     PIL.Image.new("1", (MAX_PIXELS // 1000 + 1, 1000)).save(files[-1])
-    with Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS) as running:
+    with Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, devices=Devices()) as running:
         results = list(embedded(running, read(running, files)))
     assert all(isinstance(result, Unreadable) for result in results)
     assert isinstance(results[0], Unreadable)
@@ -204,7 +205,7 @@ def test_what_the_encoder_refuses_is_no_damage_to_the_picture(tmp_path: Path, su
     picture(1).save(file)
     with (
         pytest.raises(WeightsMismatch),
-        Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS) as running,
+        Pipeline(LazyEncoder(load), max_pixels=MAX_PIXELS, devices=Devices()) as running,
     ):
         list(embedded(running, read(running, [file])))
 
@@ -213,7 +214,7 @@ def test_a_large_jpeg_is_prepared_from_fewer_pixels_and_its_facts_stay(tmp_path:
     file = tmp_path / "large.jpg"
     picture(1, (3600, 2400)).save(file)
     encoder = PixelEncoder()
-    with Pipeline(encoder, max_pixels=MAX_PIXELS) as running:
+    with Pipeline(encoder, max_pixels=MAX_PIXELS, devices=Devices()) as running:
         [result] = embedded(running, read(running, [file]))
     assert isinstance(result, Encoded)
     assert (result.facts.width, result.facts.height) == (3600, 2400)

@@ -1,13 +1,16 @@
 """Which files a walk finds, in which order, and what it says of the others."""
 
 import os
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging.scan import JUNK_FOLDERS, File, Unreadable, Walk
+from vecsearch.imaging import scan, stalls
+from vecsearch.imaging.scan import GIVEN_UP, JUNK_FOLDERS, File, Unreadable, Walk
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -20,6 +23,32 @@ def touch(folder: Path, *names: str) -> Path:
 
 def found(*roots: Path) -> list[str]:
     return [file.relative for file in Walk(roots)]
+
+
+@pytest.fixture
+def stalling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Path], list[str]]]:
+    """What makes a function of `os` stall below a folder, and returns the paths that it stalls at.
+
+    The calls go on when the test is over.
+    """
+    over = threading.Event()
+    monkeypatch.setattr(stalls, "STALL_S", 0.5)
+
+    def stall(name: str, folder: Path) -> list[str]:
+        called = getattr(os, name)
+        met: list[str] = []
+
+        def waiting(path: object, **options: object) -> object:
+            if isinstance(path, str) and path.startswith(str(folder)):
+                met.append(path)
+                over.wait()
+            return called(path, **options)
+
+        monkeypatch.setattr(os, name, waiting)
+        return met
+
+    yield stall
+    over.set()
 
 
 def non_utf8(folder: Path, name: bytes) -> str:
@@ -145,6 +174,76 @@ def test_a_folder_that_cannot_be_listed_is_unreadable(
     walk = Walk([tmp_path])
     assert [file.relative for file in walk] == ["open/2.png"]
     assert walk.unreadable == [Unreadable(closed, "Permission denied.")]
+
+
+NO_ANSWER = "It did not answer within 0 s."
+
+
+@pytest.mark.parametrize("function", ["stat", "scandir"])
+def test_a_folder_that_stalls_is_unreadable_and_the_rest_is_found(
+    tmp_path: Path, stalling: Callable[[str, Path], list[str]], function: str
+) -> None:
+    touch(tmp_path, "a/1.png", "b/2.png", "b/deep/3.png", "c/4.png", "c/notes.txt")
+    walk = Walk([tmp_path])
+    assert not stalling(function, tmp_path / "b")
+    assert [file.relative for file in walk] == ["a/1.png", "c/4.png"]
+    assert walk.unreadable == [Unreadable(str(tmp_path / "b"), NO_ANSWER)]
+    assert walk.skipped == 1
+
+
+@pytest.mark.parametrize("function", ["stat", "scandir"])
+def test_folders_that_stall_are_tried_only_a_few_times(
+    tmp_path: Path, stalling: Callable[[str, Path], list[str]], function: str
+) -> None:
+    names = [f"share {number}" for number in range(stalls.MOST_STALLS + 3)]
+    touch(tmp_path, "a/1.png", *(f"{name}/1.png" for name in names))
+    walk = Walk([tmp_path])
+    met = stalling(function, tmp_path / "share")
+    assert [file.relative for file in walk] == ["a/1.png"]
+    paths = [str(tmp_path / name) for name in names]
+    assert met == paths[: stalls.MOST_STALLS]
+    assert walk.unreadable == [
+        Unreadable(path, NO_ANSWER if path in met else GIVEN_UP) for path in paths
+    ]
+
+
+def test_a_listing_that_is_slow_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, *(f"{number:03}.png" for number in range(450)))
+    # More than a file takes, and less than all.
+    monkeypatch.setattr(stalls, "STALL_S", 1)
+    examined = File.__init__
+
+    def slowly(*arguments: object) -> None:
+        threading.Event().wait(0.003)
+        examined(*arguments)  # type: ignore[arg-type]  # what it was given
+
+    monkeypatch.setattr(File, "__init__", slowly)
+    walk = Walk([tmp_path])
+    assert len([*walk]) == 450
+    assert walk.unreadable == []
+
+
+def test_what_stalls_counts_as_existing(
+    tmp_path: Path, stalling: Callable[[str, Path], list[str]]
+) -> None:
+    lost = [str(tmp_path / f"lost {number}") for number in range(3)]
+    stuck = [str(tmp_path / f"stuck {number}") for number in range(stalls.MOST_STALLS + 2)]
+    met = stalling("lstat", tmp_path / "stuck")
+    asked = [lost[0], stuck[0], lost[1], str(tmp_path), *stuck[1:], lost[2]]
+    assert scan.gone(asked) == {*lost[:2]}
+    assert met == stuck[: stalls.MOST_STALLS]
+
+
+def test_a_root_that_stalls_is_no_error(
+    tmp_path: Path, stalling: Callable[[str, Path], list[str]]
+) -> None:
+    touch(tmp_path, "a/1.png", "share/2.png")
+    stalling("stat", tmp_path / "share")
+    walk = Walk([tmp_path / "share", tmp_path / "a"])
+    assert [file.relative for file in walk] == ["1.png"]
+    assert walk.unreadable == [Unreadable(str(tmp_path / "share"), NO_ANSWER)]
 
 
 def test_a_pipe_called_png_is_not_waited_for(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import thumbnails, worker
+from vecsearch.imaging import stalls, thumbnails, worker
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.processes.pool import Pool
 from vecsearch.imaging.processes.process import Ended
 from vecsearch.imaging.reading import MOST_BYTES, Source, bytes_sha256, most_bytes
-from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.scan import Unanswered, Unreadable
 from vecsearch.imaging.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def read(path: str, *, keep: int, max_pixels: int) -> Source | Unreadable:
     """Read and hash the file at `path`; keep its bytes if they are so few."""
     request = {"do": "read", "path": path, "keep": keep, "most": most_bytes(max_pixels)}
     try:
-        fields, blobs = WORKERS.ask(request, seconds=worker.READING_S)
+        fields, blobs = WORKERS.ask(request, seconds=stalls.STALL_S, answer=_go_on)
     except Ended as ended:
-        return Unreadable(path, f"{ended.words}.")
+        return _left(path, ended, is_reading=True)
     if "reason" in fields:
         return Unreadable(path, fields["reason"])
     return Source(path, fields["sha256"], blobs[0] if blobs else None)
@@ -118,10 +118,17 @@ def make(source: Source | str, wanted: Wanted, *, max_pixels: int) -> Made | Unr
         "crop": wanted.crop,
         "may_shrink": wanted.may_shrink,
     }
-    limit = worker.seconds(worker.LARGE) + (worker.READING_S if content is None else 0)
+    limit = worker.seconds(worker.LARGE)
+    is_reading = content is None
     with ExitStack() as held:
 
         def answer(question: dict[str, Any]) -> tuple[dict[str, Any], float]:
+            nonlocal is_reading
+            if worker.READING in question:
+                return _go_on(question)
+            is_reading = False
+            if worker.READ in question:
+                return {}, limit
             if worker.MAY_BEGIN in question:
                 held.close()  # of a worker that crashed
                 held.enter_context(_ONE_LARGE)
@@ -131,10 +138,13 @@ def make(source: Source | str, wanted: Wanted, *, max_pixels: int) -> Made | Unr
 
         try:
             fields, blobs = WORKERS.ask(
-                request, () if content is None else [content], seconds=limit, answer=answer
+                request,
+                () if content is None else [content],
+                seconds=stalls.STALL_S if content is None else limit,
+                answer=answer,
             )
         except Ended as ended:
-            return Unreadable(str(path), f"{ended.words}.")
+            return _left(str(path), ended, is_reading=is_reading)
     return _made(str(path), fields, blobs)
 
 
@@ -146,7 +156,7 @@ def size_of(source: str | bytes) -> tuple[int, int] | None:
     path, blobs = (source, []) if isinstance(source, str) else ("", [source])
     request = {"do": "size", "path": path, "most": MOST_BYTES}
     try:
-        fields, _ = WORKERS.ask(request, blobs, seconds=worker.READING_S)
+        fields, _ = WORKERS.ask(request, blobs, seconds=stalls.STALL_S, answer=_go_on)
     except Ended:
         return None
     size = fields.get("size")
@@ -179,6 +189,17 @@ def fitted(
 def of_bytes(content: bytes, name: str, sha256: str | None = None) -> Source:
     """Return a source for the bytes of a file; the name is for messages."""
     return Source(name, sha256 or bytes_sha256(content), content)
+
+
+def _go_on(_: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Answer a worker whose file is still being read."""
+    return {}, stalls.STALL_S
+
+
+def _left(path: str, ended: Ended, *, is_reading: bool) -> Unreadable:
+    if is_reading and not ended.in_time:
+        return Unanswered.at(path)
+    return Unreadable(path, f"{ended.words}.")
 
 
 def _made(path: str, fields: dict[str, Any], blobs: list[bytearray]) -> Made | Unreadable | Outside:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
@@ -11,7 +12,8 @@ from vecsearch.imaging.scan import Unreadable, os_reason
 # Larger files are not read; beyond this, the limit grows with that of the pixels.
 MOST_BYTES, BYTES_PER_PIXEL = 512_000_000, 4
 CHANGED = "It changed while it was being read; ingest it again."
-_PIECE = 1 << 20
+# Of a slow share, a piece arrives long before its file is given up.
+_PIECE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -28,33 +30,44 @@ def most_bytes(max_pixels: int) -> int:
     return max(MOST_BYTES, BYTES_PER_PIXEL * max_pixels)
 
 
-def hashed(path: str, *, keep: int, most: int) -> Source | Unreadable:
-    """Read and hash the file at `path` in bounded memory; keep its bytes if they are so few."""
+def hashed(
+    path: str, *, keep: int, most: int, on_piece: Callable[[], None] = lambda: None
+) -> Source | Unreadable:
+    """Read and hash the file at `path` in bounded memory.
+
+    Args:
+        path: the file.
+        keep: its bytes are kept if they are so few.
+        most: a larger file is unreadable.
+        on_piece: called after each piece.
+
+    """
     opened = _open(path, most)
     if isinstance(opened, Unreadable):
         return opened
     file, size = opened
     try:
         with file:
-            if size <= keep:
-                kept = file.read(size)
-                left, sha256 = size - len(kept), bytes_sha256(kept)
-            else:
-                kept, left, digest = None, size, hashlib.sha256()
-                while left and (piece := file.read(min(left, _PIECE))):
-                    left -= len(piece)
-                    digest.update(piece)
-                sha256 = digest.hexdigest()
+            kept = bytearray() if size <= keep else None
+            left, digest = size, hashlib.sha256()
+            while left and (piece := file.read(min(left, _PIECE))):
+                left -= len(piece)
+                digest.update(piece)
+                if kept is not None:
+                    kept += piece
+                on_piece()
             if left or (size and file.read(1)):
                 return Unreadable(path, CHANGED)
     except OSError as error:
         return Unreadable(path, os_reason(error))
-    return Source(path, sha256, kept)
+    return Source(path, digest.hexdigest(), kept)
 
 
-def read(path: str, *, most: int) -> bytes | Unreadable:
-    """Return the bytes of the file at `path`."""
-    found = hashed(path, keep=most, most=most)
+def read(
+    path: str, *, most: int, on_piece: Callable[[], None] = lambda: None
+) -> bytes | Unreadable:
+    """Return the bytes of the file at `path`; see `hashed`."""
+    found = hashed(path, keep=most, most=most, on_piece=on_piece)
     return found if isinstance(found, Unreadable) else bytes(found.content or b"")
 
 

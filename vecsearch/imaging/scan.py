@@ -2,18 +2,24 @@
 
 import os
 import stat
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from vecsearch.errors import InvalidInput, first_line
+from vecsearch.imaging import stalls
 from vecsearch.imaging.formats import SUFFIXES
 
 JUNK_FOLDERS = frozenset(
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
 )
+GIVEN_UP = "Not tried, because its file system has stopped answering."
+# Files that the walking thread hands over at once.
+_PART = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,17 +59,28 @@ class Unreadable:
     reason: str
 
 
+class Unanswered(Unreadable):
+    """One whose file system made no progress for `vecsearch.imaging.stalls.STALL_S` seconds."""
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """Return it for a path."""
+        return cls(path, f"It did not answer within {stalls.STALL_S:.0f} s.")
+
+
 class Walk:
     """The image files under some paths; iterate once, then read `unreadable` and `skipped`.
 
     Folders are walked in order of name. Links to folders are followed last, and no folder is
     entered twice, so links cannot loop. Hidden files and folders, and other systems' junk folders,
-    are skipped unless they are roots. A root that is a file is used with any suffix.
+    are skipped unless they are roots. A root that is a file is used with any suffix. A folder whose
+    file system stalls is unreadable, and so are all folders of one that stalls too often.
 
     Attributes:
         roots: the absolute paths to walk.
         unreadable: folders that could not be listed and files that could not be examined.
         skipped: number of files skipped because they have no image suffix.
+        devices: where the files are, and what has stalled.
 
     """
 
@@ -71,60 +88,206 @@ class Walk:
         self.roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
         self.unreadable: list[Unreadable] = []
         self.skipped = 0
-        for root in self.roots:
-            if not os.path.exists(root):  # noqa: PTH110 - strings throughout
+        self.devices = stalls.Devices()
+        there = stalls.answers(self.roots, os.path.exists, unanswered=True)
+        for root, exists in zip(self.roots, there, strict=True):
+            if not exists:
                 raise InvalidInput(f"{shown(root)} does not exist. Check the path.")
             if storable(root) is None:
                 raise InvalidInput(f"The name {shown(root)} is not valid UTF-8. Rename it.")
 
     def __iter__(self) -> Iterator[File]:
-        entered: set[tuple[int, int]] = set()
-        folders = deque((root, root) for root in self.roots)
-        links: deque[tuple[str, str]] = deque()
-        while folders or links:
-            path, root = (folders or links).popleft()
+        walker = _Walker(deque((root, root) for root in self.roots), deque(), set(), self.devices)
+        with stalls.Watch() as watch:
+            while not walker.is_done:
+                try:
+                    watch.run(walker)
+                except stalls.Stalled:
+                    found = [*walker.found]
+                    walker = walker.left()
+                else:
+                    found = walker.found
+                yield from found
+            self.unreadable += walker.unreadable
+            self.skipped += walker.skipped
+
+
+class _Walker:
+    """A walk in a thread, a part of the files at a time; one that stalls is left behind.
+
+    Args:
+        folders: paths to walk, each with its root.
+        links: links to folders, which come last, likewise.
+        entered: device and inode of each folder that has been entered.
+        devices: see `Walk`.
+
+    Attributes:
+        found: the files of this part.
+        unreadable: see `Walk`.
+        skipped: see `Walk`.
+        is_done: whether this part is the last one.
+
+    """
+
+    def __init__(
+        self,
+        folders: deque[tuple[str, str]],
+        links: deque[tuple[str, str]],
+        entered: set[tuple[int, int]],
+        devices: stalls.Devices,
+    ) -> None:
+        self.found: list[File] = []
+        self.unreadable: list[Unreadable] = []
+        self.skipped = 0
+        self.is_done = False
+        self._folders = folders
+        self._links = links
+        self._entered = entered
+        self._devices = devices
+        self._lock = threading.Lock()
+        self._is_left = False
+        self._folder = _Folder("", "", devices)
+        self._files = self._walk()
+
+    @property
+    def steps(self) -> Hashable:
+        return self._folder.path, len(self._folder.entries), self._folder.entry, len(self.found)
+
+    def run(self) -> None:
+        self.found = found = []
+        for file in self._files:
+            found.append(file)
+            if len(found) == _PART:
+                return
+        self.is_done = True
+
+    def left(self) -> "_Walker":
+        """Return the walk of what comes after the folder that stalls."""
+        # Should the call return after all, then this walk ends at the next folder.
+        with self._lock:
+            self._is_left = True
+        folder = self._folder
+        after = _Walker(self._folders, self._links, self._entered.copy(), self._devices)
+        after.skipped = self.skipped
+        reason = Unanswered.at(folder.path).reason
+        after.unreadable = [*self.unreadable, Unreadable(shown(folder.path), reason)]
+        # A link may lead to any device.
+        links = [] if folder.entry is None else [folder.entry.path]
+        if not any(stalls.answers(links, os.path.islink, unanswered=False)):
+            self._devices.stalled(folder.parent if folder.device is None else folder.device)
+        return after
+
+    def _next(self) -> bool:
+        """Turn to the next folder; return whether there is one."""
+        with self._lock:
+            if self._is_left:
+                return False
+            done = self._folder
+            self.unreadable += done.unreadable
+            self.skipped += done.skipped
+            self._links += done.links
+            self._folders.extendleft(reversed(done.below))
+            if not self._folders and not self._links:
+                return False
+            self._folder = _Folder(*(self._folders or self._links).popleft(), self._devices)
+            return True
+
+    def _walk(self) -> Iterator[File]:
+        while self._next():
+            folder = self._folder
             try:
-                info = os.stat(path)  # noqa: PTH116 - strings throughout
-                if not stat.S_ISDIR(info.st_mode):
-                    yield from self._file(path, root, info)
-                    continue
-                if (info.st_dev, info.st_ino) in entered:
-                    continue
-                entered.add((info.st_dev, info.st_ino))
-                with os.scandir(path) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
+                info = self._entered_now(folder)
             except OSError as error:
-                self._leave(path, os_reason(error))
+                folder.leave(folder.path, os_reason(error))
                 continue
-            below: list[tuple[str, str]] = []
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name in JUNK_FOLDERS:
-                    continue
+            if info is not None and (file := folder.file(folder.path, info)) is not None:
+                yield file
+            for entry in folder.entries:
+                folder.entry = entry
                 try:
                     if entry.is_dir():
-                        (links if entry.is_symlink() else below).append((entry.path, root))
-                    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122
-                        yield from self._file(entry.path, root, entry.stat())
-                    else:
-                        self.skipped += 1
+                        place = folder.links if entry.is_symlink() else folder.below
+                        place.append((entry.path, folder.root))
+                    elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122
+                        folder.skipped += 1
+                    elif (file := folder.file(entry.path, entry.stat())) is not None:
+                        yield file
                 except OSError as error:
                     dangling = entry.is_symlink() and isinstance(error, FileNotFoundError)
                     reason = "It is a broken link." if dangling else os_reason(error)
-                    self._leave(entry.path, reason)
-            folders.extendleft(reversed(below))
+                    folder.leave(entry.path, reason)
 
-    def _leave(self, path: str, reason: str) -> None:
+    def _entered_now(self, folder: "_Folder") -> os.stat_result | None:
+        """List a folder, unless it has been entered or is given up; of a file, return its facts."""
+        if self._devices.is_given_up(folder.parent):
+            folder.leave(folder.path, GIVEN_UP)
+            return None
+        info = os.stat(folder.path)  # noqa: PTH116 - strings throughout
+        if not stat.S_ISDIR(info.st_mode):
+            return info
+        known = (info.st_dev, info.st_ino)
+        if known in self._entered:
+            return None
+        folder.device = info.st_dev
+        if self._devices.is_given_up(folder.device):
+            folder.leave(folder.path, GIVEN_UP)
+            return None
+        self._entered.add(known)
+        self._devices.met(folder.path, info.st_dev)
+        entries = folder.entries
+        with os.scandir(folder.path) as listing:
+            for entry in listing:
+                # Not all at once: each is a step.
+                if not entry.name.startswith(".") and entry.name not in JUNK_FOLDERS:
+                    entries.append(entry)
+        entries.sort(key=lambda entry: entry.name)
+        return None
+
+
+class _Folder:
+    """A folder, or a root that is a file, and what has been found in it.
+
+    Attributes:
+        device: its device, once that is known.
+        entries: what it lists.
+        entry: the one that is being examined.
+        below, links: folders in it, and links to some, each with its root.
+        unreadable: files in it that cannot be examined, or itself.
+        skipped: number of files without an image suffix.
+
+    """
+
+    def __init__(self, path: str, root: str, devices: stalls.Devices) -> None:
+        self.path = path
+        self.root = root
+        self.devices = devices
+        self.device: int | None = None
+        self.entries: list[os.DirEntry[str]] = []
+        self.entry: os.DirEntry[str] | None = None
+        self.below: list[tuple[str, str]] = []
+        self.links: list[tuple[str, str]] = []
+        self.unreadable: list[Unreadable] = []
+        self.skipped = 0
+
+    @property
+    def parent(self) -> str | None:
+        """The folder that lists it; None for a root."""
+        return None if self.path == self.root else os.path.dirname(self.path)  # noqa: PTH120
+
+    def leave(self, path: str, reason: str) -> None:
         self.unreadable.append(Unreadable(shown(path), reason))
 
-    def _file(self, path: str, root: str, info: os.stat_result) -> Iterator[File]:
+    def file(self, path: str, info: os.stat_result) -> File | None:
         if not stat.S_ISREG(info.st_mode):
-            self._leave(path, "It is not a regular file.")
-            return
+            self.leave(path, "It is not a regular file.")
+            return None
+        if info.st_dev != self.device:
+            self.devices.met(path, info.st_dev)
         if storable(path) is None:
-            self._leave(path, "Its name is not valid UTF-8; rename it.")
-            return
-        relative = path[len(root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119
-        yield File(path, relative, info.st_size, _modified_at(info))
+            self.leave(path, "Its name is not valid UTF-8; rename it.")
+            return None
+        relative = path[len(self.root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119
+        return File(path, relative, info.st_size, _modified_at(info))
 
 
 def find(path: str) -> File | None:
@@ -155,6 +318,13 @@ def storable(path: str) -> str | None:
 def shown(path: str) -> str:
     """Return the path in a form that can be printed and stored: invalid UTF-8 is escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def gone(paths: Iterable[str]) -> set[str]:
+    """Return the paths at which nothing exists; one that stalls counts as existing."""
+    asked = [*paths]
+    missing = stalls.answers(asked, is_gone, unanswered=False)
+    return {path for path, is_missing in zip(asked, missing, strict=True) if is_missing}
 
 
 def is_gone(path: str) -> bool:

@@ -1,10 +1,12 @@
 """The worker process that reads and decodes pictures from outside; `pictures` asks it."""
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from vecsearch.imaging import decode, reading
 from vecsearch.imaging.processes import child
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.stalls import STALL_S
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -15,12 +17,16 @@ if TYPE_CHECKING:
 # Bytes of memory for any picture, and for each pixel and each byte of a file: a decoder holds the
 # file, what it unpacks, a picture of 4 bytes a pixel, and a copy of that.
 MEMORY, MEMORY_PER_PIXEL, MEMORY_PER_BYTE = 256_000_000, 20, 2
-# Seconds of a picture, and of each million pixels; of a file that is read.
-SECONDS, SECONDS_PER_MEGAPIXEL, READING_S = 20, 0.5, 120
+# Seconds of a picture, and of each million pixels.
+SECONDS, SECONDS_PER_MEGAPIXEL = 20, 0.5
 # Larger pictures are decoded one at a time: three phones' photos, and not three panoramas.
 LARGE = 36_000_000
 # Questions for the parent.
 MAY_BEGIN, PREPROCESSING = "pixels", "preprocessing"
+# What it is told instead: that a file is still being read, and that it has been read.
+READING, READ = "reading", "read"
+# Seconds between two of the former.
+REPORT_S = 1.0
 
 
 def main() -> None:
@@ -37,13 +43,14 @@ def _do(channel: "Channel", message: "Message") -> None:
     request, blobs = message
     content = blobs[0] if blobs else None
     child.bound_memory(MEMORY)
-    child.bound_time(READING_S)
+    child.bound_time(STALL_S)
     try:
         if request["do"] == "read":
             _read(channel, request)
         elif request["do"] == "size":
             path = request["path"]
-            found = content or reading.read(path, most=request["most"])
+            most = request["most"]
+            found = content or reading.read(path, most=most, on_piece=_Reports(channel))
             size = None if isinstance(found, Unreadable) else decode.upright_size(found)
             channel.send({"size": size})
         else:
@@ -55,12 +62,28 @@ def _do(channel: "Channel", message: "Message") -> None:
 
 def _read(channel: "Channel", request: dict[str, Any]) -> None:
     child.bound_memory(MEMORY + request["keep"])
-    found = reading.hashed(request["path"], keep=request["keep"], most=request["most"])
+    found = reading.hashed(
+        request["path"], keep=request["keep"], most=request["most"], on_piece=_Reports(channel)
+    )
     if isinstance(found, Unreadable):
         channel.send({"reason": found.reason})
     else:
         blobs = [] if found.content is None else [found.content]
         channel.send({"sha256": found.sha256}, blobs)
+
+
+class _Reports:
+    """Tells the parent, from time to time, that reading makes progress."""
+
+    def __init__(self, channel: "Channel") -> None:
+        self._channel = channel
+        self._last = monotonic()
+
+    def __call__(self) -> None:
+        if monotonic() - self._last > REPORT_S:
+            child.bound_time(STALL_S)
+            child.ask(self._channel, {READING: True})
+            self._last = monotonic()
 
 
 class _Making:
@@ -79,13 +102,16 @@ class _Making:
         if content is None:
             child.bound_memory(MEMORY + MEMORY_PER_BYTE * request["most"])
             path, most = request["path"], request["most"]
-            found = reading.hashed(path, keep=most, most=most)
+            reports = _Reports(self._channel)
+            found = reading.hashed(path, keep=most, most=most, on_piece=reports)
             if isinstance(found, reading.Source) and sha256 not in {None, found.sha256}:
                 found = Unreadable(path, reading.CHANGED)
             if isinstance(found, Unreadable):
                 self._channel.send({"reason": found.reason})
                 return
             content, sha256 = found.content or b"", found.sha256
+            child.bound_time(seconds(LARGE))
+            child.ask(self._channel, {READ: True})
         self._size = len(content)
         child.bound_memory(MEMORY + MEMORY_PER_BYTE * self._size)
         image = decode.decode(

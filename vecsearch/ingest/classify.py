@@ -111,10 +111,12 @@ def match_vacant(
     """
     if table is None:
         return {}
+    candidates = _find_candidates(connection, table, chunk)
+    gone = scan.gone(row.path for row in candidates)
     vacant = [
-        Vacant(row.id, os.path.basename(row.path), row.sha256, is_gone)  # noqa: PTH119 - strings
-        for row in _find_candidates(connection, table, chunk)
-        if (is_gone := scan.is_gone(row.path)) or row.is_replaced
+        Vacant(row.id, os.path.basename(row.path), row.sha256, row.path in gone)  # noqa: PTH119
+        for row in candidates
+        if row.path in gone or row.is_replaced
     ]
     if not vacant:
         return {}

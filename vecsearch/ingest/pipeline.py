@@ -6,11 +6,11 @@ batches, of which the caller has few under way.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from vecsearch.imaging import pictures
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.pictures import Made, Outside, Wanted
 from vecsearch.imaging.reading import Source
-from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.scan import GIVEN_UP, Unanswered, Unreadable
+from vecsearch.imaging.stalls import Devices
 from vecsearch.imaging.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from vecsearch.imaging.preprocessing import Preprocessing
 
+T = TypeVar("T")
 # Files up to this many bytes are read once; a larger one is read for its hash, then to be decoded.
 KEPT_BYTES = 1 << 20
 
@@ -51,11 +53,13 @@ class Pipeline:
     Args:
         encoder: used, and so loaded, only once a picture could be decoded.
         max_pixels: pictures with more are unreadable.
+        devices: where the files are; those on one that stalls too often are unreadable.
 
     """
 
-    def __init__(self, encoder: Encoder, *, max_pixels: int) -> None:
+    def __init__(self, encoder: Encoder, *, max_pixels: int, devices: Devices) -> None:
         self._encoder = encoder
+        self._devices = devices
         self._max_pixels = max_pixels
         self._preprocessing: Preprocessing | None = None
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
@@ -79,7 +83,10 @@ class Pipeline:
         limit = KEPT_BYTES if keep else 0
         most = self._max_pixels
         return self._decoders.map(
-            lambda path: pictures.read(path, keep=limit, max_pixels=most), paths
+            lambda path: self._answered(
+                path, lambda: pictures.read(path, keep=limit, max_pixels=most)
+            ),
+            paths,
         )
 
     def embed(self, sources: Sequence[Source]) -> list[Future[Results]]:
@@ -156,9 +163,22 @@ class Pipeline:
         return made.thumbnail
 
     def _made(self, source: Source, wanted: Wanted) -> Made | Unreadable:
-        made = pictures.make(source, wanted, max_pixels=self._max_pixels)
+        def make() -> Made | Unreadable | Outside:
+            return pictures.make(source, wanted, max_pixels=self._max_pixels)
+
+        made = make() if source.content is not None else self._answered(source.path, make)
         assert not isinstance(made, Outside)  # noqa: S101 - there is no crop
         return made
+
+    def _answered(self, path: str, read: Callable[[], T]) -> T | Unreadable:
+        """Return what is read of a file, unless its device is given up."""
+        device = self._devices.of(path)
+        if self._devices.is_given_up(device):
+            return Unreadable(path, GIVEN_UP)
+        found = read()
+        if isinstance(found, Unanswered):
+            self._devices.stalled(device)
+        return found
 
 
 def _follow(work: Future[None], finished: Future[Results]) -> None:

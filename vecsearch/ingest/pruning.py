@@ -134,7 +134,8 @@ def _gone(
     """Return the paths of rows whose files are gone, by id; `folders`: `scope.walked_folders`."""
     within = Scope(scope.outermost(path for path, _ in folders), run.unreadable)
     rows = scope.unseen_rows(connection, table, within)
-    return {row_id: path for row_id, path in rows if scan.is_gone(path)}
+    lost = scan.gone(path for _, path in rows)
+    return {row_id: path for row_id, path in rows if path in lost}
 
 
 def _lost(connection: sa.Connection, folders: Sequence[str]) -> list[str]:
@@ -203,7 +204,7 @@ def forget(
             f"Collection {name!r} has nothing under {where}. List its paths: "
             f'vecsearch sql "SELECT path FROM {name}"'
         )
-    there = 0 if existing else sum(not scan.is_gone(path) for path in stored.values())
+    there = 0 if existing else len(stored) - len(scan.gone(stored.values()))
     if there:
         raise InvalidInput(
             f"{there:,} of the {counted(len(stored), 'file')} of collection {name!r} under {where} "
@@ -234,7 +235,8 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
 
     """
     roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
-    lost = [root for root in roots if scan.is_gone(root) and scan.storable(root) is not None]
+    gone = scan.gone(roots)
+    lost = [root for root in roots if root in gone and scan.storable(root) is not None]
     if not lost:
         return
     with suppress(SchemaMissing, CollectionNotFound), catalog.reading(engine, name) as reading:

@@ -114,7 +114,8 @@ class Ingest:
         total = self._survey()
         yield Progress(0, total, self.summary)
         done = 0
-        with Pipeline(self._encoder, max_pixels=self._options.max_pixels) as pipeline:
+        most, devices = self._options.max_pixels, self._walk.devices
+        with Pipeline(self._encoder, max_pixels=most, devices=devices) as pipeline:
             for _ in self._hash_early(pipeline):
                 yield Progress(0, total, self.summary, step="Comparing")
             for chunk in self._chunks(pipeline):
