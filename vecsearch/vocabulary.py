@@ -261,6 +261,11 @@ EXPANSION_POWER = 3
 MAXIMUM_WEIGHT = 1_000
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if it is not one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def refuse(_question: str) -> bool:
     """Confirm nothing."""
     return False

@@ -65,10 +65,10 @@ def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> Non
     [
         (Labelling("colour"), "Use folder or metadata:KEY"),
         (Labelling("metadata:"), "Use folder or metadata:KEY"),
-        (Labelling("metadata:nothing"), "0 images of images have a label"),
+        (Labelling("metadata:nothing"), "At least 2 images need a label, and images gives 0"),
         (Labelling(regex="^[a-z]+"), "has no group"),
         (Labelling(regex="(["), "is not a regular expression"),
-        (Labelling(regex="^(nothing)"), "0 images of images have a label"),
+        (Labelling(regex="^(nothing)"), "At least 2 images need a label, and images gives 0"),
     ],
 )
 def test_labels_that_are_none_are_refused(

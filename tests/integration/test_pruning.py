@@ -208,7 +208,7 @@ def test_what_is_gone_for_good_is_forgotten_and_nothing_else(
         images.forget(photos)
     assert scalar(ingested, "SELECT count(*) FROM images") == 25
     code, out, _ = run_command(ingested, "forget", photos, "--yes", "--format", "table")
-    assert (code, out) == (0, "deleted 12 rows, 1 errors\n")
+    assert (code, out) == (0, "deleted 12 rows, 1 error\n")
     assert scalar(ingested, "SELECT count(*) FROM images") == 13
     assert scalar(ingested, "SELECT count(*) FROM vecsearch_internal.tags") == 13
     assert [error.path for error in images.errors()] == [str(other / "x.png")]

@@ -18,6 +18,7 @@ from vecsearch.vocabulary import (
     Precision,
     build_options,
     choices,
+    counted,
     parse,
 )
 
@@ -50,3 +51,10 @@ def test_the_command_line_offers_every_field_of_the_query() -> None:
     offered = {name.rstrip("_") for name in inspect.signature(query.query).parameters}
     assert {field.name for field in fields(Query)} - left_out <= offered
     assert {"images", "ids", "texts", "not_images", "not_ids", "not_texts", "crop"} <= offered
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1_000, "1,000 rows")]
+)
+def test_a_number_agrees_with_its_noun(count: int, text: str) -> None:
+    assert counted(count, "row") == text

@@ -115,7 +115,7 @@ def require_labels(found: Sequence[str | None], where: str) -> None:
     labelled = sum(label is not None for label in found)
     if labelled < 2:  # noqa: PLR2004 - one image has nothing to find
         raise InvalidInput(
-            f"{labelled} images of {where} have a label; at least 2 are needed. "
+            f"At least 2 images need a label, and {where} gives {labelled}. "
             "Choose another source of labels with --label or --label-regex."
         )
 

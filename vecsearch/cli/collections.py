@@ -22,7 +22,13 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
 from vecsearch.render.rows import Format, human_bytes
-from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_INDEXED_DIMENSIONS, Derived, IndexMethod
+from vecsearch.vocabulary import (
+    DEFAULT_COLLECTION,
+    MAX_INDEXED_DIMENSIONS,
+    Derived,
+    IndexMethod,
+    counted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,7 +95,7 @@ def status(settings: Settings, format_: FormatOption = None) -> None:
         if row.index == IndexMethod.none and not row.is_broken:
             show(
                 f"{row.name}: {_no_index(row.name, row.dimensions)}, so every search compares all "
-                f"{row.images:,} images and reads {human_bytes(row.scan_bytes)}."
+                f"{counted(row.images, 'image')} and reads {human_bytes(row.scan_bytes)}."
             )
 
 
@@ -202,7 +208,7 @@ def _broken(rows: "Iterable[CollectionStatus]") -> "Iterator[str]":
 
 
 def _contents(status: "CollectionStatus") -> str:
-    rows = f"{status.images:,} rows ({human_bytes(status.table_bytes)})"
+    rows = f"{counted(status.images, 'row')} ({human_bytes(status.table_bytes)})"
     index = f"its {status.index} index ({human_bytes(status.index_bytes)})"
     what = f"collection {status.name!r} with {rows}"
     return what if status.index == IndexMethod.none else f"{what} and {index}"

@@ -17,7 +17,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_DIFFERENCE, KeepRule, choices
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_DIFFERENCE, KeepRule, choices, counted
 
 if TYPE_CHECKING:
     from vecsearch.analysis.duplicates import Duplicates
@@ -111,18 +111,17 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
             "--max-distance 0.05 --max-difference 0.05"
         )
     if found.unconfirmed:
-        compared = "image has" if found.unconfirmed == 1 else "images have"
+        has = "has" if found.unconfirmed == 1 else "have"
         below = f" below about {found.alone:.2g}" if suggested else ""
         yield (
-            f"{found.unconfirmed:,} {compared} no thumbnail to compare: the embedding alone "
-            f"decides{below}. `vecsearch ingest` makes missing thumbnails."
+            f"{counted(found.unconfirmed, 'image')} {has} no thumbnail to compare: the embedding "
+            f"alone decides{below}. `vecsearch ingest` makes missing thumbnails."
         )
     if not found.images:
         yield "There are no near-duplicates."
     else:
-        groups = found.images[-1].group
-        noun = "group" if groups == 1 else "groups"
-        yield f"{len(found.images):,} images in {groups:,} {noun}. Nothing is deleted."
+        groups = counted(found.images[-1].group, "group")
+        yield f"{counted(len(found.images), 'image')} in {groups}. Nothing is deleted."
     if found.split:
         yield (
             "Some images have hundreds of duplicates, so one group may appear as several. "

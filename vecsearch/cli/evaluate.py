@@ -21,7 +21,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_K, IndexMethod
+from vecsearch.vocabulary import DEFAULT_K, IndexMethod, counted
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -191,7 +191,7 @@ def _judged(result: "Improvement") -> list[str]:
         + (" A copy's right answer is its original, so map is 1 / its rank." * copies)
     ]
     if result.unlabelled:
-        notes.append(f"Left out {result.unlabelled:,} images that have no such label.")
+        notes.append(f"Left out {counted(result.unlabelled, 'image')} without such a label.")
     if result.left_out:
         total = result.images + result.left_out
         notes.append(f"Searched a random {result.images:,} of {total:,} images, to save time.")
@@ -347,7 +347,7 @@ def _notes(queries: int, images: int, unlabelled: int, classes: int) -> list[str
     if queries < images:
         notes.append(f"Used {queries:,} of {images:,} images as queries, chosen by --seed.")
     if unlabelled:
-        notes.append(f"Left out {unlabelled:,} images that have no such label.")
+        notes.append(f"Left out {counted(unlabelled, 'image')} without such a label.")
     if classes == 1:
         notes.append(
             "Every image has the same label, so precision is meaningless. "

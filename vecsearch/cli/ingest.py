@@ -27,7 +27,7 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.ingest.summary import PruneRefused
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Precision
+from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Precision, counted
 
 # Counts whose names are not clear in a table.
 IN_WORDS = {"copied": "identical to stored images"}
@@ -153,7 +153,7 @@ def forget(
             confirm=confirming("Delete these rows?", yes=yes),
         )
     if chosen_format(format_) is Format.table:
-        parts = ", ".join(f"{count:,} {name}" for name, count in asdict(forgotten).items())
+        parts = f"{counted(forgotten.rows, 'row')}, {counted(forgotten.errors, 'error')}"
         show(f"{'would delete' if dry_run else 'deleted'} {parts}")
     else:
         write_object(asdict(forgotten), format_)

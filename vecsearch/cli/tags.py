@@ -17,7 +17,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
-from vecsearch.vocabulary import DEFAULT_COLLECTION
+from vecsearch.vocabulary import DEFAULT_COLLECTION, counted
 
 if TYPE_CHECKING:
     from vecsearch.search.tags import Tag
@@ -73,7 +73,7 @@ def tags(
             )
             return
         if tagged:
-            say(f"Tagged {tagged:,} {'image' if tagged == 1 else 'images'} that had no tags.")
+            say(f"Tagged {counted(tagged, 'image')} that had no tags.")
         if count:
             frequencies = found.counted(where=where, limit=limit)
             write_rows(frequencies, format_, columns=["name", "images"])

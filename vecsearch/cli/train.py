@@ -17,6 +17,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import require_object_format
+from vecsearch.vocabulary import counted
 
 if TYPE_CHECKING:
     from vecsearch.encoders.autoencoder.training import Training
@@ -110,7 +111,7 @@ def train_autoencoder(
         columns=["epoch", "training_loss", "validation_loss", "best"],
     )
     if len(training.epochs) < training.planned:
-        last = "epoch" if patience == 1 else f"{patience} epochs"
+        last = "epoch" if patience == 1 else counted(patience, "epoch")
         say(f"Stopped early: the last {last} did not improve the validation loss.")
     elif training.epochs[-1].best:
         say("The last epoch was the best: more --epochs may improve the validation loss.")

@@ -21,7 +21,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION
+from vecsearch.vocabulary import DEFAULT_COLLECTION, counted
 
 
 @command(app, "import", encodes=True)
@@ -74,9 +74,9 @@ def import_(
     without = done.added + done.updated - done.with_file
     if without:
         say(
-            f"The images of {without:,} rows were not found: query them with --id, not by picture. "
-            "If relative paths start in another folder, import into a new --collection with "
-            "--root FOLDER."
+            f"The images of {counted(without, 'row')} were not found: query them with --id, not by "
+            "picture. If relative paths start in another folder, import into a new --collection "
+            "with --root FOLDER."
         )
 
 

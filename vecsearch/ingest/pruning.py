@@ -14,10 +14,9 @@ from vecsearch.errors import CollectionNotFound, InvalidInput, NotConfirmed, Sch
 from vecsearch.imaging import scan
 from vecsearch.ingest import scope
 from vecsearch.ingest.scope import Scope
-from vecsearch.ingest.summary import counted
 from vecsearch.postgres import catalog, database, migrate, thumbnails
 from vecsearch.postgres.rows import writing
-from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Confirm
+from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Confirm, counted
 
 # Folders that a question lists before it counts the rest.
 MOST_LISTED = 3

@@ -23,12 +23,12 @@ from vecsearch.ingest.chunk import Chunk
 from vecsearch.ingest.pending import Hashed, ToOpen
 from vecsearch.ingest.pipeline import Encoded, Pipeline
 from vecsearch.ingest.scope import Scope
-from vecsearch.ingest.summary import Outcome, Progress, Summary, counted
+from vecsearch.ingest.summary import Outcome, Progress, Summary
 from vecsearch.ingest.writes import Embedded
 from vecsearch.postgres import catalog, tables, thumbnails
 from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, writing
 from vecsearch.search import collections
-from vecsearch.vocabulary import Confirm, refuse
+from vecsearch.vocabulary import Confirm, counted, refuse
 
 # Files in a transaction: more would save little of its cost, and a kill loses at most this much.
 CHUNK_SIZE = 32

@@ -90,8 +90,3 @@ class Progress:
     total: int
     summary: Summary
     step: str = "Ingesting"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural if it is not one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -20,12 +20,13 @@ from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
 from vecsearch.ingest import metadata
 from vecsearch.ingest.classify import Decision
-from vecsearch.ingest.summary import Outcome, counted
+from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
 from vecsearch.search import indexes, tags
+from vecsearch.vocabulary import counted
 
 # What a row's path and folder entry tell, and then what its content tells.
 _LOCATED = (*OF_PATH, *OF_FILE)

@@ -27,7 +27,7 @@ from vecsearch.postgres.rows import writing
 from vecsearch.search import functions
 from vecsearch.search.indexes import build
 from vecsearch.search.indexes.resources import ANY, Resources
-from vecsearch.vocabulary import Confirm, IndexMethod, Metric
+from vecsearch.vocabulary import Confirm, IndexMethod, Metric, counted
 
 UNKNOWN_MODEL = "unknown"
 # What is wrong with a table that `strays` returns.
@@ -242,7 +242,7 @@ def repair(
         problems += [Problem(each, MISSING_ENTRY, Remedy.register) for each in lost]
         left = thumbnails.count_orphans(connection) if name is None else 0
     if left:
-        problems.append(Problem("", f"{left:,} thumbnails of no image", Remedy.delete))
+        problems.append(Problem("", f"{counted(left, 'thumbnail')} of no image", Remedy.delete))
     chosen = [each for each in problems if name is None or each.collection == name]
     done, refused = [], []
     for problem in chosen:

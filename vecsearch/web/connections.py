@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vecsearch.render.visible import visible
+from vecsearch.vocabulary import counted
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -143,7 +144,7 @@ class Sparing(logging.Filter):
         now = time.monotonic()
         if now - self._minute >= 60:  # noqa: PLR2004 - seconds
             if self._dropped:
-                record.msg = f"{self._dropped} lines were left out. {record.getMessage()}"
+                record.msg = f"Left out {counted(self._dropped, 'line')}. {record.getMessage()}"
                 record.args = None
             self._minute, self._passed, self._dropped = now, 0, 0
         self._passed += 1

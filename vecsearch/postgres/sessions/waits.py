@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from vecsearch.errors import DatabaseBusy, VecsearchError
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded.access import LOCAL, READERS
+from vecsearch.vocabulary import counted
 
 # Longer than most queries, and bearable for who waits.
 PATIENCE_S = 10.0
@@ -168,7 +169,7 @@ def bounded(
         over.set()
         thread.join()
         said = [
-            f"Ended {count} {'session' if count == 1 else 'sessions'} of the reader {name!r}: this "
+            f"Ended {counted(count, 'session')} of the reader {name!r}: this "
             f"command had waited for it for {PATIENCE_S:.0f} seconds."
             for name, count in sorted(watch.ended.items())
         ]

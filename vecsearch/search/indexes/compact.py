@@ -23,7 +23,7 @@ from vecsearch.search.indexes.base import (
 )
 from vecsearch.search.indexes.none import NoIndex
 from vecsearch.search.lookup import count, has_rows
-from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, Metric, Ranking
+from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, Metric, Ranking, counted
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -203,8 +203,8 @@ class CompactIndex(Index):
         connection, stored = build.connection, build.collection
         if rows < 2:  # noqa: PLR2004 - one image has no components
             raise InvalidInput(
-                f"Collection {stored.name!r} has {rows} images; a compact index needs at least 2. "
-                "Ingest some first."
+                f"Collection {stored.name!r} has {counted(rows, 'image')}; a compact index needs "
+                "at least 2. Ingest some first."
             )
         build.on_progress("Fitting", 0, None)
         sample = vectors.sample(connection, stored.table, SAMPLE)
@@ -219,7 +219,7 @@ class CompactIndex(Index):
         found = len(fitted.components)
         if found < min(asked, stored.dimensions):
             build.notes.append(
-                f"{rows:,} images have at most {found} principal components. "
+                f"{rows:,} images have at most {counted(found, 'principal component')}. "
                 "Build the index again when there are more images."
             )
         with build.writing():
