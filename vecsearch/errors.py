@@ -106,5 +106,9 @@ class SchemaNewer(SchemaError):
 
 
 def first_line(error: object) -> str:
-    """Return an error's first line, without a full stop; the name of its class if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """Return an error's first line, without a full stop; the name of its class if it has none.
+
+    Of an error of the system this is its reason, without the number and the file.
+    """
+    text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

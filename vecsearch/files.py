@@ -1,16 +1,35 @@
-"""Check that a result file can be written, and write it atomically."""
+"""Check that a result file can be written, write it atomically, and read slow ones with a word."""
 
 import fcntl
+import logging
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput
+from vecsearch.vocabulary import SAY_AFTER_S
 
 _PARTIAL = re.compile(r"\.\d+-[0-9a-f]{8}\.partial")
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def said_if_slow(file: Path) -> Iterator[None]:
+    """Say what is waited for, if it takes long to open and read a file.
+
+    It may be a pipe that nobody writes to, or be on a network share that does not answer.
+    """
+    timer = threading.Timer(SAY_AFTER_S, _log.warning, ("Waiting for the file %s.", file))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def require_writable(file: Path) -> None:

@@ -244,6 +244,8 @@ Confirm = Callable[[str], bool]
 # A prune asks before it deletes all rows under a root, more than a tenth and than these, or all
 # of a folder below it, if these are more.
 PRUNED_UNASKED = 10
+# Seconds that a command waits in silence; then it says for whom or what.
+SAY_AFTER_S = 2.0
 # The smallest hnsw.ef_search that keeps recall high at small k, for words, too, which lie far from
 # images: with pgvector's 40, 3 of 120 words lose the image that an exact search finds first.
 MINIMUM_EF_SEARCH = 100

@@ -32,7 +32,7 @@ def session(library: Library, *statements: str) -> Iterator[psycopg.Connection[A
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("POLL_S", 0.05), ("SILENCE_S", 0.1), ("GIVE_UP_S", 1.0)):
+    for name, seconds in (("POLL_S", 0.05), ("SAY_AFTER_S", 0.1), ("GIVE_UP_S", 1.0)):
         monkeypatch.setattr(waits, name, seconds)
 
 

@@ -1,14 +1,20 @@
-"""Result files are written whole or not at all, whatever they are called and wherever they go."""
+"""Result files are written whole or not at all, and slow files are waited for with a word."""
 
+import logging
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from vecsearch.errors import InvalidInput
 from vecsearch.files import require_writable, written_whole
+from vecsearch.ingest import formats
+from vecsearch.search.questions.pictures import Picture
 
 
 def test_a_name_of_the_greatest_length_is_written(tmp_path: Path) -> None:
@@ -84,3 +90,52 @@ def test_a_pipe_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(writing)
     assert os.read(reading, 10) == b"whole"
     os.close(reading)
+
+
+class Writer(logging.Handler):
+    """Writes to a pipe as soon as somebody has said that they wait for it."""
+
+    def __init__(self, pipe: Path, content: bytes) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.has_said = threading.Event()
+        self._pipe = pipe
+        self._content = content
+        threading.Thread(target=self._write, daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self.has_said.set()
+
+    def _write(self) -> None:
+        self.has_said.wait(30)  # without a word, the test fails rather than hangs
+        self._pipe.write_bytes(self._content)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("vecsearch.files.SAY_AFTER_S", 0.05)
+    path = tmp_path / "pipe.csv"
+    os.mkfifo(path)
+    return path
+
+
+@contextmanager
+def written_once_waited_for(pipe: Path, content: bytes) -> Iterator[None]:
+    writer, logger = Writer(pipe, content), logging.getLogger("vecsearch.files")
+    logger.addHandler(writer)
+    try:
+        yield
+    finally:
+        logger.removeHandler(writer)
+    assert writer.said == [f"Waiting for the file {pipe}."]
+
+
+def test_a_picture_in_a_pipe_is_waited_for_with_a_word(pipe: Path) -> None:
+    with written_once_waited_for(pipe, b"a picture"):
+        assert Picture.read(pipe).content == b"a picture"
+
+
+def test_embeddings_in_a_pipe_are_waited_for_with_a_word(pipe: Path) -> None:
+    with written_once_waited_for(pipe, b"a.png,1,2\n"), formats.open_file(pipe) as contents:
+        assert [block.paths for block in contents.blocks] == [["a.png"]]

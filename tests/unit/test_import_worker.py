@@ -52,6 +52,15 @@ def refused(file: Path, words: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "npz", "parquet"])
+def test_a_file_that_is_not_there_is_said_without_numbers(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"nowhere.{suffix}"
+    refused(file, "No such file or directory. ")
+    with pytest.raises(InvalidInput) as caught:
+        read(file)
+    assert "Errno" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz", "parquet"])
 def test_the_worker_gives_what_the_file_has(suffix: str, tmp_path: Path) -> None:
     file = whole(suffix, tmp_path)
     with formats.open_file(file) as contents:

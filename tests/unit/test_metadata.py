@@ -1,5 +1,6 @@
 """`--metadata` files: what is read from them, and that a bad line is named."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,10 @@ def test_a_csv_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> N
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"gone\.csv cannot be read: "):
         list(read_records(tmp_path / "gone.csv"))
+
+
+def test_a_pipe_is_refused_at_once_since_it_is_read_twice(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidInput, match="not a regular file, and it is read twice"):
+        next(read_records(pipe))

@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, first_line
+from vecsearch.files import said_if_slow
 
 KEY_COLUMNS = ("path", "file", "filename", "file_name", "image")
 
@@ -40,6 +42,13 @@ def read_records(file: Path) -> Iterator[Record]:
 
     """
     try:
+        with said_if_slow(file):
+            is_special = not stat.S_ISREG(file.stat().st_mode)
+        if is_special:
+            raise InvalidInput(
+                f"The metadata file {file} is not a regular file, and it is read twice. "
+                "Save it to a file, and name that."
+            )
         # utf-8-sig: spreadsheets begin a CSV with a byte order mark.
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = _csv_rows(file, lines) if file.suffix.lower() == ".csv" else _json(file, lines)
@@ -54,7 +63,8 @@ def read_records(file: Path) -> Iterator[Record]:
                 yield Record(number, key, str(Path(key).absolute()), row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(
-            f"The metadata file {file} cannot be read: {error}. Use CSV or JSON lines in UTF-8."
+            f"The metadata file {file} cannot be read: {first_line(error)}. "
+            "Use CSV or JSON lines in UTF-8."
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, first_line
 from vecsearch.ingest.formats.base import (
     MOST_LINE,
     PATH_COLUMNS,
@@ -113,7 +113,8 @@ def _translated(file: Path) -> Iterator[None]:
         yield
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(
-            f"{file} cannot be read: {error}. Give a CSV in UTF-8: a path, then numbers."
+            f"{file} cannot be read: {first_line(error)}. "
+            "Give a CSV in UTF-8: a path, then numbers."
         ) from error
 
 

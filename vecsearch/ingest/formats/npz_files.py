@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, first_line
 from vecsearch.ingest.formats.base import (
     MOST_LINE,
     MOST_PATH,
@@ -171,7 +171,9 @@ def _translated(file: Path) -> Iterator[None]:
     except (InvalidInput, MemoryError):
         raise
     except Exception as error:
-        raise InvalidInput(f"{file} cannot be read as NPZ: {error}. {_ADVICE}") from error
+        raise InvalidInput(
+            f"{file} cannot be read as NPZ: {first_line(error)}. {_ADVICE}"
+        ) from error
 
 
 def _columns(file: Path, lines: IO[bytes], rows: int) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vecsearch.errors import InvalidInput
-from vecsearch.files import require_writable, written_whole
+from vecsearch.files import require_writable, said_if_slow, written_whole
 from vecsearch.imaging.processes.channel import Message
 from vecsearch.imaging.processes.process import Ended, Process
 from vecsearch.ingest.formats.base import SECONDS, Block, Contents, Format, Source
@@ -32,7 +32,8 @@ def open_file(file: Path) -> Iterator[Contents]:
     _name(file)
     worker = Process("vecsearch.ingest.formats.worker")
     try:
-        told, _ = _received(file, lambda: worker.ask({"file": str(file)}, seconds=SECONDS))
+        with said_if_slow(file):
+            told, _ = _received(file, lambda: worker.ask({"file": str(file)}, seconds=SECONDS))
         yield Contents(told["unit"], told["collection"], told["rows"], _blocks(file, worker))
     finally:
         worker.kill()

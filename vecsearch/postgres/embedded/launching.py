@@ -18,13 +18,12 @@ from vecsearch.postgres.embedded import (
     troubles,
 )
 from vecsearch.postgres.embedded.postmaster import Postmaster
+from vecsearch.vocabulary import SAY_AFTER_S
 
 # Recovery replays up to max_wal_size, and children of a killed server may work for as long.
 START_TIMEOUT_S = 600.0
 # A server that takes longer to end is told to end at once.
 STOP_TIMEOUT_S = 30.0
-# Each long wait is said once.
-SAY_AFTER_S = 2.0
 POLL_S = 0.01
 RELAUNCH_AFTER_S = 0.2
 # A log's end that is read for the reason.

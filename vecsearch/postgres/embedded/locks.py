@@ -11,10 +11,10 @@ from typing import IO
 import psutil
 
 from vecsearch.errors import DatabaseUnavailable
+from vecsearch.vocabulary import SAY_AFTER_S
 
 # A command that starts the server may wait for its recovery, and says so itself.
 PATIENCE_S = 660.0
-SAY_AFTER_S = 1.5
 POLL_S = 0.02
 _LONGEST_COMMAND = 80
 _log = logging.getLogger(__name__)

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from vecsearch.vocabulary import SAY_AFTER_S
+
 T = TypeVar("T")
 # A server that is suspended or out of reach refuses nobody.
 CONNECT_TIMEOUT_S = 10
 PATIENCE_S = 4.0
-SAY_AFTER_S = 2.0
 _POLL_S = 0.1
 _NOT_YET = re.compile(
     "the database system is (starting up|shutting down|in recovery mode|not yet accepting"

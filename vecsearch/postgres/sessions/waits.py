@@ -20,13 +20,11 @@ import sqlalchemy as sa
 from vecsearch.errors import DatabaseBusy, VecsearchError
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded.access import LOCAL, READERS
-from vecsearch.vocabulary import counted
+from vecsearch.vocabulary import SAY_AFTER_S, counted
 
 # Longer than most queries, and bearable for who waits.
 PATIENCE_S = 10.0
 POLL_S = 0.5
-# How long a command waits in silence.
-SILENCE_S = 2.0
 # How long it waits for a session that does nothing; a build has more to lose.
 GIVE_UP_S, BUILD_GIVE_UP_S = 60.0, 600.0
 
@@ -104,7 +102,7 @@ class _Watch:
             self._since = now - POLL_S
         if any(row.computes for row in holders) or doing != self._doing:
             self._idle_since, self._doing = now, doing
-        if now - self._since >= SILENCE_S:
+        if now - self._since >= SAY_AFTER_S:
             self._name(holders)
         if now - self._idle_since >= self.give_up:
             self.given_up = ", ".join(row.name for row in holders)

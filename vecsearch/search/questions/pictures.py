@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput
+from vecsearch.files import said_if_slow
 from vecsearch.imaging import reading, scan
 
 
@@ -89,7 +90,7 @@ class Picture:
             return cls(source)
         path = Path(source).absolute()
         try:
-            with path.open("rb") as file:
+            with said_if_slow(path), path.open("rb") as file:
                 # A pipe is welcome, but a device may have no end.
                 content = file.read(reading.MOST_BYTES + 1)
         except FileNotFoundError as error:

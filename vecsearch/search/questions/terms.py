@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from vecsearch.errors import InvalidInput
+from vecsearch.files import said_if_slow
 from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.vocabulary import LONGEST_TEXT, MAXIMUM_WEIGHT
 
@@ -81,8 +82,11 @@ def terms(
     found = []
     for image in images:
         weight, rest = 1.0, image
-        if isinstance(image, str) and not Path(image).exists():
-            weight, rest = weighted(image)
+        if isinstance(image, str):
+            with said_if_slow(Path(image)):
+                is_file = Path(image).exists()
+            if not is_file:
+                weight, rest = weighted(image)
         found.append(Term(rest, weight=sign * weight))
     for id_ in ids:
         weight, rest = weighted(id_)
