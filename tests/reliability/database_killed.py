@@ -4,7 +4,8 @@
 
 An ingest or import may carry on by itself, or end with an error; then the same command again has to
 end with exit 0. Either way everything must be as after an undisturbed run. A query and the page may
-fail, but within five seconds and in a sentence; the page has to come back by itself.
+fail, but within five seconds and in a sentence; the page has to come back by itself. A server that
+recovers for long is waited for, with a word.
 """
 
 import os
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 from reliability.contents import Contents, compare, contents
 from reliability.figures import Attempt, Outcome
 from reliability.frame import RERUNS, Done, Place, Workshop, ended, main
@@ -31,6 +33,8 @@ from vecsearch.postgres.rows import image_id
 AT_MOST_S = 5.0
 # The longest that the page may be without its database.
 BACK_S = 30.0
+# Seconds that a recovery has to take at least, and rows that are added until one does.
+RECOVERY_S, REPLAYED = 10.0, 4_000_000
 TOKEN = "reliability"  # noqa: S105  # of a page that lives as long as a try
 
 
@@ -243,6 +247,46 @@ class Page:
         return outcome
 
 
+@dataclass
+class Recovery:
+    """Kills a server that has much to replay: the next command waits for it, and says so."""
+
+    shop: Workshop
+    template: Callable[[], Path]
+
+    def __call__(self, _: random.Random) -> Outcome:
+        """Make one try."""
+        outcome, written = Outcome(), 0
+        with self.shop.copy(self.template()) as place:
+            place.must("db", "start")
+            url = place.must("db", "url").stdout.strip()
+            with psycopg.connect(url, autocommit=True) as connection:
+                for setting in ("max_wal_size = '64GB'", "checkpoint_timeout = '1d'"):
+                    connection.execute(f"ALTER SYSTEM SET {setting}")
+                connection.execute("SELECT pg_reload_conf()")
+                connection.execute("CREATE TABLE replayed (key uuid PRIMARY KEY)")
+            while outcome.worst.get("recovery_s", 0.0) < RECOVERY_S:
+                with psycopg.connect(url, autocommit=True) as connection:
+                    connection.execute(
+                        "INSERT INTO replayed SELECT gen_random_uuid() FROM generate_series(1, %s)",
+                        [REPLAYED],
+                    )
+                written += REPLAYED
+                assert postmaster_killed(place)
+                done = place.run("status", "--format", "json")
+                outcome.worst["recovery_s"] = done.seconds
+                if done.status or (done.seconds > RECOVERY_S and "recovers" not in done.stderr):
+                    outcome.fail(done.said)
+                    return outcome
+                place.must("db", "start")
+            outcome.counts[done.said] += 1
+            with psycopg.connect(url) as connection:
+                rows = connection.execute("SELECT count(*) FROM replayed").fetchone()
+            assert rows
+            outcome.lost = written - rows[0]
+        return outcome
+
+
 def faults(shop: Workshop) -> Mapping[str, Attempt]:
     """Return the tries of this script."""
     templates = Templates(shop)
@@ -254,6 +298,7 @@ def faults(shop: Workshop) -> Mapping[str, Attempt]:
         found[f"{kind} during import"] = Writes(shop, words, templates.empty, damage)
         found[f"{kind} during query"] = Queries(shop, templates.whole, damage)
         found[f"{kind} under serve"] = Page(shop, templates.whole, damage)
+    found["postmaster -9, then a recovery of ten seconds"] = Recovery(shop, templates.whole)
     return found
 
 

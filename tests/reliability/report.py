@@ -130,6 +130,14 @@ pictures are added and pruned, the index is rebuilt, duplicates are sought and t
 error; the 99th percentile of queries below ten times their median at rest; no growing memory.""",
         "PICTURES --minutes 10",
     ),
+    Section(
+        "promises",
+        "What tests hold",
+        """\
+Promises that one try each can show. Tried: tests, those with parameters by each of them; survived:
+passed. On one kind of server; the rest run with the whole of the tests.""",
+        KEPT.format("promises"),
+    ),
 )
 
 
