@@ -360,6 +360,7 @@ class Library:
                 limit if that is shorter, to read, and the role's own to write.
 
         Raises:
+            InvalidInput: there is no statement in the text.
             DatabaseError: Postgres refused the statement.
 
         """

@@ -216,3 +216,17 @@ def test_the_socket_of_a_deep_folder_is_out_of_reach_of_squatters(tmp_path: Path
     assert third not in {first, second}
     for left in (second, third):
         left.rmdir()
+
+
+def test_a_useradd_that_does_not_end_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = tmp_path / "useradd"
+    stuck.write_text("#!/bin/sh\nexec /bin/sleep 3600\n")
+    stuck.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(programs, "SYSTEM_USER", "nobody-has-this-name")
+    monkeypatch.setattr(programs, "USERADD_S", 0.01)
+    with pytest.raises(DatabaseUnavailable, match=r"useradd did not end within .* Create the"):
+        programs.account()

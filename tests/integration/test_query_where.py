@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, every_server
 
-from vecsearch.errors import DatabaseError
+from vecsearch.errors import DatabaseError, InvalidInput
 from vecsearch.postgres import database
 
 pytestmark = every_server
@@ -138,7 +138,6 @@ def test_a_disjunction_does_not_escape_the_other_conditions(corpus: Corpus) -> N
         ("true /* ", "unterminated /* comment"),
         ("label = 'c1", "unterminated quoted string"),
         ("$$", "unterminated dollar-quoted string"),
-        ("", "syntax error at end of input"),
         ("-- nothing", "syntax error at end of input"),
         ("1 / (width - width) = 1", "division by zero"),
     ],
@@ -193,3 +192,9 @@ def test_a_condition_sets_nothing_for_the_next_search(corpus: Corpus) -> None:
     corpus.library.query(id=corpus.ids[0], where=where)
     with corpus.library.sql("SHOW enable_seqscan") as (_, rows, _):
         assert list(rows) == [("off",)]
+
+
+@pytest.mark.parametrize("where", ["", " \n"])
+def test_an_empty_condition_is_refused(corpus: Corpus, where: str) -> None:
+    with pytest.raises(InvalidInput, match=r"condition is empty\. Write one"):
+        corpus.library.query(id=corpus.ids[0], where=where)

@@ -1,11 +1,15 @@
 """Ad hoc SQL: read-only unless asked, one statement, errors with a caret."""
 
+import json
+from datetime import date
 from typing import Any
 
 import pytest
 from support import PixelEncoder, every_server, ingest, once
+from typer.testing import CliRunner
 
-from vecsearch.errors import DatabaseError, DatabaseUnavailable
+from vecsearch.cli import app
+from vecsearch.errors import DatabaseError, DatabaseUnavailable, InvalidInput
 from vecsearch.library import Library
 
 pytestmark = every_server
@@ -127,10 +131,68 @@ def test_copying_through_the_client_is_no_lost_connection(filled: Library, state
 
 
 @once
-@pytest.mark.parametrize("statement", ["", " ", "-- nothing"])
-def test_nothing_gives_nothing(filled: Library, statement: str) -> None:
-    columns, rows, _ = run(filled, statement)
-    assert (columns, rows) == ([], [])
+@pytest.mark.parametrize("statement", ["", " ", ";", "-- nothing", "/* nothing */ ;"])
+def test_no_statement_is_refused(filled: Library, statement: str) -> None:
+    with pytest.raises(InvalidInput, match=r"no statement\. Write one, such as: vecsearch sql"):
+        run(filled, statement)
+
+
+@once
+@pytest.mark.parametrize("comment", ["-- a comment", "--a comment", "--\n", "-- a = b"])
+def test_a_comment_is_no_option(filled: Library, comment: str) -> None:
+    there = ["--database-url", filled.url]
+    words = ["sql", f"{comment}\nSELECT 1 AS n", "--format", "csv", *there]
+    assert CliRunner().invoke(app, words).stdout == "n\n1\n"
+    done = CliRunner().invoke(app, ["sql", comment, *there])
+    assert (done.exit_code, "There is no statement." in done.stderr) == (1, True)
+
+
+@once
+@pytest.mark.parametrize("word", ["--wirte", "--wirte=a b"])
+def test_an_unknown_option_is_no_statement(word: str) -> None:
+    done = CliRunner().invoke(app, ["sql", word])
+    assert (done.exit_code, "No such option" in done.stderr) == (2, True)
+
+
+@once
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::timestamptz", "-infinity"),
+        ("'infinity'::timestamp", "infinity"),
+        ("'-infinity'::date", "-infinity"),
+        ("'12000-03-04'::date", "12000-03-04"),
+        ("'12000-03-04 05:06'::timestamp", "12000-03-04 05:06:00"),
+        ("'0044-03-15 BC'::date", "0044-03-15 BC"),
+        ("'24:00'::time", "24:00:00"),
+        ("'9999999 years'::interval", "9999999 years"),
+        ("'-infinity'::interval", "-infinity"),
+        ("'03:04'::interval", "3:04:00"),
+        ("'2024-03-04'::date", "2024-03-04"),
+    ],
+)
+@pytest.mark.parametrize("format_", ["table", "json", "csv"])
+def test_a_time_that_python_lacks_is_printed(
+    filled: Library, value: str, text: str, format_: str
+) -> None:
+    words = ["sql", f"SELECT {value} AS at", "--format", format_, "--database-url", filled.url]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+    match format_:
+        case "json":
+            assert json.loads(done.stdout) == [{"at": text}]
+        case "csv":
+            assert done.stdout == f"at\n{text}\n"
+        case _:
+            assert done.stdout.split("\n")[-3].strip() == text
+
+
+def test_times_that_python_lacks_are_in_arrays_and_ranges(filled: Library) -> None:
+    text = "SELECT '{infinity,2024-03-04}'::date[] AS a, '[2024-03-04,infinity)'::daterange AS b"
+    [(array, range_)] = run(filled, text)[1]
+    assert array == ["infinity", date(2024, 3, 4)]
+    assert (range_.lower, range_.upper) == (date(2024, 3, 4), "infinity")
 
 
 def test_a_parameter_is_no_lost_connection(filled: Library) -> None:

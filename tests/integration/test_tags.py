@@ -224,6 +224,8 @@ def test_the_command_prints_tags_and_says_what_it_did(library: Library, photos: 
     assert out.startswith("name,images\n")
     assert sum(int(line.split(",")[1]) for line in out.splitlines()[1:]) == 12
     assert len(run(library, "--count", "--limit", "1", "--format", "csv")[0].splitlines()) == 2
+    refused = CliRunner().invoke(app, ["tags", "--where", "", "--database-url", library.url])
+    assert (refused.exit_code, "The condition is empty." in refused.stderr) == (1, True)
     assert run(library, "--where", "label = 'none'") == ("", "No image matches.\n")
     first, *_ = rows
     (found,) = run(library, first["path"], "--format", "ndjson")[0].splitlines()

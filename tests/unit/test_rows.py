@@ -101,6 +101,18 @@ def test_paths_are_alone_on_their_lines() -> None:
     assert printed([(1, "/b.png")], Format.paths, ["n", "path"]) == "/b.png\n"
 
 
+@pytest.mark.parametrize("format_", [Format.paths, Format.paths0])
+def test_paths_are_all_printed_or_none(format_: Format) -> None:
+    out = io.StringIO()
+    if format_ is Format.paths0:
+        write_rows(out, ROWS, format_, COLUMNS)
+        assert out.getvalue() == f"{ROWS[0].path}\0{ROWS[1].path}\0"
+        return
+    with pytest.raises(InvalidInput, match="line break"):
+        write_rows(out, ROWS, format_, COLUMNS)
+    assert out.getvalue() == ""
+
+
 def test_paths_of_rows_that_have_none_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"no path\. Use another --format\."):
         printed([(1,)], Format.paths, ["n"])

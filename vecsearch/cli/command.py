@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vecsearch import __version__
 from vecsearch.config import Settings
@@ -227,6 +228,7 @@ def command(
     builds: bool = False,
     prints_paths: bool = False,
     interrupted: str = "",
+    class_: type[TyperCommand] = TyperCommand,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first argument is the `Settings` made from the shared options.
 
@@ -237,6 +239,7 @@ def command(
         builds: whether it takes what indexes can be built with, as `**options`.
         prints_paths: whether its rows, in the format of its argument `format_`, have paths.
         interrupted: what to print after Ctrl-C, beside that the command was interrupted.
+        class_: parses the words of the command line.
 
     """
     shared = SHARED | (ENCODING if encodes else {})
@@ -271,7 +274,7 @@ def command(
         ]
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
-        to.command(name)(run)
+        to.command(name, cls=class_)(run)
         return function
 
     return register

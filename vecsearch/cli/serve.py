@@ -1,7 +1,7 @@
 """The command serve: the web page and the JSON API."""
 
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -79,7 +79,7 @@ def serve(
         options = Options(collection, token, max_upload * 2**20, key, is_known)
         page = create_app(library, options)
         address = f"{serving.address_of(listening)}{link}"
-        try:
+        with suppress(KeyboardInterrupt):
             say(f"Serving {address} until Ctrl-C.")
             names = library.collection_names()
             if collection in names:
@@ -89,5 +89,4 @@ def serve(
             if open_:
                 typer.launch(resources.enter_context(serving.private_link(address)))
             connections.run(page, listening, behind_proxies=token is not None)
-        except KeyboardInterrupt:
-            say("Stopped.")
+        say("Stopped.")

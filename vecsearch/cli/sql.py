@@ -1,15 +1,28 @@
 """The command sql."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vecsearch.cli.command import FormatOption, app, command, open_library, say, write_rows
 from vecsearch.config import Settings
 
 
-@command(app, "sql", prints_paths=True)
+class _Statement(TyperCommand):
+    """Takes a statement that begins with an SQL comment for no option: those have no spaces."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [f"\n{word}" if _is_comment(word) else word for word in args]
+        return super().parse_args(ctx, words)
+
+
+def _is_comment(word: str) -> bool:
+    return word.startswith("--") and any(map(str.isspace, word.partition("=")[0]))
+
+
+@command(app, "sql", prints_paths=True, class_=_Statement)
 def sql(
     settings: Settings,
     statement: Annotated[str, typer.Argument(help="One SQL statement, or - to read it on stdin.")],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
-from vecsearch.imaging.scan import Unreadable, os_reason
+from vecsearch.imaging.scan import Unreadable, sentence
 
 # Larger files are not read; beyond this, the limit grows with that of the pixels.
 MOST_BYTES, BYTES_PER_PIXEL = 512_000_000, 4
@@ -59,7 +59,7 @@ def hashed(
             if left or (size and file.read(1)):
                 return Unreadable(path, CHANGED)
     except OSError as error:
-        return Unreadable(path, os_reason(error))
+        return Unreadable(path, sentence(error))
     return Source(path, digest.hexdigest(), kept)
 
 
@@ -82,7 +82,7 @@ def _open(path: str, most: int) -> tuple[IO[bytes], int] | Unreadable:
         # What was a file when it was found may be a pipe now, whose writer never comes.
         file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes
     except OSError as error:
-        return Unreadable(path, os_reason(error))
+        return Unreadable(path, sentence(error))
     info = os.fstat(file.fileno())
     reason = None
     if not stat.S_ISREG(info.st_mode):

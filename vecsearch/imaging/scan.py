@@ -198,7 +198,7 @@ class _Walker:
             try:
                 info = self._entered_now(folder)
             except OSError as error:
-                folder.leave(folder.path, os_reason(error))
+                folder.leave(folder.path, sentence(error))
                 continue
             if info is not None and (file := folder.file(folder.path, info)) is not None:
                 yield file
@@ -214,7 +214,7 @@ class _Walker:
                         yield file
                 except OSError as error:
                     dangling = entry.is_symlink() and isinstance(error, FileNotFoundError)
-                    reason = "It is a broken link." if dangling else os_reason(error)
+                    reason = "It is a broken link." if dangling else sentence(error)
                     folder.leave(entry.path, reason)
 
     def _entered_now(self, folder: "_Folder") -> os.stat_result | None:
@@ -343,11 +343,6 @@ def _modified_at(info: os.stat_result) -> datetime:
         return _EPOCH + timedelta(microseconds=info.st_mtime_ns // 1000)
     except OverflowError:
         return _EPOCH  # beyond the year 9999, from a broken clock
-
-
-def os_reason(error: OSError) -> str:
-    """Return the system's reason for an error, as a sentence."""
-    return sentence(error.strerror or error)
 
 
 def sentence(text: object) -> str:

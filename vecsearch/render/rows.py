@@ -60,7 +60,8 @@ def write_rows(
         if "path" not in columns:
             raise InvalidInput("These rows have no path. Use another --format.")
         end = "\n" if format_ is Format.paths else "\0"
-        out.writelines(f"{shown(out, _path(record, end), keep='')}{end}" for record in records)
+        # Whole before any is written, because one path may be refused.
+        out.writelines([f"{shown(out, _path(record, end), keep='')}{end}" for record in records])
     elif format_ is Format.ndjson:
         out.writelines(f"{_json(record)}\n" for record in records)
     elif format_ is Format.json:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.dialects import postgresql
 
+from vecsearch.errors import InvalidInput
 from vecsearch.postgres import schema
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.search.filters import Filters
@@ -280,9 +281,14 @@ def require_condition(connection: sa.Connection, table: sa.Table, where: str) ->
     """Let Postgres check a user's condition, without parentheses around it.
 
     Raises:
+        InvalidInput: it is blank.
         DatabaseError: Postgres does not accept it.
 
     """
+    if not where.strip():
+        raise InvalidInput(
+            "The condition is empty. Write one, such as \"label = 'cat'\", or omit it."
+        )
     source = f"{schema.sql_name(table)} AS {schema.sql_name(table.name)}"
     text = f"EXPLAIN SELECT FROM {source} WHERE\n{where}"
     with translated(text):

@@ -15,6 +15,8 @@ from vecsearch.render.visible import visible
 from vecsearch.vocabulary import counted
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fastapi import FastAPI
 
 # Connections at once, and those that are accepted at once.
@@ -157,6 +159,19 @@ class _Visible(logging.Formatter):
         return visible(super().format(record))
 
 
+class _Server(uvicorn.Server):
+    """Stops when it is interrupted, and at once when it is interrupted again."""
+
+    def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
+        """Handle a signal; `run` returns, where uvicorn's own would raise each signal again."""
+        del sig, frame
+        if self.should_exit:
+            self.force_exit = True
+            # Requests that are cut off now are no errors.
+            logging.disable()
+        self.should_exit = True
+
+
 def run(app: "FastAPI", listening: socket.socket, *, behind_proxies: bool) -> None:
     """Serve requests until the process is interrupted.
 
@@ -182,4 +197,4 @@ def run(app: "FastAPI", listening: socket.socket, *, behind_proxies: bool) -> No
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    _Server(config).run(sockets=[listening])

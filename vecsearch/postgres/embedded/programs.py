@@ -21,6 +21,8 @@ from vecsearch.errors import DatabaseUnavailable
 POSTGRES_VERSION = 18
 # Data folders of earlier versions belong to it.
 SYSTEM_USER = "pgserver"
+# Seconds for useradd, which waits for whoever has locked the list of users.
+USERADD_S = 30
 OPEN_FILES = Path("/proc/self/fd")
 # Far more than the server writes of itself, or a user into its settings.
 _LARGEST_TEXT = 2**20
@@ -62,7 +64,7 @@ def account() -> Account:
     """Return the user for a new data folder: the caller, or root's system user.
 
     Raises:
-        DatabaseUnavailable: the system user cannot be made.
+        DatabaseUnavailable: the system user cannot be made, or not in time.
 
     """
     if os.geteuid() != 0:
@@ -75,8 +77,21 @@ def account() -> Account:
     except KeyError:
         try:
             # Another command may have made it in the meantime.
-            subprocess.run(words, check=False, capture_output=True)  # noqa: S603 - fixed words
+            subprocess.run(  # noqa: S603 - fixed words
+                words,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=USERADD_S,
+            )
             found = pwd.getpwnam(SYSTEM_USER)
+        except subprocess.TimeoutExpired as error:
+            raise DatabaseUnavailable(
+                f"Postgres does not run as root, and useradd did not end within {USERADD_S} s. "
+                f"Create the system user yourself ({' '.join(words)}), or run vecsearch as "
+                "another user."
+            ) from error
         except (OSError, KeyError) as error:
             raise DatabaseUnavailable(
                 "Postgres does not run as root, and the system user for it cannot be created. "

@@ -10,9 +10,12 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.pq import TransactionStatus
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.types import datetime
 
-from vecsearch.errors import DatabaseError
+from vecsearch.errors import DatabaseError, InvalidInput
 from vecsearch.postgres.database import (
     apply_limits,
     apply_settings,
@@ -24,6 +27,34 @@ from vecsearch.postgres.database import (
 from vecsearch.postgres.sessions.settings import READING_LIMITS
 
 Result = tuple[list[str], Iterator[tuple[Any, ...]], str]
+
+# In Python: psycopg's loader of intervals in C overflows without a word.
+_TIMES: dict[str, type[Loader]] = {
+    "date": datetime.DateLoader,
+    "time": datetime.TimeLoader,
+    "timetz": datetime.TimetzLoader,
+    "timestamp": datetime.TimestampLoader,
+    "timestamptz": datetime.TimestamptzLoader,
+    "interval": datetime.IntervalLoader,
+}
+
+
+class _OrText(Loader):
+    """Loads a time as usual, and one that Python lacks, such as infinity, as Postgres writes it."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._usual = _TIMES[psycopg.adapters.types[oid].name](oid, context)
+
+    def load(self, data: Buffer) -> Any:
+        text = bytes(data).decode()
+        # psycopg takes an infinite interval for zero.
+        if text.endswith("infinity"):
+            return text
+        try:
+            return self._usual.load(data)
+        except (psycopg.DataError, OverflowError, ValueError):
+            return text
 
 
 @contextmanager
@@ -40,6 +71,7 @@ def running(
             the session's own if that is stricter, to read, and the session's own to write.
 
     Raises:
+        InvalidInput: there is no statement in the text.
         DatabaseError: Postgres refused the statement; the message points at the position.
 
     """
@@ -67,13 +99,20 @@ def _run(connection: sa.Connection, statement: str) -> Result:
     # A prepared statement holds one command, so Postgres refuses a second one after a semicolon.
     with translated(statement):
         try:
-            cursor = driver.execute(statement.encode(), prepare=True)
+            cursor = driver.cursor()
+            for name in _TIMES:
+                cursor.adapters.register_loader(name, _OrText)
+            cursor.execute(statement.encode(), prepare=True)
         except psycopg.ProgrammingError as error:
             if driver.info.transaction_status is not TransactionStatus.ACTIVE:
                 raise
             # A COPY has begun, which only the end of the connection ends.
             connection.invalidate()
             raise DatabaseError("COPY does not work here. Run it in: vecsearch db shell") from error
+    if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.EMPTY_QUERY:
+        raise InvalidInput(
+            "There is no statement. Write one, such as: vecsearch sql 'SELECT path FROM images'"
+        )
     columns = [column.name for column in cursor.description or ()]
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
