@@ -278,7 +278,7 @@ def test_what_cannot_be_dumped_or_restored_is_named(
     with pytest.raises(InvalidInput, match="does not exist"):
         library.dump(tmp_path / "nowhere" / "a.dump")
     assert not file.exists()
-    with pytest.raises(InvalidInput, match="is not a file"):
+    with pytest.raises(InvalidInput, match="does not exist"):
         elsewhere.restore(file)
     file.write_bytes(b"not a dump")
     with pytest.raises(InvalidInput, match="is not a dump"):

@@ -199,7 +199,7 @@ def test_what_is_gone_for_good_is_forgotten_and_nothing_else(
     for prune in ([], ["--prune", "--yes"]):
         code, _, err = run_command(ingested, "ingest", photos, *prune)
         assert code == 1
-        assert f"{photos} is gone, and 12 rows under it are stored." in err
+        assert f"{photos} is gone, and the collection has 12 rows from it." in err
         assert err.endswith(f"if it is gone for good: vecsearch forget {photos}\n")
     code, _, err = run_command(ingested, "forget", photos)
     assert code == 1

@@ -277,3 +277,29 @@ def test_after_a_killed_initdb_the_first_try_works(data_dir: Path) -> None:
     while any(data_dir.glob("postgres.partial-*")):
         with server.lease(data_dir):
             pass
+
+
+def test_the_scratch_server_of_a_killed_command_ends_with_the_next(data_dir: Path) -> None:
+    program = HOLDER.replace("server.lease(", "server.scratch(").replace(
+        ', keep_running=sys.argv[2] == "keep"', ""
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        [left] = data_dir.glob("scratch-*")
+        pid = postmaster(left)
+        with server.scratch(data_dir) as url:
+            assert scalar(url, "SELECT 1") == 1
+        # That of a command that lives is left alone.
+        assert is_running(left)
+        process.kill()
+    assert is_running(left)
+    with server.lease(data_dir) as url:
+        assert scalar(url, "SELECT 1") == 1
+        assert not [*data_dir.glob("scratch-*")]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -193,3 +193,13 @@ def test_the_reference_has_every_command_and_option() -> None:
         for parameter in one.params:
             if parameter.param_type_name == "option":
                 assert [name for name in parameter.opts if name not in section] == []
+
+
+@pytest.mark.parametrize("words", [("query", "-"), ("sql", "-"), ("ingest", "-")])
+def test_standard_input_has_a_limit(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecsearch.cli.command.MOST_BYTES", 3_000_000)
+    done = CliRunner().invoke(app, words, input=b"x" * 3_000_001)
+    assert done.exit_code == 1
+    assert "Standard input has more than 3 MB, the limit." in done.stderr

@@ -123,6 +123,13 @@ def test_other_sites_may_not_send_and_bodies_are_limited() -> None:
     assert client.post("/x", headers=cross).status_code == 403
     assert client.get("/x", headers=cross).status_code == 200
     assert client.post("/x", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    here, elsewhere = client.base_url.netloc.decode(), "evil.example"
+    for origin, status in ((f"http://{here}", 200), (f"http://{elsewhere}", 403), ("null", 403)):
+        assert client.post("/x", headers={"Origin": origin}).status_code == status
+        assert client.get("/x", headers={"Origin": origin}).status_code == 200
+    # A proxy may change the name; what the browser says of both counts.
+    both = {"Sec-Fetch-Site": "same-origin", "Origin": f"https://{elsewhere}"}
+    assert client.post("/x", headers=both).status_code == 200
     assert client.post("/x", content=b"x" * 2**20).text == f"/x? {2**20}"
     assert client.post("/x", content=b"x" * (2**20 + 1)).status_code == 413
     # Without a size, what arrives is counted.

@@ -17,6 +17,7 @@ from vecsearch.config import Settings
 from vecsearch.encoders.base import DEFAULT_MODEL, PACKAGED_MODEL
 from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import InvalidInput, VecsearchError
+from vecsearch.imaging.reading import MOST_BYTES
 from vecsearch.render import rows as rendering
 from vecsearch.render.rows import Format
 from vecsearch.render.visible import shown
@@ -364,9 +365,24 @@ def write_object(value: dict[str, Any], chosen: Format | None) -> None:
     rendering.write_object(sys.stdout, value, chosen_format(chosen))
 
 
+def read_stdin() -> bytes:
+    """Return what is on standard input.
+
+    Raises:
+        InvalidInput: it is more than the largest file that is read.
+
+    """
+    content = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InvalidInput(
+            f"Standard input has more than {MOST_BYTES // 10**6} MB, the limit. Send less."
+        )
+    return content
+
+
 def expand_stdin(paths: list[str]) -> list[str]:
     """Replace - among the paths by those on standard input, which end with newlines or NULs."""
-    text = sys.stdin.read() if "-" in paths else ""
+    text = os.fsdecode(read_stdin()) if "-" in paths else ""
     listed = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
     named = [path for path in paths if path != "-"]
     return [*named, *(line for line in listed if line)]

@@ -1,6 +1,5 @@
 """The command query."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from vecsearch.cli.command import (
     app,
     command,
     open_library,
+    read_stdin,
     say,
     say_all,
     show,
@@ -208,7 +208,7 @@ def _read_stdin(images: list[str] | None) -> list[str | bytes]:
     named = images or []
     if named.count("-") > 1:
         raise typer.BadParameter("- can be given once: standard input has one image.")
-    return [sys.stdin.buffer.read() if image == "-" else image for image in named]
+    return [read_stdin() if image == "-" else image for image in named]
 
 
 def _require_files(plot: Path | None, html: Path | None) -> None:

@@ -1,13 +1,21 @@
 """The command sql."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from vecsearch.cli.command import FormatOption, app, command, open_library, say, write_rows
+from vecsearch.cli.command import (
+    FormatOption,
+    app,
+    command,
+    open_library,
+    read_stdin,
+    say,
+    write_rows,
+)
 from vecsearch.config import Settings
+from vecsearch.errors import InvalidInput
 
 
 class _Statement(TyperCommand):
@@ -39,7 +47,7 @@ def sql(
     format_: FormatOption = None,
 ) -> None:
     """Run one SQL statement and print its rows."""
-    text = sys.stdin.read() if statement == "-" else statement
+    text = _on_stdin() if statement == "-" else statement
     with (
         open_library(settings) as library,
         library.sql(text, write=write, timeout=timeout) as (columns, rows, summary),
@@ -48,3 +56,10 @@ def sql(
             write_rows(rows, format_, columns=columns)
         else:
             say(summary)
+
+
+def _on_stdin() -> str:
+    try:
+        return read_stdin().decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"The statement is not UTF-8: {error}. Save it as UTF-8.") from error

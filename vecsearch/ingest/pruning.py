@@ -245,7 +245,7 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
             if stored[root]:
                 flag = "" if name == DEFAULT_COLLECTION else f" --collection {name}"
                 raise InvalidInput(
-                    f"{root} is gone, and {counted(stored[root], 'row')} under it "
-                    "are stored. Mount its drive, or bring it back; if it is gone for good: "
+                    f"{root} is gone, and the collection has {counted(stored[root], 'row')} from "
+                    "it. Mount its drive, or bring it back; if it is gone for good: "
                     f"vecsearch forget {root}{flag}"
                 )

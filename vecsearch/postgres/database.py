@@ -328,8 +328,8 @@ def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseBusy(
-            f"The database stopped the statement: {message}. Ask for less, or use the command "
-            "line, where `vecsearch sql` takes a --timeout."
+            f"The database stopped the statement: {message}. Ask for less, or allow it "
+            "more time: vecsearch sql --timeout"
         )
     return None
 

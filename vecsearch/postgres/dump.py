@@ -93,7 +93,8 @@ def read_contents(file: Path) -> Contents:
 
     """
     if not file.is_file():
-        raise InvalidInput(f"{file} is not a file. Name one that `vecsearch db dump` wrote.")
+        what = "is not a file" if file.exists() else "does not exist"
+        raise InvalidInput(f"{file} {what}. Name a file that `vecsearch db dump` wrote.")
     # Read all definitions, and the rows of two small tables.
     small = "--data-only", "--table=alembic_version", "--table=collections"
     definition, rows = (_script(file, *arguments) for arguments in (("--section=pre-data",), small))
@@ -153,11 +154,7 @@ def restore(engine: sa.Engine, file: Path, folder: Path, only: str | None = None
 @contextmanager
 def scratch(folder: Path) -> Iterator[sa.Engine]:
     """Yield the engine of an empty database on a temporary server."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as place,
-        server.lease(Path(place)) as url,
-    ):
+    with server.scratch(folder) as url:
         engine = database.open_engine(url)
         try:
             yield engine

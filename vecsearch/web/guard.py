@@ -9,9 +9,9 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -155,7 +155,7 @@ class Guard:
                 "This server answers only at localhost and 127.0.0.1. "
                 "To use another name, start it with --token.",
             )
-        if headers.get("sec-fetch-site") == "cross-site" and request.method != "GET":
+        if request.method != "GET" and _is_elsewhere(headers):
             raise HTTPException(
                 403, "Requests from other sites are refused. Use this server's own page."
             )
@@ -179,6 +179,17 @@ class Guard:
         else:
             raise HTTPException(401, "This server needs a token. Ask whoever started it.")
         return None
+
+
+def _is_elsewhere(headers: Headers) -> bool:
+    """Tell whether a browser says that another site sends this.
+
+    Where it knows no `Sec-Fetch-Site`, as over HTTP from another machine, it sends its origin.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site == "cross-site"
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def names_this_machine(host: str) -> bool:

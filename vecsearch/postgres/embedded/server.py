@@ -6,9 +6,11 @@ Every command that uses it holds a shared lease. The last one to end stops the s
 
 import fcntl
 import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -29,6 +31,8 @@ from vecsearch.postgres.embedded.postmaster import Postmaster
 from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S
 
 DEFAULT_PORT = 5432
+# Of the folder of a server that lives as long as one command.
+SCRATCH = "scratch-"
 # After being told to end at once, it kills its processes within five seconds.
 AT_ONCE_TIMEOUT_S = 30.0
 # A server that was killed this often while it started is killed by something that goes on.
@@ -65,6 +69,31 @@ def lease(
             yield url
         finally:
             _stop_if_unused(data_dir, users)
+
+
+@contextmanager
+def scratch(data_dir: Path) -> Iterator[str]:
+    """Yield the URL of an empty database on a server of its own, of which nothing stays.
+
+    Args:
+        data_dir: its folder is in this one. What a killed command left of one ends with the next
+            command that starts a server here.
+
+    Raises:
+        DatabaseUnavailable: see `lease`.
+
+    """
+    folder.prepare(data_dir)
+    with ExitStack() as stack:
+        with _starting(data_dir):
+            _sweep(data_dir)
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix=SCRATCH, dir=data_dir))
+            # Held until the lease is, or a sweep would take it for abandoned.
+            users = stack.enter_context(folder.open_lock(Path(name), folder.USERS))
+            locks.take(users, fcntl.LOCK_SH, "stops the embedded database")
+        url = stack.enter_context(lease(Path(name)))
+        users.close()
+        yield url
 
 
 def revive(data_dir: Path) -> None:
@@ -144,6 +173,18 @@ def _starting(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def _sweep(data_dir: Path) -> None:
+    """End the scratch servers of killed commands, and remove their folders.
+
+    The caller holds the lock of who starts the server, so no other command begins one.
+    """
+    for left in data_dir.glob(f"{SCRATCH}*"):
+        with suppress(DatabaseUnavailable), folder.open_lock(left, folder.USERS) as users:
+            if locks.is_taken(users, fcntl.LOCK_EX):
+                _stop(left)
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> str:
     """Create, configure and start the server, each if needed; return its URL.
 
@@ -152,6 +193,7 @@ def _start(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> str:
     database = folder.postgres(data_dir)
     try:
         initdb.sweep(data_dir)
+        _sweep(data_dir)
         with suppress(OSError):
             database.rmdir()  # an empty folder holds no database
         if not database.exists():
