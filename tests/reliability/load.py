@@ -242,7 +242,7 @@ class Changes:
             yield "ingest, adding", ("ingest", self.photos)
             yield "duplicates", ("duplicates", "--format", "json")
             shutil.rmtree(added)
-            yield "ingest, pruning", ("ingest", self.photos, "--prune")
+            yield "ingest, pruning", ("ingest", self.photos, "--prune", "--yes")
             method = ("hnsw", "compact")[number % 2]
             yield f"index create, {method}", ("index", "create", "--method", method)
             yield "refresh", ("refresh",)
