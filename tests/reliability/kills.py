@@ -222,6 +222,8 @@ def cases(shop: Workshop, templates: Templates) -> dict[str, Case]:
         "train autoencoder": Case(
             (*train, "--epochs", "9", "--seed", "1", "-o", "{folder}/ae.safetensors"),
             None,
+            resume="--resume",
+            gone="exists, and a collection may depend on it",
             files=True,
         ),
         "refresh": Case(("refresh",), templates.whole),

@@ -1,21 +1,23 @@
 """Run the tests that hold what no script of this folder tries again and again, and count them.
 
-    python -m reliability.promises > reliability/results/promises.json
+    python -m reliability.promises [--junit FILE] > reliability/results/promises.json
 
 Run it in tests/. Prints a line of JSON for each promise: how many tests there were, parametrised
-ones by each of their parameters, and how many passed.
+ones by each of their parameters and kinds of server, and how many passed. FILE is what `pytest
+--junitxml=FILE` wrote of all tests, in place of a run of these.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
-import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 from reliability.figures import PROJECT, Tally, code, machine
 
-# Files of tests, or single ones, of each promise.
+# Files of tests of each promise.
 PROMISES = {
     "--prune, forget, drop and db repair delete what was meant, and ask first": (
         "integration/test_pruning.py",
@@ -79,33 +81,44 @@ PROMISES = {
 
 def main() -> None:
     """Run the tests of each promise, and print their figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--junit", type=Path, help="report of a run of all tests")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = given.junit or ran(Path(folder) / "report.xml")
+        cases = [*ET.parse(report).getroot().iter("testcase")]  # noqa: S314  # pytest's own
     for fault, tests in PROMISES.items():
-        print(figures(fault, tests).line(), flush=True)
+        print(figures(fault, tests, cases).line(), flush=True)
 
 
-def figures(fault: str, tests: tuple[str, ...]) -> Tally:
-    """Run tests and return how many passed; one that was left out is no try."""
+def ran(report: Path) -> Path:
+    """Run the tests of every promise, and return the report of it."""
+    files = sorted({str(PROJECT / "tests" / test) for tests in PROMISES.values() for test in tests})
+    options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    words = [sys.executable, "-m", "pytest", *options, *files]
+    subprocess.run(words, cwd=PROJECT, stdout=sys.stderr, check=False)
+    return report
+
+
+def figures(fault: str, tests: Sequence[str], cases: Sequence[ET.Element]) -> Tally:
+    """Return how many of a promise's tests passed; one that was left out is no try."""
     tally = Tally(fault, code=code(), machine=machine())
-    started = time.monotonic()
-    with tempfile.NamedTemporaryFile(suffix=".xml") as file:
-        paths = [str(PROJECT / "tests" / test) for test in tests]
-        options = ["-q", "--servers", "one", "-p", "no:cacheprovider", f"--junitxml={file.name}"]
-        run = [sys.executable, "-m", "pytest", *options, *paths]
-        ended = subprocess.run(run, cwd=PROJECT, stdout=sys.stderr, check=False)
-        cases = ET.parse(Path(file.name)).getroot().iter("testcase")  # noqa: S314  # pytest's own
-    for case in cases:
-        ends = {child.tag for child in case}
-        if "skipped" in ends:
-            tally.counts["left out"] = tally.counts.get("left out", 0) + 1
-            continue
-        tally.tried += 1
-        if ends & {"failure", "error"}:
-            tally.failures.append(f"{case.get('classname')}: {case.get('name')}"[:400])
-        else:
-            tally.survived += 1
-    if ended.returncode and not tally.failures:
-        tally.failures.append(f"pytest ended with exit {ended.returncode}")
-    tally.seconds = round(time.monotonic() - started, 1)
+    for test in tests:
+        module = test.removesuffix(".py").replace("/", ".")
+        found = [case for case in cases if f".{case.get('classname')}".endswith(f".{module}")]
+        if not found:
+            tally.failures.append(f"{test}: not run")
+        for case in found:
+            tally.seconds = round(tally.seconds + float(case.get("time", 0)), 1)
+            ends = {child.tag for child in case}
+            if "skipped" in ends:
+                tally.counts["left out"] = tally.counts.get("left out", 0) + 1
+                continue
+            tally.tried += 1
+            if ends & {"failure", "error"}:
+                tally.failures.append(f"{test}: {case.get('name')}"[:400])
+            else:
+                tally.survived += 1
     return tally
 
 

@@ -134,8 +134,8 @@ error; the 99th percentile of queries below ten times their median at rest; no g
         "promises",
         "What tests hold",
         """\
-Promises that one try each can show. Tried: tests, those with parameters by each of them; survived:
-passed. On one kind of server; the rest run with the whole of the tests.""",
+Promises that one try each can show. Tried: tests, those with parameters by each of them, and
+those of the database on every kind of server; survived: passed.""",
         KEPT.format("promises"),
     ),
 )
