@@ -117,5 +117,5 @@ def test_nothing_prints_past_what_makes_it_visible() -> None:
 def test_a_list_of_paths_ends_each_with_a_newline_or_nul(
     listed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(listed))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
     assert command.expand_stdin(["x", "-"]) == ["x", "a.png", "b c.png"]
