@@ -1,6 +1,8 @@
 """Databases that cannot be used, and what a user is told."""
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from servers import Handle, free_port, initialise, listening
-from support import every_server
+from support import every_server, once
 
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable, ExtensionMissing, InvalidInput
@@ -141,6 +143,24 @@ def test_connections_that_died_between_two_commands_are_replaced(
         ).fetchall()
     assert ended == [(True,)]
     assert library.collections() == []
+
+
+LOSING = """
+import contextlib, sys
+from vecsearch.postgres import database
+with database.open_engine(sys.argv[1]).connect() as connection, contextlib.suppress(Exception):
+    driver = database.driver_connection(connection)
+    driver.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+print("lost")
+"""
+
+
+@once
+def test_a_lost_connection_is_our_error_alone(library: Library) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSING, library.url], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("lost\n", "")
 
 
 def without_pgvector(folder: Path) -> Handle:

@@ -1,5 +1,6 @@
 """Open connections from a URL, and translate the driver's errors into ours."""
 
+import logging
 import os
 import platform
 import re
@@ -41,6 +42,9 @@ EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
 )
+# Our errors say that a connection is lost. Its pool says so again, with a traceback, which is for
+# programs that have set up logging.
+logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
 def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine:
