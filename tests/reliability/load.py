@@ -39,7 +39,6 @@ from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id
 
 OVER_HTTP, IN_LIBRARY = 12, 4
-# A tenth of the rows may be pruned without a yes.
 ADDED = 15
 PASSING = "added"
 BOUNDARY = "5fd0a3e8b6c14d27"
