@@ -170,6 +170,21 @@ def test_a_file_that_comes_back_while_it_is_asked_about_stays(
     assert counts(summary) == {"pruned": 6, "gone": 6}
 
 
+def test_a_file_whose_place_a_folder_took_is_gone(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder())
+    moved, deleted = photos / "cats" / "01.png", photos / "cats" / "03.png"
+    held = moved.read_bytes()
+    for place in (moved, deleted):
+        place.unlink()
+        place.mkdir()
+    (moved / "01.png").write_bytes(held)
+    summary = ingest(library.engine, [photos], PixelEncoder())
+    assert counts(summary) == {"moved": 1, "unchanged": 10, "gone": 1}
+    summary = ingest(library.engine, [photos], PixelEncoder(), prune=True)
+    assert counts(summary) == {"unchanged": 11, "pruned": 1}
+    assert scalar(library, "SELECT count(*) FROM images") == 11
+
+
 def test_what_is_gone_for_good_is_forgotten_and_nothing_else(
     ingested: Library, photos: Path, tmp_path: Path
 ) -> None:

@@ -232,8 +232,20 @@ def test_what_stalls_counts_as_existing(
     stuck = [str(tmp_path / f"stuck {number}") for number in range(stalls.MOST_STALLS + 2)]
     met = stalling("lstat", tmp_path / "stuck")
     asked = [lost[0], stuck[0], lost[1], str(tmp_path), *stuck[1:], lost[2]]
-    assert scan.gone(asked) == {*lost[:2]}
+    assert scan.missing(asked) == {*lost[:2]}
     assert met == stuck[: stalls.MOST_STALLS]
+
+
+def test_a_file_is_gone_when_a_folder_is_in_its_place(tmp_path: Path) -> None:
+    touch(tmp_path, "file.png", "folder.png/1.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "folder.png")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ["file.png", "folder.png", "link.png", "broken.png", "pipe.png", "nothing", "file.png/x"]
+    paths = {str(tmp_path / name): name for name in names}
+    gone = ["folder.png", "link.png", "nothing", "file.png/x"]
+    assert {paths[path] for path in scan.gone(paths)} == {*gone}
+    assert {paths[path] for path in scan.missing(paths)} == {*gone[2:]}
 
 
 def test_a_root_that_stalls_is_no_error(

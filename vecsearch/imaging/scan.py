@@ -4,7 +4,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -321,13 +321,27 @@ def shown(path: str) -> str:
 
 
 def gone(paths: Iterable[str]) -> set[str]:
-    """Return the paths at which nothing exists; one that stalls counts as existing."""
+    """Return the paths of files that are gone; one that stalls counts as existing."""
+    return _those(paths, is_gone)
+
+
+def missing(paths: Iterable[str]) -> set[str]:
+    """Return the paths at which nothing exists, a folder neither; for stalls see `gone`."""
+    return _those(paths, is_missing)
+
+
+def _those(paths: Iterable[str], condition: Callable[[str], bool]) -> set[str]:
     asked = [*paths]
-    missing = stalls.answers(asked, is_gone, unanswered=False)
-    return {path for path, is_missing in zip(asked, missing, strict=True) if is_missing}
+    answers = stalls.answers(asked, condition, unanswered=False)
+    return {path for path, holds in zip(asked, answers, strict=True) if holds}
 
 
 def is_gone(path: str) -> bool:
+    """Return whether a file is gone: nothing exists at its path, or a folder is in its place."""
+    return os.path.isdir(path) or is_missing(path)  # noqa: PTH112 - strings throughout
+
+
+def is_missing(path: str) -> bool:
     """Return whether nothing exists at `path`; one that cannot be examined counts as existing."""
     try:
         os.lstat(path)

@@ -234,8 +234,8 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
 
     """
     roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
-    gone = scan.gone(roots)
-    lost = [root for root in roots if root in gone and scan.storable(root) is not None]
+    missing = scan.missing(roots)
+    lost = [root for root in roots if root in missing and scan.storable(root) is not None]
     if not lost:
         return
     with suppress(SchemaMissing, CollectionNotFound), catalog.reading(engine, name) as reading:
