@@ -157,6 +157,9 @@ def test_a_token(
 ) -> None:
     refused = vecsearch("serve", "--host", "0.0.0.0", "--port", "0", status=1)
     assert "--token" in refused.stderr
+    # As from a variable that is not set: it must not serve without one.
+    refused = vecsearch("serve", "--all-users", "--token", "", "--port", "0", status=1)
+    assert "one at least" in refused.stderr
     settings = {**environment, "VECSEARCH_DATA_DIR": str(album.data_dir)}
     options = ("--host", "0.0.0.0", "--token", "open sesame")
     with serving(settings, *options) as url:

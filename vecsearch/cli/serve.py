@@ -63,7 +63,7 @@ def serve(
     from vecsearch.web.app import SESSION, create_app
     from vecsearch.web.site import Options
 
-    token, link = token or None, ""
+    link = ""
     serving.require_token(host, token)
     is_known = None if token or all_users else serving.is_own
     if is_known and not serving.can_tell_users():

@@ -39,7 +39,9 @@ def require_token(host: str, token: str | None) -> None:
             "Set a token with --token or VECSEARCH_TOKEN."
         )
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise InvalidInput("A token consists of printable ASCII characters. Choose another.")
+        raise InvalidInput(
+            "A token consists of printable ASCII characters, one at least. Choose another."
+        )
 
 
 def is_loopback(host: str) -> bool:
