@@ -241,11 +241,10 @@ def test_a_file_is_gone_when_a_folder_is_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "folder.png")
     (tmp_path / "broken.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe.png")
-    names = ["file.png", "folder.png", "link.png", "broken.png", "pipe.png", "nothing", "file.png/x"]
+    names = ["file.png", "broken.png", "pipe.png", "folder.png", "link.png", "none", "file.png/x"]
     paths = {str(tmp_path / name): name for name in names}
-    gone = ["folder.png", "link.png", "nothing", "file.png/x"]
-    assert {paths[path] for path in scan.gone(paths)} == {*gone}
-    assert {paths[path] for path in scan.missing(paths)} == {*gone[2:]}
+    assert {paths[path] for path in scan.gone(paths)} == {*names[3:]}
+    assert {paths[path] for path in scan.missing(paths)} == {*names[5:]}
 
 
 def test_a_root_that_stalls_is_no_error(
