@@ -115,7 +115,8 @@ SHARED = {
         typer.Option(
             metavar="URL",
             envvar="VECSEARCH_DATABASE_URL",
-            help="Your own Postgres >= 16 with pgvector >= 0.8. Default: the embedded one.",
+            help="Your own Postgres >= 16 with pgvector >= 0.8, or a primary and standbys "
+            "(docs/scale.md). Default: the embedded one.",
         ),
     ],
     "reader_url": Annotated[
