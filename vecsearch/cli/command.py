@@ -106,7 +106,10 @@ NullOption = Annotated[
 ]
 PathsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="PATH...", help="Folders, files, or - for a list on stdin."),
+    typer.Argument(
+        metavar="PATH...",
+        help="Folders, files, URLs such as s3://bucket/photos, or - for a list on stdin.",
+    ),
 ]
 
 SHARED = {

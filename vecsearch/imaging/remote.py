@@ -1,0 +1,195 @@
+"""Files behind URLs, such as in a bucket, by way of fsspec: s3://, gs://, https:// and others."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vecsearch.errors import InvalidInput, first_line
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# What a store says of a file or folder: its type, its size, and more.
+Info = dict[str, Any]
+# Two letters at least: C:/ is a drive. Chains of file systems (simplecache::s3://) are no URLs.
+_URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.+)", re.DOTALL)
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+# Where stores put a file's modification time.
+_MODIFIED = ("LastModified", "mtime", "updated", "last_modified", "modified", "created")
+# Questions that are asked at once; each is a round trip.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that was listed: its URL, its size in bytes, its modification time in microseconds."""
+
+    url: str
+    size: int
+    modified_at: datetime
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path is a URL, and so not a path on this machine."""
+    return _URL.match(path) is not None
+
+
+def normalised(url: str) -> str:
+    """Return a URL in the form in which it is stored.
+
+    Raises:
+        InvalidInput: it holds a password.
+
+    """
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise InvalidInput(
+            "The URL holds a user or a password, which would be stored with every row. "
+            "Put them into the environment or the configuration of that store."
+        )
+    return url.rstrip("/")
+
+
+def examine(urls: Iterable[str]) -> dict[str, Info]:
+    """Return what the stores say of the files or folders at some URLs.
+
+    Raises:
+        InvalidInput: there is nothing at one of them, or it cannot be asked.
+
+    """
+
+    def examined(url: str) -> Info:
+        system, inner = _opened(url)
+        try:
+            info: Info = system.info(inner)
+        except FileNotFoundError as error:
+            raise InvalidInput(
+                f"{url} does not exist, or may not be seen. Check the URL."
+            ) from error
+        except Exception as error:
+            raise InvalidInput(
+                f"{url} cannot be read: {reason(error)} Check the URL, the credentials and the "
+                "network."
+            ) from error
+        return info
+
+    asked = [*urls]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(asked, pool.map(examined, asked), strict=True))
+
+
+def walk(
+    root: str, info: Info, *, enters: Callable[[str], bool], left: Callable[[str], None]
+) -> Iterator[Found]:
+    """Yield the files under a URL, folder by folder, in order of name.
+
+    Args:
+        root: the URL of a folder or of a file.
+        info: of `examine`.
+        enters: given a name, returns whether such a file or folder is looked at.
+        left: called with the reason when something under the root cannot be listed.
+
+    """
+    system, inner = _opened(root)
+    if info["type"] == "file":
+        yield _found(root, info)
+        return
+    listing = system.walk(inner, detail=True, on_error=lambda error: left(reason(error)))
+    for _, folders, files in listing:
+        for name in [name for name in folders if not enters(name)]:
+            del folders[name]
+        for name in sorted(filter(enters, files)):
+            rest = files[name]["name"].removeprefix(inner).lstrip("/")
+            yield _found(f"{root}/{rest}", files[name])
+
+
+def find(url: str) -> Found | None:
+    """Return the file at a URL; None if there is none, or it cannot be asked."""
+    try:
+        info = examine([url])[url]
+    except InvalidInput:
+        return None
+    return _found(url, info) if info["type"] == "file" else None
+
+
+def read(url: str, most: int) -> bytes:
+    """Return the bytes of the file at a URL, and at most one more than `most`.
+
+    Raises:
+        OSError: it cannot be read.
+        InvalidInput: see `require`.
+
+    """
+    system, inner = _opened(url)
+    try:
+        content: bytes = system.cat_file(inner, start=0, end=most + 1)
+    except Exception as error:
+        raise OSError(reason(error).removesuffix(".")) from error
+    return content
+
+
+def missing(urls: Iterable[str]) -> set[str]:
+    """Return the URLs at which nothing exists; one that cannot be asked counts as existing."""
+
+    def is_missing(url: str) -> bool:
+        try:
+            system, inner = _opened(url)
+            return not system.exists(inner)
+        except Exception:  # noqa: BLE001 - each store raises its own
+            return False
+
+    asked = [*urls]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return {url for url, gone in zip(asked, pool.map(is_missing, asked), strict=True) if gone}
+
+
+def reason(error: Exception) -> str:
+    """Return why a store did not answer, as a sentence."""
+    if isinstance(error, FileNotFoundError):
+        return "No such file."
+    return f"{(first_line(error) or type(error).__name__).rstrip('.')}."
+
+
+def _opened(url: str) -> tuple["AbstractFileSystem", str]:
+    """Return the file system of a URL, and the URL's path in it."""
+    found = _URL.match(url)
+    assert found is not None  # noqa: S101 - callers have asked `is_url`
+    system = file_system(found[1])
+    return system, system._strip_protocol(url)  # noqa: SLF001 - fsspec has no public name for it
+
+
+@cache
+def file_system(scheme: str) -> "AbstractFileSystem":
+    """Return what opens URLs of a scheme; its connections serve the whole process.
+
+    Raises:
+        InvalidInput: nothing does, or a package is missing.
+
+    """
+    import fsspec
+
+    try:
+        # Without a cache, so that what is listed is what is there.
+        return fsspec.filesystem(scheme, use_listings_cache=False)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        what = f"pip install 'vecsearch[{extra}]'" if extra else first_line(error)
+        raise InvalidInput(f"{scheme}:// needs a package: {what}") from error
+    except ValueError as error:
+        raise InvalidInput(
+            f"{scheme}:// is no store that can be read. Use s3://, gs://, https:// or a folder."
+        ) from error
+
+
+def _found(url: str, info: Info) -> Found:
+    told = next((info[name] for name in _MODIFIED if info.get(name)), None)
+    if isinstance(told, str):
+        told = datetime.fromisoformat(told)
+    elif isinstance(told, int | float):
+        told = datetime.fromtimestamp(told, UTC)
+    # A store that tells no times: what it has is read again, and compared by content.
+    modified_at = told if isinstance(told, datetime) else datetime.now(UTC)
+    return Found(url, int(info.get("size") or 0), modified_at)
