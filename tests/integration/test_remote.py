@@ -4,6 +4,7 @@ import functools
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,21 @@ def test_pictures_on_a_web_server(
     picture(99).save(photos / "cats" / "03.png")
     found = counts(ingest(library.engine, urls, PixelEncoder()))
     assert found == {"unchanged": 2, "updated": 1}
+
+
+class Endless(Refusing):
+    """A web server that never stops sending."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):  # once nobody listens
+            while self.command == "GET":
+                self.wfile.write(bytes(1000))
+
+
+def test_no_more_is_read_than_was_asked_for(serving: Callable[[Any], str]) -> None:
+    assert len(remote.read(f"{serving(Endless)}/a.png", 10_000)) == 10_001
 
 
 @pytest.mark.parametrize(

@@ -98,12 +98,16 @@ def walk(
         yield _found(root, info)
         return
     listing = system.walk(inner, detail=True, on_error=lambda error: left(reason(error)))
-    for _, folders, files in listing:
-        for name in [name for name in folders if not enters(name)]:
-            del folders[name]
-        for name in sorted(filter(enters, files)):
-            rest = files[name]["name"].removeprefix(inner).lstrip("/")
-            yield _found(f"{root}/{rest}", files[name])
+    try:
+        for _, folders, files in listing:
+            for name in [name for name in folders if not enters(name)]:
+                del folders[name]
+            # Some tools mark a folder by a file without a name.
+            for name in sorted(name for name in files if name and enters(name)):
+                rest = files[name]["name"].removeprefix(inner).lstrip("/")
+                yield _found(f"{root}/{rest}", files[name])
+    except Exception as error:  # noqa: BLE001 - each store raises its own
+        left(reason(error))
 
 
 def find(url: str) -> Found | None:
@@ -125,10 +129,21 @@ def read(url: str, most: int) -> bytes:
     """
     system, inner = _opened(url)
     try:
+        if url.startswith("http"):
+            return _streamed(system, inner, most + 1)
         content: bytes = system.cat_file(inner, start=0, end=most + 1)
     except Exception as error:
         raise OSError(reason(error).removesuffix(".")) from error
     return content
+
+
+def _streamed(system: "AbstractFileSystem", inner: str, most: int) -> bytes:
+    """Return the first bytes of a file: a web server may send more than it was asked for."""
+    content = bytearray()
+    with system.open(inner, "rb", block_size=0) as stream:
+        while len(content) < most and (piece := stream.read(most - len(content))):
+            content += piece
+    return bytes(content)
 
 
 def missing(urls: Iterable[str]) -> set[str]:
