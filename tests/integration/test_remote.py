@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from servers import free_port
 from support import PixelEncoder, counts, ingest, once, picture, run_command, scalar
 
 from vecsearch.errors import InvalidInput
@@ -99,6 +100,13 @@ def serving() -> Iterator[Callable[[Any], str]]:
         server.server_close()
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """A web server of a folder."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 def test_a_bucket_is_a_folder(library: Library, bucket: Bucket, photos: Path) -> None:
     assert counts(ingest(library.engine, [BUCKET], PixelEncoder())) == {"added": 12}
     assert counts(ingest(library.engine, [photos], PixelEncoder())) == {"copied": 12}
@@ -168,6 +176,26 @@ def test_an_emptied_bucket_needs_a_yes(library: Library, bucket: Bucket, photos:
     assert (code, out) == (0, "deleted 6 rows, 0 errors\n")
 
 
+def test_rows_stay_while_a_store_does_not_answer(
+    library: Library,
+    bucket: Bucket,
+    endpoint: Callable[[str], None],
+    serving: Callable[[Any], str],
+    photos: Path,
+) -> None:
+    address = serving(functools.partial(Quiet, directory=str(photos)))
+    page = f"{address}/cats/03.png"
+    ingest(library.engine, [BUCKET, page], PixelEncoder())
+    dead = f"http://127.0.0.1:{free_port()}"
+    endpoint(dead)
+    paths = [f"{BUCKET}/cats/03.png", BUCKET, f"{dead}/x.png"]
+    assert remote.missing([*paths, f"{address}/none.png"]) == {f"{address}/none.png"}
+    code, out, err = run_command(library, "ingest", BUCKET, "--prune", "--yes")
+    assert (code, out) == (1, "")
+    assert f"error: {BUCKET} cannot be read: Could not connect" in err
+    assert scalar(library, "SELECT count(*) FROM images") == 13
+
+
 class Refusing(BaseHTTPRequestHandler):
     """What S3 answers those who have no rights."""
 
@@ -200,10 +228,6 @@ def test_a_bucket_that_refuses_is_named(
 def test_pictures_on_a_web_server(
     library: Library, serving: Callable[[Any], str], photos: Path
 ) -> None:
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
     address = serving(functools.partial(Quiet, directory=str(photos)))
     urls = [f"{address}/cats/{name}.png" for name in ("01", "03", "05")]
     assert counts(ingest(library.engine, urls, PixelEncoder())) == {"added": 3}

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vecsearch.errors import InvalidInput, first_line
+from vecsearch.files import said_if_slow
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -22,6 +23,9 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "
 _MODIFIED = ("LastModified", "mtime", "updated", "last_modified", "modified", "created")
 # Questions that are asked at once; each is a round trip.
 _AT_ONCE = 16
+# A web server's answers for what is not there.
+_GONE = {404, 410}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,18 @@ def examine(urls: Iterable[str]) -> dict[str, Info]:
         system, inner = _opened(url)
         try:
             info: Info = system.info(inner)
-        except FileNotFoundError as error:
-            raise InvalidInput(
-                f"{url} does not exist, or may not be seen. Check the URL."
-            ) from error
         except Exception as error:
+            if _is_missing(error):
+                raise InvalidInput(
+                    f"{url} does not exist, or may not be seen. Check the URL."
+                ) from error
             raise InvalidInput(
                 f"{url} cannot be read: {reason(error)} Check the URL, the credentials and the "
                 "network."
             ) from error
         return info
 
-    asked = [*urls]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return dict(zip(asked, pool.map(examined, asked), strict=True))
+    return dict(_of_each(urls, examined))
 
 
 def walk(
@@ -152,19 +154,38 @@ def missing(urls: Iterable[str]) -> set[str]:
     def is_missing(url: str) -> bool:
         try:
             system, inner = _opened(url)
-            return not system.exists(inner)
-        except Exception:  # noqa: BLE001 - each store raises its own
-            return False
+            # Not `exists`, for which a server that does not answer has no files.
+            system.info(inner)
+        except Exception as error:  # noqa: BLE001 - each store raises its own
+            return _is_missing(error)
+        return False
 
+    return {url for url, is_gone in _of_each(urls, is_missing) if is_gone}
+
+
+def _of_each(urls: Iterable[str], ask: Callable[[str], T]) -> Iterator[tuple[str, T]]:
+    """Yield each URL with what it is answered; many are asked at once."""
     asked = [*urls]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return {url for url, gone in zip(asked, pool.map(is_missing, asked), strict=True) if gone}
+    if not asked:
+        return
+    with said_if_slow(asked[0]), ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from zip(asked, pool.map(ask, asked), strict=True)
+
+
+def _is_missing(error: Exception) -> bool:
+    """Return whether a store says that there is nothing, and not merely nothing at all."""
+    cause = error.__cause__
+    if type(cause).__module__.startswith("aiohttp"):
+        # Whatever goes wrong with a web server, fsspec calls it a missing file.
+        return getattr(cause, "status", None) in _GONE
+    return isinstance(error, FileNotFoundError)
 
 
 def reason(error: Exception) -> str:
     """Return why a store did not answer, as a sentence."""
-    if isinstance(error, FileNotFoundError):
+    if _is_missing(error):
         return "No such file."
+    error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     return f"{(first_line(error) or type(error).__name__).rstrip('.')}."
 
 
