@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -102,8 +103,9 @@ def walk(
     listing = system.walk(inner, detail=True, on_error=lambda error: left(reason(error)))
     try:
         for _, folders, files in listing:
-            for name in [name for name in folders if not enters(name)]:
-                del folders[name]
+            entered = [(name, folders[name]) for name in sorted(filter(enters, folders))]
+            folders.clear()
+            folders.update(entered)  # what the walk goes on with
             # Some tools mark a folder by a file without a name.
             for name in sorted(name for name in files if name and enters(name)):
                 rest = files[name]["name"].removeprefix(inner).lstrip("/")
@@ -126,7 +128,7 @@ def read(url: str, most: int) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        InvalidInput: see `require`.
+        InvalidInput: see `file_system`.
 
     """
     system, inner = _opened(url)
@@ -222,10 +224,13 @@ def file_system(scheme: str) -> "AbstractFileSystem":
 
 def _found(url: str, info: Info) -> Found:
     told = next((info[name] for name in _MODIFIED if info.get(name)), None)
-    if isinstance(told, str):
-        told = datetime.fromisoformat(told)
-    elif isinstance(told, int | float):
-        told = datetime.fromtimestamp(told, UTC)
+    with suppress(ValueError, OverflowError):
+        if isinstance(told, str):
+            told = datetime.fromisoformat(told)
+        elif isinstance(told, int | float):
+            told = datetime.fromtimestamp(told, UTC)
     # A store that tells no times: what it has is read again, and compared by content.
     modified_at = told if isinstance(told, datetime) else datetime.now(UTC)
+    if modified_at.tzinfo is None:
+        modified_at = modified_at.replace(tzinfo=UTC)
     return Found(url, int(info.get("size") or 0), modified_at)
