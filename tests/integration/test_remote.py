@@ -147,6 +147,29 @@ def test_a_picture_is_asked_by_its_url(library: Library, bucket: Bucket) -> None
     assert f"error: {BUCKET}/cats/no.png cannot be read: No such file." in err
 
 
+def test_metadata_names_a_url(library: Library, bucket: Bucket, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    captions.write_text(f"path,caption\n{BUCKET}/cats/03.png,mine\n")
+    ingest(library.engine, [BUCKET], PixelEncoder(), metadata_file=captions)
+    url = scalar(library, "SELECT path FROM images WHERE metadata->>'caption' = 'mine'")
+    assert url == f"{BUCKET}/cats/03.png"
+
+
+def test_odd_keys_are_stored_or_named(library: Library, bucket: Bucket, photos: Path) -> None:
+    keys = ["odd/a b.png", "odd/ü.png", "odd/a?b#c%20d+e.png", "odd/*[1].png"]
+    for key in [*keys, "odd//double.png", "odd/"]:
+        bucket.client.upload_file(str(photos / "cats" / "03.png"), "album", key)
+    bucket.client.put_object(Bucket="album", Key="odd/empty.png", Body=b"")
+    found = counts(ingest(library.engine, ["S3://album/odd"], PixelEncoder()))
+    assert (found["added"] + found["copied"], found["failed"]) == (len(keys), 2)
+    for key in keys:
+        assert scalar(library, f"SELECT count(*) FROM images WHERE path = '{BUCKET}/{key}'") == 1
+    assert {error.path: error.error for error in library.collection().errors()} == {
+        f"{BUCKET}/odd": "It has a folder without a name, as in a//b.",
+        f"{BUCKET}/odd/empty.png": "The file is empty.",
+    }
+
+
 def test_a_key_that_vanishes_is_recorded(
     library: Library, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What a store says of a file or folder: its type, its size, and more.
 Info = dict[str, Any]
 # Two letters at least: C:/ is a drive. Chains of file systems (simplecache::s3://) are no URLs.
-_URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.+)", re.DOTALL)
+_URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.+)", re.DOTALL | re.IGNORECASE)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 # Where stores put a file's modification time.
 _MODIFIED = ("LastModified", "mtime", "updated", "last_modified", "modified", "created")
@@ -44,7 +44,7 @@ def is_url(path: str) -> bool:
 
 
 def normalised(url: str) -> str:
-    """Return a URL in the form in which it is stored.
+    """Return a URL in the form in which it is stored: its scheme in small letters.
 
     Raises:
         InvalidInput: it holds a password.
@@ -55,7 +55,8 @@ def normalised(url: str) -> str:
             "The URL holds a user or a password, which would be stored with every row. "
             "Put them into the environment or the configuration of that store."
         )
-    return url.rstrip("/")
+    scheme, _, rest = url.rstrip("/").partition("://")
+    return f"{scheme.lower()}://{rest}"
 
 
 def examine(urls: Iterable[str]) -> dict[str, Info]:
@@ -85,7 +86,7 @@ def examine(urls: Iterable[str]) -> dict[str, Info]:
 
 
 def walk(
-    root: str, info: Info, *, enters: Callable[[str], bool], left: Callable[[str], None]
+    root: str, info: Info, *, enters: Callable[[str], bool], left: Callable[[str, str], None]
 ) -> Iterator[Found]:
     """Yield the files under a URL, folder by folder, in order of name.
 
@@ -93,25 +94,26 @@ def walk(
         root: the URL of a folder or of a file.
         info: of `examine`.
         enters: given a name, returns whether such a file or folder is looked at.
-        left: called with the reason when something under the root cannot be listed.
+        left: called with a URL at or under which something is not listed, and the reason.
 
     """
     system, inner = _opened(root)
     if info["type"] == "file":
         yield _found(root, info)
         return
-    listing = system.walk(inner, detail=True, on_error=lambda error: left(reason(error)))
+    listing = system.walk(inner, detail=True, on_error=lambda error: left(root, reason(error)))
     try:
-        for _, folders, files in listing:
+        for folder, folders, files in listing:
             entered = [(name, folders[name]) for name in sorted(filter(enters, folders))]
             folders.clear()
             folders.update(entered)  # what the walk goes on with
+            if files.get("", {}).get("type") == "directory":
+                left(_url(root, inner, folder), "It has a folder without a name, as in a//b.")
             # Some tools mark a folder by a file without a name.
             for name in sorted(name for name in files if name and enters(name)):
-                rest = files[name]["name"].removeprefix(inner).lstrip("/")
-                yield _found(f"{root}/{rest}", files[name])
+                yield _found(_url(root, inner, files[name]["name"]), files[name])
     except Exception as error:  # noqa: BLE001 - each store raises its own
-        left(reason(error))
+        left(root, reason(error))
 
 
 def find(url: str) -> Found | None:
@@ -137,6 +139,8 @@ def read(url: str, most: int) -> bytes:
             return _streamed(system, inner, most + 1)
         content: bytes = system.cat_file(inner, start=0, end=most + 1)
     except Exception as error:
+        if "InvalidRange" in f"{error} {error.__cause__}":  # S3 of a file without bytes
+            return b""
         raise OSError(reason(error).removesuffix(".")) from error
     return content
 
@@ -220,6 +224,12 @@ def file_system(scheme: str) -> "AbstractFileSystem":
         raise InvalidInput(
             f"{scheme}:// is no store that can be read. Use s3://, gs://, https:// or a folder."
         ) from error
+
+
+def _url(root: str, inner: str, name: str) -> str:
+    """Return the URL of what the walk of a root, which its store calls `inner`, calls `name`."""
+    rest = name.removeprefix(inner).lstrip("/")
+    return f"{root}/{rest}" if rest else root
 
 
 def _found(url: str, info: Info) -> Found:

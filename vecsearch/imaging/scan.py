@@ -106,8 +106,8 @@ class Walk:
             yield from self._walk_url(root, info)
 
     def _walk_url(self, root: str, info: remote.Info) -> Iterator[File]:
-        def left(reason: str) -> None:
-            self.unreadable.append(Unreadable(shown(root), reason))
+        def left(url: str, reason: str) -> None:
+            self.unreadable.append(Unreadable(shown(url), reason))
 
         for file in remote.walk(root, info, enters=_is_entered, left=left):
             if file.url != root and not _has_suffix(file.url):
