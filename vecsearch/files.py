@@ -18,10 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def said_if_slow(file: Path) -> Iterator[None]:
+def said_if_slow(file: Path | str) -> Iterator[None]:
     """Say what is waited for, if it takes long to open and read a file.
 
-    It may be a pipe that nobody writes to, or be on a network share that does not answer.
+    It may be a pipe that nobody writes to, or be on a network share or server that does not answer.
     """
     timer = threading.Timer(SAY_AFTER_S, _log.warning, ("Waiting for the file %s.", file))
     timer.daemon = True

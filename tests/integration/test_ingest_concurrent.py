@@ -16,7 +16,7 @@ from support import PixelEncoder, counts, every_server, ingest, picture, scalar,
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
 from vecsearch.errors import DatabaseError, EncoderMismatch
-from vecsearch.imaging import scan
+from vecsearch.imaging import existence
 from vecsearch.ingest.summary import Summary
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -230,7 +230,7 @@ def test_a_row_that_another_run_brings_back_is_not_pruned(
     file = photos / "cats" / "03.png"
     file.unlink()
     other = Thread(target=lambda: ingest(library.engine, [photos], PixelEncoder()))
-    is_gone = scan.is_gone
+    is_gone = existence.is_gone
 
     def restored(path: str) -> bool:
         gone = is_gone(path)
@@ -240,7 +240,7 @@ def test_a_row_that_another_run_brings_back_is_not_pruned(
             other.join(1)  # it must wait for this run, or be done before it looks
         return gone
 
-    monkeypatch.setattr(scan, "is_gone", restored)
+    monkeypatch.setattr(existence, "is_gone", restored)
     ingest(library.engine, [photos], PixelEncoder(), prune=True)
     other.join(60)
     assert scalar(library, "SELECT count(*) FROM images") == 12

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import scan, stalls
+from vecsearch.imaging import existence, stalls
 from vecsearch.imaging.scan import GIVEN_UP, JUNK_FOLDERS, File, Unreadable, Walk
 
 
@@ -232,7 +232,7 @@ def test_what_stalls_counts_as_existing(
     stuck = [str(tmp_path / f"stuck {number}") for number in range(stalls.MOST_STALLS + 2)]
     met = stalling("lstat", tmp_path / "stuck")
     asked = [lost[0], stuck[0], lost[1], str(tmp_path), *stuck[1:], lost[2]]
-    assert scan.missing(asked) == {*lost[:2]}
+    assert existence.missing(asked) == {*lost[:2]}
     assert met == stuck[: stalls.MOST_STALLS]
 
 
@@ -243,8 +243,8 @@ def test_a_file_is_gone_when_a_folder_is_in_its_place(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     names = ["file.png", "broken.png", "pipe.png", "folder.png", "link.png", "none", "file.png/x"]
     paths = {str(tmp_path / name): name for name in names}
-    assert {paths[path] for path in scan.gone(paths)} == {*names[3:]}
-    assert {paths[path] for path in scan.missing(paths)} == {*names[5:]}
+    assert {paths[path] for path in existence.gone(paths)} == {*names[3:]}
+    assert {paths[path] for path in existence.missing(paths)} == {*names[5:]}
 
 
 def test_a_root_that_stalls_is_no_error(

@@ -106,7 +106,10 @@ NullOption = Annotated[
 ]
 PathsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="PATH...", help="Folders, files, or - for a list on stdin."),
+    typer.Argument(
+        metavar="PATH...",
+        help="Folders, files, URLs such as s3://bucket/photos, or - for a list on stdin.",
+    ),
 ]
 
 SHARED = {
@@ -115,7 +118,8 @@ SHARED = {
         typer.Option(
             metavar="URL",
             envvar="VECSEARCH_DATABASE_URL",
-            help="Your own Postgres >= 16 with pgvector >= 0.8. Default: the embedded one.",
+            help="Your own Postgres >= 16 with pgvector >= 0.8, or a primary and standbys "
+            "(docs/scale.md). Default: the embedded one.",
         ),
     ],
     "reader_url": Annotated[

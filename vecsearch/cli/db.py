@@ -1,5 +1,6 @@
 """The commands db: url, roles, configure, start, stop, shell, upgrade, dump, restore."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -209,15 +210,17 @@ def db_shell(
 ) -> None:
     """Open psql on the database."""
     from vecsearch.postgres.embedded import programs
+    from vecsearch.postgres.sessions import hosts
 
     # The embedded server's own psql fits its version; for another server, psql on the PATH does.
     own = None if settings.database_url is None else shutil.which("psql")
     with open_library(settings) as library:
         psql = own or str(programs.program("psql"))
+        url, password = hosts.for_programs(library.engine.url)
         # psql handles Ctrl-C: it cancels a statement.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         finished = subprocess.run(  # noqa: S603 - the user's own shell
-            [psql, library.url, *(arguments or [])], check=False
+            [psql, url, *(arguments or [])], check=False, env={**os.environ, **password}
         )
     raise typer.Exit(finished.returncode)
 

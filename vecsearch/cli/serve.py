@@ -65,6 +65,7 @@ def serve(
 
     link = ""
     serving.require_token(host, token)
+    serving.share_heaps()
     is_known = None if token or all_users else serving.is_own
     if is_known and not serving.can_tell_users():
         say("This system does not say which user connects, so the address has a token.")

@@ -4,17 +4,25 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import stalls, thumbnails, worker
+from vecsearch.errors import InvalidInput
+from vecsearch.imaging import remote, stalls, thumbnails, worker
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.processes.pool import Pool
 from vecsearch.imaging.processes.process import Ended
-from vecsearch.imaging.reading import MOST_BYTES, Source, bytes_sha256, most_bytes
-from vecsearch.imaging.scan import Unanswered, Unreadable
+from vecsearch.imaging.reading import (
+    CHANGED,
+    MOST_BYTES,
+    Source,
+    bytes_sha256,
+    most_bytes,
+    too_large,
+)
+from vecsearch.imaging.scan import Unanswered, Unreadable, sentence
 from vecsearch.imaging.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
@@ -80,6 +88,11 @@ class Outside:
 
 def read(path: str, *, keep: int, max_pixels: int) -> Source | Unreadable:
     """Read and hash the file at `path`; keep its bytes if they are so few."""
+    if remote.is_url(path):
+        fetched = _fetched(path, most_bytes(max_pixels))
+        if isinstance(fetched, Unreadable) or len(fetched.content or b"") <= keep:
+            return fetched
+        return replace(fetched, content=None)
     request = {"do": "read", "path": path, "keep": keep, "most": most_bytes(max_pixels)}
     try:
         fields, blobs = WORKERS.ask(request, seconds=stalls.STALL_S, answer=_go_on)
@@ -105,6 +118,13 @@ def make(source: Source | str, wanted: Wanted, *, max_pixels: int) -> Made | Unr
     path, sha256, content = source, None, None
     if isinstance(source, Source):
         path, sha256, content = source.path, source.sha256, source.content
+    if content is None and remote.is_url(str(path)):
+        fetched = _fetched(str(path), most_bytes(max_pixels))
+        if isinstance(fetched, Unreadable):
+            return fetched
+        if sha256 is not None and sha256 != fetched.sha256:
+            return Unreadable(fetched.path, CHANGED)
+        sha256, content = fetched.sha256, fetched.content
     prepare = wanted.preprocessing
     request = {
         "do": "make",
@@ -153,6 +173,11 @@ def size_of(source: str | bytes) -> tuple[int, int] | None:
 
     None if the file, which is named or given as bytes, has no header of a picture.
     """
+    if isinstance(source, str) and remote.is_url(source):
+        fetched = _fetched(source, MOST_BYTES)
+        if isinstance(fetched, Unreadable):
+            return None
+        source = bytes(fetched.content or b"")
     path, blobs = (source, []) if isinstance(source, str) else ("", [source])
     request = {"do": "size", "path": path, "most": MOST_BYTES}
     try:
@@ -189,6 +214,17 @@ def fitted(
 def of_bytes(content: bytes, name: str, sha256: str | None = None) -> Source:
     """Return a source for the bytes of a file; the name is for messages."""
     return Source(name, sha256 or bytes_sha256(content), content)
+
+
+def _fetched(url: str, most: int) -> Source | Unreadable:
+    """Return the file at a URL with its bytes: fetching, unlike decoding, crashes no process."""
+    try:
+        content = remote.read(url, most)
+    except (OSError, InvalidInput) as error:
+        return Unreadable(url, sentence(error))
+    if len(content) > most:
+        return Unreadable(url, too_large(len(content), most))
+    return of_bytes(content, url)
 
 
 def _go_on(_: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -71,6 +71,14 @@ def read(
     return found if isinstance(found, Unreadable) else bytes(found.content or b"")
 
 
+def too_large(size: int, most: int) -> str:
+    """Return why a file of so many bytes is not read."""
+    return (
+        f"It has {size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB, "
+        "and grows with --max-pixels."
+    )
+
+
 def bytes_sha256(content: bytes | bytearray) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     return hashlib.sha256(content).hexdigest()
@@ -88,10 +96,7 @@ def _open(path: str, most: int) -> tuple[IO[bytes], int] | Unreadable:
     if not stat.S_ISREG(info.st_mode):
         reason = "It is not a regular file."
     elif info.st_size > most:
-        reason = (
-            f"It has {info.st_size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB, "
-            "and grows with --max-pixels."
-        )
+        reason = too_large(info.st_size, most)
     if reason is None:
         return file, info.st_size
     file.close()

@@ -1,17 +1,19 @@
-"""Find image files: walk folders without opening any file."""
+"""Find image files: walk folders, and what is behind URLs, without opening any file."""
 
 import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import stalls
+from vecsearch.imaging import remote, stalls
 from vecsearch.imaging.formats import SUFFIXES
 
 JUNK_FOLDERS = frozenset(
@@ -85,19 +87,37 @@ class Walk:
     """
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
-        self.roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
+        self.roots = [absolute(path) for path in paths]
         self.unreadable: list[Unreadable] = []
         self.skipped = 0
         self.devices = stalls.Devices()
-        there = stalls.answers(self.roots, os.path.exists, unanswered=True)
-        for root, exists in zip(self.roots, there, strict=True):
+        self._folders = [root for root in self.roots if not remote.is_url(root)]
+        there = stalls.answers(self._folders, os.path.exists, unanswered=True)
+        for root, exists in zip(self._folders, there, strict=True):
             if not exists:
                 raise InvalidInput(f"{shown(root)} does not exist. Check the path.")
             if storable(root) is None:
                 raise InvalidInput(f"The name {shown(root)} is not valid UTF-8. Rename it.")
+        self._urls = remote.examine(filter(remote.is_url, self.roots))
 
     def __iter__(self) -> Iterator[File]:
-        walker = _Walker(deque((root, root) for root in self.roots), deque(), set(), self.devices)
+        yield from self._walk_folders()
+        for root, info in self._urls.items():
+            yield from self._walk_url(root, info)
+
+    def _walk_url(self, root: str, info: remote.Info) -> Iterator[File]:
+        def left(url: str, reason: str) -> None:
+            self.unreadable.append(Unreadable(shown(url), reason))
+
+        for file in remote.walk(root, info, enters=_is_entered, left=left):
+            if file.url != root and not _has_suffix(file.url):
+                self.skipped += 1
+            else:
+                yield File(file.url, _relative(file.url, root), file.size, file.modified_at)
+
+    def _walk_folders(self) -> Iterator[File]:
+        roots = deque((root, root) for root in self._folders)
+        walker = _Walker(roots, deque(), set(), self.devices)
         with stalls.Watch() as watch:
             while not walker.is_done:
                 try:
@@ -208,7 +228,7 @@ class _Walker:
                     if entry.is_dir():
                         place = folder.links if entry.is_symlink() else folder.below
                         place.append((entry.path, folder.root))
-                    elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122
+                    elif not _has_suffix(entry.name):
                         folder.skipped += 1
                     elif (file := folder.file(entry.path, entry.stat())) is not None:
                         yield file
@@ -238,7 +258,7 @@ class _Walker:
         with os.scandir(folder.path) as listing:
             for entry in listing:
                 # Not all at once: each is a step.
-                if not entry.name.startswith(".") and entry.name not in JUNK_FOLDERS:
+                if _is_entered(entry.name):
                     entries.append(entry)
         entries.sort(key=lambda entry: entry.name)
         return None
@@ -286,12 +306,42 @@ class _Folder:
         if storable(path) is None:
             self.leave(path, "Its name is not valid UTF-8; rename it.")
             return None
-        relative = path[len(self.root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119
-        return File(path, relative, info.st_size, _modified_at(info))
+        return File(path, _relative(path, self.root), info.st_size, _modified_at(info))
+
+
+def absolute(path: str | Path) -> str:
+    """Return a path as it is stored: a URL, or an absolute path, whose links are not resolved.
+
+    Raises:
+        InvalidInput: see `vecsearch.imaging.remote.normalised`.
+
+    """
+    named = os.fspath(path)
+    if named.startswith("file://"):
+        named = url2pathname(urlsplit(named).path)
+    return remote.normalised(named) if remote.is_url(named) else os.path.abspath(named)  # noqa: PTH100
+
+
+def _is_entered(name: str) -> bool:
+    """Return whether a folder or file below a root is looked at."""
+    return not name.startswith(".") and name not in JUNK_FOLDERS
+
+
+def _has_suffix(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 - strings: runs per file
+
+
+def _relative(path: str, root: str) -> str:
+    return path[len(root) :].lstrip(os.sep) or os.path.basename(path)  # noqa: PTH119 - likewise
 
 
 def find(path: str) -> File | None:
     """Return the file at `path`; None if there is none, or it cannot be examined."""
+    if remote.is_url(path):
+        found = remote.find(path)
+        if found is None:
+            return None
+        return File(path, _relative(path, path), found.size, found.modified_at)
     try:
         info = os.stat(path)  # noqa: PTH116 - strings throughout
     except (OSError, ValueError):
@@ -318,38 +368,6 @@ def storable(path: str) -> str | None:
 def shown(path: str) -> str:
     """Return the path in a form that can be printed and stored: invalid UTF-8 is escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def gone(paths: Iterable[str]) -> set[str]:
-    """Return the paths of files that are gone; one that stalls counts as existing."""
-    return _those(paths, is_gone)
-
-
-def missing(paths: Iterable[str]) -> set[str]:
-    """Return the paths at which nothing exists, a folder neither; for stalls see `gone`."""
-    return _those(paths, is_missing)
-
-
-def _those(paths: Iterable[str], condition: Callable[[str], bool]) -> set[str]:
-    asked = [*paths]
-    answers = stalls.answers(asked, condition, unanswered=False)
-    return {path for path, holds in zip(asked, answers, strict=True) if holds}
-
-
-def is_gone(path: str) -> bool:
-    """Return whether a file is gone: nothing exists at its path, or a folder is in its place."""
-    return os.path.isdir(path) or is_missing(path)  # noqa: PTH112 - strings throughout
-
-
-def is_missing(path: str) -> bool:
-    """Return whether nothing exists at `path`; one that cannot be examined counts as existing."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _modified_at(info: os.stat_result) -> datetime:

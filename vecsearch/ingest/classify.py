@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch.imaging import scan
+from vecsearch.imaging import existence
 from vecsearch.imaging.scan import File, Unreadable
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema
@@ -112,7 +112,7 @@ def match_vacant(
     if table is None:
         return {}
     candidates = _find_candidates(connection, table, chunk)
-    gone = scan.gone(row.path for row in candidates)
+    gone = existence.gone(row.path for row in candidates)
     vacant = [
         Vacant(row.id, os.path.basename(row.path), row.sha256, row.path in gone)  # noqa: PTH119
         for row in candidates

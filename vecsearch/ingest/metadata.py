@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vecsearch.errors import InvalidInput, first_line
 from vecsearch.files import said_if_slow
+from vecsearch.imaging import scan
 
 KEY_COLUMNS = ("path", "file", "filename", "file_name", "image")
 
@@ -60,7 +61,7 @@ def read_records(file: Path) -> Iterator[Record]:
                         f"{file}, line {number}: no column names the image. "
                         f"Add one of: {', '.join(KEY_COLUMNS)}."
                     )
-                yield Record(number, key, str(Path(key).absolute()), row)
+                yield Record(number, key, scan.absolute(key), row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(
             f"The metadata file {file} cannot be read: {first_line(error)}. "

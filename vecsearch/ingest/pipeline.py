@@ -19,6 +19,7 @@ from vecsearch.imaging import pictures
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.pictures import Made, Outside, Wanted
 from vecsearch.imaging.reading import Source
+from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import GIVEN_UP, Unanswered, Unreadable
 from vecsearch.imaging.stalls import Devices
 from vecsearch.imaging.thumbnails import Thumbnail
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Files up to this many bytes are read once; a larger one is read for its hash, then to be decoded.
 KEPT_BYTES = 1 << 20
+# Likewise where reading again means fetching again; three chunks of them are under way.
+FETCHED_BYTES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,14 @@ class Pipeline:
 
     def read(self, paths: Iterable[str], *, keep: bool) -> Iterator[Source | Unreadable]:
         """Yield each file's SHA-256, in order, with a small file's bytes if `keep` is set."""
-        limit = KEPT_BYTES if keep else 0
         most = self._max_pixels
-        return self._decoders.map(
-            lambda path: self._answered(
-                path, lambda: pictures.read(path, keep=limit, max_pixels=most)
-            ),
-            paths,
-        )
+
+        def read(path: str) -> Source | Unreadable:
+            few = FETCHED_BYTES if is_url(path) else KEPT_BYTES
+            limit = few if keep else 0
+            return self._answered(path, lambda: pictures.read(path, keep=limit, max_pixels=most))
+
+        return self._decoders.map(read, paths)
 
     def embed(self, sources: Sequence[Source]) -> list[Future[Results]]:
         """Begin to embed files; return batches of them, in order.

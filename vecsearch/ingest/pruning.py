@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch.errors import CollectionNotFound, InvalidInput, NotConfirmed, SchemaMissing
-from vecsearch.imaging import scan
+from vecsearch.imaging import existence, scan
 from vecsearch.ingest import scope
 from vecsearch.ingest.scope import Scope
 from vecsearch.postgres import catalog, database, migrate, thumbnails
@@ -133,7 +133,7 @@ def _gone(
     """Return the paths of rows whose files are gone, by id; `folders`: `scope.walked_folders`."""
     within = Scope(scope.outermost(path for path, _ in folders), run.unreadable)
     rows = scope.unseen_rows(connection, table, within)
-    lost = scan.gone(path for _, path in rows)
+    lost = existence.gone(path for _, path in rows)
     return {row_id: path for row_id, path in rows if path in lost}
 
 
@@ -192,7 +192,7 @@ def forget(
     confirm: Confirm,
 ) -> Forgotten:
     """Delete rows under paths; see `vecsearch.collection.Collection.forget`."""
-    roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
+    roots = [scan.absolute(path) for path in paths]
     with migrate.reading_current(engine) as connection:
         table = catalog.get_collection(connection, name).table
         stored = scope.rows_under(connection, table, roots)
@@ -203,7 +203,7 @@ def forget(
             f"Collection {name!r} has nothing under {where}. List its paths: "
             f'vecsearch sql "SELECT path FROM {name}"'
         )
-    there = 0 if existing else len(stored) - len(scan.gone(stored.values()))
+    there = 0 if existing else len(stored) - len(existence.gone(stored.values()))
     if there:
         raise InvalidInput(
             f"{there:,} of the {counted(len(stored), 'file')} of collection {name!r} under {where} "
@@ -233,8 +233,8 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
         InvalidInput: one is.
 
     """
-    roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - resolves no links
-    missing = scan.missing(roots)
+    roots = [scan.absolute(path) for path in paths]
+    missing = existence.missing(roots)
     lost = [root for root in roots if root in missing and scan.storable(root) is not None]
     if not lost:
         return

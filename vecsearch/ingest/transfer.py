@@ -16,6 +16,7 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.imaging import pictures, scan
 from vecsearch.imaging.pictures import Made, Wanted
+from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import Block, Contents
@@ -255,8 +256,11 @@ class _Rows:
         done = 0
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for block in self._blocks:
-                # As strings: normalised like the walk's, links kept.
-                paths = [os.path.abspath(self._root / path) for path in block.paths]  # noqa: PTH100
+                # Normalised like the walk's.
+                paths = [
+                    scan.absolute(path if is_url(path) else self._root / path)
+                    for path in block.paths
+                ]
                 values: Iterator[tuple[dict[str, Any], Thumbnail | None]] = (
                     (
                         ({name: column[row] for name, column in block.columns.items()}, None)

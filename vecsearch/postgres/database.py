@@ -20,11 +20,11 @@ from vecsearch.errors import (
     DatabaseLost,
     DatabaseUnavailable,
     ExtensionMissing,
-    InvalidInput,
     VecsearchError,
     first_line,
 )
 from vecsearch.postgres import tables
+from vecsearch.postgres.sessions import hosts
 from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S, patiently
 
 # A server ends what a session asked for when its client is gone; in milliseconds.
@@ -38,6 +38,8 @@ VECTOR_SCHEMA = (
 )
 # Postgres' codes for a table, a column and a function that does not exist.
 _OBJECT_MISSING = {"42P01", "42703", "42883"}
+# What libpq says of each of several hosts, or addresses of one.
+_HOST_FAILED = re.compile(r'server at "(.+?)", port (\d+) failed: (?:FATAL: *)?(.+)')
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -47,27 +49,24 @@ EXTENSION_HELP = (
 logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
 
 
-def open_engine(url: str, session: Mapping[str, str] | None = None) -> sa.Engine:
+def open_engine(
+    url: str, session: Mapping[str, str] | None = None, *, writes: bool = True
+) -> sa.Engine:
     """Return an Engine for any Postgres URL, without connecting.
 
     Args:
         url: a URL in the form of SQLAlchemy or libpq.
         session: Postgres settings for every connection.
+        writes: of several hosts, connect to one that takes changes; False: to what the URL's
+            `target_session_attrs` says.
 
     Raises:
         InvalidInput: the URL is not a Postgres URL.
 
     """
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.get_backend_name() not in {"postgresql", "postgres"}:
-        raise InvalidInput(
-            "The database URL is not a Postgres URL. "
-            "Give one like postgresql://user:password@host:5432/database."
-        )
-    parsed = parsed.set(drivername="postgresql+psycopg")
+    parsed = hosts.parse(url)
+    if writes:
+        parsed = hosts.for_writing(parsed)
     if "connect_timeout" not in parsed.query:
         parsed = parsed.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
     arguments = {"fallback_application_name": _program()}
@@ -182,7 +181,7 @@ def superuser_advice(connection: sa.Connection) -> str | None:
 
 def without_password(url: str) -> str:
     """Return a URL with its password hidden."""
-    return sa.make_url(url).render_as_string(hide_password=True)
+    return hosts.parse(url).set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def _set_up(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
@@ -307,6 +306,9 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
 
 def _unavailable(error: psycopg.Error) -> DatabaseUnavailable:
     message = error.diag.message_primary or str(error)
+    failures = _HOST_FAILED.findall(message.rpartition("All failures were:")[2])
+    if len(failures) > 1:
+        message = "; ".join(f"{host}:{port}: {why}" for host, port, why in failures)
     reason = re.sub(r"\s+", " ", message.strip()).rstrip(".")
     return DatabaseUnavailable(
         f"Cannot use the database: {reason}. "
@@ -330,10 +332,20 @@ def _well_known(error: psycopg.Error, message: str) -> VecsearchError | None:
             f"The database's disk is full: {message}. Free some space and retry; "
             "committed work is kept."
         )
+    return _stopped(error, message)
+
+
+def _stopped(error: psycopg.Error, message: str) -> DatabaseBusy | None:
+    """Return an error for a statement that the server stopped; None if it did not."""
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseBusy(
             f"The database stopped the statement: {message}. Ask for less, or allow it "
             "more time: vecsearch sql --timeout"
+        )
+    if isinstance(error, psycopg.errors.SerializationFailure) and "recovery" in message:
+        return DatabaseBusy(
+            f"The standby stopped the statement: {message}. Retry; if this goes on, set "
+            "hot_standby_feedback there, or a longer max_standby_streaming_delay."
         )
     return None
 

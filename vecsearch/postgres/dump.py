@@ -22,6 +22,7 @@ from vecsearch.files import written_whole
 from vecsearch.postgres import catalog, copying, database, migrate, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import programs, server
+from vecsearch.postgres.sessions import hosts
 
 DUMP, RESTORE = "pg_dump", "pg_restore"
 # Embeddings hardly compress, so a higher level only takes more time.
@@ -273,12 +274,8 @@ def _run(engine: sa.Engine, name: str, major: int, *arguments: str) -> None:
         DatabaseError: the program failed.
 
     """
-    # Not `set`, for which None means "unchanged".
-    url = engine.url._replace(drivername="postgresql", password=None)
-    words = [_program(name, major), *arguments]
-    words.append(f"--dbname={url.render_as_string(hide_password=False)}")
-    # In an environment variable: other users of this machine can read the command line.
-    password = {} if engine.url.password is None else {"PGPASSWORD": engine.url.password}
+    url, password = hosts.for_programs(engine.url)
+    words = [_program(name, major), *arguments, f"--dbname={url}"]
     done = _output(words, **password)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if "error:" in line]

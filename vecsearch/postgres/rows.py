@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from vecsearch.imaging.remote import is_url
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.sessions import waits
@@ -19,11 +20,12 @@ KEPT = "30 days"
 
 
 def image_id(path: str) -> uuid.UUID:
-    """Return the id of the row for `path`: UUIDv5 (RFC 9562) of its file URI.
+    """Return the id of the row for `path`: UUIDv5 (RFC 9562) of its URL, or of its file URI.
 
     Every process derives the same id for the same path.
     """
-    return uuid.uuid5(uuid.NAMESPACE_URL, PurePath(path).as_uri())
+    url = path if is_url(path) else PurePath(path).as_uri()
+    return uuid.uuid5(uuid.NAMESPACE_URL, url)
 
 
 @contextmanager

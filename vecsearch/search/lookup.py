@@ -1,11 +1,11 @@
 """Find stored images by id, path or content."""
 
-from pathlib import Path
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from vecsearch.errors import ImageNotFound
+from vecsearch.imaging import scan
 from vecsearch.postgres.rows import image_id
 
 
@@ -43,7 +43,7 @@ def _id_or_path(name: UUID | str) -> UUID | str:
     try:
         return UUID(str(name))
     except ValueError:
-        return str(Path(str(name)).absolute())
+        return scan.absolute(str(name))
 
 
 def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:

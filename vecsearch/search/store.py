@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vecsearch.postgres import database, migrate, quantized
+from vecsearch.postgres.sessions import hosts
 from vecsearch.search.indexes.resources import Resources
 from vecsearch.search.questions.embedder import Embedders
 
@@ -25,8 +26,10 @@ class Store:
         self.settings = settings
         self.url = url
         self.engine = database.open_engine(url, session)
-        # Reads with the least rights; on a server without such a role, with those of `engine`.
-        self.reader = database.open_engine(reader_url, session) if reader_url else self.engine
+        # Reads with the least rights, and from a standby, if there are any.
+        self.reader = self.engine
+        if reader_url or hosts.may_read_elsewhere(hosts.parse(url)):
+            self.reader = database.open_engine(reader_url or url, session, writes=False)
         self.embedders = Embedders(settings.runtime, settings.max_pixels, self.find_quantized)
 
     def resources(self, memory: int | None = None, workers: int | None = None) -> Resources:

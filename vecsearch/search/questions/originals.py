@@ -6,6 +6,7 @@ import stat
 from typing import IO
 
 from vecsearch.errors import ImageNotFound
+from vecsearch.imaging.remote import is_url
 from vecsearch.search.gallery import StoredImage
 
 
@@ -22,6 +23,10 @@ def open_original(image: StoredImage) -> IO[bytes]:
     if image.sha256 is None:
         raise ImageNotFound(
             f"{image.path} was imported without its file. Run: vecsearch ingest {image.path}"
+        )
+    if is_url(image.path):
+        raise ImageNotFound(
+            f"{image.path} is not fetched. Only its thumbnail and its row are available."
         )
     try:
         file = open(image.path, "rb", opener=_open)  # noqa: SIM115 - the caller closes it
