@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from vecsearch import files
+from vecsearch.analysis import capacity
+from vecsearch.analysis.capacity import Capacity
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.collection import Collection
 from vecsearch.config import Settings
@@ -320,6 +322,19 @@ class Library:
             advice=" ".join(item for item in advice if item) or None,
             collections=self.collections(),
         )
+
+    def capacity(self, images: int) -> list[Capacity]:
+        """Estimate what each collection would take if it had so many images.
+
+        Raises:
+            InvalidInput: a collection has no images to measure.
+
+        """
+        with migrate.reading_current(self.reader) as connection:
+            return [
+                capacity.estimate(connection, stored, images, self._store.resources())
+                for stored in catalog.list_collections(connection)
+            ]
 
     def check(self) -> None:
         """Check that the database answers, and that its tables, if any, are of this version.

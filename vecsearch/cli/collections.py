@@ -1,5 +1,6 @@
 """The commands collections, status, errors, refresh and drop."""
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
-from vecsearch.render.rows import Format, human_bytes
+from vecsearch.render.rows import Format, human_bytes, human_time
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
     MAX_INDEXED_DIMENSIONS,
@@ -30,10 +31,24 @@ from vecsearch.vocabulary import (
     counted,
 )
 
+# Of an estimate: more are a slip of the keyboard.
+MOST_IMAGES = 10**12
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from vecsearch.analysis.capacity import Capacity
     from vecsearch.search.status import CollectionStatus
+
+
+def _images(value: str | int) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMB]?)", str(value), re.IGNORECASE)
+    images = 0
+    if match is not None:
+        images = round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}[match[2].lower()])
+    if not 1 <= images <= MOST_IMAGES:
+        raise typer.BadParameter("Give a number of images like 500k, 100M or 1B.")
+    return images
 
 
 @command(app, "collections")
@@ -49,11 +64,26 @@ def collections(settings: Settings, format_: FormatOption = None) -> None:
 
 
 @command(app, "status")
-def status(settings: Settings, format_: FormatOption = None) -> None:
+def status(
+    settings: Settings,
+    estimate: Annotated[
+        int | None,
+        typer.Option(
+            parser=_images,
+            metavar="IMAGES",
+            help="Show what each collection would take with so many images, such as 100M: disk, "
+            "memory and build time, by the sizes of those that it has.",
+        ),
+    ] = None,
+    format_: FormatOption = None,
+) -> None:
     """Show versions, sizes, and the state of every index."""
     from dataclasses import asdict
 
     with open_library(settings) as library:
+        if estimate is not None:
+            _show_estimates(library.capacity(estimate), format_)
+            return
         report = library.status()
     if chosen_format(format_) is not Format.table:
         write_object(asdict(report), format_)
@@ -199,6 +229,48 @@ def drop(
         notes = chosen.drop(cascade=cascade)
     say_all(notes)
     say(f"Dropped {what}. The image files stay.")
+
+
+def _show_estimates(estimates: "list[Capacity]", format_: Format | None) -> None:
+    from dataclasses import asdict
+
+    if not estimates:
+        raise InvalidInput("There are no collections to measure. First: vecsearch ingest FOLDER")
+    if chosen_format(format_) is not Format.table:
+        write_object({"collections": [asdict(each) for each in estimates]}, format_)
+        return
+    for each in estimates:
+        now = counted(each.measured_images, "image")
+        show(f"{each.collection}: estimated for {each.images:,} images, by the sizes of {now}")
+        write_rows(
+            [
+                (
+                    part.part,
+                    human_bytes(round(part.bytes_per_image)),
+                    human_bytes(part.bytes),
+                    "measured" if part.measured else "computed",
+                )
+                for part in each.parts
+            ],
+            Format.table,
+            columns=["part", "an image", "all images", "how"],
+        )
+        write_rows(
+            [
+                (
+                    need.index,
+                    human_bytes(need.disk_bytes),
+                    human_bytes(need.memory_bytes),
+                    human_bytes(need.build_memory_bytes),
+                    human_time(need.build_s),
+                    need.machines,
+                )
+                for need in each.needs
+            ],
+            Format.table,
+            columns=["index", "disk", "memory", "to build", "in about", "64 GB machines"],
+        )
+    show("Memory that keeps an index makes searches fast; see docs/scale.md for the next step.")
 
 
 def _broken(rows: "Iterable[CollectionStatus]") -> "Iterator[str]":

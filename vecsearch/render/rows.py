@@ -102,6 +102,14 @@ def human_bytes(size: int) -> str:
     return f"{number:.1f} TB"
 
 
+def human_time(seconds: float) -> str:
+    """Return a time in the largest unit of which there are two at least: 7200 is "2 h"."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def human_number(value: float) -> str:
     """Return a number with enough digits to tell close ones apart: four decimals, if it can."""
     size = abs(value)

@@ -268,6 +268,14 @@ class Index:
         return stored.dimensions
 
     @classmethod
+    def computed_bytes(cls, stored: StoredCollection) -> tuple[float, float] | None:  # noqa: ARG003 - for other methods
+        """Return the bytes per image of the index, and of vectors beside the collection's table.
+
+        None if the method has no index, or cannot index the collection.
+        """
+        return None
+
+    @classmethod
     def require(cls, stored: StoredCollection) -> None:
         """Check that the method can index a collection.
 

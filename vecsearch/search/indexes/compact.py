@@ -22,8 +22,9 @@ from vecsearch.search.indexes.base import (
     distance,
 )
 from vecsearch.search.indexes.none import NoIndex
+from vecsearch.search.indexes.resources import hnsw_bytes
 from vecsearch.search.lookup import count, has_rows
-from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, Metric, Ranking, counted
+from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, M, Metric, Ranking, counted
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 OPERATORS = {Metric.l2: "halfvec_l2_ops", Metric.cosine: "halfvec_cosine_ops"}
 SAMPLE = 10_000
+# Bytes of a compact vector's row beside its numbers: header, id, and its entry in the key.
+ROW_BYTES = 100
 # With fewer images, an exact search is as fast, and the principal components are unreliable.
 LEAST_IMAGES = 1_000
 
@@ -189,6 +192,13 @@ class CompactIndex(Index):
             "compares all images. To build it now: vecsearch index create --method compact "
             f"--collection {stored.name}"
         )
+
+    @classmethod
+    def computed_bytes(cls, stored: StoredCollection) -> tuple[float, float] | None:
+        """Return the bytes per image of the index, and of the compact vectors with their keys."""
+        dims = cls.wanted_dimensions(stored)
+        m = stored.index_options.get(M.name, M.default)
+        return hnsw_bytes(dims, m), ROW_BYTES + 2 * dims
 
     @classmethod
     def wanted_dimensions(cls, stored: StoredCollection) -> int:

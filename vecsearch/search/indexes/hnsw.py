@@ -10,7 +10,8 @@ from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import ddl
 from vecsearch.search.indexes.base import Index
-from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod
+from vecsearch.search.indexes.resources import hnsw_bytes
+from vecsearch.vocabulary import MAX_INDEXED_DIMENSIONS, IndexMethod, M
 
 if TYPE_CHECKING:
     from vecsearch.search.indexes.build import Build
@@ -29,6 +30,13 @@ class HnswIndex(Index):
         if stored.dimensions > MAX_INDEXED_DIMENSIONS:
             return False
         return not cls.of(stored).is_ready(connection)
+
+    @classmethod
+    def computed_bytes(cls, stored: StoredCollection) -> tuple[float, float] | None:
+        """Return the bytes per image of the index, and none beside; None for too many dimensions."""
+        if stored.dimensions > MAX_INDEXED_DIMENSIONS:
+            return None
+        return hnsw_bytes(stored.dimensions, stored.index_options.get(M.name, M.default)), 0.0
 
     @classmethod
     def require(cls, stored: StoredCollection) -> None:

@@ -1,5 +1,6 @@
-"""Choose the memory and the parallel workers of an index build."""
+"""The size of an HNSW index; the memory, the parallel workers and the time of its build."""
 
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,14 @@ GRAPH_BYTES, SPARE = 700, 1.2
 # LEAST_MEMORY bytes. Postgres needs PROCESS_MEMORY bytes for each process.
 MEMORY_SHARE, LEAST_MEMORY = 4, 2**26
 PROCESS_MEMORY = 2**25
+# Of pgvector's pages (hnsw.h): a page's room, an element without its vector, a vector without its
+# numbers, a list of links without the links, a link, a pointer to an item. Items start at multiples
+# of 8.
+_PAGE, _ROOM = 8_192, 8_160
+_ELEMENT, _VECTOR, _LINKS, _LINK, _ITEM = 72, 8, 4, 6, 4
+# Seconds of one process to link a row among 100,000, per dimension and beside; a row among more
+# takes longer as their logarithm grows. Measured by benchmarks/growth.py and databases.py.
+_SECONDS_PER_DIMENSION, _SECONDS_PER_ROW, _MEASURED_ROWS = 2.1e-6, 1.5e-5, 100_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,33 @@ def choose(rows: int, dimensions: int, server: tuple[int, int], resources: Resou
     if resources.embedded and resources.workers is None and not _can_share(memory):
         workers = 0
     return Chosen(memory, workers, needed)
+
+
+def hnsw_bytes(dimensions: int, m: int) -> float:
+    """Return the bytes of an HNSW index per row, computed from pgvector's page layout.
+
+    Args:
+        dimensions: numbers of a halfvec.
+        m: links of a row in each layer, twice as many in the lowest one; a row is in the next layer
+            with probability 1 / m.
+
+    """
+    element = _aligned(_ELEMENT + _VECTOR + 2 * dimensions)
+    links = _aligned(_LINKS + 2 * m * _LINK) + m * _LINK / (m - 1)
+    size = element + links + 2 * _ITEM
+    # A row's two items are on one page if they fit.
+    return _PAGE / max(1, math.floor(_ROOM / size))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def build_seconds(rows: int, dimensions: int, workers: int) -> float:
+    """Return about how long a graph is built that fits in memory, on cores like those measured."""
+    growth = max(1.0, math.log(rows) / math.log(_MEASURED_ROWS)) if rows > 1 else 1.0
+    row = _SECONDS_PER_DIMENSION * dimensions + _SECONDS_PER_ROW
+    return rows * row * growth / (workers + 1)
 
 
 def _can_share(memory: int) -> bool:
