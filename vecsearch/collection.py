@@ -288,8 +288,7 @@ class Collection(Images):
             tuned = tuning.tune(
                 connection, stored, recall=recall, k=k, metric=metric, on_progress=on_progress
             )
-        if (choice := tuned.choice) is not None:
-            found = {"breadth": choice.breadth, "k": tuned.k, "recall": choice.recall}
+        if (found := tuned.found) is not None:
             with database.writing(self._store.engine) as connection:
                 ddl.set_breadth(connection, stored, tuned.metric, found)
         return tuned

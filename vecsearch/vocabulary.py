@@ -1,5 +1,6 @@
 """Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -249,6 +250,10 @@ SAY_AFTER_S = 2.0
 # The smallest hnsw.ef_search that keeps recall high at small k, for words, too, which lie far from
 # images: with pgvector's 40, 3 of 120 words lose the image that an exact search finds first.
 MINIMUM_EF_SEARCH = 100
+# Enough up to so many images; see `least_ef_search`.
+EF_SEARCH_IMAGES = 100_000
+# pgvector's maximum.
+MAXIMUM_EF_SEARCH = 1_000
 DEFAULT_K = 10
 # The largest difference of the thumbnails of near-duplicates. Among 799 photos, different ones
 # differ by 0.2 or more, and 99 % of the variants of each kind by 0.12 or less.
@@ -261,6 +266,16 @@ MAXIMUM_EXPANSION = 100
 EXPANSION_POWER = 3
 # The largest weight of a part of a question.
 MAXIMUM_WEIGHT = 1_000
+
+
+def least_ef_search(images: float) -> int:
+    """Return the hnsw.ef_search that finds 0.99 of the 10 nearest among so many images.
+
+    It grows with their square root, by benchmarks/growth.py: a search that keeps too few nodes ends
+    among images that are not the nearest, and the more there are, the more often.
+    """
+    grown = MINIMUM_EF_SEARCH * math.sqrt(max(1.0, images / EF_SEARCH_IMAGES))
+    return min(round(grown), MAXIMUM_EF_SEARCH)
 
 
 def counted(count: int, noun: str) -> str:

@@ -20,6 +20,7 @@ from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database, schema, thumbnails
 from vecsearch.postgres.rows import image_id, lock_collection
+from vecsearch.search import status
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.projection import Projection
 from vecsearch.vocabulary import Metric
@@ -206,7 +207,7 @@ class Run:
         self.known = stored
         with database.reading(self.engine) as connection:
             assert not thumbnails.missing(connection, {row.sha256 for row in stored.values()})
-            errors = catalog.list_errors(connection, self.collection)
+            errors = status.list_errors(connection, self.collection)
         assert {error.path for error in errors} == broken
         assert all(error.error.endswith(".") for error in errors)
         if self.exists():

@@ -134,7 +134,7 @@ def _common(
         "SELECT pg_table_size(:table), pg_indexes_size(:table) - coalesce((SELECT"
         " sum(pg_relation_size(c.oid)) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid"
         " JOIN pg_am AS a ON a.oid = c.relam"
-        " WHERE indrelid = CAST(:table AS regclass) AND amname <> 'btree'), 0)"
+        " WHERE indrelid = CAST(:table AS regclass) AND amname = 'hnsw'), 0)"
     )
     table, keys = connection.execute(vector_indexes, {"table": name}).one()
     yield "rows and embeddings", table / rows

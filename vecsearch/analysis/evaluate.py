@@ -13,10 +13,9 @@ from vecsearch.analysis.sampling import Labelling, Sample
 from vecsearch.analysis.tuning import Drift, IndexScore
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import serving
-from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.query import Query, require_k
-from vecsearch.vocabulary import Metric
+from vecsearch.vocabulary import MAXIMUM_EF_SEARCH, Metric
 
 if TYPE_CHECKING:
     from uuid import UUID

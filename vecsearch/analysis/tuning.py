@@ -61,6 +61,7 @@ class Tuning:
         queries: number of stored images used as queries.
         choice: the first score that reaches the recall; None if none does.
         index_used: whether the planner uses the index for a query on this table.
+        rows: about as many as the table has.
 
     """
 
@@ -72,6 +73,15 @@ class Tuning:
     queries: int
     choice: IndexScore | None
     index_used: bool
+    rows: float
+
+    @property
+    def found(self) -> dict[str, float] | None:
+        """What the register keeps of it; None if no setting reaches the recall."""
+        if self.choice is None:
+            return None
+        chosen = {"breadth": self.choice.breadth, "recall": self.choice.recall}
+        return {**chosen, "k": self.k, "rows": self.rows}
 
 
 @dataclass(frozen=True)
@@ -230,6 +240,7 @@ def tune(
         queries=len(queries),
         choice=scores[-1] if scores[-1].recall >= recall else None,
         index_used=uses_index(connection, collection, queries[0], k, ranked_by),
+        rows=collection.rows,
     )
 
 

@@ -62,9 +62,10 @@ class StoredCollection:
         index_options: build options m, ef_construction, dims; a missing one has its default.
         compact: the compact vectors in use; see `vecsearch.search.indexes.serving`.
         breadths: by metric, what `index tune` found: "breadth" is ef_search or, for re-ranked
-            metrics, the number of candidates; "k" and "recall" are those of the tuning.
+            metrics, the number of candidates; "k", "recall" and "rows" are those of the tuning.
         ranking: what orders the hits of a search by cosine.
         expansion: number of nearest images by which such a search expands its question.
+        rows: about as many as the table has; 0 if Postgres has not counted them yet.
 
     """
 
@@ -80,6 +81,7 @@ class StoredCollection:
     breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
     ranking: Ranking = Ranking.full
     expansion: int = 0
+    rows: float = field(default=0.0, compare=False)
 
     def has_encoder_of(self, other: "StoredCollection") -> bool:
         """Return whether both are the same collection, so that one loaded encoder serves both."""
@@ -93,21 +95,6 @@ class StoredCollection:
     def table(self) -> sa.Table:
         """The collection's table."""
         return schema.collection_table(self.name, self.dimensions)
-
-
-@dataclass(frozen=True)
-class IngestError:
-    """A file that could not be ingested, and why.
-
-    Attributes:
-        stored: whether the collection has the image as it was when it could be read.
-
-    """
-
-    path: str
-    error: str
-    at: datetime
-    stored: bool = False
 
 
 @contextmanager
@@ -134,7 +121,16 @@ def selected() -> sa.Select[Any]:
         projections.c.dimensions.label("compact"),
         projections.c.fitted_at,
         projections.c.metric.label("compact_metric"),
+        _ROWS.label("rows"),
     ).select_from(register.outerjoin(projections, in_use))
+
+
+# What Postgres counted last; of a table that it has not, -1.
+_ROWS: sa.ColumnElement[float] = sa.literal_column(
+    "(SELECT greatest(0, reltuples) FROM pg_class WHERE relname = collections.name"
+    f" AND relnamespace = to_regnamespace('{tables.SCHEMA}'))",
+    sa.Float,
+)
 
 
 def from_row(row: Any) -> StoredCollection:
@@ -163,6 +159,7 @@ def from_row(row: Any) -> StoredCollection:
         breadths=row.breadths,
         ranking=parse(Ranking, row.ranking),
         expansion=row.expansion,
+        rows=row.rows or 0.0,
     )
 
 
@@ -367,28 +364,3 @@ def list_collections(connection: sa.Connection) -> list[StoredCollection]:
 def list_names(connection: sa.Connection) -> list[str]:
     """Return the names of the collections, sorted."""
     return list(connection.scalars(sa.select(tables.collections.c.name).order_by("name")))
-
-
-def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:
-    """Return the files that could not be ingested into `collection`, sorted by path.
-
-    Raises:
-        CollectionNotFound: there are neither such files nor such a collection.
-
-    """
-    errors = tables.ingest_errors
-    images = sa.table(collection, sa.column("id"), schema=tables.SCHEMA)
-    stored: sa.ColumnElement[bool] = sa.false()
-    if connection.scalar(
-        sa.select(sa.func.to_regclass(f"{tables.SCHEMA}.{schema.sql_name(collection)}"))
-    ):
-        stored = sa.exists().where(images.c.id == errors.c.id)
-    rows = connection.execute(
-        sa.select(errors.c.path, errors.c.error, errors.c.at, stored.label("stored"))
-        .where(errors.c.collection == collection)
-        .order_by(errors.c.path)
-    ).all()
-    if not rows:
-        # If every file of a first run failed, there are errors but no collection.
-        get_collection(connection, collection)
-    return [IngestError(row.path, row.error, row.at, row.stored) for row in rows]

@@ -20,14 +20,13 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.search import repair, statement
-from vecsearch.search.indexes.base import MAXIMUM_EF_SEARCH
 from vecsearch.search.lookup import has_image, missing
 from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import HIT_COLUMNS, Answer, Hit, Query
 from vecsearch.search.questions.embedder import Embedders
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.question import Question
-from vecsearch.vocabulary import IndexMethod, Metric
+from vecsearch.vocabulary import MAXIMUM_EF_SEARCH, IndexMethod, Metric
 
 Row = tuple[Any, ...]
 

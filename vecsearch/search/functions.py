@@ -33,7 +33,15 @@ from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Expression
 from vecsearch.search.plan import Search
 from vecsearch.search.query import Query
 from vecsearch.search.statement import Shape
-from vecsearch.vocabulary import IndexMethod, Metric, Ranking, ranked
+from vecsearch.vocabulary import (
+    EF_SEARCH_IMAGES,
+    MAXIMUM_EF_SEARCH,
+    MINIMUM_EF_SEARCH,
+    IndexMethod,
+    Metric,
+    Ranking,
+    ranked,
+)
 
 # A UUID (RFC 9562) as text.
 UUID_PATTERN: Final = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
@@ -72,6 +80,8 @@ def share(connection: sa.Connection) -> None:
         "PGVECTOR": pgvector,
         "UUID": UUID_PATTERN,
         "PROJECTIONS": tables.projections.fullname,
+        "LEAST_EF": f"{MINIMUM_EF_SEARCH} * sqrt(greatest(1, total / {EF_SEARCH_IMAGES}))",
+        "MOST_EF": str(MAXIMUM_EF_SEARCH),
     }.items():
         text = text.replace(name, value)
     driver_connection(connection).execute(text.encode())

@@ -1,4 +1,5 @@
--- What all collections' functions share. PGVECTOR is pgvector's schema, UUID a pattern of ids.
+-- What all collections' functions share. PGVECTOR is pgvector's schema, UUID a pattern of ids,
+-- LEAST_EF what `vecsearch.vocabulary.least_ef_search` returns, and MOST_EF the most.
 
 CREATE OR REPLACE FUNCTION vecsearch.embedding_distance(a PGVECTOR.halfvec, b PGVECTOR.halfvec)
 RETURNS double precision
@@ -187,7 +188,8 @@ BEGIN
                 set_config('hnsw.max_scan_tuples', '2147483647', true),
                 set_config('hnsw.scan_mem_multiplier', '1000', true),
                 set_config('hnsw.ef_search',
-                    CAST(least(1000, greatest(40, 3 * k, candidates)) AS text), true),
+                    CAST(CAST(least(MOST_EF, greatest(LEAST_EF, 3 * k, candidates)) AS integer) AS text),
+                    true),
                 -- So that the planner takes the index.
                 set_config('enable_sort', 'off', true);
             EXECUTE concat('SELECT array_agg(CAST(ROW(h.*) AS vecsearch.hit)) FROM (',

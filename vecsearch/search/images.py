@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vecsearch.postgres import catalog, drop, migrate, thumbnails
-from vecsearch.postgres.catalog import IngestError, StoredCollection
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
@@ -14,8 +13,10 @@ from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.status import (
     CollectionStatus,
     IndexStatus,
+    IngestError,
     collection_status,
     index_status,
+    list_errors,
 )
 from vecsearch.search.store import Store
 from vecsearch.vocabulary import Metric
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import sqlalchemy as sa
+
+    from vecsearch.postgres.catalog import StoredCollection
 
 
 class Images:
@@ -104,7 +107,7 @@ class Images:
     def errors(self) -> list[IngestError]:
         """Return the files that could not be ingested, with the reasons."""
         with migrate.reading_current(self._store.reader) as connection:
-            return catalog.list_errors(connection, self.name)
+            return list_errors(connection, self.name)
 
     def default_metric(self) -> Metric:
         """Return the metric of a query that names none."""

@@ -16,7 +16,7 @@ from vecsearch.search.indexes import serving
 from vecsearch.search.indexes.base import MAXIMUM_K, Expression, Index
 from vecsearch.search.query import Query
 from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS, Shape
-from vecsearch.vocabulary import Metric, Ranking
+from vecsearch.vocabulary import Metric, Ranking, least_ef_search
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,11 @@ def _tuned(collection: StoredCollection, search: Search) -> int | None:
     is_alike &= not search.query.is_far
     if not is_alike or tuned is None or search.k is None or search.k > tuned["k"]:
         return None
-    return int(tuned["breadth"])
+    if search.index.reranks(search.metric):
+        return int(tuned["breadth"])
+    # A graph that has grown since is searched the more widely.
+    growth = least_ef_search(collection.rows) / least_ef_search(tuned.get("rows", 0))
+    return round(int(tuned["breadth"]) * max(1.0, growth))
 
 
 def matching(search: Search) -> sa.Select[Any]:

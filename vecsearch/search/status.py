@@ -59,6 +59,21 @@ class CollectionStatus:
 
 
 @dataclass(frozen=True)
+class IngestError:
+    """A file that could not be ingested, and why.
+
+    Attributes:
+        stored: whether the collection has the image as it was when it could be read.
+
+    """
+
+    path: str
+    error: str
+    at: datetime
+    stored: bool = False
+
+
+@dataclass(frozen=True)
 class Status:
     """The database and everything in it.
 
@@ -223,6 +238,31 @@ def index_status(
             collection.expansion,
         ),
     )
+
+
+def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]:
+    """Return the files that could not be ingested into `collection`, sorted by path.
+
+    Raises:
+        CollectionNotFound: there are neither such files nor such a collection.
+
+    """
+    errors = tables.ingest_errors
+    images = sa.table(collection, sa.column("id"), schema=tables.SCHEMA)
+    stored: sa.ColumnElement[bool] = sa.false()
+    if connection.scalar(
+        sa.select(sa.func.to_regclass(f"{tables.SCHEMA}.{schema.sql_name(collection)}"))
+    ):
+        stored = sa.exists().where(images.c.id == errors.c.id)
+    rows = connection.execute(
+        sa.select(errors.c.path, errors.c.error, errors.c.at, stored.label("stored"))
+        .where(errors.c.collection == collection)
+        .order_by(errors.c.path)
+    ).all()
+    if not rows:
+        # If every file of a first run failed, there are errors but no collection.
+        catalog.get_collection(connection, collection)
+    return [IngestError(row.path, row.error, row.at, row.stored) for row in rows]
 
 
 def bytes_per_image(connection: sa.Connection, collection: StoredCollection) -> int:

@@ -10,7 +10,8 @@ from psycopg import sql
 from vecsearch.errors import SchemaMissing
 from vecsearch.postgres import tables
 from vecsearch.postgres.database import VECTOR_SCHEMA, driver_connection
-from vecsearch.postgres.sessions.settings import SEARCH
+from vecsearch.postgres.sessions.settings import EF_SEARCH, SEARCH
+from vecsearch.vocabulary import least_ef_search
 
 COMMAND = "vecsearch db configure"
 
@@ -60,7 +61,8 @@ def read(connection: sa.Connection) -> Configuration:
             [[*SEARCH, "search_path"]],
         ).fetchall()
     )
-    missing = {name: value for name, value in SEARCH.items() if _is_less(found[name], value)}
+    wanted = {**SEARCH, EF_SEARCH: str(least_ef_search(_most_rows(driver)))}
+    missing = {name: value for name, value in wanted.items() if _is_less(found[name], value)}
     path = _path(driver, found["search_path"], [tables.SCHEMA, place])
     if path != found["search_path"]:
         missing = {"search_path": path, **missing}
@@ -113,6 +115,17 @@ def _path(driver: "psycopg.Connection[Any]", path: str, schemas: list[str]) -> s
     added = [schema for schema in dict.fromkeys(schemas) if schema not in present]
     quoted = [_row(driver, "SELECT quote_ident(%s)", schema)[0] for schema in added]
     return ", ".join([path, *quoted] if path else quoted)
+
+
+def _most_rows(driver: "psycopg.Connection[Any]") -> float:
+    """Return about how many rows the largest of our tables has."""
+    (rows,) = _row(
+        driver,
+        "SELECT coalesce(max(reltuples), 0) FROM pg_class"
+        " WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)",
+        tables.SCHEMA,
+    )
+    return float(rows)
 
 
 def _is_less(found: str, wanted: str) -> bool:

@@ -1,10 +1,12 @@
 """The settings of sessions, declared only here.
 
-SEARCH are those under which plain SQL gives the right answer.
+SEARCH are those under which plain SQL gives the right answer; a large collection needs more of
+`EF_SEARCH`, as `vecsearch.vocabulary.least_ef_search` says.
 """
 
 from vecsearch.vocabulary import MINIMUM_EF_SEARCH
 
+EF_SEARCH = "hnsw.ef_search"
 # With pgvector's defaults, an index search returns fewer rows than asked for, without a warning, if
 # LIMIT is above 40, WHERE filters rows out, 20,000 rows are scanned, or work_mem is full.
 SEARCH = {
@@ -15,7 +17,7 @@ SEARCH = {
     # Times work_mem; a scanned row takes about 100 bytes.
     "hnsw.scan_mem_multiplier": "1000",
     # With more, the planner would compare 3,000 rows rather than use the index for LIMIT 10.
-    "hnsw.ef_search": str(MINIMUM_EF_SEARCH),
+    EF_SEARCH: str(MINIMUM_EF_SEARCH),
     # A cursor is planned for reading all its rows, as BI tools do, and not for the first tenth.
     "cursor_tuple_fraction": "1",
 }

@@ -1,7 +1,7 @@
 """The interface of an index method: how it chooses candidates, is built and reports its state."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.search.indexes import ddl
-from vecsearch.vocabulary import MINIMUM_EF_SEARCH, IndexMethod, Metric
+from vecsearch.vocabulary import MAXIMUM_EF_SEARCH, IndexMethod, Metric, least_ef_search
 
 if TYPE_CHECKING:
     from vecsearch.search.indexes.build import Build
@@ -22,8 +22,6 @@ Expression = sa.ColumnElement[Any]
 # Returns the expression to compare a vector column with: the query image's own, or a bound vector.
 Target = Callable[[sa.Column[Any]], Expression]
 
-# pgvector's maximum.
-MAXIMUM_EF_SEARCH = 1_000
 MAXIMUM_SCAN_TUPLES = 2**31 - 1
 # Multiple of work_mem that an index scan may use; it needs about 100 bytes per row.
 MAXIMUM_SCAN_MEM_MULTIPLIER = 1_000
@@ -71,6 +69,7 @@ class Index:
     Attributes:
         collection: name of the collection.
         dimensions: dimensions of its embeddings.
+        rows: about as many as there are; they say how widely to search, and not by which statement.
 
     """
 
@@ -78,11 +77,12 @@ class Index:
 
     collection: str
     dimensions: int
+    rows: float = field(compare=False)
 
     @classmethod
     def of(cls, stored: StoredCollection) -> Self:
         """Return the index for a collection that has this method."""
-        return cls(stored.name, stored.dimensions)
+        return cls(stored.name, stored.dimensions, stored.rows)
 
     # Searching.
 
@@ -130,7 +130,7 @@ class Index:
     def ef_search(self, candidates: int | None, k: int, chosen: int | None) -> int:
         """Return hnsw.ef_search, the number of nodes that an index scan keeps as nearest so far."""
         enough = CANDIDATES_PER_ROW * (candidates or k)
-        return min(chosen or max(MINIMUM_EF_SEARCH, enough), MAXIMUM_EF_SEARCH)
+        return min(chosen or max(least_ef_search(self.rows), enough), MAXIMUM_EF_SEARCH)
 
     def settings(self, candidates: int | None, k: int, chosen: int | None) -> dict[str, str]:
         """Return the Postgres settings under which the index serves a search.
@@ -150,7 +150,8 @@ class Index:
 
     def neighbours_settings(self, neighbours: int) -> dict[str, str]:
         """Return the Postgres settings under which `neighbours` finds so many of each image."""
-        return hnsw_settings(min(max(MINIMUM_EF_SEARCH, 2 * neighbours), MAXIMUM_EF_SEARCH))
+        least = least_ef_search(self.rows)
+        return hnsw_settings(min(max(least, 2 * neighbours), MAXIMUM_EF_SEARCH))
 
     def breadth_name(self, metric: Metric) -> str:
         """Return which number `index tune` varies for a metric: "candidates" or "ef_search"."""

@@ -14,7 +14,6 @@ from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
 from vecsearch.search.indexes.base import (
-    MAXIMUM_EF_SEARCH,
     Expression,
     Facts,
     Index,
@@ -24,7 +23,16 @@ from vecsearch.search.indexes.base import (
 from vecsearch.search.indexes.none import NoIndex
 from vecsearch.search.indexes.resources import hnsw_bytes
 from vecsearch.search.lookup import count, has_rows
-from vecsearch.vocabulary import DIMS, MINIMUM_EF_SEARCH, IndexMethod, M, Metric, Ranking, counted
+from vecsearch.vocabulary import (
+    DIMS,
+    MAXIMUM_EF_SEARCH,
+    IndexMethod,
+    M,
+    Metric,
+    Ranking,
+    counted,
+    least_ef_search,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -59,7 +67,7 @@ class CompactIndex(Index):
         """Return the index, or `NoIndex` if the compact vectors do not exist yet."""
         if stored.compact is None:
             return NoIndex.of(stored)
-        return cls(stored.name, stored.dimensions, stored.compact, stored.ranking)
+        return cls(stored.name, stored.dimensions, stored.rows, stored.compact, stored.ranking)
 
     @property
     def _operator(self) -> str:
@@ -94,7 +102,7 @@ class CompactIndex(Index):
         """
         if candidates is None:
             return super().ef_search(candidates, k, chosen)
-        return min(max(MINIMUM_EF_SEARCH, candidates), MAXIMUM_EF_SEARCH)
+        return min(max(least_ef_search(self.rows), candidates), MAXIMUM_EF_SEARCH)
 
     def chosen_by(self) -> sa.Column[Any]:
         """Return the column of compact vectors."""

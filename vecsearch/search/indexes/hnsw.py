@@ -33,7 +33,7 @@ class HnswIndex(Index):
 
     @classmethod
     def computed_bytes(cls, stored: StoredCollection) -> tuple[float, float] | None:
-        """Return the bytes per image of the index, and none beside; None for too many dimensions."""
+        """Return the bytes per image of the index; None if it has too many dimensions."""
         if stored.dimensions > MAX_INDEXED_DIMENSIONS:
             return None
         return hnsw_bytes(stored.dimensions, stored.index_options.get(M.name, M.default)), 0.0
