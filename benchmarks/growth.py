@@ -3,9 +3,10 @@
     python benchmarks/growth.py --rows 10000 100000 1000000 --data-dir FOLDER
 
 Every size has its own database in FOLDER, which is deleted afterwards. Vectors (see vectors.py) are
-imported without an index, from NPZ files of 50,000 rows; then `index create --method compact` and
-`index tune` run; then queries run, one at a time, for the 10 nearest by cosine to vectors that are
-not stored. A size with results in the output folder is skipped.
+imported without an index, from NPZ files of 50,000 rows; then `index create --method compact` runs,
+and queries, one at a time, for the 10 nearest by cosine to vectors that are not stored, by default
+settings; then `index tune` runs, and the same queries. A size with results in the output folder is
+skipped.
 
 Peak memory, on Linux, is the sum of the processes' proportional set sizes, sampled five times a
 second: those of the server, with shared buffers counted once, and those of this process and its
@@ -34,7 +35,6 @@ from vecsearch.config import Settings
 from vecsearch.library import Library
 
 COLLECTION = "growth"
-BREADTHS = (40, 100, None)
 # Bytes per row for rows, indexes, the server's log, and the rows of one import twice.
 BYTES_PER_ROW = 10_000
 LEAST_BYTES = 3_000_000_000
@@ -78,11 +78,13 @@ def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
             built = product.build(library, COLLECTION, "compact")
         say(f"index built in {built['build_s']:.0f} s")
         sizes = product.megabytes(library, COLLECTION)
+        with memory.phase("ask"):
+            asked = [_ask(library, queries, exact, tuned=False)]
         with memory.phase("tune"):
             tuned = product.tune(library, COLLECTION, RECALL)
         say(f"index tuned in {tuned['tune_s']:.0f} s")
-        with memory.phase("ask"):
-            asked = _ask(library, queries, exact)
+        with memory.phase("ask, tuned"):
+            asked.append(_ask(library, queries, exact, tuned=True))
     return {
         "rows": rows,
         "seed": options.seed,
@@ -98,33 +100,25 @@ def _measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, 
     }
 
 
-def _ask(library: Library, queries: Array, exact: Nearest) -> list[dict[str, Any]]:
-    """Query with every setting in turn, in rounds."""
-    statements = [product.Statement(library, COLLECTION) for _ in BREADTHS]
-    pairs = list(zip(statements, BREADTHS, strict=True))
-    recalls = [
-        exact.recall([statement.ask(query, breadth) for query in queries])
-        for statement, breadth in pairs
-    ]
-    times: list[list[list[float]]] = [[] for _ in pairs]
+def _ask(library: Library, queries: Array, exact: Nearest, *, tuned: bool) -> dict[str, Any]:
+    """Query in rounds, with the library's own settings."""
+    statement = product.Statement(library, COLLECTION)
+    recall = exact.recall([statement.ask(query, None) for query in queries])
+    times: list[list[float]] = []
     for _ in range(ROUNDS):
-        for seconds, (statement, breadth) in zip(times, pairs, strict=True):
-            seconds.append([])
-            for query in queries:
-                started = perf_counter()
-                statement.ask(query, breadth)
-                seconds[-1].append(perf_counter() - started)
-    for statement in statements:
-        statement.close()
-    return [
-        {
-            "breadth": statement.breadth,
-            "tuned": breadth is None,
-            "recall": recall,
-            **percentiles(rounds),
-        }
-        for (statement, breadth), recall, rounds in zip(pairs, recalls, times, strict=True)
-    ]
+        times.append([])
+        for query in queries:
+            started = perf_counter()
+            statement.ask(query, None)
+            times[-1].append(perf_counter() - started)
+    statement.close()
+    return {
+        "breadth": statement.breadth,
+        "ef_search": statement.ef_search,
+        "tuned": tuned,
+        "recall": recall,
+        **percentiles(times),
+    }
 
 
 class Memory:
@@ -186,12 +180,14 @@ def table(results: list[dict[str, Any]]) -> str:
             *(f"{peak(result, part):,.0f}" for part in ("server", "client")),
         )
         lines.append(f"| {result['rows']:,} | {' | '.join(numbers)} |")
-    lines += ["", "| rows | candidates | recall@10 | p50 ms | p95 ms |", "|" + "--:|" * 5]
+    names = "rows, settings, candidates, ef_search, recall@10, p50 ms, p95 ms"
+    lines += ["", f"| {names.replace(', ', ' | ')} |", "|--:|---" + "|--:" * 5 + "|"]
     for result in results:
         for asked in result["asked"]:
-            breadth = f"{asked['breadth']}{' (tuned)' if asked['tuned'] else ''}"
+            settings = "tuned" if asked["tuned"] else "default"
+            wide = f"{asked['breadth']} | {asked['ef_search']} | {asked['recall']:.4f}"
             times = f"{asked['p50_ms']:.2f} | {asked['p95_ms']:.2f}"
-            lines.append(f"| {result['rows']:,} | {breadth} | {asked['recall']:.4f} | {times} |")
+            lines.append(f"| {result['rows']:,} | {settings} | {wide} | {times} |")
     return "\n".join(lines)
 
 

@@ -41,7 +41,7 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = [result["rows"] for result in results]
-    asked = [{row["breadth"]: row for row in result["asked"]} for result in results]
+    asked = [{row["tuned"]: row["p50_ms"] for row in result["asked"]} for result in results]
     panels: list[tuple[str, list[Line]]] = [
         (
             "Time, s",
@@ -60,16 +60,8 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
         (
             "Answer, p50, ms",
             [
-                ("40 candidates", BLUE, [row[40]["p50_ms"] for row in asked]),
-                ("100 candidates", ORANGE, [row[100]["p50_ms"] for row in asked]),
-                (
-                    "tuned to recall 0.999",
-                    GREEN,
-                    [
-                        next(r for r in result["asked"] if r["tuned"])["p50_ms"]
-                        for result in results
-                    ],
-                ),
+                ("default settings", BLUE, [row[False] for row in asked]),
+                ("tuned to recall 0.999", GREEN, [row[True] for row in asked]),
             ],
         ),
         (

@@ -22,6 +22,7 @@ from vectors import Array
 
 from vecsearch.library import Library
 from vecsearch.postgres import catalog
+from vecsearch.postgres.sessions.settings import EF_SEARCH
 from vecsearch.search import query
 from vecsearch.search.indexes import vectors
 from vecsearch.search.plan import plan
@@ -114,6 +115,7 @@ class Statement:
 
     Attributes:
         breadth: the number of candidates, or hnsw.ef_search, of the last query.
+        ef_search: hnsw.ef_search of the last query.
 
     """
 
@@ -126,6 +128,7 @@ class Statement:
         self._cursor = psycopg.RawCursor(self._driver)
         self._asked: int | None = -1
         self.breadth: int | None = None
+        self.ef_search = 0
         self._text = b""
         self._projection: Projection | None = None
 
@@ -158,6 +161,7 @@ class Statement:
             self._driver.execute("SELECT set_config(%s, %s, false)", [name, value])
         self._text = planned.sent.encode()
         self._asked, self.breadth = breadth, planned.candidates or planned.chosen
+        self.ef_search = int(planned.settings()[EF_SEARCH])
 
 
 def row_number(path: str) -> int:
