@@ -163,11 +163,11 @@ def test_the_table_of_scale_tells_what_is_measured_from_what_is_computed() -> No
 def test_the_page_has_a_place_for_the_table_and_keeps_the_rest() -> None:
     page = (ROOT / "docs" / "scale.md").read_text()
     before, _, after = page.partition(scale.BEGIN)
-    written = scale.replaced(scale.replaced(page, "one table"), "another")
+    written = scale.replaced(scale.replaced(page, "TABLE ONE"), "TABLE TWO")
     assert written.startswith(before)
     assert written.endswith(after.partition(scale.END)[2])
-    assert written.count("another") == 1
-    assert "one table" not in written
+    assert written.count("TABLE TWO") == 1
+    assert "TABLE ONE" not in written
     with pytest.raises(SystemExit):
         scale.replaced("no place", "a table")
 

@@ -18,7 +18,7 @@ _PAGE, _ROOM = 8_192, 8_160
 _ELEMENT, _VECTOR, _LINKS, _LINK, _ITEM = 72, 8, 4, 6, 4
 # Seconds of one process to link a row among 100,000, per dimension and beside; a row among more
 # takes longer as their logarithm grows. Measured by benchmarks/growth.py and databases.py.
-_SECONDS_PER_DIMENSION, _SECONDS_PER_ROW, _MEASURED_ROWS = 2.1e-6, 1.5e-5, 100_000
+_SECONDS_PER_DIMENSION, _SECONDS_PER_ROW, _MEASURED_ROWS = 3.8e-7, 2.35e-4, 100_000
 
 
 @dataclass(frozen=True)
