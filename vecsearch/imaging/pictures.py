@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.errors import InvalidInput
 from vecsearch.imaging import remote, stalls, thumbnails, worker
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.processes.pool import Pool
@@ -88,11 +87,11 @@ class Outside:
 
 def read(path: str, *, keep: int, max_pixels: int) -> Source | Unreadable:
     """Read and hash the file at `path`; keep its bytes if they are so few."""
-    if remote.is_url(path):
-        fetched = _fetched(path, most_bytes(max_pixels))
-        if isinstance(fetched, Unreadable) or len(fetched.content or b"") <= keep:
-            return fetched
-        return replace(fetched, content=None)
+    found = _at_hand(path, most_bytes(max_pixels))
+    if isinstance(found, Unreadable):
+        return found
+    if isinstance(found, Source):
+        return found if len(found.content or b"") <= keep else replace(found, content=None)
     request = {"do": "read", "path": path, "keep": keep, "most": most_bytes(max_pixels)}
     try:
         fields, blobs = WORKERS.ask(request, seconds=stalls.STALL_S, answer=_go_on)
@@ -115,16 +114,12 @@ def make(source: Source | str, wanted: Wanted, *, max_pixels: int) -> Made | Unr
         Exception: what `wanted.preprocessing` raises.
 
     """
-    path, sha256, content = source, None, None
-    if isinstance(source, Source):
-        path, sha256, content = source.path, source.sha256, source.content
-    if content is None and remote.is_url(str(path)):
-        fetched = _fetched(str(path), most_bytes(max_pixels))
-        if isinstance(fetched, Unreadable):
-            return fetched
-        if sha256 is not None and sha256 != fetched.sha256:
-            return Unreadable(fetched.path, CHANGED)
-        sha256, content = fetched.sha256, fetched.content
+    found = _at_hand(source, most_bytes(max_pixels))
+    if isinstance(found, Unreadable):
+        return found
+    path, sha256, content = (
+        (found, None, None) if isinstance(found, str) else (found.path, found.sha256, found.content)
+    )
     prepare = wanted.preprocessing
     request = {
         "do": "make",
@@ -173,12 +168,10 @@ def size_of(source: str | bytes) -> tuple[int, int] | None:
 
     None if the file, which is named or given as bytes, has no header of a picture.
     """
-    if isinstance(source, str) and remote.is_url(source):
-        fetched = _fetched(source, MOST_BYTES)
-        if isinstance(fetched, Unreadable):
-            return None
-        source = bytes(fetched.content or b"")
-    path, blobs = (source, []) if isinstance(source, str) else ("", [source])
+    found = _at_hand(source, MOST_BYTES) if isinstance(source, str) else of_bytes(source, "")
+    if isinstance(found, Unreadable):
+        return None
+    path, blobs = (found, []) if isinstance(found, str) else ("", [found.content or b""])
     request = {"do": "size", "path": path, "most": MOST_BYTES}
     try:
         fields, _ = WORKERS.ask(request, blobs, seconds=stalls.STALL_S, answer=_go_on)
@@ -216,11 +209,30 @@ def of_bytes(content: bytes, name: str, sha256: str | None = None) -> Source:
     return Source(name, sha256 or bytes_sha256(content), content)
 
 
-def _fetched(url: str, most: int) -> Source | Unreadable:
-    """Return the file at a URL with its bytes: fetching, unlike decoding, crashes no process."""
+def _at_hand(source: Source | str, most: int) -> Source | str | Unreadable:
+    """Return a file that a worker can open; one behind a URL comes with its bytes.
+
+    Fetching, unlike decoding, crashes no process.
+    """
+    path = source if isinstance(source, str) else source.path
+    if not remote.is_url(path) or (isinstance(source, Source) and source.content is not None):
+        return source
+    fetched = fetch(path, most)
+    if isinstance(source, Source) and isinstance(fetched, Source):
+        return fetched if fetched.sha256 == source.sha256 else Unreadable(path, CHANGED)
+    return fetched
+
+
+def fetch(url: str, most: int) -> Source | Unreadable:
+    """Return the file at a URL with its bytes, if they are at most so many.
+
+    Raises:
+        InvalidInput: a package is missing that opens such URLs.
+
+    """
     try:
         content = remote.read(url, most)
-    except (OSError, InvalidInput) as error:
+    except OSError as error:
         return Unreadable(url, sentence(error))
     if len(content) > most:
         return Unreadable(url, too_large(len(content), most))

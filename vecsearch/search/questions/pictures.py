@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vecsearch.errors import InvalidInput
 from vecsearch.files import said_if_slow
-from vecsearch.imaging import reading, remote, scan
+from vecsearch.imaging import pictures, reading, remote, scan
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Picture:
         if isinstance(source, bytes):
             return cls(source)
         if isinstance(source, str) and remote.is_url(source):
-            return cls(*_fetched(source))
+            return cls._fetched(scan.absolute(source))
         path = Path(source).absolute()
         try:
             with said_if_slow(path), path.open("rb") as file:
@@ -101,24 +101,16 @@ class Picture:
             raise InvalidInput(
                 f"{path} cannot be read: {error.strerror}. Name an image file."
             ) from error
-        _require_small(content, path)
+        if len(content) > reading.MOST_BYTES:
+            raise InvalidInput(
+                f"{path} has more than {reading.MOST_BYTES // 10**6} MB, the limit for a picture. "
+                "Name a smaller file."
+            )
         return cls(content, scan.storable(str(path)))
 
-
-def _fetched(url: str) -> tuple[bytes, str]:
-    """Return the bytes of the file at a URL, and the URL as it is stored."""
-    url = scan.absolute(url)
-    try:
-        content = remote.read(url, reading.MOST_BYTES)
-    except OSError as error:
-        raise InvalidInput(f"{url} cannot be read: {error}. Name an image file.") from error
-    _require_small(content, url)
-    return content, url
-
-
-def _require_small(content: bytes, name: object) -> None:
-    if len(content) > reading.MOST_BYTES:
-        raise InvalidInput(
-            f"{name} has more than {reading.MOST_BYTES // 10**6} MB, the limit for a picture. "
-            "Name a smaller file."
-        )
+    @classmethod
+    def _fetched(cls, url: str) -> "Picture":
+        found = pictures.fetch(url, reading.MOST_BYTES)
+        if isinstance(found, scan.Unreadable):
+            raise InvalidInput(f"{url} cannot be read: {found.reason} Name an image file.")
+        return cls(bytes(found.content or b""), url)
