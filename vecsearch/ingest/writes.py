@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
@@ -119,6 +120,48 @@ def write_files(
                 " WHERE known.moved AND stored.id = known.source"
             )
         )
+
+
+def add_files(
+    connection: sa.Connection, table: sa.Table, files: Sequence[Embedded]
+) -> frozenset[UUID]:
+    """Add the rows of new files; a row that is there already stays as it is.
+
+    Any number of transactions may do so at once: each adds its rows in order of id, and only then
+    what follows from them, so that those which meet wait, and cannot deadlock.
+
+    Args:
+        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`, for which
+            `adding` is enough.
+        table: the collection's.
+        files: new ones.
+
+    Returns:
+        The ids of the rows that were added.
+
+    """
+    if not files:
+        return frozenset()
+    _stage(connection, files, [])
+    written = ", ".join(names(_WRITTEN))
+    added = frozenset(
+        connection.scalars(
+            sa.text(
+                f"INSERT INTO {schema.sql_name(table)} ({written})"
+                f" SELECT {written} FROM embedded ORDER BY id"
+                " ON CONFLICT (id) DO NOTHING RETURNING id"
+            )
+        )
+    )
+    if len(added) < len(files):
+        connection.execute(
+            sa.text("DELETE FROM embedded WHERE id <> ALL(CAST(:added AS uuid[]))"),
+            {"added": [*added]},
+        )
+    if added:
+        indexes.follow(connection, table.name, "embedded")
+        tags.follow(connection, table.name, "embedded")
+    return added
 
 
 def _stage(
