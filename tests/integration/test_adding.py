@@ -89,8 +89,7 @@ def test_who_changes_rows_waits_for_who_adds_some_and_the_other_way_round(tagged
             try:
                 with writing(connection, "images", adding=adds):
                     return False
-            except sa.exc.OperationalError as error:
-                assert "lock timeout" in str(error)
+            except sa.exc.OperationalError:
                 connection.rollback()
                 return True
             finally:
