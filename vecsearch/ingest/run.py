@@ -251,16 +251,20 @@ class Ingest:
         sources: dict[str, Source] = {}
         unknown: dict[str, None] = {}
         new: list[tuple[File, str]] = []
+        needed = set()
         for item in chunk.decisions:
             sources.setdefault(item.sha256, Source(item.file.path, item.sha256))
             if item.source is None:
                 unknown[item.sha256] = None
                 if self._target.table is not None and item.outcome in NEW:
                     new.append((item.file, item.sha256))
+                else:
+                    needed.add(item.sha256)
         return Order(
             [sources[digest] for digest in unknown],
             [sources[digest] for digest in missing],
             new,
+            needed,
             self._target.made_by,
             self._began,
         )

@@ -6,6 +6,7 @@ rows at once.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -123,7 +124,11 @@ def write_files(
 
 
 def add_files(
-    connection: sa.Connection, table: sa.Table, files: Sequence[Embedded]
+    connection: sa.Connection,
+    table: sa.Table,
+    files: Sequence[Embedded],
+    *,
+    since: datetime | None = None,
 ) -> frozenset[UUID]:
     """Add the rows of new files; a row that is there already stays as it is.
 
@@ -135,6 +140,8 @@ def add_files(
             `adding` is enough.
         table: the collection's.
         files: new ones.
+        since: of a repeated attempt: rows with the same content that have been added since then
+            are taken for those of an earlier attempt, which may have ended after its commit.
 
     Returns:
         The ids of the rows that were added.
@@ -161,7 +168,28 @@ def add_files(
     if added:
         indexes.follow(connection, table.name, "embedded")
         tags.follow(connection, table.name, "embedded")
+    if since is not None and len(added) < len(files):
+        added |= _added_since(connection, table, files, since)
     return added
+
+
+def _added_since(
+    connection: sa.Connection, table: sa.Table, files: Sequence[Embedded], since: datetime
+) -> set[UUID]:
+    return set(
+        connection.scalars(
+            sa.text(
+                f"SELECT stored.id FROM {schema.sql_name(table)} AS stored"
+                " JOIN unnest(CAST(:ids AS uuid[]), CAST(:hashes AS text[])) AS file (id, sha256)"
+                " USING (id, sha256) WHERE stored.ingested_at >= :since"
+            ),
+            {
+                "ids": [image_id(row.file.path) for row in files],
+                "hashes": [row.facts.sha256 for row in files],
+                "since": since,
+            },
+        )
+    )
 
 
 def _stage(

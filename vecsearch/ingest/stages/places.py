@@ -1,6 +1,7 @@
 """What a run asks of the place where its files are read and embedded, and that place here."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,6 +41,7 @@ class Order:
         missing: one file of each stored content that lacks a thumbnail.
         new: files with these contents, to be added to the collection where they are embedded, if
             that is elsewhere; each with its SHA-256.
+        needed: the SHA-256 of contents that are needed for other files, too.
         made_by: returns the encoder, for a place that has to make it again.
         since: when the run began, by the database's clock.
 
@@ -48,6 +50,7 @@ class Order:
     contents: Sequence[Source]
     missing: Sequence[Source]
     new: Sequence[tuple[File, str]]
+    needed: AbstractSet[str]
     made_by: Callable[[], MadeBy]
     since: datetime
 
