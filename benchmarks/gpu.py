@@ -26,7 +26,7 @@ from vecsearch.encoders.base import BATCH_SIZE, Encoder
 from vecsearch.encoders.openvino.export import least_cosine
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.stalls import Devices
-from vecsearch.ingest.pipeline import Pipeline
+from vecsearch.ingest.stages.pipeline import Pipeline
 from vecsearch.library import Library
 
 

@@ -53,6 +53,7 @@ class Collection(Images):
         confirm: Confirm = refuse,
         dry_run: bool = False,
         index: str | None = None,
+        ray: str | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> Summary:
         """Embed the new and changed images under `paths`, and update the rows of moved ones.
@@ -68,11 +69,10 @@ class Collection(Images):
                 collection's precision, or fp32.
             metadata: CSV or JSON lines, keyed by path or file name.
             prune: delete rows under `paths` whose files are gone.
-            confirm: takes a sentence, and returns whether to go on; asked before a prune deletes
-                all rows under one of `paths`, more than a tenth of them and more than ten, or more
-                than ten rows of a folder below it in which no image file is left.
+            confirm: takes a sentence, and returns whether to go on; see `vecsearch.ingest.pruning`.
             dry_run: report what would be done, and change nothing.
             index: index method of a new collection: hnsw, compact or none; None uses hnsw.
+            ray: embed on this cluster: auto, local or HOST:PORT (docs/scale.md); None embeds here.
             on_progress: called after each batch, and while the index of a new collection is built.
 
         Raises:
@@ -92,6 +92,7 @@ class Collection(Images):
             confirm=confirm,
             dry_run=dry_run,
             index=index,
+            ray=ray,
             on_progress=on_progress,
         )
 

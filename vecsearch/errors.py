@@ -13,6 +13,7 @@ Each message is one sentence that says what happened and one that says what to d
     │   ├── WeightsMismatch     weights of another model, or changed since
     │   └── EncoderMismatch     another encoder than the collection's
     ├── CollectionNotFound
+    ├── ClusterUnavailable      Ray does not answer, or has no worker left
     └── DatabaseError           Postgres refused a statement
         ├── DatabaseUnavailable
         │   └── DatabaseLost    it ended, or the connection to it, in the middle of work
@@ -67,6 +68,10 @@ class EncoderMismatch(EncoderError):
 
 class CollectionNotFound(VecsearchError):
     """No collection has this name."""
+
+
+class ClusterUnavailable(VecsearchError):
+    """The Ray cluster cannot be reached, or has no worker left."""
 
 
 class DatabaseError(VecsearchError):

@@ -11,7 +11,7 @@ from support import PixelEncoder, counts, ingest, png
 
 from vecsearch.imaging import stalls
 from vecsearch.imaging.scan import GIVEN_UP
-from vecsearch.ingest.pipeline import KEPT_BYTES
+from vecsearch.ingest.stages.pipeline import KEPT_BYTES
 from vecsearch.library import Library
 
 NO_ANSWER = "It did not answer within 2 s."

@@ -19,8 +19,8 @@ from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.stalls import Devices
 from vecsearch.imaging.thumbnails import SIDE
-from vecsearch.ingest import pipeline
-from vecsearch.ingest.pipeline import Encoded, Pipeline
+from vecsearch.ingest.stages import pipeline
+from vecsearch.ingest.stages.pipeline import Encoded, Pipeline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

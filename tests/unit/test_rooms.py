@@ -41,6 +41,7 @@ KEEPERS = {
     "transformers": {"encoders.sentences"},
     "huggingface_hub": {"encoders.hub"},
     "pyarrow": {"ingest.formats"},
+    "ray": {"ingest.stages.cluster", "ingest.stages.pool"},
     "sklearn": {"analysis.clusters"},
     "threadpoolctl": {"analysis.clusters"},
     "alembic": {"postgres.migrate"},

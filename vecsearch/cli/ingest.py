@@ -77,6 +77,16 @@ def ingest(
         bool, typer.Option("--strict", help="Exit 1 if any file could not be read.")
     ] = False,
     index: NewIndexOption = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="VECSEARCH_RAY",
+            help="Read and embed on a Ray cluster: auto for the one that Ray finds, HOST:PORT, "
+            "ray://HOST:PORT, or local to start Ray on this machine for this run. Needs "
+            "vecsearch[ray].",
+        ),
+    ] = None,
     format_: FormatOption = None,
 ) -> None:
     """Turn folders of images into rows: embed what is new, update what moved or changed.
@@ -100,6 +110,7 @@ def ingest(
                 confirm=progress.aside(confirming("Delete these rows?", yes=yes)),
                 dry_run=dry_run,
                 index=index,
+                ray=ray,
                 on_progress=progress,
             )
         except PruneRefused as error:

@@ -176,7 +176,10 @@ def next_files(connection: sa.Connection, after: int, limit: int) -> list[ToOpen
 def record_hashes(
     connection: sa.Connection, files: Sequence[Hashed], chunk: int | None = None
 ) -> None:
-    """Note the hashes of files that were opened, and put all the files in a chunk, if any."""
+    """Note the hashes of files that were opened, and put all the files in a chunk, if any.
+
+    A file that another chunk has pulled in the meantime stays there.
+    """
     connection.execute(
         sa.text(
             "UPDATE pending SET chunk = :chunk, id = read.id,"
@@ -184,7 +187,8 @@ def record_hashes(
             " error = coalesce(read.error, pending.error)"
             " FROM unnest(CAST(:positions AS int8[]), CAST(:ids AS uuid[]),"
             " CAST(:hashes AS text[]), CAST(:errors AS text[]))"
-            " AS read (position, id, sha256, error) WHERE pending.position = read.position"
+            " AS read (position, id, sha256, error)"
+            " WHERE pending.position = read.position AND pending.chunk IS NULL"
         ),
         {
             "chunk": chunk,
@@ -196,13 +200,16 @@ def record_hashes(
     )
 
 
-def record_overtaken(connection: sa.Connection, table: sa.Table, chunk: int) -> dict[UUID, Outcome]:
+def record_overtaken(
+    connection: sa.Connection, table: sa.Table, chunk: int, added: Iterable[UUID]
+) -> dict[UUID, Outcome]:
     """Note which files of a chunk another run has stored meanwhile; return what is left to do.
 
     Args:
         connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
         table: the collection's.
         chunk: as it was decided before the lock.
+        added: its files that the run itself has stored already.
 
     Returns:
         By id: unchanged, if the file's row has its content now; updated, if there is a row now.
@@ -216,6 +223,7 @@ def record_overtaken(connection: sa.Connection, table: sa.Table, chunk: int) -> 
                     THEN '{Outcome.unchanged}' ELSE '{Outcome.updated}' END AS outcome
                 FROM pending AS file JOIN {schema.sql_name(table)} AS own ON own.id = file.id
                 WHERE file.chunk = :chunk AND file.error IS NULL
+                    AND file.id <> ALL(CAST(:added AS uuid[]))
                     AND (file.outcome <> '{Outcome.unchanged}' AND own.sha256 = file.sha256
                         OR file.outcome IN ('{Outcome.added}', '{Outcome.copied}')))
             UPDATE pending SET outcome = overtaken.outcome,
@@ -223,7 +231,7 @@ def record_overtaken(connection: sa.Connection, table: sa.Table, chunk: int) -> 
             FROM overtaken WHERE pending.position = overtaken.position
             RETURNING pending.id, pending.outcome"""
         ),
-        {"chunk": chunk},
+        {"chunk": chunk, "added": [*added]},
     )
     return {row.id: Outcome(row.outcome) for row in rows}
 

@@ -4,38 +4,38 @@ While the encoder works on one chunk, threads hash and decode the files of those
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from vecsearch.config import DEFAULT_MAX_PIXELS
-from vecsearch.encoders.base import Encoder, averaging, unusable
-from vecsearch.errors import EncoderMismatch
+from vecsearch.encoders.base import Encoder
 from vecsearch.imaging import scan
 from vecsearch.imaging.reading import Source
-from vecsearch.imaging.scan import Unreadable
-from vecsearch.imaging.thumbnails import Thumbnail
+from vecsearch.imaging.scan import File, Unreadable
 from vecsearch.ingest import classify, metadata, pending, pruning, scope, writes
-from vecsearch.ingest.chunk import Chunk
 from vecsearch.ingest.pending import Hashed, ToOpen
-from vecsearch.ingest.pipeline import Encoded, Pipeline
 from vecsearch.ingest.scope import Scope
+from vecsearch.ingest.stages.chunk import Chunk
+from vecsearch.ingest.stages.places import Files, Here, Order, Place
 from vecsearch.ingest.summary import Outcome, Progress, Summary
-from vecsearch.ingest.writes import Embedded
-from vecsearch.postgres import catalog, tables, thumbnails
+from vecsearch.ingest.target import Target
+from vecsearch.postgres import catalog, thumbnails
 from vecsearch.postgres.rows import analyze, forget_old_changes, image_id, writing
-from vecsearch.search import collections
 from vecsearch.vocabulary import Confirm, counted, refuse
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # Files in a transaction: more would save little of its cost, and a kill loses at most this much.
 CHUNK_SIZE = 32
-# Chunks on their way while one is written: no thread of the encoder may run out of batches.
-AHEAD = 2
 # Files hashed between two reports of progress, where that comes before everything else.
 EARLY_SIZE = 1_000
+# What becomes of files that had no row when the run began.
+NEW = {Outcome.added, Outcome.copied}
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Ingest:
         walk: the files.
         encoder: used, and so loaded, only if there is new content.
         options: how.
+        place: where files are read and embedded, entered and left by the run; None: here.
 
     Attributes:
-        has_created: whether the run, or another at the same time, created the collection.
         refused: what a prune would have deleted, if that was not confirmed; None otherwise.
 
     """
@@ -86,18 +86,17 @@ class Ingest:
         walk: scan.Walk,
         encoder: Encoder,
         options: Options,
+        place: Place | None = None,
     ) -> None:
         self._connection = connection
         self._name = name
         self._walk = walk
-        self._encoder = encoder
         self._options = options
-        self._collection: catalog.StoredCollection | None = None
-        self.has_created = False
+        self._place = place or Here(encoder, max_pixels=options.max_pixels, devices=walk.devices)
+        self._target = Target(connection, name, encoder, options.index_method)
+        self._began: datetime | None = None
         self.refused: str | None = None
         self._counts: Counter[Outcome] = Counter()
-        self._not_drawn: list[Unreadable] = []
-        self._note_of_layer: str | None = None
         self._notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -111,14 +110,13 @@ class Ingest:
         if self._options.metadata_file is not None:
             for _ in metadata.read_records(self._options.metadata_file):
                 pass  # a bad line is found before anything is written
-        total = self._survey()
-        yield Progress(0, total, self.summary)
-        done = 0
-        most, devices = self._options.max_pixels, self._walk.devices
-        with Pipeline(self._encoder, max_pixels=most, devices=devices) as pipeline:
-            for _ in self._hash_early(pipeline):
+        with self._place:
+            total = self._survey()
+            yield Progress(0, total, self.summary)
+            done = 0
+            for _ in self._hash_early():
                 yield Progress(0, total, self.summary, step="Comparing")
-            for chunk in self._chunks(pipeline):
+            for chunk in self._chunks():
                 self._finish(chunk)
                 done += len(chunk)
                 yield Progress(done, total, self.summary)
@@ -128,25 +126,25 @@ class Ingest:
     @property
     def collection(self) -> catalog.StoredCollection | None:
         """The collection, if there is one yet."""
-        return self._collection
+        return self._target.collection
+
+    @property
+    def has_created(self) -> bool:
+        """Whether the run, or another at the same time, created the collection."""
+        return self._target.has_created
 
     @property
     def summary(self) -> Summary:
         """What has become of the files so far."""
         return Summary.of(self._counts, self._notes)
 
-    @property
-    def _table(self) -> sa.Table | None:
-        return None if self._collection is None else self._collection.table
-
     def _survey(self) -> int:
         """Compare the walk with the table, set against set; return how many files to open."""
         with self._connection.begin():
+            self._began = self._connection.scalar(sa.func.now().select())
             seen = pending.record_seen(self._connection, self._walk)
-            self._collection = self._find_collection()
-            if self._collection is not None:
-                collections.require_index_method(self._collection, self._options.index_method)
-            to_open = pending.record_pending(self._connection, self._table)
+            self._target.find()
+            to_open = pending.record_pending(self._connection, self._target.table)
             if not self._options.dry_run:
                 scope.forget_errors(self._connection, self._name, self._scope())
                 writes.write_errors(self._connection, self._name, self._walk.unreadable, [])
@@ -154,17 +152,10 @@ class Ingest:
         self._counts[Outcome.failed] = len(self._walk.unreadable)
         return to_open
 
-    def _find_collection(self) -> catalog.StoredCollection | None:
-        exists = self._connection.scalar(
-            sa.select(sa.func.to_regclass(tables.collections.fullname))
-        )
-        # A dry run may meet a database that has no tables yet.
-        return catalog.find_collection(self._connection, self._name) if exists else None
-
-    def _hash_early(self, pipeline: Pipeline) -> Iterator[None]:
+    def _hash_early(self) -> Iterator[None]:
         """Hash the files that may show a picture whose row is about to be overwritten."""
         with self._connection.begin():
-            if self._table is None or not pending.record_early(self._connection):
+            if self._target.table is None or not pending.record_early(self._connection):
                 return
         after = 0
         while True:
@@ -172,31 +163,24 @@ class Ingest:
                 files = pending.next_early(self._connection, after, EARLY_SIZE)
             if not files:
                 return
-            self._hash(files, pipeline)
             after = files[-1].position
+            starts = range(0, len(files), CHUNK_SIZE)
+            chunks = [files[start : start + CHUNK_SIZE] for start in starts]
+            taken = [self._take(chunk, keep=False) for chunk in chunks]
+            for chunk, being_read in zip(chunks, taken, strict=True):
+                self._hash(chunk, being_read)
             yield
 
-    def _hash(
-        self,
-        files: Sequence[ToOpen],
-        pipeline: Pipeline,
-        chunk: int | None = None,
-        *,
-        keep: bool = False,
-    ) -> dict[str, Source]:
-        """Hash files that are not hashed yet, and put them in a chunk, if one is named.
+    def _take(self, files: Sequence[ToOpen], *, keep: bool) -> Files:
+        """Begin to read the files that are not hashed yet."""
+        return self._place.take([file.path for file in files if not file.is_hashed], keep=keep)
 
-        Returns:
-            Those that could be read, by path, with their bytes if they are to be kept.
-
-        """
-        opened = pipeline.read([file.path for file in files if not file.is_hashed], keep=keep)
-        read: dict[str, Source] = {}
+    def _hash(self, files: Sequence[ToOpen], being_read: Files, chunk: int | None = None) -> None:
+        """Note the hashes of files, and put them in a chunk, if one is named."""
+        found = iter(being_read.read())
         hashed = []
         for file in files:
-            item = None if file.is_hashed else next(opened)
-            if isinstance(item, Source):
-                read[file.path] = item
+            item = None if file.is_hashed else next(found)
             hashed.append(
                 Hashed(
                     file.position,
@@ -207,37 +191,46 @@ class Ingest:
             )
         with self._connection.begin():
             pending.record_hashes(self._connection, hashed, chunk)
-        return read
 
-    def _chunks(self, pipeline: Pipeline) -> Iterator[Chunk]:
-        """Yield chunks that are being embedded, each while those behind it are, too."""
+    def _chunks(self) -> Iterator[Chunk]:
+        """Yield chunks that are being embedded, each while those behind it are, too.
+
+        Files of further chunks are being read meanwhile, if the place reads more than one at once.
+        """
         after = number = 0
+        being_read: deque[tuple[Sequence[ToOpen], Files]] = deque()
         in_flight: deque[Chunk] = deque()
+        is_last = False
         while True:
-            with self._connection.begin():
-                files = pending.next_files(self._connection, after, CHUNK_SIZE)
-            if files:
-                after = files[-1].position
-                in_flight.append(self._begin(number, files, in_flight, pipeline))
+            while not is_last and len(being_read) < self._place.reading:
+                with self._connection.begin():
+                    files = pending.next_files(self._connection, after, CHUNK_SIZE)
+                if files:
+                    after = files[-1].position
+                    taken = self._take(files, keep=not self._options.dry_run)
+                    being_read.append((files, taken))
+                is_last = not files
+            if being_read:
+                in_flight.append(self._begin(number, *being_read.popleft(), in_flight))
                 number += 1
-            ahead = AHEAD if files else 0
+            is_over = is_last and not being_read
+            ahead = 0 if is_over else self._place.ahead
             while len(in_flight) > ahead:
                 yield in_flight[0]
                 in_flight.popleft()
-            if not files:
+            if is_over:
                 return
 
     def _begin(
         self,
         number: int,
         files: Sequence[ToOpen],
+        being_read: Files,
         in_flight: "deque[Chunk]",
-        pipeline: Pipeline,
     ) -> Chunk:
         """Decide what to do with a chunk's files, and have new content embedded."""
-        dry_run = self._options.dry_run
-        read = self._hash(files, pipeline, number, keep=not dry_run)
-        table = self._table
+        self._hash(files, being_read, number)
+        table = self._target.table
         missing: set[str] = set()
         with self._connection.begin():
             if table is not None:
@@ -245,99 +238,42 @@ class Ingest:
             vacant = classify.match_vacant(self._connection, table, number)
             classify.decide(self._connection, table, number, vacant)
             chunk = Chunk(number, *classify.read_chunk(self._connection, number))
-            if table is not None and not dry_run:
+            if table is not None and not self._options.dry_run:
                 coming = {item.sha256 for flying in in_flight for item in flying.decisions}
                 stored = {item.sha256 for item in chunk.decisions if item.source is not None}
                 missing = thumbnails.missing(self._connection, stored - coming)
-        if dry_run:
-            return chunk
-        sources: dict[str, Source] = {}
-        new: dict[str, None] = {}
-        for item in chunk.decisions:
-            # What was hashed early is read again.
-            source = read.get(item.file.path, Source(item.file.path, item.sha256))
-            sources.setdefault(item.sha256, source)
-            if item.source is None:
-                new[item.sha256] = None
-        chunk.contents = [*new]
-        chunk.embedding = pipeline.embed([sources[digest] for digest in chunk.contents])
-        chunk.drawing = [pipeline.draw(sources[digest]) for digest in missing]
+        if not self._options.dry_run:
+            chunk.making = being_read.embed(self._order(chunk, missing))
         return chunk
+
+    def _order(self, chunk: Chunk, missing: Collection[str]) -> Order:
+        assert self._began is not None  # noqa: S101 - for the type checker
+        sources: dict[str, Source] = {}
+        unknown: dict[str, None] = {}
+        new: list[tuple[File, str]] = []
+        needed = set()
+        for item in chunk.decisions:
+            sources.setdefault(item.sha256, Source(item.file.path, item.sha256))
+            if item.source is None:
+                unknown[item.sha256] = None
+                if self._target.table is not None and item.outcome in NEW:
+                    new.append((item.file, item.sha256))
+                else:
+                    needed.add(item.sha256)
+        return Order(
+            [sources[digest] for digest in unknown],
+            [sources[digest] for digest in missing],
+            new,
+            needed,
+            self._target.made_by,
+            self._began,
+        )
 
     def _finish(self, chunk: Chunk) -> None:
         """Wait for what is being embedded and store the chunk, all or nothing."""
-        failed = {} if self._options.dry_run else self._store(chunk)
+        failed = {} if self._options.dry_run else self._target.store(chunk)
         self._counts.update(item.outcome for item in chunk.decisions if item.id not in failed)
         self._counts[Outcome.failed] += len(chunk.unreadable) + len(failed)
-
-    def _store(self, chunk: Chunk) -> dict[UUID, str]:
-        """Store the chunk; return why files turned out to be unreadable, by id."""
-        results = [result for batch in chunk.embedding for result in batch.result()]
-        encoded: dict[str, Encoded] = {}
-        reasons: dict[str, str] = {}
-        for digest, result in zip(chunk.contents, results, strict=True):
-            reason = unusable(result.embedding) if isinstance(result, Encoded) else result.reason
-            if isinstance(result, Encoded) and reason is None:
-                encoded[digest] = result
-            elif reason is not None:
-                reasons[digest] = reason
-        drawn = [item.thumbnail for item in encoded.values()] + self._drawn(chunk)
-        with writing(self._connection, self._name):
-            thumbnails.hold(self._connection)
-            failed = pending.record_failures(self._connection, chunk.number, reasons)
-            if encoded and self._collection is None:
-                self._create_collection()
-            if self._table is not None:
-                chunk.overtake(
-                    pending.record_overtaken(self._connection, self._table, chunk.number)
-                )
-            readable = [item for item in chunk.decisions if item.id not in failed]
-            written = [item for item in readable if item.is_written]
-            embedded = [
-                Embedded(item.file, encoded[item.sha256].facts, encoded[item.sha256].embedding)
-                for item in written
-                if item.source is None
-            ]
-            known = [item for item in written if item.source is not None]
-            if self._table is not None:
-                writes.write_files(self._connection, self._table, embedded, known)
-            if drawn:
-                thumbnails.store(self._connection, drawn)
-            unreadable = [
-                Unreadable(item.file.path, failed[item.id])
-                for item in chunk.decisions
-                if item.id in failed
-            ]
-            writes.write_errors(
-                self._connection,
-                self._name,
-                [*chunk.unreadable, *unreadable],
-                [item.file.path for item in readable],
-            )
-        return failed
-
-    def _drawn(self, chunk: Chunk) -> list[Thumbnail]:
-        results = [drawing.result() for drawing in chunk.drawing]
-        self._not_drawn += [item for item in results if isinstance(item, Unreadable)]
-        return [item for item in results if isinstance(item, Thumbnail)]
-
-    def _create_collection(self) -> None:
-        encoder = self._encoder
-        self._collection = collections.create(
-            self._connection,
-            self._name,
-            encoder.identity,
-            encoder.weights,
-            encoder.dimensions,
-            index_method=self._options.index_method,
-        )
-        self.has_created = True
-        if self._collection.identity != encoder.identity:
-            raise EncoderMismatch(
-                f"Another command has just made collection {self._name!r} with another encoder. "
-                "Use a collection of its own: --collection NAME"
-            )
-        self._note_of_layer = averaging(encoder)
 
     def _scope(self) -> Scope:
         return Scope(self._walk.roots, [item.path for item in self._walk.unreadable])
@@ -345,9 +281,10 @@ class Ingest:
     def _conclude(self) -> Iterator[str]:
         """Prune, set metadata, refresh statistics; yield notes for the user."""
         yield from self._remarks()
-        if self._table is None:
+        table = self._target.table
+        if table is None:
             return
-        yield from self._prune(self._table)
+        yield from self._prune(table)
         with self._connection.begin():
             outdated = pending.count_outdated(self._connection)
         if outdated:
@@ -358,7 +295,7 @@ class Ingest:
         if self._options.metadata_file is not None:
             with writing(self._connection, self._name):
                 yield from writes.store_metadata(
-                    self._connection, self._table, self._options.metadata_file
+                    self._connection, table, self._options.metadata_file
                 )
         if self._counts[Outcome.pruned] or self._counts[Outcome.updated]:
             with self._connection.begin():
@@ -366,20 +303,13 @@ class Ingest:
         changed = set(Outcome) - {Outcome.unchanged, Outcome.gone, Outcome.failed}
         if any(self._counts[outcome] for outcome in changed):
             with self._connection.begin():
-                analyze(self._connection, self._table)
+                analyze(self._connection, table)
                 forget_old_changes(self._connection, self._name)
 
     def _remarks(self) -> Iterator[str]:
         if self._walk.skipped:
             yield f"Skipped {counted(self._walk.skipped, 'file')} without an image suffix."
-        if self._note_of_layer is not None:
-            yield self._note_of_layer
-        if self._not_drawn:
-            item = self._not_drawn[0]
-            yield (
-                f"No thumbnail could be made of {counted(len(self._not_drawn), 'stored image')}. "
-                f"The first is {item.path}: {item.reason}"
-            )
+        yield from self._target.remarks()
 
     def _prune(self, table: sa.Table) -> Iterator[str]:
         """Count the rows whose files are gone, and delete them if told to; yield notes."""

@@ -6,8 +6,10 @@ rows at once.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import sqlalchemy as sa
@@ -119,6 +121,75 @@ def write_files(
                 " WHERE known.moved AND stored.id = known.source"
             )
         )
+
+
+def add_files(
+    connection: sa.Connection,
+    table: sa.Table,
+    files: Sequence[Embedded],
+    *,
+    since: datetime | None = None,
+) -> frozenset[UUID]:
+    """Add the rows of new files; a row that is there already stays as it is.
+
+    Any number of transactions may do so at once: each adds its rows in order of id, and only then
+    what follows from them, so that those which meet wait, and cannot deadlock.
+
+    Args:
+        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`, for which
+            `adding` is enough.
+        table: the collection's.
+        files: new ones.
+        since: of a repeated attempt: rows with the same content that have been added since then
+            are taken for those of an earlier attempt, which may have ended after its commit.
+
+    Returns:
+        The ids of the rows that were added.
+
+    """
+    if not files:
+        return frozenset()
+    _stage(connection, files, [])
+    written = ", ".join(names(_WRITTEN))
+    added = frozenset(
+        connection.scalars(
+            sa.text(
+                f"INSERT INTO {schema.sql_name(table)} ({written})"
+                f" SELECT {written} FROM embedded ORDER BY id"
+                " ON CONFLICT (id) DO NOTHING RETURNING id"
+            )
+        )
+    )
+    if len(added) < len(files):
+        connection.execute(
+            sa.text("DELETE FROM embedded WHERE id <> ALL(CAST(:added AS uuid[]))"),
+            {"added": [*added]},
+        )
+    if added:
+        indexes.follow(connection, table.name, "embedded")
+        tags.follow(connection, table.name, "embedded")
+    if since is not None and len(added) < len(files):
+        added |= _added_since(connection, table, files, since)
+    return added
+
+
+def _added_since(
+    connection: sa.Connection, table: sa.Table, files: Sequence[Embedded], since: datetime
+) -> set[UUID]:
+    return set(
+        connection.scalars(
+            sa.text(
+                f"SELECT stored.id FROM {schema.sql_name(table)} AS stored"
+                " JOIN unnest(CAST(:ids AS uuid[]), CAST(:hashes AS text[])) AS file (id, sha256)"
+                " USING (id, sha256) WHERE stored.ingested_at >= :since"
+            ),
+            {
+                "ids": [image_id(row.file.path) for row in files],
+                "hashes": [row.facts.sha256 for row in files],
+                "since": since,
+            },
+        )
+    )
 
 
 def _stage(

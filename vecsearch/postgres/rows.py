@@ -29,21 +29,36 @@ def image_id(path: str) -> uuid.UUID:
 
 
 @contextmanager
-def writing(connection: sa.Connection, name: str) -> Iterator[None]:
-    """Begin a transaction that holds the collection's write lock; see `waits.bounded`."""
+def writing(connection: sa.Connection, name: str, *, adding: bool = False) -> Iterator[None]:
+    """Begin a transaction that holds the collection's write lock; see `waits.bounded`.
+
+    Args:
+        connection: outside any transaction.
+        name: the collection.
+        adding: see `lock_collection`.
+
+    """
     with waits.bounded(connection), connection.begin():
-        lock_collection(connection, name)
+        lock_collection(connection, name, adding=adding)
         yield
 
 
-def lock_collection(connection: sa.Connection, name: str) -> None:
+def lock_collection(connection: sa.Connection, name: str, *, adding: bool = False) -> None:
     """Take the collection's write lock until the transaction ends.
 
     Without it, two runs over the same files could deadlock on each other's rows. Call it where
     waits are bounded.
+
+    Args:
+        connection: in a transaction.
+        name: the collection.
+        adding: rows are added, in order of id, and no stored row is changed; such transactions do
+            not wait for each other.
+
     """
+    shared = "_shared" if adding else ""
     connection.execute(
-        sa.text("SELECT pg_advisory_xact_lock(:key, hashtext(:name))"),
+        sa.text(f"SELECT pg_advisory_xact_lock{shared}(:key, hashtext(:name))"),
         {"key": WRITE_LOCK_KEY, "name": name},
     )
 

@@ -1,7 +1,7 @@
 """What one transaction of an ingest writes, on its way from files to rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -10,10 +10,7 @@ from vecsearch.ingest.classify import Decision
 from vecsearch.ingest.summary import Outcome
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from vecsearch.imaging.thumbnails import Thumbnail
-    from vecsearch.ingest.pipeline import Encoded
+    from vecsearch.ingest.stages.places import Making
 
 
 @dataclass
@@ -22,18 +19,14 @@ class Chunk:
 
     Attributes:
         unreadable: its files that could not be read.
-        embedding: what becomes of its new contents, in batches, in order.
-        contents: the SHA-256 of those, in the same order.
-        drawing: thumbnails of stored contents that lack one.
+        making: what becomes of its contents; None in a dry run.
 
     """
 
     number: int
     decisions: list[Decision]
     unreadable: list[Unreadable]
-    contents: list[str] = field(default_factory=list)
-    embedding: "list[Future[list[Encoded | Unreadable]]]" = field(default_factory=list)
-    drawing: "list[Future[Thumbnail | Unreadable]]" = field(default_factory=list)
+    making: "Making | None" = None
 
     def __len__(self) -> int:
         return len(self.decisions) + len(self.unreadable)
