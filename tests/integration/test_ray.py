@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,12 +20,14 @@ import pytest
 import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 from ray_support import Nodes, nodes
+from server_support import kill
 from servers import free_port
 from support import counts, once, picture, run_command, scalar
 
 from vecsearch.config import Settings
 from vecsearch.errors import ClusterUnavailable, InvalidInput, WeightsUnavailable
 from vecsearch.imaging import scan
+from vecsearch.ingest import resuming
 from vecsearch.ingest.stages import cluster as clusters
 from vecsearch.ingest.stages import pool
 from vecsearch.ingest.summary import Progress, Summary
@@ -92,8 +95,8 @@ def run(library: Library, small_model: str, weights: Path) -> Ingest:
     """Return what ingests with the small model; without `ray`, as on one machine."""
 
     def ingest(*paths: Path | str, into: str = "images", **options: Any) -> Summary:
-        options = {"model": small_model, "weights": weights, "confirm": lambda _: True} | options
-        return library.collection(into).ingest(paths, **options)
+        given: dict[str, Any] = {"model": small_model, "weights": weights} | options
+        return library.collection(into).ingest(paths, confirm=lambda _: True, **given)
 
     return ingest
 
@@ -205,10 +208,10 @@ def test_when_no_node_is_left_the_next_run_finishes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ray.have(1)
-    kill = killing(ray, 15)
+    kill_one = killing(ray, 15)
 
     def on_progress(now: Progress) -> None:
-        kill(now)
+        kill_one(now)
         if now.done >= 15:
             monkeypatch.setattr(pool, "JOIN_S", 1.0)
 
@@ -222,6 +225,56 @@ def test_when_no_node_is_left_the_next_run_finishes(
     assert (again.added + again.copied, again.unchanged) == (61 - stored, stored)
     run(folder, into="plain")
     assert_same(library, "plain", "images")
+
+
+def test_the_database_may_be_lost_in_the_middle(
+    ray: Nodes,
+    folder: Path,
+    small_model: str,
+    weights: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resuming, "WAITS_S", (0.1,) * 6)
+    killed: list[int] = []
+
+    def on_progress(now: Progress) -> None:
+        if now.done >= 30 and not killed:
+            killed.append(now.done)
+            kill(data_dir)
+
+    with Library.open(Settings.load(data_dir=data_dir)) as library:
+        summary = library.collection().ingest(
+            folder, model=small_model, weights=weights, ray=ray.address, on_progress=on_progress
+        )
+        assert scalar(library, "SELECT count(*) FROM vecsearch.images") == 61
+    assert summary.failed == 1
+    assert "The database was lost once during the run, which then went on." in summary.notes
+
+
+def test_ctrl_c_stops_it_and_keeps_what_is_stored(
+    library: Library, ray: Nodes, run: Ingest, folder: Path, small_model: str, weights: Path
+) -> None:
+    for number in range(1_000, 1_600):
+        picture(number).save(folder / f"{number}.png")
+    words = [sys.executable, "-m", "vecsearch", "ingest", str(folder), "--ray", ray.address]
+    words += ["--model", small_model, "--weights", str(weights), "--database-url", library.url]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        there = "SELECT to_regclass('vecsearch.images') IS NOT NULL"
+        while process.poll() is None and not scalar(library, there):
+            pass
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait() == 130
+    assert said == (
+        "Interrupted. Every finished batch is kept; run the same command to continue.\n"
+    )
+    stored = len(rows(library))
+    assert 0 < stored < 661
+    # Nothing is added by an actor that has been left behind.
+    again = run(folder)
+    assert (again.added + again.copied, again.unchanged) == (661 - stored, stored)
 
 
 def test_a_bucket_is_read_by_the_nodes(

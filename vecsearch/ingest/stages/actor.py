@@ -82,9 +82,7 @@ class Task:
     @property
     def order(self) -> Order:
         """The order."""
-        return Order(
-            self.contents, self.missing, self.new, self.needed, lambda: self.made_by, self.since
-        )
+        return Order(self.contents, self.missing, self.new, self.needed, self.since)
 
 
 class Actor:
@@ -98,9 +96,8 @@ class Actor:
         self._made_by: MadeBy | None = None
         self._chunks: dict[int, FilesHere] = {}
         self._engine = database.open_engine(_named(setup.url))
-        self._here = Here(
-            LazyEncoder(self._load), max_pixels=setup.settings.max_pixels, devices=Devices()
-        )
+        self._encoder = LazyEncoder(self._load)
+        self._here = Here(self._encoder, max_pixels=setup.settings.max_pixels, devices=Devices())
 
     def close(self) -> None:
         """Disconnect, and end the threads."""
@@ -135,6 +132,16 @@ class Actor:
                 f"Node {node} cannot use the database: {first_line(error).partition('. ')[0]}. "
                 "Set --database-url to one that every node reaches."
             ) from error
+
+    def prepare(self, made_by: MadeBy) -> None:
+        """Load the encoder before there is something to embed.
+
+        Raises:
+            VecsearchError: as `embed` will.
+
+        """
+        self._made_by = made_by
+        _ = self._encoder.preprocessing
 
     def read(self, number: int, paths: Sequence[str], *, keep: bool) -> list[Source | Unreadable]:
         """Read and hash files; see `vecsearch.ingest.stages.places.Files.read`."""

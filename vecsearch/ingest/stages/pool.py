@@ -5,8 +5,10 @@ embedded. The chunks of an actor that ends go to others, which read the files ag
 """
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -22,7 +24,7 @@ from vecsearch.imaging.reading import Source
 from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.ingest.stages.actor import Actor, Setup, Task
-from vecsearch.ingest.stages.places import Order, Product
+from vecsearch.ingest.stages.places import MadeBy, Order, Product
 
 # For each actor, chunks to be read at once, and chunks on their way while one is written.
 READING, AHEAD = 2, 3
@@ -61,27 +63,29 @@ class Ended(Exception):
 
 @dataclass
 class Pool:
-    """The actors of one run; see `Place`. They are asked for at once, and killed in the end.
+    """The actors of one run; see `Place`. They are asked for early, and killed in the end.
 
     One runs on each GPU, or on each node without one, as an encoder uses all cores of a node. Ray
     starts them as it has room for them; more come when nodes join.
 
     Args:
         setup: what each is told.
+        connection: done once Ray is connected to, or has been started.
 
     """
 
     setup: Setup
+    connection: Future[None]
+    _made_by: Future[MadeBy] | None = None
     _starting: list[Member] = field(default_factory=list)
     _members: list[Member] = field(default_factory=list)
     _failures: Counter[str] = field(default_factory=Counter)
     _numbers: "count[int]" = field(default_factory=count)
     _looked: float = -LOOK_S
 
-    def __post_init__(self) -> None:
-        self._look()
-
     def __enter__(self) -> Self:
+        if self.connection.done():
+            self._look()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,6 +104,30 @@ class Pool:
         """See `Place`."""
         return AHEAD * max(1, len(self._members))
 
+    @property
+    def made_by(self) -> MadeBy:
+        """The encoder; waited for while it is loaded here.
+
+        Raises:
+            VecsearchError: it cannot be.
+
+        """
+        assert self._made_by is not None  # noqa: S101 - a run tells it before it embeds
+        return self._made_by.result()
+
+    def expect(self, made_by: Callable[[], MadeBy]) -> None:
+        """See `Place`."""
+        told: Future[MadeBy] = Future()
+        self._made_by = told
+
+        def load() -> None:
+            try:
+                told.set_result(made_by())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                told.set_exception(error)
+
+        threading.Thread(target=load, daemon=True).start()
+
     def take(self, paths: Sequence[str], *, keep: bool) -> "RemoteFiles":
         """See `Place`."""
         return RemoteFiles(self, next(self._numbers), paths, keep=keep)
@@ -112,6 +140,7 @@ class Pool:
             InvalidInput: a node cannot do its part.
 
         """
+        self.connection.result()
         until = monotonic() + JOIN_S
         self._look()
         self._join(0)
@@ -192,6 +221,17 @@ class Pool:
                 self._failed(member, error)
             else:
                 self._members.append(member)
+                self._prepare(member)
+
+    def _prepare(self, member: Member) -> None:
+        """Have an actor load the encoder as soon as that is known."""
+
+        def known(told: Future[MadeBy]) -> None:
+            if told.exception() is None:
+                member.handle.prepare.remote(told.result())
+
+        if self._made_by is not None:
+            self._made_by.add_done_callback(known)
 
     def _failed(self, member: Member, error: RayError) -> None:
         """Note that an actor has ended while it started."""
@@ -247,7 +287,7 @@ class RemoteFiles:
                 self._member.handle.forget.remote(self._number)
             self._member.chunks -= 1
             return Nothing()
-        made_by = order.made_by()
+        made_by = self._pool.made_by
 
         def embedding() -> Any:
             task = Task(
