@@ -4,6 +4,7 @@ A chunk is bound to the actor that reads it, which keeps the bytes of its small 
 embedded. The chunks of an actor that ends go to others, which read the files again.
 """
 
+import logging
 import os
 import threading
 from collections import Counter
@@ -32,11 +33,14 @@ READING, AHEAD = 2, 3
 CALLS = 8
 # How long to wait for a first actor, or for another one when none is left.
 JOIN_S = 60.0
+# After how long that is said; an actor may take seconds to start.
+SAY_AFTER_S = 20.0
 # Between two looks at which nodes there are.
 LOOK_S = 5.0
 POLL_S = 0.5
-# Actors that may end, while they start on one node or under one chunk, before that is an error.
+# Actors that may end over one chunk, or while they start on one node, before that is given up.
 ATTEMPTS = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -141,7 +145,7 @@ class Pool:
 
         """
         self.connection.result()
-        until = monotonic() + JOIN_S
+        until, say_at = monotonic() + JOIN_S, monotonic() + SAY_AFTER_S
         self._look()
         self._join(0)
         while not self._members:
@@ -150,6 +154,9 @@ class Pool:
                     f"No worker of the Ray cluster is free, and none became so within {JOIN_S:.0f} "
                     "s. See `ray status`, and run the command again; what is stored stays."
                 )
+            if monotonic() > say_at:
+                _log.warning("Waiting for a worker of the Ray cluster.")
+                say_at = until + 1
             self._look()
             self._join(POLL_S)
         return min(self._members, key=lambda member: member.chunks)
@@ -188,6 +195,8 @@ class Pool:
             cores = int(facts["Resources"].get("CPU", 0))
             gpus = int(facts["Resources"].get("GPU", 0))
             wanted = gpus or min(cores, 1)
+            if self._failures[node] >= ATTEMPTS:
+                continue
             for _ in range(wanted - there[node]):
                 self._starting.append(self._start(node, cores // wanted, 1 if gpus else 0))
 
@@ -242,7 +251,8 @@ class Pool:
                 f"'vecsearch[ray]' {self.setup.version} on every node."
             ) from error
         self._failures[member.node] += 1
-        if self._failures[member.node] >= ATTEMPTS:
+        given_up = self._failures[member.node] >= ATTEMPTS
+        if given_up and not self._members and not self._starting:
             raise ClusterUnavailable(
                 f"Ray cannot start a worker: {first_line(error)}. See `ray status` and Ray's logs, "
                 "and run the command again; what is stored stays."
@@ -317,20 +327,21 @@ class RemoteFiles:
 
     def _answer(self) -> Any:
         """Return what the chunk's actor answers, or another one if it ends."""
-        reason: Ended | None = None
-        for _ in range(ATTEMPTS):
+        ended = 0
+        while True:
             try:
                 return self._pool.answer(self._member, self._asked)
-            except Ended as ended:
-                reason = ended
-                self._is_repeated = True
-                self._member = self._pool.member()
-                self._member.chunks += 1
-                self._asked = self._ask()
-        raise ClusterUnavailable(
-            f"{ATTEMPTS} workers of the Ray cluster ended over the same files: {reason}. See Ray's "
-            "logs, and run the command again; what is stored stays."
-        )
+            except Ended as error:
+                ended += 1
+                if ended == ATTEMPTS:
+                    raise ClusterUnavailable(
+                        f"{ended} workers of the Ray cluster ended over the same files: {error}. "
+                        "See Ray's logs, and run the command again; what is stored stays."
+                    ) from error
+            self._is_repeated = True
+            self._member = self._pool.member()
+            self._member.chunks += 1
+            self._asked = self._ask()
 
     def _require_seen(self, found: Sequence[Source | Unreadable]) -> None:
         """Check that it is not the node alone that does not see the files.
