@@ -112,6 +112,8 @@ class Ingest:
                 pass  # a bad line is found before anything is written
         with self._place:
             total = self._survey()
+            if total and not self._options.dry_run:
+                self._place.expect(self._target.made_by)
             yield Progress(0, total, self.summary)
             done = 0
             for _ in self._hash_early():
@@ -265,7 +267,6 @@ class Ingest:
             [sources[digest] for digest in missing],
             new,
             needed,
-            self._target.made_by,
             self._began,
         )
 

@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -48,10 +48,10 @@ class Setup:
     """
 
     version: str
-    url: str
+    url: str = field(repr=False)
     collection: str
     roots: Sequence[str]
-    settings: Settings
+    settings: Settings = field(repr=False)
 
     @property
     def runtime(self) -> Runtime:
@@ -82,9 +82,7 @@ class Task:
     @property
     def order(self) -> Order:
         """The order."""
-        return Order(
-            self.contents, self.missing, self.new, self.needed, lambda: self.made_by, self.since
-        )
+        return Order(self.contents, self.missing, self.new, self.needed, self.since)
 
 
 class Actor:
@@ -98,9 +96,13 @@ class Actor:
         self._made_by: MadeBy | None = None
         self._chunks: dict[int, FilesHere] = {}
         self._engine = database.open_engine(_named(setup.url))
-        self._here = Here(
-            LazyEncoder(self._load), max_pixels=setup.settings.max_pixels, devices=Devices()
-        )
+        self._encoder = LazyEncoder(self._load)
+        self._here = Here(self._encoder, max_pixels=setup.settings.max_pixels, devices=Devices())
+
+    def close(self) -> None:
+        """Disconnect, and end the threads."""
+        self._here.__exit__()
+        self._engine.dispose()
 
     def check(self) -> None:
         """Check that this node can do its part.
@@ -130,6 +132,16 @@ class Actor:
                 f"Node {node} cannot use the database: {first_line(error).partition('. ')[0]}. "
                 "Set --database-url to one that every node reaches."
             ) from error
+
+    def prepare(self, made_by: MadeBy) -> None:
+        """Load the encoder before there is something to embed.
+
+        Raises:
+            VecsearchError: as `embed` will.
+
+        """
+        self._made_by = made_by
+        _ = self._encoder.preprocessing
 
     def read(self, number: int, paths: Sequence[str], *, keep: bool) -> list[Source | Unreadable]:
         """Read and hash files; see `vecsearch.ingest.stages.places.Files.read`."""
@@ -190,10 +202,6 @@ class Actor:
         made_by, node = self._made_by, platform.node()
         assert made_by is not None  # noqa: S101 - it is asked for when something is embedded
         source = made_by.weights.source
-        if source is not None and package_of(source) is None and not Path(source).is_file():
-            raise WeightsUnavailable(
-                f"Node {node} has no file {source}. Put the weights there on every node."
-            )
         try:
             encoder = registry.for_collection(
                 self._setup.collection,
@@ -206,6 +214,10 @@ class Actor:
             )
             _ = encoder.identity
         except EncoderError as error:
+            if source is not None and package_of(source) is None and not Path(source).is_file():
+                raise WeightsUnavailable(
+                    f"Node {node} has no file {source}. Put the weights there on every node."
+                ) from error
             reason = first_line(error).partition(". ")[0]
             raise EncoderError(
                 f"Node {node} cannot make this run's encoder: {reason}. Install the same packages "

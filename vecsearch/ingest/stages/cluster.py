@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -63,9 +64,11 @@ def connected(
         raise InvalidInput(
             "Ray is not installed. Install it here and on every node: pip install 'vecsearch[ray]'"
         ) from error
+    connection: Future[None] = Future()
     if ray.is_initialized():
         # A program that is connected already stays so.
-        yield lambda: _pool(store, name, walk)
+        connection.set_result(None)
+        yield lambda: _pool(store, name, walk, connection)
         return
     folder = None
     options: dict[str, object] = {"address": address}
@@ -75,17 +78,22 @@ def connected(
         options |= {"include_dashboard": False}
     else:
         _require_answer(address)
+    starter = ThreadPoolExecutor(1, thread_name_prefix="ray")
     try:
-        _init(address, options)
-        yield lambda: _pool(store, name, walk)
+        connection = starter.submit(_init, address, options)
+        if address != LOCAL:
+            connection.result()
+        # Ray takes seconds to start here, in which other work can begin.
+        yield lambda: _pool(store, name, walk, connection)
     finally:
+        starter.shutdown()
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pool(store: "Store", name: str, walk: "Walk") -> "Pool":
-    """Return new actors.
+def _pool(store: "Store", name: str, walk: "Walk", connection: "Future[None]") -> "Pool":
+    """Return a pool of new actors.
 
     Raises:
         InvalidInput: other machines could not reach the database.
@@ -95,16 +103,18 @@ def _pool(store: "Store", name: str, walk: "Walk") -> "Pool":
 
     from vecsearch.ingest.stages.pool import Pool
 
-    names = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    others = sorted(names - {platform.node()})
-    if others and store.settings.database_url is None:
+    others = []
+    if store.settings.database_url is None and connection.done():
+        names = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        others = sorted(names - {platform.node()})
+    if others:
         raise InvalidInput(
             f"The Ray cluster has other machines, such as {others[0]}, which cannot reach the "
             "embedded database. Set --database-url or VECSEARCH_DATABASE_URL to a Postgres that "
             "every node reaches."
         )
     roots = [root for root in walk.roots if not is_url(root)]
-    return Pool(Setup(__version__, store.url, name, roots, store.settings))
+    return Pool(Setup(__version__, store.url, name, roots, store.settings), connection)
 
 
 def _init(address: str, options: dict[str, object]) -> None:

@@ -42,7 +42,6 @@ class Order:
         new: files with these contents, to be added to the collection where they are embedded, if
             that is elsewhere; each with its SHA-256.
         needed: the SHA-256 of contents that are needed for other files, too.
-        made_by: returns the encoder, for a place that has to make it again.
         since: when the run began, by the database's clock.
 
     """
@@ -51,7 +50,6 @@ class Order:
     missing: Sequence[Source]
     new: Sequence[tuple[File, str]]
     needed: AbstractSet[str]
-    made_by: Callable[[], MadeBy]
     since: datetime
 
 
@@ -111,6 +109,13 @@ class Place(Protocol):
         """Chunks to be on their way while one is written."""
         ...
 
+    def expect(self, made_by: Callable[[], MadeBy]) -> None:
+        """Take in what returns the encoder, for a place that has to make it again.
+
+        It is called in a thread, and may take as long as the encoder needs to be loaded.
+        """
+        ...
+
     def take(self, paths: Sequence[str], *, keep: bool) -> Files:
         """Begin to read files; `keep` if they may have to be embedded."""
         ...
@@ -140,6 +145,9 @@ class Here:
 
     def __exit__(self, *_: object) -> None:
         self._pipeline.__exit__()
+
+    def expect(self, made_by: Callable[[], MadeBy]) -> None:
+        """See `Place`; the encoder is here."""
 
     def take(self, paths: Sequence[str], *, keep: bool) -> "FilesHere":
         """See `Place`."""

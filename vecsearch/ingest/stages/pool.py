@@ -4,9 +4,12 @@ A chunk is bound to the actor that reads it, which keeps the bytes of its small 
 embedded. The chunks of an actor that ends go to others, which read the files again.
 """
 
+import logging
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -22,7 +25,7 @@ from vecsearch.imaging.reading import Source
 from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.ingest.stages.actor import Actor, Setup, Task
-from vecsearch.ingest.stages.places import Order, Product
+from vecsearch.ingest.stages.places import MadeBy, Order, Product
 
 # For each actor, chunks to be read at once, and chunks on their way while one is written.
 READING, AHEAD = 2, 3
@@ -30,11 +33,14 @@ READING, AHEAD = 2, 3
 CALLS = 8
 # How long to wait for a first actor, or for another one when none is left.
 JOIN_S = 60.0
+# After how long that is said; an actor may take seconds to start.
+SAY_AFTER_S = 20.0
 # Between two looks at which nodes there are.
 LOOK_S = 5.0
 POLL_S = 0.5
-# Actors that may end, while they start on one node or under one chunk, before that is an error.
+# Actors that may end over one chunk, or while they start on one node, before that is given up.
 ATTEMPTS = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -61,27 +67,29 @@ class Ended(Exception):
 
 @dataclass
 class Pool:
-    """The actors of one run; see `Place`. They are asked for at once, and killed in the end.
+    """The actors of one run; see `Place`. They are asked for early, and killed in the end.
 
     One runs on each GPU, or on each node without one, as an encoder uses all cores of a node. Ray
     starts them as it has room for them; more come when nodes join.
 
     Args:
         setup: what each is told.
+        connection: done once Ray is connected to, or has been started.
 
     """
 
     setup: Setup
+    connection: Future[None]
+    _made_by: Future[MadeBy] | None = None
     _starting: list[Member] = field(default_factory=list)
     _members: list[Member] = field(default_factory=list)
     _failures: Counter[str] = field(default_factory=Counter)
     _numbers: "count[int]" = field(default_factory=count)
     _looked: float = -LOOK_S
 
-    def __post_init__(self) -> None:
-        self._look()
-
     def __enter__(self) -> Self:
+        if self.connection.done():
+            self._look()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,6 +108,30 @@ class Pool:
         """See `Place`."""
         return AHEAD * max(1, len(self._members))
 
+    @property
+    def made_by(self) -> MadeBy:
+        """The encoder; waited for while it is loaded here.
+
+        Raises:
+            VecsearchError: it cannot be.
+
+        """
+        assert self._made_by is not None  # noqa: S101 - a run tells it before it embeds
+        return self._made_by.result()
+
+    def expect(self, made_by: Callable[[], MadeBy]) -> None:
+        """See `Place`."""
+        told: Future[MadeBy] = Future()
+        self._made_by = told
+
+        def load() -> None:
+            try:
+                told.set_result(made_by())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                told.set_exception(error)
+
+        threading.Thread(target=load, daemon=True).start()
+
     def take(self, paths: Sequence[str], *, keep: bool) -> "RemoteFiles":
         """See `Place`."""
         return RemoteFiles(self, next(self._numbers), paths, keep=keep)
@@ -112,7 +144,8 @@ class Pool:
             InvalidInput: a node cannot do its part.
 
         """
-        until = monotonic() + JOIN_S
+        self.connection.result()
+        until, say_at = monotonic() + JOIN_S, monotonic() + SAY_AFTER_S
         self._look()
         self._join(0)
         while not self._members:
@@ -121,6 +154,9 @@ class Pool:
                     f"No worker of the Ray cluster is free, and none became so within {JOIN_S:.0f} "
                     "s. See `ray status`, and run the command again; what is stored stays."
                 )
+            if monotonic() > say_at:
+                _log.warning("Waiting for a worker of the Ray cluster.")
+                say_at = until + 1
             self._look()
             self._join(POLL_S)
         return min(self._members, key=lambda member: member.chunks)
@@ -159,6 +195,8 @@ class Pool:
             cores = int(facts["Resources"].get("CPU", 0))
             gpus = int(facts["Resources"].get("GPU", 0))
             wanted = gpus or min(cores, 1)
+            if self._failures[node] >= ATTEMPTS:
+                continue
             for _ in range(wanted - there[node]):
                 self._starting.append(self._start(node, cores // wanted, 1 if gpus else 0))
 
@@ -192,6 +230,17 @@ class Pool:
                 self._failed(member, error)
             else:
                 self._members.append(member)
+                self._prepare(member)
+
+    def _prepare(self, member: Member) -> None:
+        """Have an actor load the encoder as soon as that is known."""
+
+        def known(told: Future[MadeBy]) -> None:
+            if told.exception() is None:
+                member.handle.prepare.remote(told.result())
+
+        if self._made_by is not None:
+            self._made_by.add_done_callback(known)
 
     def _failed(self, member: Member, error: RayError) -> None:
         """Note that an actor has ended while it started."""
@@ -202,7 +251,8 @@ class Pool:
                 f"'vecsearch[ray]' {self.setup.version} on every node."
             ) from error
         self._failures[member.node] += 1
-        if self._failures[member.node] >= ATTEMPTS:
+        given_up = self._failures[member.node] >= ATTEMPTS
+        if given_up and not self._members and not self._starting:
             raise ClusterUnavailable(
                 f"Ray cannot start a worker: {first_line(error)}. See `ray status` and Ray's logs, "
                 "and run the command again; what is stored stays."
@@ -247,7 +297,7 @@ class RemoteFiles:
                 self._member.handle.forget.remote(self._number)
             self._member.chunks -= 1
             return Nothing()
-        made_by = order.made_by()
+        made_by = self._pool.made_by
 
         def embedding() -> Any:
             task = Task(
@@ -277,20 +327,21 @@ class RemoteFiles:
 
     def _answer(self) -> Any:
         """Return what the chunk's actor answers, or another one if it ends."""
-        reason: Ended | None = None
-        for _ in range(ATTEMPTS):
+        ended = 0
+        while True:
             try:
                 return self._pool.answer(self._member, self._asked)
-            except Ended as ended:
-                reason = ended
-                self._is_repeated = True
-                self._member = self._pool.member()
-                self._member.chunks += 1
-                self._asked = self._ask()
-        raise ClusterUnavailable(
-            f"{ATTEMPTS} workers of the Ray cluster ended over the same files: {reason}. See Ray's "
-            "logs, and run the command again; what is stored stays."
-        )
+            except Ended as error:
+                ended += 1
+                if ended == ATTEMPTS:
+                    raise ClusterUnavailable(
+                        f"{ended} workers of the Ray cluster ended over the same files: {error}. "
+                        "See Ray's logs, and run the command again; what is stored stays."
+                    ) from error
+            self._is_repeated = True
+            self._member = self._pool.member()
+            self._member.chunks += 1
+            self._asked = self._ask()
 
     def _require_seen(self, found: Sequence[Source | Unreadable]) -> None:
         """Check that it is not the node alone that does not see the files.
