@@ -124,11 +124,11 @@ def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> lis
     """
     rows = connection.execute(
         sa.text(
-            f"SELECT id, path FROM {schema.sql_name(table)} AS stored WHERE {_UNDER_ROOTS}"
-            " AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"
-            " AND NOT EXISTS (SELECT FROM pending WHERE pending.source = stored.id"
-            " AND pending.carries AND pending.error IS NULL"
-            f" AND pending.outcome = '{Outcome.moved}')"
+            f"SELECT stored.id, stored.path FROM {schema.sql_name(table)} AS stored"
+            " LEFT JOIN seen ON seen.path = stored.path"
+            " LEFT JOIN (SELECT source FROM pending WHERE carries AND error IS NULL"
+            f" AND outcome = '{Outcome.moved}') AS taker ON taker.source = stored.id"
+            f" WHERE {_UNDER_ROOTS} AND seen.path IS NULL AND taker.source IS NULL"
         ),
         vars(scope),
     )

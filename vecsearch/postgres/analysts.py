@@ -184,3 +184,10 @@ def start_feed(connection: sa.Connection, table: sa.Table) -> None:
         f" SELECT '{table.name}', {tables.INTERNAL}.change_position('{table.name}'),"
         " pg_current_xact_id()::text::bigint, 'reset'"
     )
+
+
+def stop_feed(connection: sa.Connection, table: sa.Table) -> None:
+    """Drop the triggers, and what they recorded: nobody may follow a feed that goes no further."""
+    for trigger in TRIGGERS:
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger} ON {schema.sql_name(table)}")
+    connection.execute(sa.delete(tables.changes).where(tables.changes.c.collection == table.name))

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.postgres import migrate, schema, tables
+from vecsearch.postgres import distributed, migrate, schema, tables
 from vecsearch.postgres.database import BEGIN, driver_connection
 from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, Ranking, parse
 
@@ -65,6 +65,7 @@ class StoredCollection:
             metrics, the number of candidates; "k" and "recall" are those of the tuning.
         ranking: what orders the hits of a search by cosine.
         expansion: number of nearest images by which such a search expands its question.
+        is_distributed: whether its table is in shards; see `vecsearch.postgres.distributed`.
 
     """
 
@@ -80,6 +81,7 @@ class StoredCollection:
     breadths: dict[str, dict[str, Any]] = field(default_factory=dict)
     ranking: Ranking = Ranking.full
     expansion: int = 0
+    is_distributed: bool = False
 
     def has_encoder_of(self, other: "StoredCollection") -> bool:
         """Return whether both are the same collection, so that one loaded encoder serves both."""
@@ -134,6 +136,7 @@ def selected() -> sa.Select[Any]:
         projections.c.dimensions.label("compact"),
         projections.c.fitted_at,
         projections.c.metric.label("compact_metric"),
+        sa.literal_column(distributed.OF_REGISTER).label("is_distributed"),
     ).select_from(register.outerjoin(projections, in_use))
 
 
@@ -163,6 +166,7 @@ def from_row(row: Any) -> StoredCollection:
         breadths=row.breadths,
         ranking=parse(Ranking, row.ranking),
         expansion=row.expansion,
+        is_distributed=row.is_distributed,
     )
 
 
@@ -290,7 +294,8 @@ def register(
 
 def lock_creation(connection: sa.Connection) -> None:
     """Take the lock that lets one transaction at a time create a collection."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)))
+    lock = sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)
+    connection.execute(sa.select(lock, sa.literal_column(distributed.ONE_BY_ONE)))
 
 
 def compact_versions(connection: sa.Connection, collection: str) -> list[Compact]:
@@ -319,6 +324,7 @@ def compact_of(collection: str, row: Any) -> Compact:
 def create_compact(connection: sa.Connection, compact: Compact) -> None:
     """Create a projection's empty table, for all roles that can read the register or collection."""
     compact.table.create(connection)
+    distributed.follow(connection, compact.collection, compact.table)
     grantees = connection.scalars(
         sa.text(
             "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"
@@ -378,17 +384,14 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
     """
     errors = tables.ingest_errors
     images = sa.table(collection, sa.column("id"), schema=tables.SCHEMA)
-    stored: sa.ColumnElement[bool] = sa.false()
-    if connection.scalar(
-        sa.select(sa.func.to_regclass(f"{tables.SCHEMA}.{schema.sql_name(collection)}"))
-    ):
-        stored = sa.exists().where(images.c.id == errors.c.id)
-    rows = connection.execute(
-        sa.select(errors.c.path, errors.c.error, errors.c.at, stored.label("stored"))
-        .where(errors.c.collection == collection)
-        .order_by(errors.c.path)
-    ).all()
+    own = errors.c.collection == collection
+    found = sa.select(errors.c.path, errors.c.error, errors.c.at, errors.c.id)
+    rows = connection.execute(found.where(own).order_by(errors.c.path)).all()
     if not rows:
         # If every file of a first run failed, there are errors but no collection.
         get_collection(connection, collection)
-    return [IngestError(row.path, row.error, row.at, row.stored) for row in rows]
+    stored: set[UUID] = set()
+    if find_collection(connection, collection) is not None:
+        failed = sa.select(errors.c.id).where(own)
+        stored.update(connection.scalars(sa.select(images.c.id).where(images.c.id.in_(failed))))
+    return [IngestError(row.path, row.error, row.at, row.id in stored) for row in rows]

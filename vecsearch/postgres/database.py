@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from vecsearch.errors import (
     DatabaseBusy,
@@ -139,13 +140,13 @@ def is_open(connection: psycopg.Connection[Any]) -> bool:
 
 
 def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str]) -> None:
-    """Apply settings until the transaction ends."""
-    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
-    driver.execute(
-        f"SELECT {calls}".encode(),
-        [part for item in settings.items() for part in item],
-        prepare=True,
-    )
+    """Apply settings until the transaction ends.
+
+    By SET, which reaches the shards of a distributed table, as `set_config` does not.
+    """
+    for name, value in settings.items():
+        text = f"SET LOCAL {name} = {sql.Literal(value).as_string()}"
+        driver.execute(text.encode(), prepare=True)
 
 
 def apply_limits(driver: "psycopg.Connection[Any]", limits: Mapping[str, str]) -> None:
@@ -189,13 +190,17 @@ def _set_up(connection: psycopg.Connection[Any], settings: Mapping[str, str]) ->
 
     Our schema and pgvector's are put on its search path. The server notices when its client is
     killed, so that the session's locks do not outlive the client for long; a setting of the user's
-    own stays.
+    own stays. Citus hands on what SET LOCAL sets.
     """
     path = (
         "set_config('search_path', concat_ws(', ', %s::text,"
         f" nullif(current_setting('search_path'), ''), quote_ident({VECTOR_SCHEMA})), false)"
     )
-    calls = ", ".join([*["set_config(%s, %s, false)"] * len(settings), path])
+    handed_on = (
+        "CASE WHEN EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')"
+        " THEN set_config('citus.propagate_set_commands', 'local', false) END"
+    )
+    calls = ", ".join([*["set_config(%s, %s, false)"] * len(settings), path, handed_on])
     values = [*(part for item in settings.items() for part in item), tables.SCHEMA]
     check = (
         "CASE current_setting('client_connection_check_interval') WHEN '0'"

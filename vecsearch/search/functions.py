@@ -218,7 +218,7 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
 
     def target(column: sa.Column[Any]) -> Expression:
         if shape.by_id:
-            return statement.stored_vector(column, image)
+            return statement.stored_vector(column, image, is_distributed=shape.is_distributed)
         if column.table.name == shape.index.table.name:
             dims = statement.dimensions(column)
             return sa.literal_column(f"CAST($4 AS halfvec({dims}))", column.type)

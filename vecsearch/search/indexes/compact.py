@@ -143,14 +143,16 @@ class CompactIndex(Index):
         projected = list(fitted.project(np.stack(embeddings)))
         return projected if self.ranks(metric) else [*embeddings, *projected]
 
-    def neighbours(self, images: str, where: str) -> tuple[str, str]:
+    def neighbours(
+        self, images: str, where: str, place: str | None, number: int
+    ) -> tuple[str, str]:
         """Return SQL that selects twice as many candidates as requested neighbours."""
         source = schema.sql_name(self.compact.table)
-        place = f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
+        place = place or f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
         candidates = f"""
             (SELECT o.id, o.embedding FROM {source} AS c JOIN {images} ON o.id = c.id
             WHERE {where} ORDER BY c.compact {self._operator} {place}
-            LIMIT 2 * :neighbours) AS o"""
+            LIMIT {2 * number}) AS o"""
         return candidates, "true"
 
     def facts(self, connection: sa.Connection, rows: int) -> Facts:  # noqa: ARG002 - counts vectors

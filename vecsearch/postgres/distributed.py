@@ -1,0 +1,140 @@
+"""Collections on Citus: their tables in shards on several servers, by the image's id.
+
+A collection's tables are spread, those of REFERENCE are on every server, and the other tables that
+collections share stay on the coordinator, to which vecsearch connects. Triggers cannot be on a
+distributed table, so there is no feed of its changes. `citus.propagate_set_commands` is set in
+every session (`vecsearch.postgres.database`), so that SET LOCAL reaches the shards.
+"""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from vecsearch.errors import ExtensionMissing
+from vecsearch.postgres import analysts, schema, tables
+
+# SQL for whether the table of a given oid is distributed. Citus puts this trigger on each, so that
+# no table is read which only exists where Citus does.
+IS_DISTRIBUTED = (
+    "EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = tgfoid"
+    " WHERE tgrelid = {} AND proname = 'citus_truncate_trigger')"
+)
+# The same for the collection of a row of the register.
+OF_REGISTER = IS_DISTRIBUTED.format(
+    f"to_regclass('{tables.SCHEMA}.' || quote_ident(collections.name))"
+)
+# Tables that every server has, because statements join them with shards.
+REFERENCE = (tables.collections, tables.projections, tables.concepts)
+# Sets, until the transaction ends, that its statements use one connection to each server. Citus
+# requires that of a transaction that defines objects; elsewhere the setting means nothing.
+ONE_BY_ONE = "set_config('citus.multi_shard_modify_mode', 'sequential', true)"
+# With fewer rows, one server answers sooner than several and a network.
+WORTH_IT = 100_000
+
+
+def require_citus(connection: sa.Connection) -> None:
+    """Check that this database has Citus, and workers.
+
+    Raises:
+        ExtensionMissing: it has not.
+
+    """
+    found = sa.text("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')")
+    if not connection.scalar(found):
+        raise ExtensionMissing(
+            "This database lacks the extension Citus. Install it on every server, name it in "
+            "shared_preload_libraries, run CREATE EXTENSION citus on each, and citus_add_node on "
+            "the coordinator (docs/scale.md)."
+        )
+    if not workers(connection):
+        raise ExtensionMissing(
+            "Citus has no workers yet. On the coordinator, for each: SELECT citus_add_node(host, "
+            "port)"
+        )
+
+
+def workers(connection: sa.Connection) -> list[str]:
+    """Return host and port of the servers that hold shards, of a database with Citus."""
+    rows = connection.scalars(
+        sa.text(
+            "SELECT format('%s:%s', nodename, nodeport) FROM pg_dist_node"
+            " WHERE isactive AND shouldhaveshards AND noderole = 'primary' ORDER BY 1"
+        )
+    )
+    return list(rows)
+
+
+def is_distributed(connection: sa.Connection, name: str) -> bool:
+    """Return whether a collection's table is distributed."""
+    oid = f"CAST('{_qualified(name)}' AS regclass)"
+    return bool(connection.scalar(sa.text(f"SELECT {IS_DISTRIBUTED.format(oid)}")))
+
+
+def shards(connection: sa.Connection, table: sa.Table) -> int:
+    """Return the number of a distributed table's shards."""
+    count = sa.text(
+        "SELECT count(*) FROM pg_dist_shard WHERE logicalrelid = CAST(:table AS regclass)"
+    )
+    return int(connection.scalar(count, {"table": schema.sql_name(table)}) or 0)
+
+
+def one_by_one(connection: sa.Connection) -> None:
+    """Prepare a transaction that defines objects; see ONE_BY_ONE."""
+    connection.execute(sa.text(f"SELECT {ONE_BY_ONE}"))
+
+
+def follows(connection: sa.Connection) -> bool:
+    """Return whether new collections are distributed: since `share_register` was called."""
+    return is_distributed(connection, tables.collections.name)
+
+
+def share_register(connection: sa.Connection) -> None:
+    """Put the tables of REFERENCE on every server. From then on, `follows` is True."""
+    for register in REFERENCE:
+        connection.execute(
+            sa.text("SELECT create_reference_table(CAST(:name AS regclass))"),
+            {"name": register.fullname},
+        )
+
+
+def distribute(
+    connection: sa.Connection, table: sa.Table, beside: Iterable[sa.Table], shards: int | None
+) -> None:
+    """Distribute a collection's table, and those of its compact vectors with it.
+
+    Args:
+        connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
+        table: the collection's.
+        beside: tables of compact vectors.
+        shards: number of shards; None: Citus' default.
+
+    """
+    analysts.stop_feed(connection, table)
+    _place(connection, table, "default", shards)
+    for compact in beside:
+        _place(connection, compact, schema.sql_name(table), None)
+
+
+def follow(connection: sa.Connection, name: str, compact: sa.Table) -> None:
+    """Distribute a table of compact vectors if that of its collection is distributed."""
+    if is_distributed(connection, name):
+        _place(connection, compact, _qualified(name), None)
+
+
+def _qualified(name: str) -> str:
+    return f"{tables.SCHEMA}.{schema.sql_name(name)}"
+
+
+def _place(connection: sa.Connection, table: sa.Table, like: str, shards: int | None) -> None:
+    name = schema.sql_name(table)
+    connection.execute(
+        sa.text(
+            "SELECT create_distributed_table(CAST(:name AS regclass), 'id', colocate_with => :like,"
+            " shard_count => CAST(:shards AS int))"
+        ),
+        {"name": name, "like": like, "shards": shards},
+    )
+    connection.execute(
+        sa.text("SELECT truncate_local_data_after_distributing_table(CAST(:name AS regclass))"),
+        {"name": name},
+    )
