@@ -88,19 +88,26 @@ def nodes(url: str) -> list[str]:
 
 
 def create_database(url: str, name: str, template: str = "template1") -> None:
-    """Create a database on every node of a server; Citus' own tables are cloned with the rest."""
-    for node in nodes(url):
+    """Create a database on every node of a server; Citus' own tables are cloned with the rest.
+
+    On a cluster, the collections that are made in it are in shards.
+    """
+    cluster = nodes(url)
+    for node in cluster:
         with psycopg.connect(node, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-            if node != url or len(nodes(url)) > 1:
+            if len(cluster) > 1:
                 connection.execute(
-                    f"ALTER DATABASE {name} SET citus.shard_count = {SHARDS}".encode()
+                    f"ALTER DATABASE {name} SET vecsearch.shards = {SHARDS}".encode()
                 )
 
 
 def drop_database(url: str, name: str) -> None:
     """Drop a database on every node of a server."""
-    for node in nodes(url):
+    cluster = nodes(url)
+    if len(cluster) > 1:
+        freeze(url, name)
+    for node in cluster:
         with psycopg.connect(node, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Comparison
     from vecsearch.search.questions.embedder import Embedders
+    from vecsearch.search.shards import Distributed
 
 
 # The types that `Library` takes or returns, for programs to import.
@@ -235,6 +236,34 @@ class Library:
             dry_run=dry_run,
             confirm=confirm,
             resources=self._store.resources(),
+        )
+
+    def distribute(
+        self,
+        collection: str | None = None,
+        *,
+        shards: int | None = None,
+        confirm: Confirm = refuse,
+        on_progress: OnProgress = quiet,
+    ) -> "tuple[list[Distributed], list[str]]":
+        """Put a collection, or all, into shards on the servers of a Citus cluster.
+
+        Return the collections as they are in shards now, and notes for the user.
+
+        Raises:
+            ExtensionMissing: the database lacks Citus, or Citus has no workers.
+            NotConfirmed: a collection is small, and `confirm` returned False.
+
+        """
+        from vecsearch.search import shards as in_shards
+
+        return in_shards.distribute(
+            self.engine,
+            collection,
+            shards=shards,
+            confirm=confirm,
+            resources=self._store.resources(),
+            on_progress=on_progress,
         )
 
     def missing_settings(self) -> Configuration:

@@ -28,7 +28,6 @@ from web_support import Known, client
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.postgres import database, distributed
 from vecsearch.postgres.embedded import access, server
 
 # Of this process: several use one cluster.
@@ -63,10 +62,6 @@ def server_url(
             join_nodes(url, TEMPLATE)
         with Library.open(Settings.load(database_url=with_database(url, TEMPLATE))) as library:
             library.upgrade()
-            if kind == CITUS:
-                # So that the collections of every test are in shards.
-                with database.writing(library.engine) as connection:
-                    distributed.share_register(connection)
         if kind == CITUS:
             freeze(url, TEMPLATE)
         yield url

@@ -61,11 +61,8 @@ def find(
         text = _searched(collection, "$1", "$2", neighbours, differing=differing, exact=exact)
         return _in_shards(connection, collection, list(ids), text, exact=exact)
     one = _searched(collection, "i.embedding", None, neighbours, differing=differing, exact=exact)
-    return (
-        "SELECT i.id AS image, n.id AS other, n.distance"
-        f" FROM {images} CROSS JOIN LATERAL ({one}) AS n WHERE n.distance < 'NaN'",
-        values,
-    )
+    joined = f"{images} CROSS JOIN LATERAL ({one}) AS n WHERE n.distance < 'NaN'"
+    return f"SELECT i.id AS image, n.id AS other, n.distance FROM {joined}", values
 
 
 def _searched(
@@ -155,14 +152,13 @@ def _in_shards(
 
 def _asked(columns: Sequence[sa.Column[Any]]) -> str:
     """Return SQL of images' ids and vectors, in binary form."""
-    (own, *beside) = columns
-    table = schema.sql_name(own.table)
+    named = [schema.sql_name(column.table.name) for column in columns]
+    sources = [
+        f"{schema.sql_name(column.table)} AS {name}"
+        for name, column in zip(named, columns, strict=True)
+    ]
     sent = ", ".join(
-        f"halfvec_send({schema.sql_name(column.table.name)}.{column.name})" for column in columns
+        f"halfvec_send({name}.{column.name})" for name, column in zip(named, columns, strict=True)
     )
-    joined = "".join(
-        f" LEFT JOIN {schema.sql_name(column.table)} AS {schema.sql_name(column.table.name)} USING (id)"
-        for column in beside
-    )
-    name = schema.sql_name(own.table.name)
-    return f"SELECT id, {sent} FROM {table} AS {name}{joined} WHERE {name}.id = ANY(%s)"
+    joined = " LEFT JOIN ".join(sources) + (" USING (id)" if len(sources) > 1 else "")
+    return f"SELECT {named[0]}.id, {sent} FROM {joined} WHERE {named[0]}.id = ANY(%s)"

@@ -56,7 +56,8 @@ _VIEWS = {
         """
         SELECT n.id, i.path, n.rank, n.neighbour, o.path AS neighbour_path, n.distance
         FROM {internal}.neighbours AS n
-        JOIN {table} AS i ON i.id = n.id JOIN {table} AS o ON o.id = n.neighbour""",
+        JOIN {table} AS i ON i.id = n.id
+        JOIN (SELECT id, path FROM {table}) AS o ON o.id = n.neighbour""",
         "n",
         "The nearest images of each image of {name}, as of the last vecsearch refresh neighbours",
         {

@@ -41,6 +41,8 @@ VECTOR_SCHEMA = (
 _OBJECT_MISSING = {"42P01", "42703", "42883"}
 # What libpq says of each of several hosts, or addresses of one.
 _HOST_FAILED = re.compile(r'server at "(.+?)", port (\d+) failed: (?:FATAL: *)?(.+)')
+# What Citus' coordinator says of a worker that does not answer.
+_SHARD_LOST = re.compile(r"remote node (?:\S+@)?(\S+:\d+)")
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -293,6 +295,12 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
     state = error.sqlstate or ""
     if state.startswith(("28", "3D", "53300")):
         return _unavailable(error)
+    shard = _SHARD_LOST.search(message)
+    if shard is not None:
+        return DatabaseUnavailable(
+            f"A server that has shards does not answer: {shard[1]}. Start it, then retry; which "
+            "are down: vecsearch sql 'SELECT * FROM citus_check_cluster_node_health()' --write"
+        )
     lost = isinstance(error, psycopg.OperationalError) and not state
     # A protocol violation (08P01) is a statement's fault: a parameter that nobody gave.
     if lost or (state.startswith(("08", "57P")) and state != "08P01"):

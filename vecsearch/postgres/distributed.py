@@ -1,9 +1,10 @@
 """Collections on Citus: their tables in shards on several servers, by the image's id.
 
-A collection's tables are spread, those of REFERENCE are on every server, and the other tables that
-collections share stay on the coordinator, to which vecsearch connects. Triggers cannot be on a
-distributed table, so there is no feed of its changes. `citus.propagate_set_commands` is set in
-every session (`vecsearch.postgres.database`), so that SET LOCAL reaches the shards.
+A collection's tables are spread; those that collections share stay on the coordinator, to which
+vecsearch connects. As reference tables they would be read by what Citus calls local execution, after
+which it refuses some searches in the same transaction. Triggers cannot be on a distributed table, so
+there is no feed of its changes. `citus.propagate_set_commands` is set in every session
+(`vecsearch.postgres.database`), so that SET LOCAL reaches the shards.
 """
 
 from collections.abc import Iterable
@@ -23,8 +24,6 @@ IS_DISTRIBUTED = (
 OF_REGISTER = IS_DISTRIBUTED.format(
     f"to_regclass('{tables.SCHEMA}.' || quote_ident(collections.name))"
 )
-# Tables that every server has, because statements join them with shards.
-REFERENCE = (tables.collections, tables.projections, tables.concepts)
 # Sets, until the transaction ends, that its statements use one connection to each server. Citus
 # requires that of a transaction that defines objects; elsewhere the setting means nothing.
 ONE_BY_ONE = "set_config('citus.multi_shard_modify_mode', 'sequential', true)"
@@ -83,18 +82,49 @@ def one_by_one(connection: sa.Connection) -> None:
     connection.execute(sa.text(f"SELECT {ONE_BY_ONE}"))
 
 
-def follows(connection: sa.Connection) -> bool:
-    """Return whether new collections are distributed: since `share_register` was called."""
-    return is_distributed(connection, tables.collections.name)
+def table_bytes(connection: sa.Connection, name: str) -> int:
+    """Return the size of a table with its TOAST, in all its shards, by its name as SQL."""
+    return _bytes(connection, name, "citus_table_size", "pg_table_size")
 
 
-def share_register(connection: sa.Connection) -> None:
-    """Put the tables of REFERENCE on every server. From then on, `follows` is True."""
-    for register in REFERENCE:
-        connection.execute(
-            sa.text("SELECT create_reference_table(CAST(:name AS regclass))"),
-            {"name": register.fullname},
+def total_bytes(connection: sa.Connection, name: str) -> int:
+    """Return the size of a table with its indexes, in all its shards, by its name as SQL."""
+    return _bytes(connection, name, "citus_total_relation_size", "pg_total_relation_size")
+
+
+def _bytes(connection: sa.Connection, name: str, ours: str, alone: str) -> int:
+    oid = f"CAST('{name}' AS regclass)"
+    spread = connection.scalar(sa.text(f"SELECT {IS_DISTRIBUTED.format(oid)}"))
+    size = connection.scalar(sa.text(f"SELECT {ours if spread else alone}({oid})"))
+    return int(size or 0)
+
+
+def index_bytes(connection: sa.Connection, table: str, method: str) -> int:
+    """Return the size of a distributed table's index of an access method, in all its shards.
+
+    An index has another name on each shard.
+    """
+    of_shard = (
+        "SELECT sum(pg_relation_size(indexrelid)) FROM pg_index JOIN pg_class ON oid = indexrelid"
+        " JOIN pg_am AS a ON a.oid = relam"
+        f" WHERE indrelid = CAST(''%s'' AS regclass) AND amname = ''{method}''"
+    )
+    size = connection.scalar(
+        sa.text(
+            "SELECT sum(CAST(nullif(result, '') AS bigint)) FROM run_command_on_shards("
+            f"CAST('{table}' AS regclass), '{of_shard}')"
         )
+    )
+    return int(size or 0)
+
+
+def of_new(connection: sa.Connection) -> int | None:
+    """Return the shards of a new collection; None: it stays on one server.
+
+    The setting is of the database: ALTER DATABASE … SET vecsearch.shards = 32.
+    """
+    found = connection.scalar(sa.text("SELECT current_setting('vecsearch.shards', true)"))
+    return int(found) if found else None
 
 
 def distribute(

@@ -59,8 +59,9 @@ def create(
     table = schema.collection_table(name, dimensions)
     table.create(connection)
     analysts.create(connection, table)
-    if distributed.follows(connection):
-        distributed.distribute(connection, table, (), None)
+    shards = distributed.of_new(connection)
+    if shards is not None:
+        distributed.distribute(connection, table, (), shards)
         stored = catalog.get_collection(connection, name)
     else:
         analysts.start_feed(connection, table)

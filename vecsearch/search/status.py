@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vecsearch.postgres import catalog, schema, tables
+from vecsearch.postgres import catalog, distributed, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import repair
 from vecsearch.search.indexes import METHODS, ddl, serving
@@ -164,8 +164,8 @@ def collection_status(connection: sa.Connection, collection: StoredCollection) -
     found = None
     if not any(problem.remedy is Remedy.remove for problem in problems):
         rows = sa.select(sa.func.count()).select_from(collection.table)
-        size = sa.func.pg_table_size(schema.sql_name(collection.table))
-        images, table_bytes = connection.execute(sa.select(rows.scalar_subquery(), size)).one()
+        images = int(connection.scalar(rows) or 0)
+        table_bytes = distributed.table_bytes(connection, schema.sql_name(collection.table))
         found = ddl.find(connection, index.name, index.namespace)
     return CollectionStatus(
         name=collection.name,
@@ -228,7 +228,7 @@ def index_status(
 def bytes_per_image(connection: sa.Connection, collection: StoredCollection) -> int:
     """Return the bytes per row: its columns, its embedding and its entries in all indexes."""
     name = schema.sql_name(collection.table)
-    total = connection.scalar(sa.select(sa.func.pg_total_relation_size(name))) or 0
+    total = distributed.total_bytes(connection, name)
     total += serving(collection).bytes_beside(connection)
     rows = count(connection, collection.table)
     return int(total // rows) if rows else 0

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import schema, tables
+from vecsearch.postgres import distributed, schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
@@ -170,9 +170,7 @@ class CompactIndex(Index):
 
     def bytes_beside(self, connection: sa.Connection) -> int:
         """Return the bytes of the compact vectors and their indexes."""
-        name = schema.sql_name(self.compact.table)
-        size: int | None = connection.scalar(sa.select(sa.func.pg_total_relation_size(name)))
-        return size or 0
+        return distributed.total_bytes(connection, schema.sql_name(self.compact.table))
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:
