@@ -1,13 +1,14 @@
 """Collections on Citus: their tables in shards on several servers, by the image's id.
 
 A collection's tables are spread; those that collections share stay on the coordinator, to which
-vecsearch connects. As reference tables they would be read by what Citus calls local execution, after
-which it refuses some searches in the same transaction. Triggers cannot be on a distributed table, so
-there is no feed of its changes. `citus.propagate_set_commands` is set in every session
+vecsearch connects. As reference tables they would be read by what Citus calls local execution, and
+after that it refuses some searches in the same transaction. Triggers cannot be on a distributed
+table, so there is no feed of its changes. `citus.propagate_set_commands` is set in every session
 (`vecsearch.postgres.database`), so that SET LOCAL reaches the shards.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
@@ -116,6 +117,18 @@ def index_bytes(connection: sa.Connection, table: str, method: str) -> int:
         )
     )
     return int(size or 0)
+
+
+@contextmanager
+def here_alone(connection: sa.Connection) -> Iterator[None]:
+    """Let statements of a transaction define objects on the coordinator alone.
+
+    Citus defines functions on every server, and refuses some that depend on each other.
+    """
+    setting = "SET LOCAL citus.enable_ddl_propagation"
+    connection.exec_driver_sql(f"{setting} = off")
+    yield
+    connection.exec_driver_sql(f"{setting} TO DEFAULT")
 
 
 def of_new(connection: sa.Connection) -> int | None:

@@ -41,6 +41,8 @@ _IMAGES = ("image", "other")
 # So many columns of `HIT` precede distance and similarity in the type.
 FIRST_FACTS = 9
 T = TypeVar("T")
+# What divides `functions.sql`.
+_BELOW = "-- BELOW:"
 # Where the condition goes in a statement.
 _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
@@ -75,13 +77,17 @@ def share(connection: sa.Connection) -> None:
         "IS_DISTRIBUTED": distributed.IS_DISTRIBUTED.format("collection"),
     }.items():
         text = text.replace(name, value)
-    driver_connection(connection).execute(text.encode())
+    everywhere, here = text.split(_BELOW)
+    driver_connection(connection).execute(everywhere.encode())
+    with distributed.here_alone(connection):
+        driver_connection(connection).execute(f"--{here}".encode())
 
 
 def replace(connection: sa.Connection, stored: StoredCollection) -> None:
     """Create or replace a collection's functions, as its index serves them and its ranking is."""
-    for created in _functions(stored):
-        connection.exec_driver_sql(created)
+    with distributed.here_alone(connection):
+        for created in _functions(stored):
+            connection.exec_driver_sql(created)
 
 
 def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> None:

@@ -9,6 +9,8 @@ RETURN a OPERATOR(PGVECTOR.<=>) b;
 COMMENT ON FUNCTION vecsearch.embedding_distance IS
 'Cosine distance of two embeddings, as a <=> b, for tools that do not keep operators; an HNSW index serves ORDER BY embedding_distance(embedding, …) LIMIT …';
 
+-- BELOW: called on the coordinator alone; what is above, by shards.
+
 CREATE OR REPLACE FUNCTION vecsearch_internal.image_id(collection regclass, image text)
 RETURNS uuid
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
