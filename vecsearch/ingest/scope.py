@@ -72,12 +72,12 @@ def count_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]
     """Return the number of rows under each root."""
     rows = connection.execute(
         sa.text(
-            f"SELECT root, count(stored.id) FROM unnest(CAST(:roots AS text[])) AS root"
-            f" LEFT JOIN {schema.sql_name(table)} AS stored ON {_UNDER.format('root')} GROUP BY 1"
+            f"SELECT root, count(*) FROM unnest(CAST(:roots AS text[])) AS root"
+            f" JOIN {schema.sql_name(table)} AS stored ON {_UNDER.format('root')} GROUP BY 1"
         ),
         {"roots": list(roots)},
     )
-    return {row[0]: row[1] for row in rows}
+    return dict.fromkeys(roots, 0) | {row[0]: row[1] for row in rows}
 
 
 def rows_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]) -> dict[UUID, str]:
