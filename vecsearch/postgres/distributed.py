@@ -70,6 +70,18 @@ def is_distributed(connection: sa.Connection, name: str) -> bool:
     return bool(connection.scalar(sa.text(f"SELECT {IS_DISTRIBUTED.format(oid)}")))
 
 
+def list_distributed(connection: sa.Connection) -> list[str]:
+    """Return the names of the tables of our schema that are distributed, of whichever version."""
+    rows = connection.scalars(
+        sa.text(
+            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(:schema)"
+            f" AND relkind = 'r' AND {IS_DISTRIBUTED.format('pg_class.oid')} ORDER BY 1"
+        ),
+        {"schema": tables.SCHEMA},
+    )
+    return list(rows)
+
+
 def shards(connection: sa.Connection, table: sa.Table) -> int:
     """Return the number of a distributed table's shards."""
     count = sa.text(
