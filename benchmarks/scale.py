@@ -18,10 +18,10 @@ import growth
 import product
 from vectors import DIMENSIONS, Vectors
 
-from vecsearch.analysis.capacity import KEPT_SHARE, MACHINE_BYTES, Need
 from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.render.rows import human_bytes, human_time
+from vecsearch.search.indexes.capacity import KEPT_SHARE, MACHINE_BYTES, Need
 from vecsearch.vocabulary import DIMS, least_ef_search
 
 SIZES = (10**5, 10**6, 10**7, 10**8, 10**9)

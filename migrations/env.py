@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import context
 
-from vecsearch.postgres import renaming, schema, tables
+from vecsearch.postgres import distributed, renaming, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import role
 from vecsearch.postgres.embedded.access import READERS
@@ -17,6 +17,7 @@ def run(connection: sa.Connection) -> None:
     """Migrate over `connection`, whose transaction the caller commits."""
     connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    distributed.one_by_one(connection)
     connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}"))
     context.configure(
         connection=connection,

@@ -8,12 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from servers import SETS
+from servers import CITUS_VARIABLE, SETS
 from support import draw_photos, save_weights
 
 # Nothing of the developer's own environment may leak into a test.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    for name in [name for name in os.environ if name.startswith("VECSEARCH_")]:
+    for name in [
+        name for name in os.environ if name.startswith("VECSEARCH_") and name != CITUS_VARIABLE
+    ]:
         del os.environ[name]
     # Nor may anything of a test get into the developer's cache. Workers share one.
     os.environ["VECSEARCH_CACHE_DIR"] = tempfile.mkdtemp(prefix="vecsearch-cache-")

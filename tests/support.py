@@ -116,6 +116,8 @@ ON_TORCH = Runtime("cpu", "torch", Path(os.devnull))
 every_server = pytest.mark.every_server
 # For a test whose outcome no kind of server changes: it runs against one, whatever is given.
 once = pytest.mark.once
+# For a test that runs on a cluster of Citus, too, if there is one.
+citus = pytest.mark.citus
 
 
 def hit(rank: int, path: Path, **fields: Any) -> Hit:

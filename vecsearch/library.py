@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from vecsearch import files
-from vecsearch.analysis import capacity
-from vecsearch.analysis.capacity import Capacity
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.collection import Collection
 from vecsearch.config import Settings
@@ -29,7 +27,9 @@ from vecsearch.postgres.embedded.reviving import Revival
 from vecsearch.postgres.sessions import adhoc, configuration
 from vecsearch.postgres.sessions.configuration import Configuration
 from vecsearch.search import functions, repair
+from vecsearch.search.indexes import capacity
 from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.indexes.capacity import Capacity
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.repair import Repaired
 from vecsearch.search.status import CollectionStatus, Status, list_status
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Comparison
     from vecsearch.search.questions.embedder import Embedders
+    from vecsearch.search.shards import Distributed
 
 
 # The types that `Library` takes or returns, for programs to import.
@@ -237,6 +238,34 @@ class Library:
             dry_run=dry_run,
             confirm=confirm,
             resources=self._store.resources(),
+        )
+
+    def distribute(
+        self,
+        collection: str | None = None,
+        *,
+        shards: int | None = None,
+        confirm: Confirm = refuse,
+        on_progress: OnProgress = quiet,
+    ) -> "tuple[list[Distributed], list[str]]":
+        """Put a collection, or all, into shards on the servers of a Citus cluster.
+
+        Return the collections as they are in shards now, and notes for the user.
+
+        Raises:
+            ExtensionMissing: the database lacks Citus, or Citus has no workers.
+            NotConfirmed: a collection is small, and `confirm` returned False.
+
+        """
+        from vecsearch.search import shards as in_shards
+
+        return in_shards.distribute(
+            self.engine,
+            collection,
+            shards=shards,
+            confirm=confirm,
+            resources=self._store.resources(),
+            on_progress=on_progress,
         )
 
     def missing_settings(self) -> Configuration:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,16 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from server_support import is_running
-from servers import kinds, running
+from servers import (
+    CITUS,
+    create_database,
+    drop_database,
+    freeze,
+    join_nodes,
+    kinds,
+    running,
+    with_database,
+)
 from starlette.testclient import TestClient
 from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, picture
 from web_support import Known, client
@@ -20,13 +30,10 @@ from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres.embedded import access, server
 
-TEMPLATE = "vecsearch_template"
+# Of this process: several use one cluster.
+_OWN = uuid.uuid4().hex[:8]
+TEMPLATE, BARE = f"vecsearch_template_{_OWN}", f"vecsearch_bare_{_OWN}"
 _numbers = itertools.count()
-
-
-def with_database(url: str, name: str) -> str:
-    """Return `url` with another database."""
-    return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -41,15 +48,32 @@ def server_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The URL of a server's maintenance database; its template is migrated."""
-    with running(request.param, tmp_path_factory.mktemp(request.param)) as url:
+    kind = request.param
+    with running(kind, tmp_path_factory.mktemp(kind)) as url:
         with psycopg.connect(url, autocommit=True) as connection:
             # A test's database need not survive a power cut, and dropping one waits for the disk.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
-            connection.execute(f"CREATE DATABASE {TEMPLATE}".encode())
+        create_database(url, TEMPLATE)
+        if kind == CITUS:
+            create_database(url, BARE)
+            join_nodes(url, BARE)
+            freeze(url, BARE)
+            join_nodes(url, TEMPLATE)
         with Library.open(Settings.load(database_url=with_database(url, TEMPLATE))) as library:
             library.upgrade()
+        if kind == CITUS:
+            freeze(url, TEMPLATE)
         yield url
+        if kind == CITUS:
+            drop_database(url, TEMPLATE)
+            drop_database(url, BARE)
+
+
+@pytest.fixture(scope="session")
+def template() -> str:
+    """The name of a migrated database without collections, to clone."""
+    return TEMPLATE
 
 
 def settings_of(url: str, data_dir: Path) -> Settings:
@@ -60,11 +84,10 @@ def settings_of(url: str, data_dir: Path) -> Settings:
 
 
 def _database(server_url: str, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
-        yield with_database(server_url, name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    name = f"test_{_OWN}_{next(_numbers)}"
+    create_database(server_url, name, template)
+    yield with_database(server_url, name)
+    drop_database(server_url, name)
 
 
 @contextmanager
@@ -101,9 +124,10 @@ def database_url(server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def empty_database_url(server_url: str) -> Iterator[str]:
+def empty_database_url(server_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a fresh database that vecsearch has never seen."""
-    yield from _database(server_url, "template1")
+    is_citus = request.node.callspec.params["server_url"] == CITUS
+    yield from _database(server_url, BARE if is_citus else "template1")
 
 
 @pytest.fixture

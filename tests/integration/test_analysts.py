@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from support import (
     Corpus,
     as_sqlglot_writes,
+    citus,
     clustered,
     every_server,
     make_corpus,
@@ -26,7 +27,7 @@ from vecsearch.library import Library
 from vecsearch.postgres import database
 from vecsearch.search import functions
 
-pytestmark = every_server
+pytestmark = [citus, every_server]
 
 
 PROJECT = Path(__file__).parents[2]

@@ -4,11 +4,13 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, chi2, clustered, every_server, make_corpus, once
+from support import Corpus, chi2, citus, clustered, every_server, make_corpus, once
 
 from vecsearch.errors import DatabaseError
 from vecsearch.library import Library
 from vecsearch.postgres import database
+
+pytestmark = citus
 
 
 @every_server

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from support import (
     Corpus,
     as_pasted,
+    citus,
     clustered,
     every_server,
     index_scans,
@@ -26,6 +27,8 @@ from vecsearch.search.indexes import projection
 from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import Query
 from vecsearch.vocabulary import Metric
+
+pytestmark = citus
 
 
 @every_server

@@ -11,7 +11,17 @@ import pytest
 import sqlalchemy as sa
 from numpy.typing import NDArray
 from pgvector import HalfVector
-from support import Corpus, clustered, every_server, make_corpus, once, save_weights, scalar, write
+from support import (
+    Corpus,
+    citus,
+    clustered,
+    every_server,
+    make_corpus,
+    once,
+    save_weights,
+    scalar,
+    write,
+)
 from web_support import NOTHING, ask, client
 
 from vecsearch.encoders.sentences import source
@@ -21,6 +31,8 @@ from vecsearch.library import Library
 from vecsearch.postgres import database, tables
 from vecsearch.search.filters import Filters
 from vecsearch.search.questions.terms import Term
+
+pytestmark = citus
 
 # As in ImageNet, "crane" are two.
 NAMES = [

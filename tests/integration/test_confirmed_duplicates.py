@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 import pytest
 from PIL import ImageEnhance, ImageOps
-from support import PixelEncoder, ingest, once, write
+from support import PixelEncoder, citus, ingest, once, write
 from typer.testing import CliRunner
 from web_support import client
 
@@ -21,7 +21,7 @@ from vecsearch.encoders.base import PACKAGED_MODEL, Encoder
 from vecsearch.library import Library
 from vecsearch.vocabulary import MAX_DIFFERENCE
 
-pytestmark = once
+pytestmark = [citus, once]
 # Ten pictures of each: for any, there are nine others of its subject.
 SUBJECTS = ("lighthouse", "umbrella", "daisy", "city")
 

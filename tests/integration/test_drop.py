@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from support import (
     PixelEncoder,
+    citus,
     clustered,
     counts,
     ingest,
@@ -25,6 +26,8 @@ from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, drop, quantized, tables
+
+pytestmark = citus
 
 UNINSTALL = Path(__file__).parents[2] / "docs/uninstall.md"
 

@@ -7,7 +7,17 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from support import Corpus, PixelEncoder, clustered, every_server, ingest, make_corpus, once, write
+from support import (
+    Corpus,
+    PixelEncoder,
+    citus,
+    clustered,
+    every_server,
+    ingest,
+    make_corpus,
+    once,
+    write,
+)
 from typer.testing import CliRunner
 
 from vecsearch.analysis import pairs
@@ -15,6 +25,8 @@ from vecsearch.analysis.duplicates import Duplicates
 from vecsearch.cli import app
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
+
+pytestmark = citus
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import Corpus, clustered, make_corpus, once
+from support import Corpus, citus, clustered, make_corpus, once
 
 from vecsearch.analysis.sampling import Labelling
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database
+
+pytestmark = citus
 
 
 def relabel(library: Library, name: str, statement: str) -> None:

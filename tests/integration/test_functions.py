@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from psycopg import errors
 from sql_support import Client, connect, path, plan, rows
-from support import Corpus, clustered, every_server, make_corpus, once, write
+from support import Corpus, citus, clustered, every_server, make_corpus, once, write
 
 from vecsearch.library import Library
+
+pytestmark = citus
 
 
 @pytest.fixture

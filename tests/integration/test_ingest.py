@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, counts, every_server, ingest, never_loaded, once, picture, write
+from support import (
+    PixelEncoder,
+    citus,
+    counts,
+    every_server,
+    ingest,
+    never_loaded,
+    once,
+    picture,
+    write,
+)
 
 from vecsearch.errors import DatabaseUnavailable, EncoderError, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
+
+pytestmark = citus
 
 if TYPE_CHECKING:
     import numpy as np

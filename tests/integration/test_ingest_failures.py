@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from support import PixelEncoder, counts, ingest, once, picture
+from support import PixelEncoder, citus, counts, ingest, once, picture
 
 from vecsearch.encoders.base import LazyEncoder
 from vecsearch.errors import InvalidInput
@@ -23,7 +23,7 @@ from vecsearch.library import Library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [citus, pytest.mark.usefixtures("small_chunks")]
 
 
 @pytest.fixture

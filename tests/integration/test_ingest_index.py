@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, every_server, ingest
+from support import PixelEncoder, citus, every_server, ingest
 
 from vecsearch.config import Settings
 from vecsearch.encoders import base
@@ -15,6 +15,8 @@ from vecsearch.ingest import choose
 from vecsearch.ingest.summary import Progress
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
+
+pytestmark = citus
 
 if TYPE_CHECKING:
     import numpy as np

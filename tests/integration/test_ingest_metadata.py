@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PixelEncoder, counts, ingest, once
+from support import PixelEncoder, citus, counts, ingest, once
 
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
+
+pytestmark = citus
 
 
 def metadata(library: Library) -> dict[str, Any]:

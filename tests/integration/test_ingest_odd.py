@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import PixelEncoder, counts, ingest, picture, png, run_command, scalar
+from support import PixelEncoder, citus, counts, ingest, picture, png, run_command, scalar
 
 from vecsearch.library import Library
+
+pytestmark = citus
 
 if TYPE_CHECKING:
     import numpy as np

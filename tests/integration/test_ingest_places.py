@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import PixelEncoder, counts, ingest, never_loaded, once, picture, write
+from support import PixelEncoder, citus, counts, ingest, never_loaded, once, picture, write
 
 from vecsearch.library import Library
 
-pytestmark = pytest.mark.usefixtures("small_chunks")
+pytestmark = [citus, pytest.mark.usefixtures("small_chunks")]
 
 
 @pytest.fixture

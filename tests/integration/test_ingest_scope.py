@@ -5,11 +5,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support import PixelEncoder, counts, ingest, once, picture
+from support import PixelEncoder, citus, counts, ingest, once, picture
 
 from vecsearch.config import Settings
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
+
+pytestmark = citus
 
 
 def paths(library: Library) -> set[str]:

@@ -15,6 +15,7 @@ from older import create_old_table, old_corpus
 from support import (
     PixelEncoder,
     alembic_upgrade,
+    citus,
     clustered,
     counts,
     every_server,
@@ -37,7 +38,7 @@ from vecsearch.ingest.writes import write_errors
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming, schema, tables
 
-pytestmark = every_server
+pytestmark = [citus, every_server]
 
 
 def test_the_revision_we_need_is_the_newest_migration() -> None:

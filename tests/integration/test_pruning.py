@@ -6,7 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import PixelEncoder, counts, draw_photos, ingest, picture, run_command, scalar, write
+from support import (
+    PixelEncoder,
+    citus,
+    counts,
+    draw_photos,
+    ingest,
+    picture,
+    run_command,
+    scalar,
+    write,
+)
 
 from vecsearch.errors import InvalidInput, NotConfirmed
 from vecsearch.imaging.scan import Unreadable
@@ -16,6 +26,8 @@ from vecsearch.ingest.summary import PruneRefused
 from vecsearch.ingest.writes import write_errors
 from vecsearch.library import Library
 from vecsearch.postgres import database
+
+pytestmark = citus
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from support import (
     Corpus,
     PixelEncoder,
+    citus,
     clustered,
     counts,
     every_server,
@@ -26,6 +27,8 @@ from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
 from vecsearch.search.plan import Search
 from vecsearch.search.query import Query
+
+pytestmark = citus
 
 
 @every_server

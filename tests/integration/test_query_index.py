@@ -7,12 +7,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support import Corpus, clustered, every_server
+from support import Corpus, citus, clustered, every_server
 
 from vecsearch.postgres import catalog, database
 from vecsearch.search import execute
 from vecsearch.search.plan import plan
 from vecsearch.search.query import Hit, Query
+
+pytestmark = citus
 
 FILTERS = {
     "true": 3_000,

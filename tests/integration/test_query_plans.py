@@ -6,13 +6,13 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import every_server, make_corpus
+from support import citus, every_server, make_corpus
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
-pytestmark = every_server
+pytestmark = [citus, every_server]
 
 
 ROWS = 3_000
@@ -32,10 +32,10 @@ FILL = """
 
 
 @pytest.fixture(scope="module")
-def resnet_sized(server_url: str) -> Iterator[Library]:
+def resnet_sized(server_url: str, template: str) -> Iterator[Library]:
     """A library with 3,000 vectors of ResNet50's size, drawn by the server."""
     with psycopg.connect(server_url, autocommit=True) as server:
-        server.execute("CREATE DATABASE resnet_sized TEMPLATE vecsearch_template")
+        server.execute(f"CREATE DATABASE resnet_sized TEMPLATE {template}".encode())
         url = sa.make_url(server_url).set(database="resnet_sized")
         settings = Settings.load(database_url=url.render_as_string(hide_password=False))
         with Library.open(settings) as library:

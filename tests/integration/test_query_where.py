@@ -5,12 +5,12 @@ from textwrap import dedent
 
 import pytest
 import sqlalchemy as sa
-from support import Corpus, every_server
+from support import Corpus, citus, every_server
 
 from vecsearch.errors import DatabaseError, InvalidInput
 from vecsearch.postgres import database
 
-pytestmark = every_server
+pytestmark = [citus, every_server]
 
 
 @pytest.fixture(scope="module")

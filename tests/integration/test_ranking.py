@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from support import (
     Corpus,
     as_pasted,
+    citus,
     clustered,
     every_server,
     index_scans,
@@ -27,6 +28,8 @@ from vecsearch.search.indexes import vectors
 from vecsearch.search.query import Query
 from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import Metric, Ranking
+
+pytestmark = citus
 
 DIMS = 12
 Floats = NDArray[np.float64]

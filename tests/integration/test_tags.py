@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from support import (
     PixelEncoder,
+    citus,
     clustered,
     counts,
     every_server,
@@ -29,6 +30,8 @@ from vecsearch.errors import WeightsUnavailable
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming
 from vecsearch.search.tags import LEAST, MOST, Tag
+
+pytestmark = citus
 
 # As in ImageNet, two have the same name.
 NAMES = ["crane", "crane", *(f"thing {number}" for number in range(2, 30))]

@@ -14,6 +14,7 @@ from support import (
     Corpus,
     PixelEncoder,
     as_pasted,
+    citus,
     clustered,
     every_server,
     ingest,
@@ -31,6 +32,8 @@ from vecsearch.search.query import Query
 from vecsearch.search.questions import embedder
 from vecsearch.search.questions.pictures import Crop
 from vecsearch.search.questions.terms import Term, weighted
+
+pytestmark = citus
 
 Floats = NDArray[np.float64]
 

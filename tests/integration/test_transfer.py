@@ -7,12 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support import Corpus, PixelEncoder, clustered, every_server, ingest, once, picture, scalar
+from support import (
+    Corpus,
+    PixelEncoder,
+    citus,
+    clustered,
+    every_server,
+    ingest,
+    once,
+    picture,
+    scalar,
+)
 
 from vecsearch.errors import EncoderMismatch, InvalidInput, WeightsUnavailable
 from vecsearch.ingest import staging
 from vecsearch.library import Library
 from vecsearch.postgres import database
+
+pytestmark = citus
 
 FORMATS = ["csv", "npz", "parquet"]
 EVERYTHING = "SELECT string_agg(to_jsonb(t)::text, ' ' ORDER BY path) FROM (SELECT {} FROM {}) AS t"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import CHUNK, DIMENSIONS, Nearest, Vectors
 
-from vecsearch.analysis.capacity import Need
+from vecsearch.search.indexes.capacity import Need
 from vecsearch.search.indexes.resources import build_seconds
 from vecsearch.vocabulary import DIMS, IndexMethod
 

@@ -1,4 +1,7 @@
-"""Find pairs of similar images with a self-join that uses the index."""
+"""Find pairs of similar images with a self-join that uses the index.
+
+`vecsearch.analysis.nearby` has that join.
+"""
 
 import itertools
 from collections import Counter
@@ -11,11 +14,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from vecsearch.analysis import nearby
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import StoredCollection
-from vecsearch.postgres.database import apply_settings, driver_connection
-from vecsearch.search.indexes import serving
-from vecsearch.search.statement import EXACT_SETTINGS, FORCED_SETTINGS
 
 # Nearest neighbours to examine per image, not counting the image itself.
 NEIGHBOURS = 20
@@ -77,15 +78,20 @@ def neighbour_distances(
 
     """
     source = schema.sql_name(collection.table)
-    _set_up(connection, collection, NEIGHBOURS, exact=exact)
+    near, values = nearby.find(
+        connection,
+        collection,
+        f"(SELECT id, embedding FROM {source} ORDER BY id LIMIT :images) AS i",
+        {"images": images},
+        NEIGHBOURS + 1,
+        exact=exact,
+    )
     rows = connection.execute(
         sa.text(
-            f"""
-            SELECT array_agg(n.distance ORDER BY n.distance)
-            FROM (SELECT id, embedding FROM {source} ORDER BY id LIMIT :images) AS i
-            {_neighbours(collection, exact=exact)} AND n.id <> i.id GROUP BY i.id"""
+            f"SELECT array_agg(distance ORDER BY distance) FROM ({near}) AS near"
+            " WHERE image <> other GROUP BY image"
         ),
-        {"images": images, "neighbours": NEIGHBOURS + 1},
+        values,
     )
     return [row[0] for row in rows]
 
@@ -105,17 +111,16 @@ def nearest(
     """
     # The index compares rounded numbers: with some more, the k nearest are among them.
     examined = k + 1 if exact else k + 1 + max(k // 4, 4)
-    _set_up(connection, collection, examined, exact=exact)
-    rows = connection.execute(
-        sa.text(
-            f"""
-            SELECT i.id AS image, n.id AS other, n.distance
-            FROM (SELECT id, embedding FROM {schema.sql_name(collection.table)}
-                WHERE id = ANY(:ids)) AS i
-            {_neighbours(collection, exact=exact)}"""
-        ),
-        {"ids": list(ids), "neighbours": examined},
+    source = schema.sql_name(collection.table)
+    near, values = nearby.find(
+        connection,
+        collection,
+        f"(SELECT id, embedding FROM {source} WHERE id = ANY(:ids)) AS i",
+        {"ids": list(ids)},
+        examined,
+        exact=exact,
     )
+    rows = connection.execute(sa.text(near), values)
     found: dict[UUID, list[tuple[float, UUID]]] = {}
     for row in rows:
         found.setdefault(row.image, []).append((row.distance, row.other))
@@ -150,17 +155,16 @@ def candidates(
 
     """
     source = schema.sql_name(collection.table)
-    _set_up(connection, collection, NEIGHBOURS, exact=exact)
+    near, values = nearby.find(
+        connection, collection, f"{source} AS i", {}, NEIGHBOURS + 1, exact=exact
+    )
     rows = connection.execute(
         sa.text(
             f"""
-            WITH near AS MATERIALIZED (
-                SELECT i.id AS image, n.id AS other, n.distance
-                FROM {source} AS i {_neighbours(collection, exact=exact)}
-            ), ranked AS (
+            WITH near AS MATERIALIZED ({near}), ranked AS (
                 SELECT image, coalesce((array_agg(distance ORDER BY distance)
                         FILTER (WHERE other <> image))[:rank], 0) AS at_rank,
-                    count(*) FILTER (WHERE distance <= :floor) >= :neighbours AS is_crowded,
+                    count(*) FILTER (WHERE distance <= :floor) > {NEIGHBOURS} AS is_crowded,
                     NOT bool_or(other = image) AND max(distance) > :noise AS is_lost
                 FROM near GROUP BY image
             ), reaches AS (
@@ -186,8 +190,8 @@ def candidates(
             "ratio": cut_off.ratio,
             "wide": max(cut_off.wide, cut_off.ratio),
             "rank": cut_off.rank,
-            "neighbours": NEIGHBOURS + 1,
             "noise": NOISE,
+            **values,
         },
     )
     # Many pairs share each image: one object for it instead of a dozen.
@@ -242,7 +246,8 @@ def distances_to(
             SELECT greatest(a.embedding <=> b.embedding, 0)
             FROM unnest(CAST(:firsts AS uuid[]), CAST(:others AS uuid[]))
                 WITH ORDINALITY AS pair (first, other, position)
-            JOIN {source} AS a ON a.id = first JOIN {source} AS b ON b.id = other
+            JOIN {source} AS a ON a.id = first
+            JOIN (SELECT id, embedding FROM {source} WHERE id = ANY(:others)) AS b ON b.id = other
             ORDER BY position"""
         ),
         {"firsts": list(firsts), "others": list(others)},
@@ -283,17 +288,19 @@ def _more_neighbours(
     if not crowded:
         return []
     source = schema.sql_name(collection.table)
-    _set_up(connection, collection, MORE_NEIGHBOURS, exact=exact)
+    near, values = nearby.find(
+        connection,
+        collection,
+        f"(SELECT DISTINCT ON (embedding) id, embedding FROM {source}"
+        " WHERE id = ANY(:crowded) ORDER BY embedding, id) AS i",
+        {"crowded": list(crowded)},
+        MORE_NEIGHBOURS,
+        differing=True,
+        exact=exact,
+    )
     rows = connection.execute(
-        sa.text(
-            f"""
-            SELECT i.id AS image, n.id AS other, n.distance
-            FROM (SELECT DISTINCT ON (embedding) id, embedding FROM {source}
-                WHERE id = ANY(:crowded) ORDER BY embedding, id) AS i
-            {_neighbours(collection, "o.embedding <> i.embedding", exact=exact)}
-            AND n.distance <= :floor"""
-        ),
-        {"crowded": list(crowded), "floor": floor, "neighbours": MORE_NEIGHBOURS},
+        sa.text(f"SELECT * FROM ({near}) AS near WHERE distance <= :floor"),
+        {"floor": floor, **values},
     )
     return list(rows)
 
@@ -308,15 +315,17 @@ def _lost_neighbours(
     if not lost:
         return []
     source = schema.sql_name(collection.table)
-    _set_up(connection, collection, MORE_NEIGHBOURS, exact=True)
+    near, values = nearby.find(
+        connection,
+        collection,
+        f"(SELECT id, embedding FROM {source} WHERE id = ANY(:lost)) AS i",
+        {"lost": list(lost)},
+        MORE_NEIGHBOURS + 1,
+        exact=True,
+    )
     rows = connection.execute(
-        sa.text(
-            f"""
-            SELECT i.id AS image, n.id AS other, n.distance
-            FROM (SELECT id, embedding FROM {source} WHERE id = ANY(:lost)) AS i
-            {_neighbours(collection, exact=True)} AND n.id <> i.id ORDER BY i.id, n.distance"""
-        ),
-        {"lost": list(lost), "neighbours": MORE_NEIGHBOURS + 1},
+        sa.text(f"SELECT * FROM ({near}) AS near WHERE image <> other ORDER BY image, distance"),
+        values,
     )
     found = []
     for _, group in itertools.groupby(rows, key=lambda row: row.image):
@@ -326,37 +335,6 @@ def _lost_neighbours(
         wide = max(reach, cut_off.wide * beyond)
         found += [(row, row.distance <= reach) for row in nearest_first if row.distance <= wide]
     return found
-
-
-def _neighbours(collection: StoredCollection, where: str = "true", *, exact: bool) -> str:
-    """Return SQL that joins each image `i` with its nearest images, `n`.
-
-    The index serves only a plain ORDER BY. It compares normalised and rounded numbers; the returned
-    distance is computed from the stored embeddings, where equal ones may differ by 1e-7. Compact
-    vectors choose twice as many candidates as requested; an image without a compact vector does
-    not find itself, and so counts as unreachable.
-    """
-    source = f"{schema.sql_name(collection.table)} AS o"
-    # An index cannot order by ids, too.
-    ties = ", o.id" if exact else ""
-    if not exact:
-        source, where = serving(collection).neighbours(source, where)
-    return f"""
-        CROSS JOIN LATERAL (
-            SELECT o.id, greatest(o.embedding <=> i.embedding, 0) AS distance
-            FROM {source} WHERE {where} ORDER BY o.embedding <=> i.embedding{ties}
-            LIMIT :neighbours
-        ) AS n WHERE n.distance < 'NaN'"""
-
-
-def _set_up(
-    connection: sa.Connection, collection: StoredCollection, neighbours: int, *, exact: bool
-) -> None:
-    settings = EXACT_SETTINGS
-    if not exact:
-        # Every image is a query. If the planner expects a small table, it compares all with all.
-        settings = FORCED_SETTINGS | serving(collection).neighbours_settings(neighbours)
-    apply_settings(driver_connection(connection), settings)
 
 
 def _any(ids: Sequence[UUID]) -> sa.ColumnElement[Any]:

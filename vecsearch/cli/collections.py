@@ -37,7 +37,7 @@ MOST_IMAGES = 10**12
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from vecsearch.analysis.capacity import Capacity
+    from vecsearch.search.indexes.capacity import Capacity
     from vecsearch.search.status import CollectionStatus
 
 

@@ -1,4 +1,4 @@
-"""The commands db: url, roles, configure, start, stop, shell, upgrade, dump, restore."""
+"""The commands db: those of the embedded server, and those of any: upgrade, dump and so on."""
 
 import os
 import shutil
@@ -233,6 +233,41 @@ def db_upgrade(settings: Settings) -> None:
     with open_library(settings) as library:
         say_all(library.upgrade())
     say(f"The tables are at revision {schema.REVISION}.")
+
+
+@command(db_app, "distribute")
+def db_distribute(
+    settings: Settings,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", "-c", help="Only this collection. Default: all of them."),
+    ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of shards. Default: citus.shard_count of the server."),
+    ] = None,
+    yes: YesOption = False,
+    format_: FormatOption = None,
+) -> None:
+    """Put collections into shards on the servers of a Citus cluster.
+
+    Every command works as before. It asks before it distributes a collection that is too small to
+    gain from it.
+    """
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library, steps_progress() as progress:
+        done, notes = library.distribute(
+            collection,
+            shards=shards,
+            confirm=confirming("Distribute it?", yes=yes),
+            on_progress=progress,
+        )
+    for each in done:
+        if not each.changed:
+            say(f"{each.collection} was in shards already.")
+    say_all(notes)
+    write_rows(done, format_, columns=["collection", "images", "shards", "servers", "changed"])
 
 
 @command(db_app, "repair")

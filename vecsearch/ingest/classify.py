@@ -263,20 +263,23 @@ def _holders(table: sa.Table | None) -> str:
         wanting AS (
             SELECT file.position, file.name, file.sha256, file.stored, row_number()
                 OVER (PARTITION BY file.sha256 ORDER BY file.position) AS number
-            FROM pending AS file LEFT JOIN {stored} AS own ON own.id = file.id
+            FROM pending AS file LEFT JOIN (
+                SELECT id, sha256 FROM {stored} AS stored
+                WHERE id IN (SELECT id FROM pending WHERE chunk = :chunk)) AS own
+                ON own.id = file.id
             WHERE file.chunk = :chunk AND file.error IS NULL
                 AND own.sha256 IS DISTINCT FROM file.sha256),
         holders AS (
-            SELECT held.id, held.path, wanted.sha256
-            FROM (SELECT DISTINCT sha256 FROM wanting) AS wanted CROSS JOIN LATERAL (
-                SELECT stored.id, stored.path
+            SELECT id, path, sha256 FROM (
+                SELECT stored.id, stored.path, stored.sha256, row_number()
+                    OVER (PARTITION BY stored.sha256 ORDER BY stored.path) AS number
                 FROM {stored} AS stored LEFT JOIN pending AS file ON file.id = stored.id
-                WHERE stored.sha256 = wanted.sha256
+                LEFT JOIN (SELECT source FROM pending WHERE carries AND error IS NULL
+                    AND outcome = '{Outcome.moved}' AND chunk < :chunk) AS taker
+                    ON taker.source = stored.id
+                WHERE stored.sha256 IN (SELECT sha256 FROM wanting)
                     -- Neither overwritten nor moved by an earlier chunk.
                     AND (file.chunk < :chunk AND file.error IS NULL
                         AND file.sha256 <> stored.sha256) IS NOT TRUE
-                    AND NOT EXISTS (SELECT FROM pending AS taker
-                        WHERE taker.source = stored.id AND taker.carries
-                            AND taker.outcome = '{Outcome.moved}'
-                            AND taker.chunk < :chunk AND taker.error IS NULL)
-                ORDER BY stored.path LIMIT :limit) AS held)"""
+                    AND taker.source IS NULL) AS held
+            WHERE number <= :limit)"""

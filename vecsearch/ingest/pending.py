@@ -99,7 +99,9 @@ def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
             " stored.sha256 AS stored_sha256, stored.file_size AS stored_size"
         )
         join = f"""
-            LEFT JOIN {schema.sql_name(table)} AS stored ON stored.path = seen.path
+            LEFT JOIN (SELECT id, path, sha256, file_size, modified_at
+                FROM {schema.sql_name(table)} WHERE path IN (SELECT path FROM seen)) AS stored
+                ON stored.path = seen.path
             LEFT JOIN {tables.thumbnails.fullname} ON thumbnails.sha256 = stored.sha256
             WHERE {changed} OR (thumbnails.sha256 IS NULL AND stored.sha256 IS NOT NULL)"""
     connection.execute(

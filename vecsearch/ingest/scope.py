@@ -72,12 +72,12 @@ def count_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]
     """Return the number of rows under each root."""
     rows = connection.execute(
         sa.text(
-            f"SELECT root, count(stored.id) FROM unnest(CAST(:roots AS text[])) AS root"
-            f" LEFT JOIN {schema.sql_name(table)} AS stored ON {_UNDER.format('root')} GROUP BY 1"
+            f"SELECT root, count(*) FROM unnest(CAST(:roots AS text[])) AS root"
+            f" JOIN {schema.sql_name(table)} AS stored ON {_UNDER.format('root')} GROUP BY 1"
         ),
         {"roots": list(roots)},
     )
-    return {row[0]: row[1] for row in rows}
+    return dict.fromkeys(roots, 0) | {row[0]: row[1] for row in rows}
 
 
 def rows_under(connection: sa.Connection, table: sa.Table, roots: Sequence[str]) -> dict[UUID, str]:
@@ -124,11 +124,11 @@ def unseen_rows(connection: sa.Connection, table: sa.Table, scope: Scope) -> lis
     """
     rows = connection.execute(
         sa.text(
-            f"SELECT id, path FROM {schema.sql_name(table)} AS stored WHERE {_UNDER_ROOTS}"
-            " AND NOT EXISTS (SELECT FROM seen WHERE seen.path = stored.path)"
-            " AND NOT EXISTS (SELECT FROM pending WHERE pending.source = stored.id"
-            " AND pending.carries AND pending.error IS NULL"
-            f" AND pending.outcome = '{Outcome.moved}')"
+            f"SELECT stored.id, stored.path FROM {schema.sql_name(table)} AS stored"
+            " LEFT JOIN seen ON seen.path = stored.path"
+            " LEFT JOIN (SELECT source FROM pending WHERE carries AND error IS NULL"
+            f" AND outcome = '{Outcome.moved}') AS taker ON taker.source = stored.id"
+            f" WHERE {_UNDER_ROOTS} AND seen.path IS NULL AND taker.source IS NULL"
         ),
         vars(scope),
     )

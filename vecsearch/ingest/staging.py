@@ -109,7 +109,8 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
     merged = connection.execute(
         sa.text(
             f"INSERT INTO {target} AS target (id, {columns})"
-            f" SELECT id, {', '.join(values)} FROM imported LEFT JOIN {target} AS stored USING (id)"
+            f" SELECT id, {', '.join(values)} FROM imported LEFT JOIN (SELECT * FROM {target}"
+            " WHERE id IN (SELECT id FROM imported)) AS stored USING (id)"
             f" ORDER BY number ON CONFLICT (id) DO UPDATE SET {', '.join(sets)}"
         )
     ).rowcount

@@ -70,10 +70,14 @@ def write_files(
         return
     target = schema.sql_name(table)
     _stage(connection, embedded, known)
-    written = ", ".join(names(_WRITTEN))
+    # One that was only touched keeps its content, and so its place in every index.
+    written = _touch(connection, target) if known else 0
+    columns = ", ".join(names(_WRITTEN))
     arriving = []
     if embedded:
-        arriving.append(f"SELECT {written}, NULL::jsonb AS metadata, NULL::uuid FROM embedded")
+        arriving.append(
+            f"SELECT {columns}, stored.metadata FROM embedded LEFT JOIN {_own(target, 'embedded')}"
+        )
     if known:
         located = ", ".join(f"known.{name}" for name in names(_LOCATED))
         content = ", ".join(f"source.{name}" for name in names(OF_CONTENT))
@@ -81,28 +85,27 @@ def write_files(
             f"""
             SELECT {located}, {content},
                 CASE WHEN known.carries AND (known.is_vacated OR source.metadata <> '{{}}')
-                    THEN source.metadata END, known.source
+                    THEN source.metadata ELSE stored.metadata END
             FROM known JOIN {target} AS source
-                ON source.id = known.source AND source.sha256 = known.content"""
+                ON source.id = known.source AND source.sha256 = known.content
+                LEFT JOIN {_own(target, "known")}
+            WHERE known.source <> known.id"""
         )
-    merged = connection.execute(
+    taken = ", ".join(
+        f"{name} = excluded.{name}"
+        for name in [*names((*OF_FILE, *OF_CONTENT)), "ingested_at", "metadata"]
+    )
+    # Not MERGE, and no value but `excluded`: Citus takes neither here.
+    written += connection.execute(
         sa.text(
             f"""
-            MERGE INTO {target} AS stored
-            USING ({" UNION ALL ".join(arriving)}) AS new ({written}, metadata, source)
-                ON stored.id = new.id
-            WHEN MATCHED AND new.source = stored.id THEN
-                UPDATE SET {_taken(OF_FILE)}, ingested_at = now()
-            WHEN MATCHED THEN
-                UPDATE SET {_taken((*OF_FILE, *OF_CONTENT))}, ingested_at = now(),
-                    metadata = coalesce(new.metadata, stored.metadata)
-            WHEN NOT MATCHED THEN
-                INSERT ({written}, metadata)
-                VALUES ({", ".join(f"new.{name}" for name in names(_WRITTEN))},
-                    coalesce(new.metadata, '{{}}'))"""
+            INSERT INTO {target} AS target ({columns}, ingested_at, metadata)
+            SELECT {columns}, now(), coalesce(metadata, '{{}}')
+            FROM ({" UNION ALL ".join(arriving)}) AS new ({columns}, metadata)
+            ON CONFLICT (id) DO UPDATE SET {taken}"""
         )
     ).rowcount
-    if merged != len(embedded) + len(known):
+    if written != len(embedded) + len(known):
         raise DatabaseError("Another run has changed the same images. Retry; what is stored stays.")
     # The vectors of sources are copied before those of new contents overwrite them.
     if known:
@@ -190,6 +193,29 @@ def _added_since(
             },
         )
     )
+
+
+def _own(target: str, staged: str) -> str:
+    """Return SQL that joins the metadata of the rows that staged ones replace, as `stored`.
+
+    Citus would fetch every row for a plain join, as rows without a match are kept.
+    """
+    return (
+        f"(SELECT id AS of, metadata FROM {target} WHERE id IN (SELECT id FROM {staged}))"
+        f" AS stored ON stored.of = {staged}.id"
+    )
+
+
+def _touch(connection: sa.Connection, target: str) -> int:
+    """Give rows their files' new times, where nothing else has changed; return how many."""
+    taken = ", ".join(f"{name} = known.{name}" for name in names(OF_FILE))
+    return connection.execute(
+        sa.text(
+            f"UPDATE {target} AS stored SET {taken}, ingested_at = now() FROM known"
+            " WHERE stored.id = known.id AND known.source = known.id"
+            " AND stored.sha256 = known.content"
+        )
+    ).rowcount
 
 
 def _stage(
@@ -344,8 +370,3 @@ def _content(facts: Facts, embedding: NDArray[np.float32]) -> Iterator[Any]:
 
 def _defined(columns: tuple[Column, ...]) -> str:
     return ", ".join(f"{column.name} {column.kind}" for column in columns)
-
-
-def _taken(columns: tuple[Column, ...]) -> str:
-    """Return the SET list by which a row takes new values."""
-    return ", ".join(f"{name} = new.{name}" for name in names(columns))

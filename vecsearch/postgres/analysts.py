@@ -56,7 +56,8 @@ _VIEWS = {
         """
         SELECT n.id, i.path, n.rank, n.neighbour, o.path AS neighbour_path, n.distance
         FROM {internal}.neighbours AS n
-        JOIN {table} AS i ON i.id = n.id JOIN {table} AS o ON o.id = n.neighbour""",
+        JOIN {table} AS i ON i.id = n.id
+        JOIN (SELECT id, path FROM {table}) AS o ON o.id = n.neighbour""",
         "n",
         "The nearest images of each image of {name}, as of the last vecsearch refresh neighbours",
         {
@@ -184,3 +185,10 @@ def start_feed(connection: sa.Connection, table: sa.Table) -> None:
         f" SELECT '{table.name}', {tables.INTERNAL}.change_position('{table.name}'),"
         " pg_current_xact_id()::text::bigint, 'reset'"
     )
+
+
+def stop_feed(connection: sa.Connection, table: sa.Table) -> None:
+    """Drop the triggers, and what they recorded: nobody may follow a feed that goes no further."""
+    for trigger in TRIGGERS:
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger} ON {schema.sql_name(table)}")
+    connection.execute(sa.delete(tables.changes).where(tables.changes.c.collection == table.name))

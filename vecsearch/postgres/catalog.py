@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.postgres import migrate, schema, tables
+from vecsearch.postgres import distributed, migrate, schema, tables
 from vecsearch.postgres.database import BEGIN, driver_connection
 from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, Ranking, parse
 
@@ -66,6 +66,7 @@ class StoredCollection:
         ranking: what orders the hits of a search by cosine.
         expansion: number of nearest images by which such a search expands its question.
         rows: about as many as the table has; 0 if Postgres has not counted them yet.
+        is_distributed: whether its table is in shards; see `vecsearch.postgres.distributed`.
 
     """
 
@@ -82,6 +83,7 @@ class StoredCollection:
     ranking: Ranking = Ranking.full
     expansion: int = 0
     rows: float = field(default=0.0, compare=False)
+    is_distributed: bool = False
 
     def has_encoder_of(self, other: "StoredCollection") -> bool:
         """Return whether both are the same collection, so that one loaded encoder serves both."""
@@ -122,6 +124,7 @@ def selected() -> sa.Select[Any]:
         projections.c.fitted_at,
         projections.c.metric.label("compact_metric"),
         _ROWS.label("rows"),
+        sa.literal_column(distributed.OF_REGISTER).label("is_distributed"),
     ).select_from(register.outerjoin(projections, in_use))
 
 
@@ -160,6 +163,7 @@ def from_row(row: Any) -> StoredCollection:
         ranking=parse(Ranking, row.ranking),
         expansion=row.expansion,
         rows=row.rows or 0.0,
+        is_distributed=row.is_distributed,
     )
 
 
@@ -287,7 +291,8 @@ def register(
 
 def lock_creation(connection: sa.Connection) -> None:
     """Take the lock that lets one transaction at a time create a collection."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)))
+    lock = sa.func.pg_advisory_xact_lock(CREATE_LOCK_KEY)
+    connection.execute(sa.select(lock, sa.literal_column(distributed.ONE_BY_ONE)))
 
 
 def compact_versions(connection: sa.Connection, collection: str) -> list[Compact]:
@@ -316,6 +321,7 @@ def compact_of(collection: str, row: Any) -> Compact:
 def create_compact(connection: sa.Connection, compact: Compact) -> None:
     """Create a projection's empty table, for all roles that can read the register or collection."""
     compact.table.create(connection)
+    distributed.follow(connection, compact.collection, compact.table)
     grantees = connection.scalars(
         sa.text(
             "SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC'"

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import sql
 
 from vecsearch.errors import (
     DatabaseBusy,
@@ -40,6 +41,8 @@ VECTOR_SCHEMA = (
 _OBJECT_MISSING = {"42P01", "42703", "42883"}
 # What libpq says of each of several hosts, or addresses of one.
 _HOST_FAILED = re.compile(r'server at "(.+?)", port (\d+) failed: (?:FATAL: *)?(.+)')
+# What Citus' coordinator says of a worker that does not answer.
+_SHARD_LOST = re.compile(r"remote node (?:\S+@)?(\S+:\d+)")
 EXTENSION_HELP = (
     "Install pgvector on the server (https://github.com/pgvector/pgvector#installation) "
     "or use the embedded database by leaving the URL out."
@@ -139,13 +142,13 @@ def is_open(connection: psycopg.Connection[Any]) -> bool:
 
 
 def apply_settings(driver: "psycopg.Connection[Any]", settings: Mapping[str, str]) -> None:
-    """Apply settings until the transaction ends."""
-    calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
-    driver.execute(
-        f"SELECT {calls}".encode(),
-        [part for item in settings.items() for part in item],
-        prepare=True,
-    )
+    """Apply settings until the transaction ends.
+
+    By SET, which reaches the shards of a distributed table, as `set_config` does not.
+    """
+    for name, value in settings.items():
+        text = f"SET LOCAL {name} = {sql.Literal(value).as_string()}"
+        driver.execute(text.encode(), prepare=True)
 
 
 def apply_limits(driver: "psycopg.Connection[Any]", limits: Mapping[str, str]) -> None:
@@ -189,13 +192,17 @@ def _set_up(connection: psycopg.Connection[Any], settings: Mapping[str, str]) ->
 
     Our schema and pgvector's are put on its search path. The server notices when its client is
     killed, so that the session's locks do not outlive the client for long; a setting of the user's
-    own stays.
+    own stays. Citus hands on what SET LOCAL sets.
     """
     path = (
         "set_config('search_path', concat_ws(', ', %s::text,"
         f" nullif(current_setting('search_path'), ''), quote_ident({VECTOR_SCHEMA})), false)"
     )
-    calls = ", ".join([*["set_config(%s, %s, false)"] * len(settings), path])
+    handed_on = (
+        "CASE WHEN EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')"
+        " THEN set_config('citus.propagate_set_commands', 'local', false) END"
+    )
+    calls = ", ".join([*["set_config(%s, %s, false)"] * len(settings), path, handed_on])
     values = [*(part for item in settings.items() for part in item), tables.SCHEMA]
     check = (
         "CASE current_setting('client_connection_check_interval') WHEN '0'"
@@ -288,6 +295,12 @@ def _ours(error: BaseException | None, statement: str | None) -> VecsearchError:
     state = error.sqlstate or ""
     if state.startswith(("28", "3D", "53300")):
         return _unavailable(error)
+    shard = _SHARD_LOST.search(message)
+    if shard is not None:
+        return DatabaseUnavailable(
+            f"A server that has shards does not answer: {shard[1]}. Start it, then retry; which "
+            "are down: vecsearch sql 'SELECT * FROM citus_check_cluster_node_health()' --write"
+        )
     lost = isinstance(error, psycopg.OperationalError) and not state
     # A protocol violation (08P01) is a statement's fault: a parameter that nobody gave.
     if lost or (state.startswith(("08", "57P")) and state != "08P01"):

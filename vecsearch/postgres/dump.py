@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
 from vecsearch.files import written_whole
-from vecsearch.postgres import catalog, copying, database, migrate, schema, tables
+from vecsearch.postgres import catalog, copying, database, distributed, migrate, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import programs, server
 from vecsearch.postgres.sessions import hosts
@@ -49,12 +49,18 @@ def dump(engine: sa.Engine, file: Path) -> None:
     """Write our schemas to a file; on failure the file is unchanged.
 
     Raises:
-        InvalidInput: the file cannot be written.
+        InvalidInput: the file cannot be written, or a collection is in shards.
         DatabaseError: pg_dump fails, or is too old for the server.
 
     """
     with database.reading(engine) as connection:
         major = _server_major(connection)
+        spread = distributed.list_distributed(connection)
+        if spread:
+            raise InvalidInput(
+                f"Collection {spread[0]!r} is in shards, which {DUMP} does not read. Dump one "
+                f"collection at a time: vecsearch db dump {file} --collection {spread[0]}"
+            )
     with written_whole(file) as partial:
         arguments = ["--format=custom", f"--compress={COMPRESSION}"]
         arguments += [f"--schema={name}" for name in tables.SCHEMAS]

@@ -111,9 +111,13 @@ def _unheld(connection: sa.Connection) -> str:
             " WHERE to_regclass('vecsearch.' || quote_ident(name)) IS NOT NULL"
         )
     )
-    unheld = " AND ".join(
-        f"NOT EXISTS (SELECT FROM vecsearch.{schema.sql_name(name)} AS stored"
-        " WHERE stored.sha256 = thumbnails.sha256)"
-        for name in names
+    # A join, because Citus has no NOT EXISTS from the coordinator's tables to shards.
+    held = [
+        (f"(SELECT sha256 FROM vecsearch.{schema.sql_name(name)}) AS held_{number}", number)
+        for number, name in enumerate(names)
+    ]
+    joined = "".join(
+        f" LEFT JOIN {table} ON held_{number}.sha256 = own.sha256" for table, number in held
     )
-    return unheld or "true"
+    free = "".join(f" AND held_{number}.sha256 IS NULL" for _, number in held)
+    return f"sha256 IN (SELECT own.sha256 FROM {_TABLE} AS own{joined} WHERE true{free})"

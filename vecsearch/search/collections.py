@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import analysts, catalog, schema
+from vecsearch.postgres import analysts, catalog, distributed, schema
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import functions
 from vecsearch.vocabulary import IndexMethod, Metric, parse
@@ -59,7 +59,12 @@ def create(
     table = schema.collection_table(name, dimensions)
     table.create(connection)
     analysts.create(connection, table)
-    analysts.start_feed(connection, table)
+    shards = distributed.of_new(connection)
+    if shards is not None:
+        distributed.distribute(connection, table, (), shards)
+        stored = catalog.get_collection(connection, name)
+    else:
+        analysts.start_feed(connection, table)
     functions.replace(connection, stored)
     return stored
 

@@ -31,7 +31,7 @@ from vecsearch.vocabulary import MAXIMUM_EF_SEARCH, IndexMethod, Metric
 Row = tuple[Any, ...]
 
 
-class _Half(bytes):
+class Half(bytes):
     """A halfvec in Postgres' binary format; its text form would be 20 kB to parse."""
 
 
@@ -39,11 +39,11 @@ class _HalfDumper(Dumper):
     # The statement casts the parameter, so its type need not be known here.
     format = Format.BINARY
 
-    def dump(self, obj: _Half) -> bytes:
+    def dump(self, obj: Half) -> bytes:
         return obj
 
 
-psycopg.adapters.register_dumper(_Half, _HalfDumper)
+psycopg.adapters.register_dumper(Half, _HalfDumper)
 
 
 def ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> Answer:
@@ -330,7 +330,7 @@ def _within(search: Search, hits: list[Hit]) -> int:
 def _parameters(search: Search) -> list[Any]:
     if isinstance(search.target, UUID):
         return [search.target]
-    bound: list[Any] = [_Half(HalfVector(vector).to_binary()) for vector in search.bound]
+    bound: list[Any] = [Half(HalfVector(vector).to_binary()) for vector in search.bound]
     return [*bound, search.excluded] if search.excluded else bound
 
 

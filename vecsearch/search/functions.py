@@ -24,7 +24,7 @@ import numpy as np
 import sqlalchemy as sa
 from psycopg import sql
 
-from vecsearch.postgres import catalog, migrate, schema, tables
+from vecsearch.postgres import catalog, distributed, migrate, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.columns import HIT, names
 from vecsearch.postgres.database import driver_connection
@@ -49,6 +49,8 @@ _IMAGES = ("image", "other")
 # So many columns of `HIT` precede distance and similarity in the type.
 FIRST_FACTS = 9
 T = TypeVar("T")
+# What divides `functions.sql`.
+_BELOW = "-- BELOW:"
 # Where the condition goes in a statement.
 _CONDITION = "condition_of_the_search"
 # An HNSW scan returns rows nearly in order of distance, so more than k are fetched and sorted.
@@ -82,15 +84,20 @@ def share(connection: sa.Connection) -> None:
         "PROJECTIONS": tables.projections.fullname,
         "LEAST_EF": f"{MINIMUM_EF_SEARCH} * sqrt(greatest(1, total / {EF_SEARCH_IMAGES}))",
         "MOST_EF": str(MAXIMUM_EF_SEARCH),
+        "IS_DISTRIBUTED": distributed.IS_DISTRIBUTED.format("collection"),
     }.items():
         text = text.replace(name, value)
-    driver_connection(connection).execute(text.encode())
+    everywhere, here = text.split(_BELOW)
+    driver_connection(connection).execute(everywhere.encode())
+    with distributed.here_alone(connection):
+        driver_connection(connection).execute(f"--{here}".encode())
 
 
 def replace(connection: sa.Connection, stored: StoredCollection) -> None:
     """Create or replace a collection's functions, as its index serves them and its ranking is."""
-    for created in _functions(stored):
-        connection.exec_driver_sql(created)
+    with distributed.here_alone(connection):
+        for created in _functions(stored):
+            connection.exec_driver_sql(created)
 
 
 def _replace_nearest(connection: sa.Connection, stored: StoredCollection) -> None:
@@ -153,7 +160,7 @@ def _functions(stored: StoredCollection) -> Iterator[str]:
         ("text", id_of("image"), "NULL", embedding_of(id_of("image"))),
         ("halfvec", "NULL", "image", "image"),
     ):
-        yield from _function(
+        yield from (_computed if stored.is_distributed else _function)(
             f"{name}{schema.DISTANCES_SUFFIX}",
             f"image {type_}",
             hits,
@@ -186,15 +193,34 @@ def _function(
     yield f"COMMENT ON FUNCTION {signature} IS {_literal(comment)}"
 
 
+def _computed(name: str, parameters: str, returns: str, body: str, comment: str) -> Iterator[str]:
+    """Yield SQL like `_function`; Citus refuses functions in SQL that read shards.
+
+    Postgres does not inline it.
+    """
+    signature = f"{tables.SCHEMA}.{name}({parameters})"
+    yield (
+        f"CREATE OR REPLACE FUNCTION {signature} RETURNS {returns} LANGUAGE plpgsql STABLE"
+        f" AS {_literal(f'#variable_conflict use_column BEGIN RETURN QUERY {body}; END')}"
+    )
+    yield f"COMMENT ON FUNCTION {signature} IS {_literal(comment)}"
+
+
 def _distances(stored: StoredCollection, vector: str) -> str:
     """Return SQL of NAME_distances; each scalar subquery is evaluated once."""
-    if stored.index_method is IndexMethod.hnsw:
+    given = ""
+    if stored.is_distributed:
+        # A CTE is answered before the shards are asked.
+        given = f"WITH asked AS MATERIALIZED (SELECT {vector} AS vector) "
+        vector = "vector FROM asked"
+    elif stored.index_method is IndexMethod.hnsw:
         vector = f"vecsearch_internal.question({vector})"
     facts = [f"i.{name}" for name in names(HIT)]
     distance = f"i.embedding <=> (SELECT {vector})"
     columns = _row(facts, f"{distance} AS distance", f"1 - ({distance}) AS similarity")
     table = schema.sql_name(stored.table)
-    return f"SELECT {', '.join(columns)} FROM {table} AS i WHERE (SELECT {vector}) IS NOT NULL"
+    chosen = f"FROM {table} AS i WHERE (SELECT {vector}) IS NOT NULL"
+    return f"{given}SELECT {', '.join(columns)} {chosen}"
 
 
 def _statements(stored: StoredCollection, *, by_id: bool) -> str:
@@ -228,7 +254,7 @@ def _cut(shape: Shape, k: str, candidates: str | None) -> str:
 
     def target(column: sa.Column[Any]) -> Expression:
         if shape.by_id:
-            return statement.stored_vector(column, image)
+            return statement.stored_vector(column, image, is_distributed=shape.is_distributed)
         if column.table.name == shape.index.table.name:
             dims = statement.dimensions(column)
             return sa.literal_column(f"CAST($4 AS halfvec({dims}))", column.type)

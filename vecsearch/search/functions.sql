@@ -1,5 +1,6 @@
 -- What all collections' functions share. PGVECTOR is pgvector's schema, UUID a pattern of ids,
--- LEAST_EF what `vecsearch.vocabulary.least_ef_search` returns, and MOST_EF the most.
+-- LEAST_EF what `vecsearch.vocabulary.least_ef_search` returns, MOST_EF the most, and IS_DISTRIBUTED
+-- whether the table `collection` is in shards.
 
 CREATE OR REPLACE FUNCTION vecsearch.embedding_distance(a PGVECTOR.halfvec, b PGVECTOR.halfvec)
 RETURNS double precision
@@ -8,6 +9,8 @@ RETURN a OPERATOR(PGVECTOR.<=>) b;
 
 COMMENT ON FUNCTION vecsearch.embedding_distance IS
 'Cosine distance of two embeddings, as a <=> b, for tools that do not keep operators; an HNSW index serves ORDER BY embedding_distance(embedding, …) LIMIT …';
+
+-- BELOW: called on the coordinator alone; what is above, by shards.
 
 CREATE OR REPLACE FUNCTION vecsearch_internal.image_id(collection regclass, image text)
 RETURNS uuid
@@ -94,6 +97,15 @@ BEGIN
     END LOOP;
 END $$;
 
+-- By SET, which reaches shards, as set_config does not.
+CREATE OR REPLACE FUNCTION vecsearch_internal.set_local(name text, value text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    EXECUTE format('SET LOCAL %I = %L', name, value);
+END $$;
+
 -- collection: the table. image or embedding: the question. k, condition: see NAME_search.
 -- path: the caller's search_path, in which the condition is read.
 -- indexed, exact: the statement with and without the index, cut in two where the condition goes.
@@ -131,6 +143,7 @@ DECLARE
     total double precision;
     matching double precision;
     cost double precision := 0;
+    is_counted boolean := false;
     images text;
     earlier text[];
     hits vecsearch.hit[];
@@ -162,11 +175,23 @@ BEGIN
                     'The distance is known only outside: … FROM images_search(…) WHERE distance < 0.5';
         END;
     END IF;
-    SELECT reltuples INTO total FROM pg_class WHERE oid = collection;
-    matching := coalesce(matching, total);
+    -- Of a table in shards, the planner here knows next to nothing.
+    IF IS_DISTRIBUTED THEN
+        PERFORM set_config('citus.propagate_set_commands', 'local', true);
+        SELECT format('FROM %s AS %I', collection, relname) INTO images
+        FROM pg_class WHERE oid = collection;
+        EXECUTE format(E'SELECT count(*), count(*) FILTER (WHERE (\n%s\n)) %s',
+            coalesce(condition, 'true'), images)
+        INTO total, matching;
+        cost := 0;
+        is_counted := true;
+    ELSE
+        SELECT reltuples INTO total FROM pg_class WHERE oid = collection;
+        matching := coalesce(matching, total);
+    END IF;
     IF indexed IS NOT NULL THEN
         -- Of some conditions the planner knows nothing, so where that may be dear, try a sample.
-        IF condition IS NOT NULL AND 1000 <
+        IF condition IS NOT NULL AND NOT is_counted AND 1000 <
             least(cost + row_cost * matching, 15 * candidates * total / greatest(matching, 1))
         THEN
             EXECUTE format(
@@ -184,32 +209,31 @@ BEGIN
             earlier := ARRAY[current_setting('hnsw.iterative_scan'),
                 current_setting('hnsw.max_scan_tuples'),
                 current_setting('hnsw.scan_mem_multiplier'), current_setting('hnsw.ef_search')];
-            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true),
-                set_config('hnsw.max_scan_tuples', '2147483647', true),
-                set_config('hnsw.scan_mem_multiplier', '1000', true),
-                set_config('hnsw.ef_search',
-                    CAST(CAST(least(MOST_EF, greatest(LEAST_EF, 3 * k, candidates)) AS integer) AS text),
-                    true),
+            PERFORM vecsearch_internal.set_local('hnsw.iterative_scan', 'relaxed_order'),
+                vecsearch_internal.set_local('hnsw.max_scan_tuples', '2147483647'),
+                vecsearch_internal.set_local('hnsw.scan_mem_multiplier', '1000'),
+                vecsearch_internal.set_local('hnsw.ef_search',
+                    CAST(CAST(least(MOST_EF, greatest(LEAST_EF, 3 * k, candidates)) AS integer) AS text)),
                 -- So that the planner takes the index.
-                set_config('enable_sort', 'off', true);
+                vecsearch_internal.set_local('enable_sort', 'off');
             EXECUTE concat('SELECT array_agg(CAST(ROW(h.*) AS vecsearch.hit)) FROM (',
                 indexed[1], coalesce(condition, 'true'), indexed[2], ') AS h')
             INTO hits USING image, k, candidates, embedding;
-            PERFORM set_config('enable_sort', 'on', true),
-                set_config('hnsw.iterative_scan', earlier[1], true),
-                set_config('hnsw.max_scan_tuples', earlier[2], true),
-                set_config('hnsw.scan_mem_multiplier', earlier[3], true),
-                set_config('hnsw.ef_search', earlier[4], true);
+            PERFORM vecsearch_internal.set_local('enable_sort', 'on'),
+                vecsearch_internal.set_local('hnsw.iterative_scan', earlier[1]),
+                vecsearch_internal.set_local('hnsw.max_scan_tuples', earlier[2]),
+                vecsearch_internal.set_local('hnsw.scan_mem_multiplier', earlier[3]),
+                vecsearch_internal.set_local('hnsw.ef_search', earlier[4]);
             IF cardinality(hits) = k THEN
                 RETURN QUERY SELECT * FROM unnest(hits);
                 RETURN;
             END IF;
         END IF;
     END IF;
-    PERFORM set_config('enable_indexscan', 'off', true);
+    PERFORM vecsearch_internal.set_local('enable_indexscan', 'off');
     IF matching > 10000 THEN
-        PERFORM set_config('min_parallel_table_scan_size', '0', true),
-            set_config('parallel_setup_cost', '0', true);
+        PERFORM vecsearch_internal.set_local('min_parallel_table_scan_size', '0'),
+            vecsearch_internal.set_local('parallel_setup_cost', '0');
     END IF;
     RETURN QUERY EXECUTE concat(exact[1], coalesce(condition, 'true'), exact[2])
     USING image, k, candidates, embedding;

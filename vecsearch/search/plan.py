@@ -126,6 +126,7 @@ class Search:
             targets=max(1, len(self.targets)),
             excludes_own=bool(self.excluded),
             own_only=self.own_only,
+            is_distributed=self.collection.is_distributed,
         )
 
     @property
@@ -142,7 +143,11 @@ class Search:
 
         def target(column: sa.Column[Any]) -> Expression:
             if isinstance(self.target, UUID):
-                return statement.stored_vector(column, sa.literal(self.target, sa.Uuid))
+                return statement.stored_vector(
+                    column,
+                    sa.literal(self.target, sa.Uuid),
+                    is_distributed=self.collection.is_distributed,
+                )
             vector = next(vectors)
             return sa.cast(sa.literal(vector, column.type), HALFVEC(len(vector)))
 

@@ -197,7 +197,7 @@ def _missing(connection: sa.Connection, stored: StoredCollection) -> dict[str, l
             sa.func.to_regclass(each).is_not(None),
         ),
         "function": ([name + suffix for suffix in suffixes], is_function),
-        "trigger": (analysts.TRIGGERS, is_trigger),
+        "trigger": (() if stored.is_distributed else analysts.TRIGGERS, is_trigger),
         "column": ([column.name for column in COLUMNS], is_column),
     }
     absent = sa.union_all(

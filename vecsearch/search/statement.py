@@ -54,6 +54,7 @@ class Shape:
         targets: the number of vectors to compare with; the nearest counts.
         excludes_own: whether the query images' own rows are excluded.
         own_only: whether only the query image's own row is returned.
+        is_distributed: whether the tables are in shards.
 
     """
 
@@ -69,6 +70,7 @@ class Shape:
     targets: int
     excludes_own: bool
     own_only: bool
+    is_distributed: bool = False
 
     @property
     def columns(self) -> list[sa.Column[Any]]:
@@ -86,7 +88,7 @@ def sent(shape: Shape) -> str:
 
     def target(column: sa.Column[Any]) -> Expression:
         if shape.by_id:
-            return stored_vector(column, image)
+            return stored_vector(column, image, is_distributed=shape.is_distributed)
         return sa.cast(sa.literal_column(f"${next(places)}"), HALFVEC(dimensions(column)))
 
     last = shape.targets + len(shape.columns)
@@ -243,14 +245,20 @@ def _weighted(vectors: Expression, column: sa.Column[Any], share: Expression) ->
     return sa.cast(sa.func.avg(times), HALFVEC(of)).label(column.name)
 
 
-def stored_vector(column: sa.Column[Any], image: Expression) -> Expression:
+def stored_vector(column: sa.Column[Any], image: Expression, *, is_distributed: bool) -> Expression:
     """Return SQL for a stored image's own vector in a column.
 
     `subvector` copies it once; otherwise Postgres would read it from TOAST for every comparison.
+    Citus answers a CTE first, and hands its rows to every shard; it refuses the subquery alone.
+    Postgres alone compares in parallel only without a CTE.
     """
     stored = column.table.alias("query_image")
-    own = sa.func.subvector(stored.c[column.name], 1, dimensions(column))
-    return sa.select(own).where(stored.c.id == image).scalar_subquery()
+    own = sa.func.subvector(stored.c[column.name], 1, dimensions(column)).label(column.name)
+    found = sa.select(own).where(stored.c.id == image)
+    if is_distributed:
+        asked = found.cte(f"query_{column.name}").prefix_with("MATERIALIZED")
+        return sa.select(asked.c[column.name]).scalar_subquery()
+    return found.scalar_subquery()
 
 
 def dimensions(column: sa.Column[Any]) -> int:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from vecsearch.postgres import catalog, schema, tables
+from vecsearch.postgres import catalog, distributed, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import repair
 from vecsearch.search.indexes import METHODS, ddl, serving
@@ -14,6 +14,9 @@ from vecsearch.search.indexes.resources import Resources, choose
 from vecsearch.search.lookup import count
 from vecsearch.search.repair import Remedy
 from vecsearch.vocabulary import EF_CONSTRUCTION, IndexMethod, M, Metric, Ranking, ranked
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 # Values of `index` for an index that is not valid yet, and for no index.
 BUILDING, NOTHING = "building", "none"
@@ -179,8 +182,8 @@ def collection_status(connection: sa.Connection, collection: StoredCollection) -
     found = None
     if not any(problem.remedy is Remedy.remove for problem in problems):
         rows = sa.select(sa.func.count()).select_from(collection.table)
-        size = sa.func.pg_table_size(schema.sql_name(collection.table))
-        images, table_bytes = connection.execute(sa.select(rows.scalar_subquery(), size)).one()
+        images = int(connection.scalar(rows) or 0)
+        table_bytes = distributed.table_bytes(connection, schema.sql_name(collection.table))
         found = ddl.find(connection, index.name, index.namespace)
     return CollectionStatus(
         name=collection.name,
@@ -249,26 +252,23 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
     """
     errors = tables.ingest_errors
     images = sa.table(collection, sa.column("id"), schema=tables.SCHEMA)
-    stored: sa.ColumnElement[bool] = sa.false()
-    if connection.scalar(
-        sa.select(sa.func.to_regclass(f"{tables.SCHEMA}.{schema.sql_name(collection)}"))
-    ):
-        stored = sa.exists().where(images.c.id == errors.c.id)
-    rows = connection.execute(
-        sa.select(errors.c.path, errors.c.error, errors.c.at, stored.label("stored"))
-        .where(errors.c.collection == collection)
-        .order_by(errors.c.path)
-    ).all()
+    own = errors.c.collection == collection
+    found = sa.select(errors.c.path, errors.c.error, errors.c.at, errors.c.id)
+    rows = connection.execute(found.where(own).order_by(errors.c.path)).all()
     if not rows:
         # If every file of a first run failed, there are errors but no collection.
         catalog.get_collection(connection, collection)
-    return [IngestError(row.path, row.error, row.at, row.stored) for row in rows]
+    stored: set[UUID] = set()
+    if catalog.find_collection(connection, collection) is not None:
+        failed = sa.select(errors.c.id).where(own)
+        stored.update(connection.scalars(sa.select(images.c.id).where(images.c.id.in_(failed))))
+    return [IngestError(row.path, row.error, row.at, row.id in stored) for row in rows]
 
 
 def bytes_per_image(connection: sa.Connection, collection: StoredCollection) -> int:
     """Return the bytes per row: its columns, its embedding and its entries in all indexes."""
     name = schema.sql_name(collection.table)
-    total = connection.scalar(sa.select(sa.func.pg_total_relation_size(name))) or 0
+    total = distributed.total_bytes(connection, name)
     total += serving(collection).bytes_beside(connection)
     rows = count(connection, collection.table)
     return int(total // rows) if rows else 0

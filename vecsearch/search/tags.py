@@ -288,10 +288,14 @@ def _untagged(collection: str, source: str, after: uuid.UUID | None) -> str:
     start = uuid.UUID(int=0) if after is None else after
     # The same bound on the tags avoids reading those of earlier chunks.
     behind = f"id {'>=' if after is None else '>'} '{start}'"
-    own = f"t.collection = '{collection}' AND t.id = i.id AND t.{behind}"
+    tagged = (
+        f"SELECT id AS of FROM {tables.tags.fullname}"
+        f" WHERE collection = '{collection}' AND rank = 1 AND {behind}"
+    )
+    # A join, because Citus has no NOT EXISTS from shards to the coordinator's tables.
     return (
-        f"SELECT id, embedding FROM {source} AS i"
-        f" WHERE i.{behind} AND NOT EXISTS (SELECT FROM {tables.tags.fullname} AS t WHERE {own})"
+        f"SELECT id, embedding FROM {source} AS i LEFT JOIN ({tagged}) AS t ON t.of = i.id"
+        f" WHERE i.{behind} AND t.of IS NULL"
     )
 
 

@@ -220,12 +220,20 @@ class Index:
         """Return the column of stored vectors whose distances choose candidates."""
         return self.table.c.embedding
 
-    def neighbours(self, images: str, where: str) -> tuple[str, str]:
+    def neighbours(
+        self,
+        images: str,
+        where: str,
+        place: str | None,  # noqa: ARG002 - for methods with vectors of their own
+        number: int,  # noqa: ARG002 - likewise
+    ) -> tuple[str, str]:
         """Return SQL for a FROM clause and a WHERE condition that select an image's neighbours.
 
         Args:
             images: the collection's table, with alias o.
             where: a condition on o.
+            place: the image's vector in `chosen_by`; None: that of the row i.
+            number: how many are wanted.
 
         """
         return images, where

@@ -11,7 +11,7 @@ from time import monotonic
 import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
-from vecsearch.postgres import catalog, migrate
+from vecsearch.postgres import catalog, distributed, migrate
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import lock_collection
@@ -296,6 +296,7 @@ class Build:
     ) -> None:
         """Switch searches to an index and a ranking, in one transaction."""
         with self.writing():
+            distributed.one_by_one(self.connection)
             ddl.use(
                 self.connection,
                 self.collection,

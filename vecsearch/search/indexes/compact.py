@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import schema, tables
+from vecsearch.postgres import distributed, schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.rows import analyze
 from vecsearch.search.indexes import ddl, projection, vectors
@@ -154,14 +154,16 @@ class CompactIndex(Index):
         projected = list(fitted.project(np.stack(embeddings)))
         return projected if self.ranks(metric) else [*embeddings, *projected]
 
-    def neighbours(self, images: str, where: str) -> tuple[str, str]:
+    def neighbours(
+        self, images: str, where: str, place: str | None, number: int
+    ) -> tuple[str, str]:
         """Return SQL that selects twice as many candidates as requested neighbours."""
         source = schema.sql_name(self.compact.table)
-        place = f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
+        place = place or f"(SELECT q.compact FROM {source} AS q WHERE q.id = i.id)"
         candidates = f"""
             (SELECT o.id, o.embedding FROM {source} AS c JOIN {images} ON o.id = c.id
             WHERE {where} ORDER BY c.compact {self._operator} {place}
-            LIMIT 2 * :neighbours) AS o"""
+            LIMIT {2 * number}) AS o"""
         return candidates, "true"
 
     def facts(self, connection: sa.Connection, rows: int) -> Facts:  # noqa: ARG002 - counts vectors
@@ -179,9 +181,7 @@ class CompactIndex(Index):
 
     def bytes_beside(self, connection: sa.Connection) -> int:
         """Return the bytes of the compact vectors and their indexes."""
-        name = schema.sql_name(self.compact.table)
-        size: int | None = connection.scalar(sa.select(sa.func.pg_total_relation_size(name)))
-        return size or 0
+        return distributed.total_bytes(connection, schema.sql_name(self.compact.table))
 
     @classmethod
     def is_missing(cls, connection: sa.Connection, stored: StoredCollection) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from vecsearch.postgres import schema, tables
+from vecsearch.postgres import distributed, schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.sessions import waits
 from vecsearch.vocabulary import IndexMethod
@@ -41,7 +41,10 @@ def find(connection: sa.Connection, name: str, namespace: str) -> Index | None:
     """Return the index of this name in a schema; None if there is none."""
     row = connection.execute(
         sa.text(
-            "SELECT indisvalid, pg_relation_size(oid), reloptions FROM pg_index"
+            "SELECT indisvalid, pg_relation_size(oid), reloptions,"
+            f" {distributed.IS_DISTRIBUTED.format('indrelid')},"
+            " CAST(CAST(indrelid AS regclass) AS text),"
+            " (SELECT amname FROM pg_am WHERE pg_am.oid = relam) FROM pg_index"
             " JOIN pg_class ON oid = indexrelid WHERE indexrelid = to_regclass(:name)"
         ),
         {"name": f"{namespace}.{name}"},
@@ -49,17 +52,17 @@ def find(connection: sa.Connection, name: str, namespace: str) -> Index | None:
     if row is None:
         return None
     pairs = (option.split("=") for option in row[2] or ())
-    return Index(name, row[0], row[1], {key: int(value) for key, value in pairs})
+    size = distributed.index_bytes(connection, row[4], row[5]) if row[3] else row[1]
+    return Index(name, row[0], size, {key: int(value) for key, value in pairs})
 
 
 def table_bytes(connection: sa.Connection, table: sa.Table) -> int:
     """Return the size of a table and its primary key, without its HNSW index."""
     name = schema.sql_name(table)
-    size: int = connection.scalar(
-        sa.text("SELECT pg_table_size(:table) + pg_relation_size(CAST(:key AS regclass))"),
-        {"table": name, "key": f"{name}_pkey"},
+    key: int = connection.scalar(
+        sa.text("SELECT pg_relation_size(CAST(:key AS regclass))"), {"key": f"{name}_pkey"}
     )
-    return size
+    return distributed.table_bytes(connection, name) + key
 
 
 def claim(connection: sa.Connection, collection: str) -> str | None:

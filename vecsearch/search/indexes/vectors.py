@@ -118,7 +118,12 @@ def sample(
 
 
 def fill(
-    connection: sa.Connection, source: str, compact: Compact, after: uuid.UUID | None
+    connection: sa.Connection,
+    source: str,
+    compact: Compact,
+    after: uuid.UUID | None,
+    *,
+    is_staged: bool = False,
 ) -> tuple[int, uuid.UUID | None]:
     """Add compact vectors for the next chunk of rows that have none.
 
@@ -127,6 +132,7 @@ def fill(
         source: SQL for a table with columns id and embedding.
         compact: the projection whose table to fill.
         after: the last id of the previous chunk; None starts with the first row.
+        is_staged: no row of the source has one.
 
     Returns:
         The number of added vectors, and the last id of the chunk; None if no rows are left.
@@ -136,10 +142,11 @@ def fill(
     start = uuid.UUID(int=0) if after is None else after
     # The same bound on the compact vectors avoids reading those of earlier chunks.
     behind = f"id {'>=' if after is None else '>'} '{start}'"
+    lacking = f"NOT EXISTS (SELECT FROM {target} AS c WHERE c.id = i.id AND c.{behind})"
     ids, embeddings = read(
         connection,
-        f"SELECT id, embedding FROM {source} AS i WHERE {behind} AND NOT EXISTS"
-        f" (SELECT FROM {target} AS c WHERE c.id = i.id AND c.{behind}) ORDER BY id LIMIT {CHUNK}",
+        f"SELECT id, embedding FROM {source} AS i WHERE {behind}"
+        f"{'' if is_staged else f' AND {lacking}'} ORDER BY id LIMIT {CHUNK}",
     )
     if len(ids) > 0:
         vectors = read_projection(connection, compact).project(embeddings)
@@ -164,7 +171,7 @@ def follow(connection: sa.Connection, collection: str, staged: str) -> None:
         )
         after: uuid.UUID | None = None
         while True:
-            _, after = fill(connection, staged, compact, after)
+            _, after = fill(connection, staged, compact, after, is_staged=True)
             if after is None:
                 break
 
@@ -182,7 +189,8 @@ def follow_known(connection: sa.Connection, collection: str) -> None:
             # Read all sources before any change, because rows may swap places.
             f"""
             CREATE TEMP TABLE {taken} ON COMMIT DROP AS SELECT known.id, source.compact
-            FROM known LEFT JOIN {table} AS source ON source.id = known.source
+            FROM known LEFT JOIN (SELECT id, compact FROM {table}
+                WHERE id IN (SELECT source FROM known)) AS source ON source.id = known.source
             WHERE known.source <> known.id""",
             f"DELETE FROM {table} AS c USING {taken} WHERE c.id = {taken}.id",
             f"INSERT INTO {table} SELECT id, compact FROM {taken} WHERE compact IS NOT NULL",
