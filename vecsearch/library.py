@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from vecsearch import files
 from vecsearch.analysis.sampling import FOLDERS, Labelling
@@ -21,15 +21,17 @@ from vecsearch.collection import Collection
 from vecsearch.config import Settings
 from vecsearch.encoders.autoencoder.pictures import train_autoencoder
 from vecsearch.errors import SchemaMissing, SchemaNewer, SchemaOutdated
-from vecsearch.postgres import catalog, database, dump, migrate
+from vecsearch.postgres import catalog, database, migrate
+from vecsearch.postgres.dumping import dump
 from vecsearch.postgres.embedded import access, server
 from vecsearch.postgres.embedded.reviving import Revival
 from vecsearch.postgres.sessions import adhoc, configuration
 from vecsearch.postgres.sessions.configuration import Configuration
 from vecsearch.search import functions, repair
-from vecsearch.search.indexes import capacity
+from vecsearch.search.indexes import capacity, shards
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.indexes.capacity import Capacity
+from vecsearch.search.indexes.shards import Distributed
 from vecsearch.search.query import Answer, Query, taking
 from vecsearch.search.repair import Repaired
 from vecsearch.search.status import CollectionStatus, Status, list_status
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
     from vecsearch.analysis.compare import Comparison
     from vecsearch.search.questions.embedder import Embedders
-    from vecsearch.search.shards import Distributed
 
 
 # The types that `Library` takes or returns, for programs to import.
@@ -241,32 +242,10 @@ class Library:
         )
 
     def distribute(
-        self,
-        collection: str | None = None,
-        *,
-        shards: int | None = None,
-        confirm: Confirm = refuse,
-        on_progress: OnProgress = quiet,
-    ) -> "tuple[list[Distributed], list[str]]":
-        """Put a collection, or all, into shards on the servers of a Citus cluster.
-
-        Return the collections as they are in shards now, and notes for the user.
-
-        Raises:
-            ExtensionMissing: the database lacks Citus, or Citus has no workers.
-            NotConfirmed: a collection is small, and `confirm` returned False.
-
-        """
-        from vecsearch.search import shards as in_shards
-
-        return in_shards.distribute(
-            self.engine,
-            collection,
-            shards=shards,
-            confirm=confirm,
-            resources=self._store.resources(),
-            on_progress=on_progress,
-        )
+        self, collection: str | None = None, **options: Unpack[shards.Options]
+    ) -> tuple[list[Distributed], list[str]]:
+        """Put a collection, or all, into shards; see `vecsearch.search.indexes.shards`."""
+        return shards.distribute(self.engine, collection, self._store.resources(), **options)
 
     def missing_settings(self) -> Configuration:
         """Return the settings that plain SQL needs and new sessions lack; see `configure`.

@@ -35,7 +35,8 @@ from vecsearch.errors import (
     SchemaOutdated,
 )
 from vecsearch.library import Library, Restored
-from vecsearch.postgres import catalog, database, dump, migrate, quantized, tables
+from vecsearch.postgres import catalog, database, migrate, quantized, tables
+from vecsearch.postgres.dumping import dump
 from vecsearch.postgres.schema import VIEW_SUFFIXES
 
 # A collection that is copied begins a feed of its own.

@@ -10,7 +10,7 @@ from support import once
 
 from vecsearch.errors import CollectionNotFound
 from vecsearch.library import Library
-from vecsearch.postgres import dump
+from vecsearch.postgres.dumping import dump
 
 
 @once

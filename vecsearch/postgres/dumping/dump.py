@@ -19,8 +19,9 @@ import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
 from vecsearch.files import written_whole
-from vecsearch.postgres import catalog, copying, database, distributed, migrate, schema, tables
+from vecsearch.postgres import catalog, database, distributed, migrate, schema, tables
 from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.dumping import copying
 from vecsearch.postgres.embedded import programs, server
 from vecsearch.postgres.sessions import hosts
 

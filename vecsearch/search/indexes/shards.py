@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import TypedDict
 
 import sqlalchemy as sa
 from psycopg import sql
@@ -15,7 +16,7 @@ from vecsearch.search.indexes import METHODS, build
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.indexes.resources import ANY, Resources
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import Confirm, counted
+from vecsearch.vocabulary import Confirm, counted, refuse
 
 # Citus' own default.
 DEFAULT_SHARDS = 32
@@ -41,16 +42,41 @@ class Distributed:
     changed: bool
 
 
+class Options(TypedDict, total=False):
+    """Options of `distribute`."""
+
+    shards: int | None
+    confirm: Confirm
+    on_progress: OnProgress
+
+
 def distribute(
     engine: sa.Engine,
     name: str | None,
-    *,
-    shards: int | None,
-    confirm: Confirm,
     resources: Resources = ANY,
+    *,
+    shards: int | None = None,
+    confirm: Confirm = refuse,
     on_progress: OnProgress = quiet,
 ) -> tuple[list[Distributed], list[str]]:
-    """Distribute a collection, or all; see `vecsearch.library.Library.distribute`."""
+    """Put a collection, or all, into shards on the servers of a Citus cluster.
+
+    Args:
+        engine: the database's engine.
+        name: the collection; None: all.
+        resources: memory and workers for building indexes again.
+        shards: how many; None: the database's setting, or Citus' default.
+        confirm: takes a sentence, and returns whether to distribute a small collection.
+        on_progress: called from time to time.
+
+    Returns:
+        The collections as they are in shards now, and notes for the user.
+
+    Raises:
+        ExtensionMissing: the database lacks Citus, or Citus has no workers.
+        NotConfirmed: a collection is small, and `confirm` returned False.
+
+    """
     if shards is not None and shards < 1:
         raise InvalidInput(f"--shards is {shards}. Give 1 or more.")
     with migrate.reading_current(engine) as connection:
