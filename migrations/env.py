@@ -3,10 +3,11 @@
 import sqlalchemy as sa
 from alembic import context
 
-from vecsearch.postgres import distributed, renaming, schema, tables
+from vecsearch.postgres import renaming, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import role
 from vecsearch.postgres.embedded.access import READERS
+from vecsearch.postgres.sessions import distributed
 from vecsearch.search import functions
 
 # Any fixed number: two migrations of one database exclude each other by it.

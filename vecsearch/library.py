@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from vecsearch.analysis.compare import Comparison
+    from vecsearch.search.indexes.shards import Distributed
     from vecsearch.search.questions.embedder import Embedders
-    from vecsearch.search.shards import Distributed
 
 
 # The types that `Library` takes or returns, for programs to import.
@@ -255,7 +255,7 @@ class Library:
             NotConfirmed: a collection is small, and `confirm` returned False.
 
         """
-        from vecsearch.search import shards as in_shards
+        from vecsearch.search.indexes import shards as in_shards
 
         return in_shards.distribute(
             self.engine,

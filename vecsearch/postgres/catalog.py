@@ -15,8 +15,9 @@ from sqlalchemy.dialects import postgresql
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
-from vecsearch.postgres import distributed, migrate, schema, tables
+from vecsearch.postgres import migrate, schema, tables
 from vecsearch.postgres.database import BEGIN, driver_connection
+from vecsearch.postgres.sessions import distributed
 from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, Ranking, parse
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class StoredCollection:
             metrics, the number of candidates; "k" and "recall" are those of the tuning.
         ranking: what orders the hits of a search by cosine.
         expansion: number of nearest images by which such a search expands its question.
-        is_distributed: whether its table is in shards; see `vecsearch.postgres.distributed`.
+        is_distributed: whether its table is in shards; see `postgres.sessions.distributed`.
 
     """
 
@@ -391,7 +392,8 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
         # If every file of a first run failed, there are errors but no collection.
         get_collection(connection, collection)
     stored: set[UUID] = set()
-    if find_collection(connection, collection) is not None:
+    name = f"{tables.SCHEMA}.{schema.sql_name(collection)}"
+    if connection.scalar(sa.select(sa.func.to_regclass(name))):
         failed = sa.select(errors.c.id).where(own)
         stored.update(connection.scalars(sa.select(images.c.id).where(images.c.id.in_(failed))))
     return [IngestError(row.path, row.error, row.at, row.id in stored) for row in rows]

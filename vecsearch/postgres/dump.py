@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseError, InvalidInput, SchemaNewer
 from vecsearch.files import written_whole
-from vecsearch.postgres import catalog, copying, database, distributed, migrate, schema, tables
+from vecsearch.postgres import catalog, copying, database, migrate, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.embedded import programs, server
-from vecsearch.postgres.sessions import hosts
+from vecsearch.postgres.sessions import distributed, hosts
 
 DUMP, RESTORE = "pg_dump", "pg_restore"
 # Embeddings hardly compress, so a higher level only takes more time.

@@ -4,8 +4,9 @@ import sqlalchemy as sa
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import analysts, catalog, distributed, schema
+from vecsearch.postgres import analysts, catalog, schema
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.postgres.sessions import distributed
 from vecsearch.search import functions
 from vecsearch.vocabulary import IndexMethod, Metric, parse
 

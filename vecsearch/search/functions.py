@@ -24,10 +24,11 @@ import numpy as np
 import sqlalchemy as sa
 from psycopg import sql
 
-from vecsearch.postgres import catalog, distributed, migrate, schema, tables
+from vecsearch.postgres import catalog, migrate, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.columns import HIT, names
 from vecsearch.postgres.database import driver_connection
+from vecsearch.postgres.sessions import distributed
 from vecsearch.search import statement
 from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Expression
 from vecsearch.search.plan import Search

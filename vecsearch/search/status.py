@@ -6,8 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vecsearch.postgres import catalog, distributed, schema, tables
+from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.postgres.sessions import distributed
 from vecsearch.search import repair
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, choose

@@ -1,1 +1,1 @@
-"""Sessions: the settings that plain SQL needs, statements of the user's own, and waits."""
+"""Sessions: the settings that plain SQL needs, statements of the user's own, waits, and shards."""

@@ -11,11 +11,11 @@ from time import monotonic
 import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
-from vecsearch.postgres import catalog, distributed, migrate
+from vecsearch.postgres import catalog, migrate
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
 from vecsearch.postgres.rows import lock_collection
-from vecsearch.postgres.sessions import waits
+from vecsearch.postgres.sessions import distributed, waits
 from vecsearch.search import functions
 from vecsearch.search.indexes import METHODS, ddl
 from vecsearch.search.indexes.resources import ANY, Resources, choose, gigabytes

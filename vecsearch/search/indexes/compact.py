@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import distributed, schema, tables
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
 from vecsearch.postgres.rows import analyze
+from vecsearch.postgres.sessions import distributed
 from vecsearch.search.indexes import ddl, projection, vectors
 from vecsearch.search.indexes.base import (
     MAXIMUM_EF_SEARCH,

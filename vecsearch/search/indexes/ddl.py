@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from vecsearch.postgres import distributed, schema, tables
+from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import Compact, StoredCollection
-from vecsearch.postgres.sessions import waits
+from vecsearch.postgres.sessions import distributed, waits
 from vecsearch.vocabulary import IndexMethod
 
 # Any fixed number; with the hash of a collection's name it is the key of the build lock.

@@ -7,9 +7,10 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from vecsearch.errors import InvalidInput, NotConfirmed
-from vecsearch.postgres import catalog, database, distributed, migrate, schema, tables
+from vecsearch.postgres import catalog, database, migrate, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import analyze, writing
+from vecsearch.postgres.sessions import distributed
 from vecsearch.search import functions
 from vecsearch.search.indexes import METHODS, build
 from vecsearch.search.indexes.build import OnProgress, quiet
