@@ -259,7 +259,8 @@ def list_errors(connection: sa.Connection, collection: str) -> list[IngestError]
         # If every file of a first run failed, there are errors but no collection.
         catalog.get_collection(connection, collection)
     stored: set[UUID] = set()
-    if catalog.find_collection(connection, collection) is not None:
+    name = f"{tables.SCHEMA}.{schema.sql_name(collection)}"
+    if connection.scalar(sa.select(sa.func.to_regclass(name))):
         failed = sa.select(errors.c.id).where(own)
         stored.update(connection.scalars(sa.select(images.c.id).where(images.c.id.in_(failed))))
     return [IngestError(row.path, row.error, row.at, row.id in stored) for row in rows]
