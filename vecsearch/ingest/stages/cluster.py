@@ -84,12 +84,26 @@ def connected(
         if address != LOCAL:
             connection.result()
         # Ray takes seconds to start here, in which other work can begin.
-        yield lambda: _pool(store, name, walk, connection)
+        with _quiet():
+            yield lambda: _pool(store, name, walk, connection)
     finally:
         starter.shutdown()
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from printing on stdout that a node has ended, for which it has no setting."""
+    from ray._private import worker
+
+    before = getattr(worker, "print_to_stdstream", None)
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
 
 
 def _pool(store: "Store", name: str, walk: "Walk", connection: "Future[None]") -> "Pool":

@@ -296,6 +296,7 @@ class RemoteFiles:
             if self._paths:
                 self._member.handle.forget.remote(self._number)
             self._member.chunks -= 1
+            self._asked = None
             return Nothing()
         made_by = self._pool.made_by
 
@@ -320,6 +321,8 @@ class RemoteFiles:
         """See `Making`."""
         product: Product = self._answer()
         self._member.chunks -= 1
+        # Ray would try to make again what a node had that ends while somebody refers to it.
+        self._asked = None
         return product
 
     def _reading(self) -> Any:
