@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import schema, tables
+from vecsearch.postgres import distributed, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, build_seconds, choose
@@ -130,15 +130,11 @@ def _common(
 ) -> Iterator[tuple[str, float]]:
     """Yield what is stored for each image with any index, and its bytes for one."""
     name = schema.sql_name(stored.table)
-    vector_indexes = sa.text(
-        "SELECT pg_table_size(:table), pg_indexes_size(:table) - coalesce((SELECT"
-        " sum(pg_relation_size(c.oid)) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid"
-        " JOIN pg_am AS a ON a.oid = c.relam"
-        " WHERE indrelid = CAST(:table AS regclass) AND amname = 'hnsw'), 0)"
-    )
-    table, keys = connection.execute(vector_indexes, {"table": name}).one()
+    table = distributed.table_bytes(connection, name)
     yield "rows and embeddings", table / rows
-    yield "keys", float(keys) / rows
+    index = ddl.find(connection, schema.hnsw_index(stored.name), tables.SCHEMA)
+    own = table + (0 if index is None else index.size)
+    yield "keys", (distributed.total_bytes(connection, name) - own) / rows
     shared = sa.func.pg_total_relation_size(tables.thumbnails.fullname)
     drawn = count(connection, tables.thumbnails)
     if drawn:
