@@ -32,15 +32,15 @@ def kinds(choice: str, marks: Container[str]) -> tuple[str, ...]:
 
     Args:
         choice: one of SETS.
-        marks: the names of the test's marks, of which `every_server`, `once`, `citus` and
-            `citus_alone` count.
+        marks: the names of the test's marks, of which `every_server`, `once`, `citus`,
+            `citus_alone` and `one_server` count.
 
     """
     if "citus_alone" in marks:
         return (CITUS,)
     every = {"one": False, "marked": "every_server" in marks, "all": True}[choice]
     found = KINDS if every and "once" not in marks else KINDS[:1]
-    return (*found, CITUS) if CITUS in marks else found
+    return (*found, CITUS) if CITUS in marks and "one_server" not in marks else found
 
 
 @contextmanager

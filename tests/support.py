@@ -118,6 +118,8 @@ every_server = pytest.mark.every_server
 once = pytest.mark.once
 # For a test that runs on a cluster of Citus, too, if there is one.
 citus = pytest.mark.citus
+# For a test among those of triggers, of how Postgres plans alone, or with SQL that Citus refuses.
+one_server = pytest.mark.one_server
 
 
 def hit(rank: int, path: Path, **fields: Any) -> Hit:

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from support import (
     Corpus,
     as_sqlglot_writes,
-    citus,
     clustered,
     every_server,
     make_corpus,
@@ -27,7 +26,7 @@ from vecsearch.library import Library
 from vecsearch.postgres import database
 from vecsearch.search import functions
 
-pytestmark = [citus, every_server]
+pytestmark = every_server
 
 
 PROJECT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import Corpus, chi2, citus, clustered, every_server, make_corpus, once
+from support import Corpus, chi2, citus, clustered, every_server, make_corpus, once, one_server
 
 from vecsearch.errors import DatabaseError
 from vecsearch.library import Library
@@ -13,6 +13,7 @@ from vecsearch.postgres import database
 pytestmark = citus
 
 
+@one_server
 @every_server
 def test_the_function_is_what_numpy_says_of_the_same_half_precision_numbers(
     library: Library,
@@ -68,6 +69,7 @@ def test_equal_vectors_are_at_no_distance_and_zeros_are_no_division(library: Lib
         assert next(rows) == (0.0,)
 
 
+@one_server
 @every_server
 def test_the_index_s_candidates_hold_the_exact_top_ten(corpus: Corpus) -> None:
     found = wanted = 0
@@ -100,6 +102,7 @@ def test_of_fewer_rows_than_candidates_every_one_is_compared(corpus: Corpus) -> 
     assert many.candidates == 1_000
 
 
+@one_server
 @once
 def test_candidates_are_as_many_as_were_asked_for_in_little_memory(library: Library) -> None:
     random = np.random.default_rng(4)

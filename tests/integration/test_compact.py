@@ -14,6 +14,7 @@ from support import (
     index_scans,
     make_corpus,
     once,
+    one_server,
     scalar,
     versions,
     write,
@@ -67,6 +68,7 @@ def test_a_new_vector_is_asked_with_by_its_projection(compact_corpus: Corpus) ->
     assert as_pasted(compact_corpus.library, shown) == [hit.id for hit in hits]
 
 
+@one_server
 @every_server
 def test_the_functions_serve_any_condition_and_are_never_short(compact_corpus: Corpus) -> None:
     library, ids = compact_corpus.library, compact_corpus.ids
@@ -116,6 +118,7 @@ def test_duplicates_are_found_by_either_index(corpus: Corpus, compact_corpus: Co
     assert groups(compact_corpus) == groups(corpus) != []
 
 
+@one_server
 @once
 def test_embeddings_beyond_hnsw_are_served(library: Library) -> None:
     corpus = make_corpus(library, "wide", clustered(1_200, 4_096, seed=3))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from psycopg import errors
 from sql_support import Client, connect, path, plan, rows
-from support import Corpus, citus, clustered, every_server, make_corpus, once, write
+from support import Corpus, citus, clustered, every_server, make_corpus, once, one_server, write
 
 from vecsearch.library import Library
 
@@ -105,6 +105,7 @@ def test_a_search_ranks_as_a_query_does(
                 assert len({hit[0] for hit in hits} & {hit.id for hit in exact}) >= 0.95 * len(hits)
 
 
+@one_server
 def test_an_image_is_named_in_any_way_and_a_search_stands_anywhere(
     indexed: Corpus, client: Client
 ) -> None:
@@ -189,6 +190,7 @@ def test_an_index_that_is_lost_or_invalid_leaves_nothing_out(library: Library, m
         assert len(rows(client, "SELECT FROM images_search(%s, 900)", corpus.ids[9])) == 800
 
 
+@one_server
 @once
 def test_rows_without_compact_vectors_are_found_where_all_are_wanted(library: Library) -> None:
     corpus = make_corpus(library, "images", clustered(800, 32, seed=3))
@@ -240,6 +242,7 @@ def test_rows_without_compact_vectors_are_found_where_all_are_wanted(library: Li
         assert "vecsearch index create" in str(caught.value.diag.message_hint)
 
 
+@one_server
 def test_distances_are_inlined_and_the_index_serves_them(corpus: Corpus, hnsw: Client) -> None:
     image = corpus.ids[17]
     distances = np.sort(corpus.distances(corpus.vectors[17]))
@@ -295,6 +298,7 @@ def test_distances_are_inlined_and_the_index_serves_them(corpus: Corpus, hnsw: C
     )
 
 
+@one_server
 def test_settings_under_which_the_index_would_leave_rows_out_are_an_error(corpus: Corpus) -> None:
     with connect(corpus.library) as client:
         for image in (corpus.ids[3], str(corpus.ids[3])):

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from support import (
     PixelEncoder,
     check_vectors,
-    citus,
     clustered,
     ingest,
     make_corpus,
@@ -33,8 +32,6 @@ from vecsearch.search.indexes import vectors as compact_vectors
 from vecsearch.search.plan import Search
 from vecsearch.search.query import Query
 from vecsearch.vocabulary import IndexMethod
-
-pytestmark = citus
 
 
 @once

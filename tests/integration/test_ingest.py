@@ -17,6 +17,7 @@ from support import (
     ingest,
     never_loaded,
     once,
+    one_server,
     picture,
     write,
 )
@@ -113,6 +114,7 @@ def test_changed_deleted_and_copied(ingested: Library, photos: Path) -> None:
     assert counts(summary) == {"updated": 1, "pruned": 1, "copied": 1, "unchanged": 10}
 
 
+@one_server
 def test_a_moved_file_keeps_its_metadata_and_a_copy_starts_without(
     library: Library, photos: Path
 ) -> None:

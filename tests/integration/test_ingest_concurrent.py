@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from support import PixelEncoder, citus, counts, every_server, ingest, picture, scalar, write
+from support import PixelEncoder, counts, every_server, ingest, picture, scalar, write
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-pytestmark = [citus, pytest.mark.usefixtures("small_chunks")]
+pytestmark = pytest.mark.usefixtures("small_chunks")
 Outcome = Summary | DatabaseError
 
 

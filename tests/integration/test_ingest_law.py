@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support import PixelEncoder, check_vectors, citus, counts, ingest, picture
+from support import PixelEncoder, check_vectors, counts, ingest, picture
 
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
@@ -24,8 +24,6 @@ from vecsearch.search import status
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.projection import Projection
 from vecsearch.vocabulary import Metric
-
-pytestmark = citus
 
 NAMES = [f"{folder}/{number}.png" for folder in ("a", "b") for number in range(5)]
 _numbers = itertools.count()

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import Corpus, PixelEncoder, citus, ingest, picture
+from support import Corpus, PixelEncoder, ingest, picture
 
 from vecsearch.ingest.metadata import KEY_COLUMNS
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
 from vecsearch.vocabulary import Metric
-
-pytestmark = citus
 
 LAW = settings(
     derandomize=True,

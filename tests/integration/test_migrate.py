@@ -21,6 +21,7 @@ from support import (
     every_server,
     ingest,
     make_corpus,
+    one_server,
     scalar,
     store_concepts,
     write,
@@ -120,6 +121,7 @@ def test_older_tables_are_refused_and_upgraded_with_their_rows(
     assert empty.collection().errors() == []
 
 
+@one_server
 def test_a_collection_made_before_imports_may_have_rows_without_files_afterwards(
     empty: Library,
 ) -> None:
@@ -257,6 +259,7 @@ def test_errors_of_any_path_are_kept_by_the_id_of_the_image(empty: Library) -> N
     assert len(empty.collection().errors()) == len(kept)
 
 
+@one_server
 def test_a_failed_upgrade_leaves_nothing(empty: Library) -> None:
     write(empty, "CREATE SCHEMA vecsearch")
     write(empty, "CREATE TABLE vecsearch.ingest_errors (somebody text)")
@@ -266,6 +269,7 @@ def test_a_failed_upgrade_leaves_nothing(empty: Library) -> None:
     assert scalar(empty, "SELECT count(*) FROM pg_extension WHERE extname = 'vector'") == 0
 
 
+@one_server
 def test_an_extension_in_a_schema_of_its_own_works_end_to_end(empty: Library, photos: Path) -> None:
     write(empty, "CREATE SCHEMA extensions")
     write(empty, "CREATE EXTENSION vector SCHEMA extensions")

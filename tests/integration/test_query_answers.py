@@ -17,6 +17,7 @@ from support import (
     every_server,
     ingest,
     make_corpus,
+    one_server,
     picture,
     scalar,
 )
@@ -167,6 +168,7 @@ def test_the_sql_of_a_picture_that_is_not_stored_has_its_vector(corpus: Corpus) 
     assert [row[-1] for row in rows] == [hit.distance for hit in hits]
 
 
+@one_server
 @every_server
 def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> None:
     def changed(connection: sa.Connection) -> list[Any]:

@@ -6,13 +6,13 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import citus, every_server, make_corpus
+from support import every_server, make_corpus
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
-pytestmark = [citus, every_server]
+pytestmark = every_server
 
 
 ROWS = 3_000

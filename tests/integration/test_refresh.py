@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Corpus, PixelEncoder, citus, clustered, ingest, make_corpus, scalar, write
+from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, scalar, write
 from typer.testing import CliRunner
 
 from vecsearch.analysis import derived
@@ -17,8 +17,6 @@ from vecsearch.config import Settings
 from vecsearch.errors import DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming
-
-pytestmark = citus
 
 
 def stored(library: Library, view: str, columns: str = "*") -> list[Any]:

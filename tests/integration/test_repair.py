@@ -5,12 +5,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from support import PixelEncoder, citus, counts, ingest, run_command, scalar, versions, write
+from support import PixelEncoder, counts, ingest, run_command, scalar, versions, write
 
 from vecsearch.errors import CollectionNotFound, DatabaseError
 from vecsearch.library import Library
-
-pytestmark = citus
 
 OBJECTS = """
     SELECT string_agg(name, ' ' ORDER BY name) FROM (

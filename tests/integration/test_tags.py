@@ -17,6 +17,7 @@ from support import (
     every_server,
     ingest,
     make_corpus,
+    one_server,
     picture,
     scalar,
     store_concepts,
@@ -168,6 +169,7 @@ def test_more_rows_than_a_chunk_are_tagged(
     assert check(library) == 30
 
 
+@one_server
 @every_server
 def test_a_filter_by_tag_is_a_condition_that_an_index_serves(library: Library) -> None:
     corpus = make_corpus(library, "images", clustered(400, 48, seed=1) * 256)
