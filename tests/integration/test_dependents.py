@@ -179,9 +179,11 @@ def fill(library: Library, revision: str) -> None:
         f"INSERT INTO {internal}.tags SELECT 'images', id, 1, 'dark', 0, 0.9 FROM vecsearch.images",
         f"INSERT INTO {internal}.quantized_models VALUES ('int8-1', 'x', 'x', 8, '{{1}}')",
         f"INSERT INTO vecsearch.not_duplicates VALUES ('images', {ID}, {OTHER})",
-        "INSERT INTO vecsearch.ingest_errors (collection, path, error) VALUES ('images', 'p', 'e')",
     ):
         write(library, statement)
+    name, value = (", id", f", {ID}") if revision >= "0019" else ("", "")
+    failed = f"(collection, path, error{name}) VALUES ('images', 'p', 'e'{value})"
+    write(library, f"INSERT INTO vecsearch.ingest_errors {failed}")
     if revision >= "0018":
         write(library, f"INSERT INTO {internal}.neighbours VALUES ('images', {ID}, 1, {OTHER}, 0)")
         write(library, f"INSERT INTO {internal}.duplicates VALUES ('images', {ID}, 1, {ID}, 0)")
