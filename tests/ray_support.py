@@ -1,9 +1,11 @@
 """Two nodes of a Ray cluster on this machine, and what tests do to them."""
 
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,24 @@ class Nodes:
             self.kill()
 
     def kill(self) -> None:
-        """Kill a raylet, and with it the workers of its node."""
-        self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+        """Kill a raylet and the workers of its node, which would go on until they miss it."""
+        node = self._nodes.pop()
+        (raylet,) = node.all_processes["raylet"]
+        workers = children(raylet.process.pid)
+        self._cluster.remove_node(node, allow_graceful=False)
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
 
     def stop(self) -> None:
         """Stop everything."""
         self._cluster.shutdown()
+
+
+def children(process: int) -> list[int]:
+    """Return the ids of a process's children, by Linux's own list."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 @contextmanager
