@@ -16,7 +16,7 @@ from vecsearch.imaging import scan
 from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import File
 from vecsearch.ingest.stages.actor import Actor, Setup, Task
-from vecsearch.ingest.stages.places import MadeBy
+from vecsearch.ingest.stages.places import MadeBy, Order
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.rows import image_id
@@ -54,7 +54,8 @@ def task(
         now = connection.scalar(sa.select(sa.func.now()))
     assert now is not None
     new: list[tuple[File, str]] = [(files[source.path], source.sha256) for source in sources]
-    return Task(sources, [], new, frozenset(), now, made_by(library), is_repeated)
+    order = Order(sources, [], new, frozenset(), now)
+    return Task(order, made_by(library), is_repeated)
 
 
 def test_new_files_are_added_where_they_are_embedded(
@@ -80,7 +81,8 @@ def test_what_an_actor_added_before_it_ended_counts_for_the_next_one(
     cats = sorted((photos / "cats").iterdir())
     first = task(actor, library, cats[:4])
     added = actor.embed(0, first).added
-    again = replace(task(actor, library, cats), since=first.since, is_repeated=True)
+    again = task(actor, library, cats, is_repeated=True)
+    again = replace(again, order=replace(again.order, since=first.order.since))
     assert added < actor.embed(0, again).added
     assert scalar(library, "SELECT count(*) FROM images") == 12
 
@@ -95,7 +97,7 @@ def test_what_another_run_added_is_left_to_the_driver(
     library.collection().ingest(cats[:1])
     product = actor.embed(0, mine)
     assert product.added == {image_id(str(cat)) for cat in cats[4:]}
-    assert product.encoded.keys() == {digest for _, digest in mine.new[:4]}
+    assert product.encoded.keys() == {digest for _, digest in mine.order.new[:4]}
     # Nor is it taken for an earlier attempt's if its content differs.
     repeated = actor.embed(0, replace(mine, is_repeated=True))
     assert repeated.added == {image_id(str(cat)) for cat in cats[1:]}

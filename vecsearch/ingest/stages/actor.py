@@ -3,9 +3,7 @@
 import os
 import platform
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -23,7 +21,7 @@ from vecsearch.errors import (
 )
 from vecsearch.imaging import stalls
 from vecsearch.imaging.reading import Source
-from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.stalls import Devices
 from vecsearch.ingest import writes
 from vecsearch.ingest.stages.pipeline import Encoded
@@ -61,28 +59,19 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """An `Order` for an actor.
+    """An order for an actor.
 
     Attributes:
-        contents, missing, new, needed, since: see `Order`.
+        order: what is to be made.
         made_by: the encoder.
         is_repeated: whether it was given to another actor before, which may have ended after it
             had added the rows.
 
     """
 
-    contents: Sequence[Source]
-    missing: Sequence[Source]
-    new: Sequence[tuple[File, str]]
-    needed: AbstractSet[str]
-    since: datetime
+    order: Order
     made_by: MadeBy
     is_repeated: bool
-
-    @property
-    def order(self) -> Order:
-        """The order."""
-        return Order(self.contents, self.missing, self.new, self.needed, self.since)
 
 
 class Actor:
@@ -156,16 +145,17 @@ class Actor:
         self._made_by = task.made_by
         # Those of an actor that has ended are read again.
         taken = self._chunks.pop(number, None) or self._here.take([], keep=True)
-        product = taken.embed(task.order).result()
+        order = task.order
+        product = taken.embed(order).result()
         encoded = product.encoded
         files = [
             Embedded(file, encoded[digest].facts, encoded[digest].embedding)
-            for file, digest in task.new
+            for file, digest in order.new
             if digest in encoded
         ]
         added = self._add(files, encoded, task) if files else frozenset()
-        needed = {digest for file, digest in task.new if image_id(file.path) not in added}
-        needed |= task.needed
+        needed = {digest for file, digest in order.new if image_id(file.path) not in added}
+        needed |= order.needed
         returned = {digest: one for digest, one in encoded.items() if digest in needed}
         return Product(returned, product.reasons, product.drawn, added)
 
@@ -183,7 +173,7 @@ class Actor:
         ):
             thumbnails.hold(connection)
             table = catalog.get_collection(connection, name).table
-            since = task.since if task.is_repeated else None
+            since = task.order.since if task.is_repeated else None
             added = writes.add_files(connection, table, files, since=since)
             stored = [row for row in files if image_id(row.file.path) in added]
             drawn = [encoded[digest].thumbnail for digest in {row.facts.sha256 for row in stored}]

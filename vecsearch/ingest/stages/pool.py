@@ -301,15 +301,7 @@ class RemoteFiles:
         made_by = self._pool.made_by
 
         def embedding() -> Any:
-            task = Task(
-                order.contents,
-                order.missing,
-                order.new,
-                order.needed,
-                order.since,
-                made_by,
-                self._is_repeated,
-            )
+            task = Task(order, made_by, self._is_repeated)
             return self._member.handle.embed.remote(self._number, task)
 
         self._ask = embedding

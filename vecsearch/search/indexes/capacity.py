@@ -97,11 +97,12 @@ def estimate(
         for part, size in _common(connection, stored, rows)
     ]
     parts, needs = [*common], []
+    server = ddl.server_settings(connection)
     for method in IndexMethod:
-        measured = _measured(connection, stored, method, rows)
         computed = METHODS[method].computed_bytes(stored)
         if computed is None:
             continue
+        measured = _measured(connection, stored, method, rows)
         sizes = measured or computed
         own = [
             Part(part, size, round(size * images), measured=measured is not None)
@@ -111,7 +112,7 @@ def estimate(
         parts += own
         memory = sum(part.bytes for part in own)
         dimensions = METHODS[method].wanted_dimensions(stored)
-        chosen = choose(images, dimensions, ddl.server_settings(connection), resources)
+        chosen = choose(images, dimensions, server, resources)
         needs.append(
             Need(
                 index=method,

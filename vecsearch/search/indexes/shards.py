@@ -65,7 +65,7 @@ def distribute(
         engine: the database's engine.
         name: the collection; None: all.
         resources: memory and workers for building indexes again.
-        shards: how many; None: the database's setting, or Citus' default.
+        shards: how many; None: Citus' default.
         confirm: takes a sentence, and returns whether to distribute a small collection.
         on_progress: called from time to time.
 
