@@ -20,7 +20,7 @@ from vectors import DIMENSIONS, Vectors
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
-from vecsearch.render.rows import human_bytes, human_time
+from vecsearch.render.figures import human_bytes, human_time
 from vecsearch.search.indexes.capacity import KEPT_SHARE, MACHINE_BYTES, Need
 from vecsearch.vocabulary import DIMS, least_ef_search
 

@@ -22,7 +22,8 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
-from vecsearch.render.rows import Format, human_bytes, human_time
+from vecsearch.render.figures import human_bytes, human_time
+from vecsearch.render.rows import Format
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
     MAX_INDEXED_DIMENSIONS,

@@ -25,7 +25,7 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.embedded.access import READER, WRITER
-from vecsearch.render.rows import human_bytes
+from vecsearch.render.figures import human_bytes
 
 db_app = group("db", "The database underneath.")
 

@@ -22,7 +22,8 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.render.rows import Format, human_bytes, require_object_format
+from vecsearch.render.figures import human_bytes
+from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, DIMS, IndexMethod, Ranking
 
 index_app = group("index", "Make searches fast. Indexes are built while searches go on.")

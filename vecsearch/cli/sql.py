@@ -53,7 +53,7 @@ def sql(
         library.sql(text, write=write, timeout=timeout) as (columns, rows, summary),
     ):
         if columns:
-            write_rows(rows, format_, columns=columns)
+            write_rows(rows, format_, columns=columns, hides_empty=False)
         else:
             say(summary)
 

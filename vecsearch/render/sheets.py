@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vecsearch.imaging.pictures import fitted
 from vecsearch.imaging.thumbnails import fit
 from vecsearch.render.canvas import BLUE, GREEN, GREY, MOUNT, RED, SOFT, Canvas
-from vecsearch.render.rows import human_number
+from vecsearch.render.figures import human_number
 from vecsearch.render.tiles import (
     CAPTION,
     GAP,

@@ -3,7 +3,7 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vecsearch.render.rows import human_bytes, human_number
+from vecsearch.render.figures import human_bytes, human_number
 from vecsearch.render.visible import visible
 from vecsearch.vocabulary import Metric
 

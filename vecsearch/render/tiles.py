@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vecsearch.imaging.pictures import fitted
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.render.canvas import BLUE, GREY, MOUNT, SOFT, Canvas
-from vecsearch.render.rows import human_number
+from vecsearch.render.figures import human_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
