@@ -10,6 +10,8 @@ from vecsearch.errors import InvalidInput
 from vecsearch.vocabulary import Engine, parse
 
 DEFAULT_MAX_PIXELS = 128_000_000
+# Kinds of torch devices, of which there may be several: cuda:1.
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def default_data_dir() -> Path:
@@ -117,12 +119,18 @@ class Settings:
             data_dir=_folder(
                 "data", data_dir or environ.get("VECSEARCH_DATA_DIR") or default_data_dir()
             ),
-            device=device or environ.get("VECSEARCH_DEVICE") or "auto",
+            device=_device(device or environ.get("VECSEARCH_DEVICE") or "auto"),
             max_pixels=max_pixels,
             engine=parse(Engine, engine or environ.get("VECSEARCH_ENGINE") or Engine.auto),
             cache_dir=_folder("cache", cache_dir) if cache_dir else None,
             sentences=_folder("sentence encoder's", sentences) if sentences else None,
         )
+
+
+def _device(name: str) -> str:
+    if re.fullmatch(rf"auto|({'|'.join(DEVICES)})(:\d{{1,3}})?", name) is None:
+        raise InvalidInput(f"There is no device {name!r}. Use --device auto, cpu or cuda.")
+    return name
 
 
 def _folder(what: str, chosen: str | Path) -> Path:

@@ -109,9 +109,12 @@ def test_an_error_points_at_its_place(filled: Library) -> None:
     )
 
 
-def test_two_columns_of_one_name_are_refused(filled: Library) -> None:
-    with pytest.raises(DatabaseError, match="Two columns are named label"):
-        run(filled, "SELECT a.label, b.label FROM images AS a, images AS b")
+def test_columns_of_one_name_are_numbered(filled: Library) -> None:
+    columns, rows, _ = run(
+        filled, "SELECT count(*), count(label), 7 AS count_2, 8 AS x FROM images"
+    )
+    assert columns == ["count", "count_3", "count_2", "x"]
+    assert rows == [(12, 12, 7, 8)]
 
 
 def test_an_embedding_can_be_selected(filled: Library) -> None:

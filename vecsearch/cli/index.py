@@ -1,7 +1,7 @@
 """The commands index create, drop, status, ranking and tune."""
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from vecsearch.config import Settings
 from vecsearch.render.figures import human_bytes
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, DIMS, IndexMethod, Ranking
+
+if TYPE_CHECKING:
+    from vecsearch.search.status import IndexStatus
 
 index_app = group("index", "Make searches fast. Indexes are built while searches go on.")
 
@@ -75,7 +78,8 @@ def create(
         notes = library.collection(collection).create_index(
             method, memory=memory, workers=workers, on_progress=progress, **options
         )
-    say_all(notes)
+        found = library.collection(collection).index_status()
+    say_all([*notes, _done(found)])
 
 
 @command(index_app, "drop")
@@ -85,7 +89,16 @@ def drop(settings: Settings, collection: CollectionOption = DEFAULT_COLLECTION) 
 
     with open_library(settings) as library, steps_progress() as progress:
         notes = library.collection(collection).create_index(IndexMethod.none, on_progress=progress)
-    say_all(notes)
+        found = library.collection(collection).index_status()
+    say_all([*notes, _done(found)])
+
+
+def _done(found: "IndexStatus") -> str:
+    """Return what a collection has after `create` or `drop`."""
+    if found.index == IndexMethod.none:
+        return f"Every search of {found.collection} now compares all {found.images:,} images."
+    size = human_bytes(found.index_bytes + found.compact_bytes)
+    return f"Built the index {found.index} of {found.collection}: {found.indexed:,} images, {size}."
 
 
 @command(index_app, "status")

@@ -121,7 +121,7 @@ def ingest(
         parts = [f"{count:,} {IN_WORDS.get(name, name)}" for name, count in counts.items() if count]
         show(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
     else:
-        write_object(counts, format_)
+        write_object({**counts, "dry_run": True} if dry_run else counts, format_)
     if summary.failed and not dry_run:
         flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
         say(f"To see which files failed, and why: vecsearch errors{flag}")
@@ -167,4 +167,5 @@ def forget(
         parts = f"{counted(forgotten.rows, 'row')}, {counted(forgotten.errors, 'error')}"
         show(f"{'would delete' if dry_run else 'deleted'} {parts}")
     else:
-        write_object(asdict(forgotten), format_)
+        done = asdict(forgotten)
+        write_object({**done, "dry_run": True} if dry_run else done, format_)

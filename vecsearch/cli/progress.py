@@ -28,13 +28,22 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
+class _CountColumn(MofNCompleteColumn):
+    """How many of how many; nothing while neither is known."""
+
+    def render(self, task: Task) -> Text:
+        if task.total:
+            return super().render(task)
+        return Text(f"{int(task.completed):,}" if task.completed else "")
+
+
 @contextmanager
 def _bar() -> Iterator[Progress]:
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _CountColumn(),
         _RateColumn(),
         TimeRemainingColumn(),
         console=console,

@@ -52,7 +52,9 @@ def query(
     ] = None,
     ids: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="ID", help="Search by a stored image instead of a file."),
+        typer.Option(
+            "--id", metavar="ID|PATH", help="Search by a stored image, by its id or its path."
+        ),
     ] = None,
     texts: Annotated[
         list[str] | None,
@@ -70,7 +72,7 @@ def query(
     ] = None,
     not_ids: Annotated[
         list[str] | None,
-        typer.Option("--not-id", metavar="ID", help="Likewise, a stored image."),
+        typer.Option("--not-id", metavar="ID|PATH", help="Likewise, a stored image."),
     ] = None,
     not_texts: Annotated[
         list[str] | None,

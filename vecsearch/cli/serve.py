@@ -86,6 +86,8 @@ def serve(
             if collection in names:
                 serving.warm(library, collection, say)
             elif names:
+                if collection != DEFAULT_COLLECTION:
+                    library.collection(collection).reads_text()  # says which there are
                 say(f"There is no collection {collection!r}; the page opens {names[0]!r}.")
             if open_:
                 typer.launch(resources.enter_context(serving.private_link(address)))

@@ -9,21 +9,6 @@ from vecsearch.imaging import scan
 from vecsearch.postgres.rows import image_id
 
 
-def parse_id(image: UUID | str) -> UUID:
-    """Return the id that a text spells.
-
-    Raises:
-        ImageNotFound: the text is not an id.
-
-    """
-    try:
-        return image if isinstance(image, UUID) else UUID(image)
-    except ValueError as error:
-        raise ImageNotFound(
-            f"{image!r} is not an id. Ids look like {UUID(int=0)}; every hit shows its id."
-        ) from error
-
-
 def missing(collection: str, name: UUID | str) -> ImageNotFound:
     """Return the error for an id or a path that no image has."""
     image = _id_or_path(name)
@@ -57,6 +42,17 @@ def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UU
     if not has_image(connection, table, found):
         raise missing(table.name, name)
     return found
+
+
+def asked_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
+    """Return an id, stored or not, or the id of the stored image with a path.
+
+    Raises:
+        ImageNotFound: no image has this path.
+
+    """
+    found = _id_or_path(name)
+    return found if isinstance(found, UUID) else named_id(connection, table, name)
 
 
 def image_by_sha256(

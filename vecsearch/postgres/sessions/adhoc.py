@@ -63,6 +63,8 @@ def running(
 ) -> Iterator[Result]:
     """Run one statement unchanged; yield column names, rows, and the server's command tag.
 
+    Of columns with the same name, the later ones get a number.
+
     Args:
         engine: the database's engine, as the role that may do what the statement does.
         statement: one SQL statement.
@@ -94,6 +96,18 @@ def running(
             driver.rollback()
 
 
+def _distinct(names: list[str]) -> list[str]:
+    """Return names of columns with a number at those that were there before: count, count_2."""
+    found: list[str] = []
+    for name in names:
+        number, distinct = 1, name
+        while distinct in found or (number > 1 and distinct in names):
+            number += 1
+            distinct = f"{name}_{number}"
+        found.append(distinct)
+    return found
+
+
 def _run(connection: sa.Connection, statement: str) -> Result:
     driver = driver_connection(connection)
     # A prepared statement holds one command, so Postgres refuses a second one after a semicolon.
@@ -113,8 +127,5 @@ def _run(connection: sa.Connection, statement: str) -> Result:
         raise InvalidInput(
             "There is no statement. Write one, such as: vecsearch sql 'SELECT path FROM images'"
         )
-    columns = [column.name for column in cursor.description or ()]
-    if len(set(columns)) < len(columns):
-        twice = sorted({name for name in columns if columns.count(name) > 1})
-        raise DatabaseError(f"Two columns are named {' and '.join(twice)}. Rename one with AS.")
+    columns = _distinct([column.name for column in cursor.description or ()])
     return columns, iter(cursor if columns else ()), cursor.statusmessage or ""

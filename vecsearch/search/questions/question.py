@@ -11,7 +11,7 @@ from vecsearch.encoders import registry
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import gallery
-from vecsearch.search.lookup import image_by_sha256, missing, parse_id
+from vecsearch.search.lookup import asked_id, image_by_sha256, missing
 from vecsearch.search.query import Query
 from vecsearch.search.questions import concepts, phrases
 from vecsearch.search.questions.concepts import Unmatched, Words
@@ -93,7 +93,7 @@ class Question:
             known: the stored image with the content of `first_picture`.
 
         Raises:
-            ImageNotFound: no image has the id.
+            ImageNotFound: no image has the id or the path.
             InvalidInput: the words are unknown.
 
         """
@@ -109,7 +109,7 @@ class Question:
                 else:
                     part.unmatched = found
             elif picture is None:
-                part.image = parse_id(term.id or "")
+                part.image = asked_id(connection, collection.table, term.id or "")
                 part.own = part.image
                 if term.crop is not None:
                     part.picture = _original(connection, collection, part.image, term)
