@@ -27,6 +27,7 @@ from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
+from vecsearch.tidy.acting import Tidy
 from vecsearch.vocabulary import DEFAULT_K, Confirm, IndexMethod, Ranking, parse, refuse
 
 
@@ -40,6 +41,7 @@ class Collection(Images):
     def __init__(self, store: Store, name: str) -> None:
         super().__init__(store, name)
         self.tags = Tags(store, name)
+        self.tidy = Tidy(store, name)
 
     def ingest(
         self,

@@ -179,6 +179,31 @@ class KeepRule(StrEnum):
     path = "path"
 
 
+class FileAction(StrEnum):
+    """What is done to the files of duplicates."""
+
+    trash = "trash"
+    move = "move"
+    hardlink = "hardlink"
+    symlink = "symlink"
+
+    @property
+    def links(self) -> bool:
+        """Whether a link to the file that is kept takes the place of the duplicate."""
+        return self in {FileAction.hardlink, FileAction.symlink}
+
+
+class FileState(StrEnum):
+    """How far an action on a file is; `acting` and `undoing` were interrupted, if nothing runs."""
+
+    planned = "planned"
+    acting = "acting"
+    done = "done"
+    left = "left"
+    undoing = "undoing"
+    undone = "undone"
+
+
 class Engine(StrEnum):
     """The library that runs encoders: auto is OpenVINO on a CPU, torch on other devices."""
 

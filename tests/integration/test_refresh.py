@@ -17,6 +17,7 @@ from vecsearch.config import Settings
 from vecsearch.errors import DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import database, renaming
+from vecsearch.postgres.rows import claimed
 
 
 def stored(library: Library, view: str, columns: str = "*") -> list[Any]:
@@ -183,7 +184,7 @@ def test_duplicates_are_those_of_the_command(library: Library, photos: Path) -> 
 
 def test_two_refreshes_do_not_run_at_once(corpus: Corpus) -> None:
     with (
-        derived._claimed(corpus.library.engine, "images"),  # noqa: SLF001 - as another process
+        claimed(corpus.library.engine, derived.REFRESH_LOCK_KEY, "images", "busy"),
         pytest.raises(DatabaseBusy, match="Another refresh"),
     ):
         corpus.library.collection().refresh()

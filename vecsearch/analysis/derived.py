@@ -4,8 +4,7 @@ Each has a view of one collection: `NAME_neighbours`, `NAME_duplicates`, `NAME_c
 `vecsearch.postgres.analysts`. Neighbours follow the feed of changes; the others are made anew.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from vecsearch.analysis import clusters, duplicates, neighbours
-from vecsearch.errors import DatabaseBusy, InvalidInput
+from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, database, migrate, schema, tables
-from vecsearch.postgres.rows import analyze, copy_rows, forget_old_changes
+from vecsearch.postgres.rows import analyze, claimed, copy_rows, forget_old_changes
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.vocabulary import Derived, parse
 
@@ -89,7 +88,9 @@ def refresh(engine: sa.Engine, name: str, wanted: Refresh) -> list[Refreshed]:
 
     """
     migrate.check(engine)
-    with _claimed(engine, name):
+    busy = f"Another refresh of collection {name!r} is running. Wait until it ends, and retry."
+    # Taken before any snapshot, which would else be too old.
+    with claimed(engine, REFRESH_LOCK_KEY, name, busy):
         done = [
             _refresh(engine, name, parse(Derived, one), wanted)
             for one in dict.fromkeys(wanted.tables)
@@ -136,26 +137,6 @@ def _refresh(engine: sa.Engine, name: str, derived: Derived, wanted: Refresh) ->
         analyze(connection, table)
         rows = sa.select(sa.func.count()).select_from(table).where(table.c.collection == name)
         return Refreshed(f"{name}_{derived}", int(connection.scalar(rows) or 0), images)
-
-
-@contextmanager
-def _claimed(engine: sa.Engine, name: str) -> Iterator[None]:
-    """Hold the refresh lock. It is taken before any snapshot, which would else be too old."""
-    key = {"key": REFRESH_LOCK_KEY, "name": name}
-    with database.session(engine) as connection:
-        taken = connection.scalar(
-            sa.text("SELECT pg_try_advisory_lock(:key, hashtext(:name))"), key
-        )
-        connection.commit()
-        if not taken:
-            raise DatabaseBusy(
-                f"Another refresh of collection {name!r} is running. Wait until it ends, and retry."
-            )
-        try:
-            yield
-        finally:
-            connection.execute(sa.text("SELECT pg_advisory_unlock(:key, hashtext(:name))"), key)
-            connection.commit()
 
 
 def _last(connection: sa.Connection, name: str, derived: Derived) -> Any:

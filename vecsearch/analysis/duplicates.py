@@ -18,6 +18,7 @@ from vecsearch.analysis import pairs
 from vecsearch.analysis.confirm import Confirmer
 from vecsearch.analysis.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
+from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.search.lookup import named_id
 from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, parse
@@ -102,6 +103,7 @@ class Options(TypedDict, total=False):
     mirrored: bool
     order: str | None
     keep: str | None
+    prefer: str | None
     exact: bool
 
 
@@ -123,6 +125,7 @@ def find(
     mirrored: bool = False,
     order: str | None = None,
     keep: str | None = None,
+    prefer: str | None = None,
     exact: bool = False,
 ) -> Duplicates:
     """Group images that are linked by near and confirmed pairs; delete nothing.
@@ -137,6 +140,7 @@ def find(
         mirrored: a mirrored copy counts, too.
         order: rule for the order within a group; None uses `keep`, or oldest first.
         keep: rule for the image of a group to keep; the others get `could_go`.
+        prefer: a folder: if a group has images in it, keep one of those.
         exact: compare every image with every other, without the index.
 
     Raises:
@@ -147,8 +151,12 @@ def find(
         raise InvalidInput("--max-distance must be 0 or more. Give a distance such as 0.05.")
     if max_difference is not None and not 0 <= max_difference < math.inf:
         raise InvalidInput("--max-difference must be 0 or more. Give a difference such as 0.1.")
-    kept = None if keep is None else _ORDERS[parse(KeepRule, keep)]
-    ordered = _ORDERS[parse(KeepRule, order or keep or KeepRule.oldest)]
+    if prefer is not None and keep is None:
+        raise InvalidInput("--prefer is for --keep. Say which image of a folder to keep, too.")
+    kept = None if keep is None else _preferring(prefer, _ORDERS[parse(KeepRule, keep)])
+    ordered = kept or _ORDERS[KeepRule.oldest]
+    if order is not None:
+        ordered = _ORDERS[parse(KeepRule, order)]
     table = collection.table
     if max_distance is None:
         suggestion = suggest(pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact))
@@ -295,6 +303,15 @@ def remember_not(
     if ids[0] == ids[1]:
         raise InvalidInput(f"{one} and {other} are the same image. Name two different ones.")
     return pairs.remember_not(connection, collection.table, ids[0], ids[1])
+
+
+def _preferring(
+    folder: str | None, key: Callable[[Member], tuple[Any, ...]]
+) -> Callable[[Member], tuple[Any, ...]]:
+    if folder is None:
+        return key
+    within = f"{scan.absolute(folder).rstrip('/')}/"
+    return lambda member: (not member.path.startswith(within), *key(member))
 
 
 def _taken(member: Member) -> float | None:

@@ -1,34 +1,75 @@
-"""The command duplicates."""
+"""The commands duplicates and undo."""
 
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vecsearch.cli.command import (
     CollectionOption,
     FormatOption,
+    YesOption,
     app,
     chosen_format,
     command,
+    confirming,
+    is_terminal,
     open_library,
     say,
     say_all,
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_DIFFERENCE, KeepRule, choices, counted
+from vecsearch.errors import NotConfirmed
+from vecsearch.render.figures import human_bytes
+from vecsearch.render.rows import Format
+from vecsearch.vocabulary import (
+    DEFAULT_COLLECTION,
+    MAX_DIFFERENCE,
+    FileAction,
+    FileState,
+    KeepRule,
+    choices,
+    counted,
+)
 
 if TYPE_CHECKING:
     from vecsearch.analysis.duplicates import Duplicates
+    from vecsearch.collection import Collection
+    from vecsearch.tidy.plan import Plan
 
 COLUMNS = (
     "group id path distance difference width height file_size modified_at taken_at could_go".split()
 )
 TABLE_COLUMNS = "group distance difference width height file_size taken_at could_go path".split()
+PLAN_COLUMNS = "action path kept_path bytes reason".split()
+DONE_COLUMNS = "run number action state path kept_path target reason".split()
+DONE_TABLE_COLUMNS = "state path reason".split()
+RUN_COLUMNS = "run at action files done left undone".split()
+
+# What an action does, before and after it.
+_DOES = {
+    FileAction.trash: "sends {files} to the trash",
+    FileAction.move: "moves {files} to {folder}",
+    FileAction.hardlink: "replaces {files} by hard links",
+    FileAction.symlink: "replaces {files} by symbolic links",
+}
+_DID = {
+    FileAction.trash: "Sent {files} to the trash",
+    FileAction.move: "Moved {files} to {folder}",
+    FileAction.hardlink: "Replaced {files} by hard links",
+    FileAction.symlink: "Replaced {files} by symbolic links",
+}
 
 
-@command(app, "duplicates", prints_paths=True)
+@command(
+    app,
+    "duplicates",
+    prints_paths=True,
+    interrupted="What was done stays, and can be undone: vecsearch undo",
+)
 def duplicates(
     settings: Settings,
     collection: CollectionOption = DEFAULT_COLLECTION,
@@ -63,6 +104,25 @@ def duplicates(
             "With --format paths, print only the others.",
         ),
     ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Keep an image in this folder if a group has one."),
+    ] = None,
+    apply: Annotated[
+        FileAction | None,
+        typer.Option(
+            help="Act on the files of the others: send them to the trash, move them --to a "
+            "folder, or replace those of the same bytes by a hardlink or a symlink to the one "
+            "that is kept. Shows what it would do, and asks. vecsearch undo brings them back.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where --apply move puts files.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what --apply would do, and do nothing.")
+    ] = False,
+    yes: YesOption = False,
     not_: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -76,30 +136,140 @@ def duplicates(
     ] = False,
     format_: FormatOption = None,
 ) -> None:
-    """Show groups of near-duplicates: resized, cropped, recompressed, brightened. Deletes nothing.
+    """Show groups of near-duplicates: resized, cropped, recompressed, brightened.
 
-    Embeddings choose pairs, and the stored thumbnails confirm them. Groups are chains of such
-    pairs. Distance (of embeddings) and difference (of thumbnails) are to the group's first image.
+    Nothing is deleted without --apply. Embeddings choose pairs, and the stored thumbnails confirm
+    them. Groups are chains of such pairs. Distance (of embeddings) and difference (of thumbnails)
+    are to the group's first image.
     """
-    if not_ is not None:
-        with open_library(settings) as library:
-            is_new = library.collection(collection).not_duplicates(*not_)
-        say(f"{'Recorded' if is_new else 'Already recorded'}: these two are not duplicates.")
-        return
+    _require_together(keep, apply, order, given=to is not None or dry_run)
     with open_library(settings) as library:
-        found = library.collection(collection).duplicates(
-            max_distance=max_distance,
-            max_difference=max_difference,
-            mirrored=mirrored,
-            order=order,
-            keep=keep,
-            exact=exact,
-        )
+        asked = library.collection(collection)
+        if not_ is not None:
+            is_new = asked.not_duplicates(*not_)
+            say(f"{'Recorded' if is_new else 'Already recorded'}: these two are not duplicates.")
+            return
+        options: dict[str, Any] = {
+            "max_distance": max_distance,
+            "max_difference": max_difference,
+            "mirrored": mirrored,
+            "keep": keep,
+            "prefer": prefer,
+            "exact": exact,
+        }
+        if apply is not None:
+            plan = asked.tidy.plan(apply, to=to, **options)
+            if dry_run:
+                _show_plan(plan, chosen_format(format_), sys.stdout)
+            else:
+                _apply(asked, plan, format_, yes=yes)
+            return
+        found = asked.duplicates(order=order, **options)
     say_all(_notes(found, suggested=max_distance is None))
     rows = found.images
     if keep is not None and chosen_format(format_).lists_paths:
         rows = [row for row in rows if row.could_go]
     write_rows(rows, format_, columns=COLUMNS, table_columns=TABLE_COLUMNS)
+
+
+@command(app, "undo", prints_paths=True, interrupted="Run it again to undo the rest.")
+def undo(
+    settings: Settings,
+    run: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="Which run. Default: the last.")
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Print the runs that there were, and undo none.")
+    ] = False,
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    yes: YesOption = False,
+    format_: FormatOption = None,
+) -> None:
+    """Undo a `duplicates --apply`: bring files and their rows back as they were.
+
+    A file that has gone from the trash meanwhile, or whose name another file has, stays as it is,
+    and the reason is printed. Run it again once that is mended.
+    """
+    from vecsearch.cli.progress import steps_progress
+
+    with open_library(settings) as library:
+        tidy = library.collection(collection).tidy
+        runs = tidy.runs()
+        if list_:
+            write_rows(runs, format_, columns=RUN_COLUMNS)
+            return
+        number = tidy.last() if run is None else run
+        chosen = next((each for each in runs if each.run == number), None)
+        if chosen is not None and is_terminal():
+            sentence = (
+                f"Run {number}, {chosen.action}, {chosen.at:%Y-%m-%d %H:%M}: this brings "
+                f"{counted(chosen.done, 'file')} back."
+            )
+            if not confirming("Undo it?", yes=yes)(sentence):
+                raise NotConfirmed("Nothing was undone.")
+        with steps_progress() as progress:
+            done = tidy.undo(number, on_progress=progress)
+    back = [entry for entry in done if entry.state is FileState.undone]
+    say(f"Brought {counted(len(back), 'file')} back.")
+    if len(back) < len(done):
+        say(f"{counted(len(done) - len(back), 'file')} could not be brought back; see the reasons.")
+    write_rows(done, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
+    if len(back) < len(done):
+        raise typer.Exit(1)
+
+
+def _require_together(
+    keep: KeepRule | None, apply: FileAction | None, order: KeepRule | None, *, given: bool
+) -> None:
+    if apply is None and given:
+        raise typer.BadParameter("--to and --dry-run are for --apply.")
+    if apply is not None and keep is None:
+        raise typer.BadParameter("--apply needs --keep: which image of each group stays?")
+    if apply is not None and order is not None:
+        raise typer.BadParameter("--order is for showing groups. Omit it with --apply.")
+
+
+def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, yes: bool) -> None:
+    from vecsearch.cli.progress import steps_progress
+
+    if not plan.files:
+        _show_plan(plan, Format.table, sys.stderr)
+        say("There is nothing to do.")
+        return
+    sentence = (
+        f"This {_words(_DOES, plan.action, len(plan.files), plan.folder)} "
+        f"({human_bytes(plan.size)}), and keeps {counted(plan.kept, 'image')}."
+    )
+    if is_terminal() and not yes:
+        _show_plan(plan, Format.table, sys.stderr)
+    if not confirming("Do it?", yes=yes)(sentence):
+        raise NotConfirmed(f"{sentence} That needs a yes: add --yes. Nothing was done.")
+    with steps_progress() as progress:
+        done = collection.tidy.apply(plan, on_progress=progress)
+    acted = [entry for entry in done if entry.state is FileState.done]
+    flag = "" if collection.name == DEFAULT_COLLECTION else f" --collection {collection.name}"
+    say(
+        f"{_words(_DID, plan.action, len(acted), plan.folder)}. "
+        f"To undo it: vecsearch undo {done[0].run}{flag}"
+    )
+    left = len(done) - len(acted) + len(plan.untouched)
+    if left:
+        say(f"{counted(left, 'duplicate')} left alone. To see why: --dry-run")
+    write_rows(done, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
+
+
+def _words(words: dict[FileAction, str], action: FileAction, files: int, folder: str | None) -> str:
+    return words[action].format(files=counted(files, "file"), folder=folder)
+
+
+def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
+    from vecsearch.render import rows as rendering
+    from vecsearch.tidy.plan import listed
+
+    planned = [(*row, True) for row in listed(plan)]
+    rendering.write_rows(
+        out, planned, format_, [*PLAN_COLUMNS, "dry_run"], table_columns=PLAN_COLUMNS
+    )
 
 
 def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:

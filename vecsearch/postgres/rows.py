@@ -8,8 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from vecsearch.errors import DatabaseBusy
 from vecsearch.imaging.remote import is_url
-from vecsearch.postgres import schema, tables
+from vecsearch.postgres import database, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.sessions import waits
 
@@ -26,6 +27,35 @@ def image_id(path: str) -> uuid.UUID:
     """
     url = path if is_url(path) else PurePath(path).as_uri()
     return uuid.uuid5(uuid.NAMESPACE_URL, url)
+
+
+@contextmanager
+def claimed(engine: sa.Engine, key: int, name: str, busy: str) -> Iterator[None]:
+    """Hold a lock of a collection, for as long as the block runs, across transactions.
+
+    Args:
+        engine: the database's engine.
+        key: what the lock is for.
+        name: the collection.
+        busy: the sentence if another session holds it.
+
+    Raises:
+        DatabaseBusy: one does.
+
+    """
+    lock = {"key": key, "name": name}
+    with database.session(engine) as connection:
+        taken = connection.scalar(
+            sa.text("SELECT pg_try_advisory_lock(:key, hashtext(:name))"), lock
+        )
+        connection.commit()
+        if not taken:
+            raise DatabaseBusy(busy)
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:key, hashtext(:name))"), lock)
+            connection.commit()
 
 
 @contextmanager

@@ -11,7 +11,15 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsearch.encoders.registry import FAMILIES
-from vecsearch.vocabulary import IndexMethod, Metric, Precision, Ranking, build_options, choices
+from vecsearch.vocabulary import (
+    FileAction,
+    IndexMethod,
+    Metric,
+    Precision,
+    Ranking,
+    build_options,
+    choices,
+)
 
 SCHEMA = "vecsearch"
 # Tables that are not for analysts, those of compact vectors too: BI tools list what is in `SCHEMA`.
@@ -233,6 +241,51 @@ not_duplicates = sa.Table(
     ),
     sa.CheckConstraint("image < other", name="not_duplicates_ordered"),
     comment="Pairs of images that are no near-duplicates, however near they are",
+)
+
+file_actions = sa.Table(
+    "file_actions",
+    metadata,
+    sa.Column("collection", sa.Text, primary_key=True, comment="Collection of the image"),
+    sa.Column(
+        "run", sa.Integer, primary_key=True, comment="Run in the collection, from 1: undo RUN"
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, comment="File in the run, from 1"),
+    sa.Column("action", sa.Text, nullable=False, comment=choices(FileAction)),
+    sa.Column(
+        "state",
+        sa.Text,
+        nullable=False,
+        comment="planned, acting, done, left (alone), undoing or undone",
+    ),
+    sa.Column("id", sa.Uuid, nullable=False, comment="Id of the image"),
+    sa.Column("path", sa.Text, nullable=False, comment="Its file"),
+    sa.Column("sha256", sa.Text, nullable=False, comment="SHA-256 of the file, in hex"),
+    sa.Column("kept", sa.Uuid, nullable=False, comment="Id of the image that is kept"),
+    sa.Column("kept_path", sa.Text, nullable=False, comment="Its file"),
+    sa.Column(
+        "target",
+        sa.Text,
+        comment="Where the file was moved to, or is while a link takes its place; NULL: the trash",
+    ),
+    sa.Column(
+        "facts",
+        JSONB,
+        nullable=False,
+        comment="The file's size, modification time in nanoseconds, and mode",
+    ),
+    sa.Column("stored", JSONB, comment="Rows of the image that were deleted, by table"),
+    sa.Column("given", JSONB, comment="Metadata that the kept image's row was given"),
+    sa.Column("reason", sa.Text, comment="Why it was left alone, or not brought back"),
+    sa.Column(
+        "at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.func.now(),
+        comment="When the run began",
+    ),
+    schema=INTERNAL,
+    comment="What was done to the files of duplicates, and what it takes to undo it",
 )
 
 thumbnails = sa.Table(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.rows import copy_rows
+from vecsearch.vocabulary import FileState
 
 _TABLE = tables.thumbnails.fullname
 
@@ -92,7 +93,7 @@ def store_from(connection: sa.Connection, select: str) -> None:
 
 
 def delete_orphans(connection: sa.Connection) -> None:
-    """Delete the thumbnails that no row of any collection uses; call it in its own transaction."""
+    """Delete the thumbnails that no row uses, nor an undo needs; in its own transaction."""
     lock(connection)  # the next statement sees the rows that every `hold` has stored
     connection.execute(sa.text(f"DELETE FROM {_TABLE} WHERE {_unheld(connection)}"))
 
@@ -120,4 +121,9 @@ def _unheld(connection: sa.Connection) -> str:
         f" LEFT JOIN {table} ON held_{number}.sha256 = own.sha256" for table, number in held
     )
     free = "".join(f" AND held_{number}.sha256 IS NULL" for _, number in held)
+    free += (
+        f" AND NOT EXISTS (SELECT FROM {tables.file_actions.fullname} AS undoable"
+        f" WHERE undoable.sha256 = own.sha256 AND state IN ('{FileState.acting}',"
+        f" '{FileState.done}', '{FileState.undoing}'))"
+    )
     return f"sha256 IN (SELECT own.sha256 FROM {_TABLE} AS own{joined} WHERE true{free})"

@@ -1,0 +1,287 @@
+"""Act on the files of a plan, one after another, and undo a run.
+
+Each file is in the journal before it is touched: what will be done, and where it will be. After a
+crash, the next command reads there which files were in between, and looks where each is.
+"""
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Unpack
+
+import sqlalchemy as sa
+
+from vecsearch.analysis import duplicates
+from vecsearch.errors import InvalidInput, VecsearchError
+from vecsearch.postgres import catalog, database, migrate, schema, thumbnails
+from vecsearch.postgres.rows import writing
+from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.store import Store
+from vecsearch.tidy import disk, journal, plan, trash
+from vecsearch.tidy.disk import LeftAlone
+from vecsearch.tidy.journal import Entry, Run
+from vecsearch.tidy.plan import Plan
+from vecsearch.vocabulary import FileAction, FileState, parse
+
+# What ends a run, instead of one file.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+class Tidy:
+    """Acts on the files of a collection's duplicates, and undoes it."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def plan(
+        self,
+        action: str,
+        *,
+        to: str | Path | None = None,
+        **options: Unpack[duplicates.Options],
+    ) -> Plan:
+        """Return what would be done to duplicates; nothing is touched.
+
+        Args:
+            action: trash, move, hardlink or symlink. Links replace files of the same bytes alone.
+            to: the folder to move files to.
+            options: see `vecsearch.analysis.duplicates.find`; `keep` is needed.
+
+        Raises:
+            InvalidInput: an option has an invalid value.
+
+        """
+        if options.get("keep") is None:
+            raise InvalidInput("Say which image of a group to keep: --keep oldest, for example.")
+        with catalog.reading(self._store.engine, self._name) as (connection, stored):
+            found = duplicates.find(connection, stored, **options)
+            folder = None if to is None else Path(to)
+            return plan.make(connection, stored.table, found, parse(FileAction, action), folder)
+
+    def apply(self, plan: Plan, *, on_progress: OnProgress = quiet) -> list[Entry]:
+        """Act on the files of a plan; return them with how far each is.
+
+        A file is left alone if it, or the one that is kept in its place, has changed or is gone.
+
+        Raises:
+            InvalidInput: there is nothing to do.
+            DatabaseBusy: another command acts on this collection's files.
+            VecsearchError: the disk is full; what was done so far stays, and can be undone.
+
+        """
+        if not plan.files:
+            raise InvalidInput("There is nothing to do: the plan has no files.")
+        if plan.folder is not None:
+            _make_folder(plan.folder)
+        with self._claimed():
+            self._settle()
+            with database.writing(self._store.engine) as connection:
+                run = journal.begin(connection, self._name, plan.files)
+            waiting = self._entries(FileState.planned, run=run)
+            self._each("Acting", waiting, self._act, on_progress)
+            done = self._entries(FileState.done, FileState.left, run=run)
+        with database.writing(self._store.engine) as connection:
+            thumbnails.delete_orphans(connection)
+        return done
+
+    def last(self) -> int:
+        """Return the number of the last run of which something can be undone.
+
+        Raises:
+            InvalidInput: there is none.
+
+        """
+        with migrate.reading_current(self._store.engine) as connection:
+            return journal.last_run(connection, self._name)
+
+    def undo(self, run: int | None = None, *, on_progress: OnProgress = quiet) -> list[Entry]:
+        """Bring back the files and rows of a run, the last by default; return its files.
+
+        Those that cannot be brought back stay as they are, with the reason.
+
+        Raises:
+            InvalidInput: there is nothing to undo.
+            DatabaseBusy: another command acts on this collection's files.
+
+        """
+        chosen = self.last() if run is None else run
+        with self._claimed():
+            self._settle()
+            waiting = self._entries(FileState.done, FileState.undoing, run=chosen)
+            if not waiting:
+                raise InvalidInput(
+                    f"Run {chosen} has nothing to undo. See what was done: vecsearch undo --list"
+                )
+            self._each("Undoing", waiting[::-1], self._undo, on_progress)
+            numbers = {entry.number for entry in waiting}
+            return [
+                entry
+                for entry in self._entries(FileState.undone, FileState.done, run=chosen)
+                if entry.number in numbers
+            ]
+
+    def runs(self) -> list[Run]:
+        """Return what was done so far, the last first."""
+        with migrate.reading_current(self._store.engine) as connection:
+            catalog.get_collection(connection, self._name)
+            return journal.runs(connection, self._name)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        with journal.claim(self._store.engine, self._name):
+            yield
+
+    def _entries(self, *states: FileState, run: int | None = None) -> list[Entry]:
+        with migrate.reading_current(self._store.engine) as connection:
+            return journal.entries(connection, self._name, *states, run=run)
+
+    def _each(
+        self,
+        step: str,
+        entries: Sequence[Entry],
+        act: Callable[[Entry], None],
+        on_progress: OnProgress,
+    ) -> None:
+        """Act on each file; one that cannot be acted on is left alone, with the reason."""
+        for done, entry in enumerate(entries):
+            on_progress(step, done, len(entries))
+            try:
+                act(entry)
+            except LeftAlone as left:
+                self._leave(entry, str(left))
+            except OSError as error:
+                self._leave(entry, f"{error.strerror or error}.")
+                if error.errno in _FULL:
+                    raise VecsearchError(
+                        f"{entry.path}: {error.strerror}. It is as it was; what was done before "
+                        "stays, and can be undone: vecsearch undo. Make room, and retry."
+                    ) from error
+        on_progress(step, len(entries), len(entries))
+
+    def _act(self, entry: Entry) -> None:
+        plan.require_kept(entry.path, entry.kept_path, self._kept_sha256(entry), entry.action)
+        target = disk.aside(entry.path) if entry.action.links else entry.target
+        self._mark(entry, FileState.acting, target=target)
+        symbolic = entry.action is FileAction.symlink
+        match entry.action:
+            case FileAction.trash:
+                trash.send(entry.path, entry.sha256)
+            case FileAction.move:
+                disk.move(entry.path, str(target), entry.sha256)
+            case FileAction.hardlink | FileAction.symlink:
+                disk.replace_by_link(
+                    entry.path, entry.kept_path, str(target), entry.sha256, symbolic=symbolic
+                )
+        self._finish(entry)
+
+    def _finish(self, entry: Entry) -> None:
+        """Write that a file is done, and delete its row if the file is gone."""
+        if entry.action.links:
+            self._mark(entry, FileState.done, target=None)
+            return
+        with database.session(self._store.engine) as connection, writing(connection, self._name):
+            stored = catalog.get_collection(connection, self._name)
+            journal.take_row(connection, stored, entry)
+
+    def _undo(self, entry: Entry) -> None:
+        self._mark(entry, FileState.undoing, reason=None)
+        if entry.action.links:
+            facts = entry.facts
+            if disk.is_link_to(
+                entry.path, entry.kept_path, symbolic=entry.action is FileAction.symlink
+            ):
+                disk.replace_link(
+                    entry.path, entry.sha256, modified_ns=facts["modified_ns"], mode=facts["mode"]
+                )
+            else:
+                disk.check(entry.path, entry.sha256)
+            self._mark(entry, FileState.undone)
+            return
+        self._bring_back(entry)
+        with database.session(self._store.engine) as connection, writing(connection, self._name):
+            stored = catalog.get_collection(connection, self._name)
+            journal.return_row(connection, stored, entry)
+
+    def _bring_back(self, entry: Entry) -> None:
+        """Move a file to where it was, unless it is there."""
+        where = _found(entry)
+        if where is None:
+            # Somebody, or an undo that was interrupted, has brought it back.
+            disk.check(entry.path, entry.sha256)
+            return
+        Path(entry.path).parent.mkdir(parents=True, exist_ok=True)
+        disk.move(where, entry.path, entry.sha256)
+        if entry.action is FileAction.trash:
+            trash.forget(where)
+
+    def _settle(self) -> None:
+        """End what was interrupted: files in between are looked for on the disk."""
+        for entry in self._entries(FileState.planned):
+            self._leave(entry, "The run was interrupted before its turn.")
+        for entry in self._entries(FileState.acting):
+            try:
+                if self._was_done(entry):
+                    self._finish(entry)
+                else:
+                    self._leave(entry, "The run was interrupted; the file is as it was.")
+            except LeftAlone as left:
+                self._leave(entry, str(left))
+
+    def _was_done(self, entry: Entry) -> bool:
+        if entry.action.links:
+            return disk.bring_back(
+                str(entry.target),
+                entry.path,
+                entry.kept_path,
+                entry.sha256,
+                symbolic=entry.action is FileAction.symlink,
+            )
+        if not disk.has_content(entry.path, entry.sha256):
+            return _found(entry) is not None
+        if entry.action is FileAction.move:
+            disk.remove_copy(str(entry.target), entry.sha256)
+        return False
+
+    def _leave(self, entry: Entry, reason: str) -> None:
+        """Write why a file is as it is: left alone, or done and not undone."""
+        is_begun = entry.state in {FileState.planned, FileState.acting}
+        self._mark(entry, FileState.left if is_begun else FileState.done, reason=reason)
+
+    def _mark(self, entry: Entry, state: FileState, **more: object) -> None:
+        with database.writing(self._store.engine) as connection:
+            journal.mark(connection, self._name, entry, state, **more)
+
+    def _kept_sha256(self, entry: Entry) -> str:
+        """Return the content of the image that is kept.
+
+        Raises:
+            LeftAlone: its row is gone.
+
+        """
+        with catalog.reading(self._store.engine, self._name) as (connection, stored):
+            found = connection.scalar(
+                sa.text(f"SELECT sha256 FROM {schema.sql_name(stored.table)} WHERE id = :id"),
+                {"id": entry.kept},
+            )
+        if found is None:
+            raise LeftAlone("The image that is kept is no longer in the collection.")
+        return str(found)
+
+
+def _found(entry: Entry) -> str | None:
+    """Return where a file is that was moved or sent to the trash, if it is there."""
+    if entry.action is FileAction.trash:
+        return trash.find(entry.path, entry.sha256)
+    target = str(entry.target)
+    return target if disk.has_content(target, entry.sha256) else None
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"The folder {folder} cannot be made: {error.strerror}. Name another with --to."
+        ) from error
