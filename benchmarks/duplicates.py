@@ -17,7 +17,7 @@ from typing import Any
 from common import MAX_PIXELS
 from PIL import Image, ImageEnhance, ImageOps
 
-from vecsearch.analysis.duplicates import Duplicates
+from vecsearch.analysis.duplicates.groups import Duplicates
 from vecsearch.config import Settings
 from vecsearch.imaging.decode import decode
 from vecsearch.imaging.scan import Unreadable

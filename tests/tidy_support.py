@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 from support import PixelEncoder, ingest, picture
 
+from vecsearch.analysis.tidy import journal
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database, schema
-from vecsearch.tidy import journal
 from vecsearch.vocabulary import FileState
 
 KILLED = 9

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Unpack
 from uuid import UUID
 
-from vecsearch.analysis import derived, duplicates, evaluate, improve, tuning
+from vecsearch.analysis import derived, evaluate, improve, tuning
 from vecsearch.analysis.derived import Refresh, Refreshed
-from vecsearch.analysis.duplicates import Duplicates
+from vecsearch.analysis.duplicates import groups
+from vecsearch.analysis.duplicates.groups import Duplicates
 from vecsearch.analysis.evaluate import Evaluation
 from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
-from vecsearch.encoders.registry import reads_text
+from vecsearch.analysis.tidy.acting import Tidy
 from vecsearch.ingest import folders, formats, pruning, transfer
 from vecsearch.ingest.pruning import Forgotten
 from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.postgres import catalog, database, drop, migrate
-from vecsearch.search import execute
+from vecsearch.search import collections, execute
 from vecsearch.search.images import Images
 from vecsearch.search.indexes import build, ddl
 from vecsearch.search.indexes.build import OnProgress, quiet
@@ -27,7 +28,6 @@ from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
-from vecsearch.tidy.acting import Tidy
 from vecsearch.vocabulary import DEFAULT_K, Confirm, IndexMethod, Ranking, parse, refuse
 
 
@@ -336,22 +336,22 @@ class Collection(Images):
             embedder = self._store.embedders.of(stored)
             return improve.improve(connection, stored, embedder.embed_pixels, judging)
 
-    def duplicates(self, **options: Unpack[duplicates.Options]) -> Duplicates:
-        """Group near-duplicates; see `vecsearch.analysis.duplicates.find`."""
+    def duplicates(self, **options: Unpack[groups.Options]) -> Duplicates:
+        """Group near-duplicates; see `vecsearch.analysis.duplicates.groups.find`."""
         with self._reading() as (connection, stored):
-            return duplicates.find(connection, stored, **options)
+            return groups.find(connection, stored, **options)
 
     def duplicates_state(self) -> tuple[int, ...]:
         """Return numbers that change when the answer of `duplicates` may."""
         with self._reading() as (connection, stored):
-            return duplicates.state(connection, stored)
+            return groups.state(connection, stored)
 
     def not_duplicates(self, one: UUID | str, other: UUID | str) -> bool:
         """Record that two images are not near-duplicates; return whether the pair is new."""
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
             stored = catalog.get_collection(connection, self.name)
-            return duplicates.remember_not(connection, stored, one, other)
+            return groups.remember_not(connection, stored, one, other)
 
     @taking(Refresh)
     def refresh(self, wanted: Refresh) -> list[Refreshed]:
@@ -366,22 +366,6 @@ class Collection(Images):
         self.tags.ensure()
         with self._reading() as (connection, stored):
             return concepts.listed(connection, stored)
-
-    def reads_text(self) -> bool:
-        """Return whether `query(text=…)` takes any sentence, instead of `concepts`."""
-        with self._reading() as (_, stored):
-            return reads_text(stored.identity)
-
-    def warm(self) -> None:
-        """Load the encoder now, so that the first query with a new picture need not wait.
-
-        Raises:
-            EncoderError: it cannot be loaded.
-
-        """
-        with self._reading() as (_, stored):
-            embedder = self._store.embedders.of(stored)
-        embedder.warm()
 
     def drop(self, *, cascade: bool = False) -> list[str]:
         """Drop the collection with its rows, embeddings and index; return notes for the user.
@@ -399,3 +383,15 @@ class Collection(Images):
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
             return drop.drop(connection, self.name, cascade=cascade)
+
+    def rename(self, new: str) -> list[str]:
+        """Rename the collection; return notes for the user. This object keeps the old name.
+
+        Raises:
+            InvalidInput: `new` cannot name a table, or something else has that name.
+            DatabaseBusy: other programs are using its table.
+
+        """
+        with database.writing(self._store.engine) as connection:
+            migrate.require_current(connection)
+            return collections.rename(connection, self.name, new)

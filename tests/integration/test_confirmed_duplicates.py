@@ -13,7 +13,7 @@ from support import PixelEncoder, citus, ingest, once, write
 from typer.testing import CliRunner
 from web_support import client
 
-from vecsearch.analysis.duplicates import Duplicates
+from vecsearch.analysis.duplicates.groups import Duplicates
 from vecsearch.cli import app
 from vecsearch.demo.scenes import SCENES
 from vecsearch.encoders import registry

@@ -73,6 +73,13 @@ def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> 
         "INSERT INTO vecsearch_internal.duplicates VALUES ('order', :id, 1, :id, 0)",
         id=one.id,
     )
+    write(
+        library,
+        "INSERT INTO vecsearch_internal.file_actions (collection, run, number, action, state, id,"
+        " path, sha256, kept, kept_path, facts) VALUES ('order', 1, 1, 'trash', 'done', :id, '/a',"
+        " '0', :id, '/b', '{}')",
+        id=one.id,
+    )
     assert all(rows(library, table) for table in SHARED)
     chosen.drop()
     assert objects(library) == before

@@ -20,8 +20,8 @@ from support import (
 )
 from typer.testing import CliRunner
 
-from vecsearch.analysis import pairs
-from vecsearch.analysis.duplicates import Duplicates
+from vecsearch.analysis.duplicates import pairs
+from vecsearch.analysis.duplicates.groups import Duplicates
 from vecsearch.cli import app
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library

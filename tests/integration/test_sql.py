@@ -188,7 +188,7 @@ def test_a_time_that_python_lacks_is_printed(
         case "csv":
             assert done.stdout == f"at\n{text}\n"
         case _:
-            assert done.stdout.split("\n")[-3].strip() == text
+            assert done.stdout.split("\n")[-2].strip() == text
 
 
 def test_times_that_python_lacks_are_in_arrays_and_ranges(filled: Library) -> None:

@@ -10,11 +10,11 @@ import pytest
 from support import once, run_command, scalar, write
 from tidy_support import fill, in_tables, killed_at, on_disk, undo_all
 
+from vecsearch.analysis.tidy import journal
+from vecsearch.analysis.tidy.journal import Entry
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
 from vecsearch.library import Library
 from vecsearch.postgres import database
-from vecsearch.tidy import journal
-from vecsearch.tidy.journal import Entry
 from vecsearch.vocabulary import FileAction, FileState
 
 ACTIONS = list(FileAction)
@@ -214,7 +214,7 @@ def test_a_chain_does_not_take_what_its_other_end_does_not_show(
     whole = tidy.plan("trash", keep="largest", prefer=str(photos / "kept"))
     assert len(whole.files) == 6
     # A chain has brought them together: none is like the first.
-    monkeypatch.setattr("vecsearch.analysis.confirm.Confirmer.differences", _far)
+    monkeypatch.setattr("vecsearch.analysis.duplicates.confirm.Confirmer.differences", _far)
     plan = tidy.plan("trash", keep="largest", prefer=str(photos / "kept"))
     assert {file.path.split("/")[-2] for file in plan.files} <= {"copies"}
 

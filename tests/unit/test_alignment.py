@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from PIL import ImageEnhance, ImageOps
 
-from vecsearch.analysis.duplicates import FAR_SHARE
+from vecsearch.analysis.duplicates.groups import FAR_SHARE
 from vecsearch.demo.scenes import SCENES
 from vecsearch.imaging import alignment, thumbnails
 from vecsearch.vocabulary import MAX_DIFFERENCE

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import clustered
 
-from vecsearch.analysis.duplicates import group, suggest
-from vecsearch.analysis.pairs import NOISE, CutOff, Pair
+from vecsearch.analysis.duplicates.groups import group, suggest
+from vecsearch.analysis.duplicates.pairs import NOISE, CutOff, Pair
 
 IMAGES = [UUID(int=number) for number in range(12)]
 two = st.tuples(st.sampled_from(IMAGES), st.sampled_from(IMAGES)).filter(

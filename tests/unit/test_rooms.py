@@ -51,8 +51,8 @@ KEEPERS = {
     "starlette": {"web"},
     "uvicorn": {"web"},
     "prometheus_client": {"web"},
-    "sqlalchemy": {"postgres", "search", "ingest", "analysis", "tidy"},
-    "send2trash": {"tidy.trash"},
+    "sqlalchemy": {"postgres", "search", "ingest", "analysis"},
+    "send2trash": {"analysis.tidy.trash"},
 }
 MOST_LINES, MOST_ENTRIES = 400, 16
 

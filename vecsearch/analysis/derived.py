@@ -11,7 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from vecsearch.analysis import clusters, duplicates, neighbours
+from vecsearch.analysis import clusters, neighbours
+from vecsearch.analysis.duplicates import groups
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, database, migrate, schema, tables
 from vecsearch.postgres.rows import analyze, claimed, copy_rows, forget_old_changes
@@ -168,7 +169,7 @@ def _replace_duplicates(
     connection: sa.Connection, stored: catalog.StoredCollection, *, exact: bool
 ) -> int:
     """Replace the groups of near-duplicates by those that there are now; return the images."""
-    found = duplicates.find(connection, stored, exact=exact).images
+    found = groups.find(connection, stored, exact=exact).images
     table = tables.duplicates
     connection.execute(sa.delete(table).where(table.c.collection == stored.name))
     firsts: dict[int, Any] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from vecsearch.analysis import pairs
+from vecsearch.analysis.duplicates import pairs
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection

@@ -232,6 +232,19 @@ def drop(
     say(f"Dropped {what}. The image files stay.")
 
 
+@command(app, "rename", interrupted="The collection has its old name.")
+def rename(
+    settings: Settings,
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION")],
+    new: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")],
+) -> None:
+    """Rename a collection: its table, views and functions. Your own views of it follow."""
+    with open_library(settings) as library:
+        notes = library.collection(collection).rename(new)
+    say_all(notes)
+    say(f"Collection {collection!r} is now {new!r}.")
+
+
 def _show_estimates(estimates: "list[Capacity]", format_: Format | None) -> None:
     from dataclasses import asdict
 

@@ -36,9 +36,9 @@ from vecsearch.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from vecsearch.analysis.duplicates import Duplicates
+    from vecsearch.analysis.duplicates.groups import Duplicates
+    from vecsearch.analysis.tidy.plan import Plan
     from vecsearch.collection import Collection
-    from vecsearch.tidy.plan import Plan
 
 COLUMNS = (
     "group id path distance difference width height file_size modified_at taken_at could_go".split()
@@ -263,8 +263,8 @@ def _words(words: dict[FileAction, str], action: FileAction, files: int, folder:
 
 
 def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
+    from vecsearch.analysis.tidy.plan import listed
     from vecsearch.render import rows as rendering
-    from vecsearch.tidy.plan import listed
 
     planned = [(*row, True) for row in listed(plan)]
     rendering.write_rows(

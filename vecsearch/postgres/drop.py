@@ -1,5 +1,8 @@
 """Drop a collection, with everything that is stored for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
@@ -59,28 +62,48 @@ def drop(connection: sa.Connection, name: str, *, cascade: bool = False) -> list
 
     """
     driver = driver_connection(connection)
+    with exclusively(connection, name) as notes:
+        collection = catalog.get_collection(connection, name)
+        views, owned = _owned(connection, collection)
+        relations, functions = _objects(driver, name, [*views, *owned])
+        found = _dependents(driver, relations, functions)
+        if found and not cascade:
+            raise InvalidInput(
+                f"Collection {name!r} is used by {', '.join(found)}. Drop those first, or all "
+                f"at once: vecsearch drop {name} --cascade"
+            )
+        if found:
+            notes.append(f"Dropped with it: {', '.join(found)}.")
+        _drop_objects(driver, views, owned, functions, cascade=cascade)
+        identity = collection.identity
+        _delete_rows(driver, name, identity.precision, identity.weights_sha256)
+        thumbnails.delete_orphans(connection)
+    return notes
+
+
+@contextmanager
+def exclusively(connection: sa.Connection, name: str, *others: str) -> Iterator[list[str]]:
+    """Hold the locks that whoever drops or renames a collection needs; yield notes for the user.
+
+    Args:
+        connection: in a transaction.
+        name: the collection.
+        others: names that it will have.
+
+    Raises:
+        DatabaseBusy: other programs are using its table.
+
+    """
     notes: list[str] = []
-    driver.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'".encode())
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
     try:
         with waits.bounded(connection, notes):
             # Take locks in the same order as an ingest.
-            lock_collection(connection, name)
+            for each in sorted({name, *others}):
+                lock_collection(connection, each)
             thumbnails.lock(connection)
             catalog.lock_creation(connection)
-            collection = catalog.get_collection(connection, name)
-            views, owned = _owned(connection, collection)
-            relations, functions = _objects(driver, name, [*views, *owned])
-            found = _dependents(driver, relations, functions)
-            if found and not cascade:
-                raise InvalidInput(
-                    f"Collection {name!r} is used by {', '.join(found)}. Drop those first, or all "
-                    f"at once: vecsearch drop {name} --cascade"
-                )
-            notes += [f"Dropped with it: {', '.join(found)}."] if found else []
-            _drop_objects(driver, views, owned, functions, cascade=cascade)
-            identity = collection.identity
-            _delete_rows(driver, name, identity.precision, identity.weights_sha256)
-            thumbnails.delete_orphans(connection)
+            yield notes
     except (psycopg.errors.LockNotAvailable, sa.exc.OperationalError) as error:
         cause = error.orig if isinstance(error, sa.exc.OperationalError) else error
         if not isinstance(cause, psycopg.errors.LockNotAvailable):
@@ -88,7 +111,6 @@ def drop(connection: sa.Connection, name: str, *, cascade: bool = False) -> list
         raise DatabaseBusy(
             f"Other programs are using collection {name!r}. Wait until they finish, and retry."
         ) from error
-    return notes
 
 
 def _objects(

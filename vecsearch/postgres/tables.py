@@ -32,28 +32,33 @@ OPTIONS = ", ".join(option.name for option in build_options())
 
 metadata = sa.MetaData(schema=SCHEMA)
 
+
+def _needed(name: str, kind: Any, comment: str, **options: Any) -> "sa.Column[Any]":
+    """Return a column that always has a value."""
+    return sa.Column(name, kind, nullable=False, comment=comment, **options)
+
+
+def _time(name: str, comment: str) -> "sa.Column[Any]":
+    kind = sa.DateTime(timezone=True)
+    return _needed(name, kind, comment, server_default=sa.func.now())
+
+
 collections = sa.Table(
     "collections",
     metadata,
     sa.Column("name", sa.Text, primary_key=True, comment="Name of the collection and of its table"),
-    sa.Column(
-        "model",
-        sa.Text,
-        nullable=False,
-        comment="timm model with its tag, open_clip: and a model, or autoencoder",
-    ),
-    sa.Column("layer", sa.Text, nullable=False, comment="Layer whose output is the embedding"),
+    _needed("model", sa.Text, "timm model with its tag, open_clip: and a model, or autoencoder"),
+    _needed("layer", sa.Text, "Layer whose output is the embedding"),
     sa.Column(
         "weights_sha256",
         sa.Text,
         comment="SHA-256 of the loaded tensors, whatever file format they came in; "
         "NULL: imported vectors whose weights are not known",
     ),
-    sa.Column(
+    _needed(
         "preprocessing",
         JSONB,
-        nullable=False,
-        comment="How a picture becomes the encoder's input: size, crop, interpolation, mean, std",
+        "How a picture becomes the encoder's input: size, crop, interpolation, mean, std",
     ),
     sa.Column(
         "weights_source",
@@ -62,34 +67,25 @@ collections = sa.Table(
         "NULL: the model hub",
     ),
     sa.Column("weights_file_sha256", sa.Text, comment="SHA-256 of that file when it was read"),
-    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
-    sa.Column(
+    _needed("dimensions", sa.Integer, "Numbers in one embedding"),
+    _needed(
         "default_metric",
         sa.Text,
-        nullable=False,
+        f"Metric of a query that names none: {choices(Metric)}",
         server_default=Metric.cosine,
-        comment=f"Metric of a query that names none: {choices(Metric)}",
     ),
-    sa.Column(
-        "created_at",
-        sa.DateTime(timezone=True),
-        nullable=False,
-        server_default=sa.func.now(),
-        comment="When the collection was made",
-    ),
-    sa.Column(
+    _time("created_at", "When the collection was made"),
+    _needed(
         "index_method",
         sa.Text,
-        nullable=False,
+        f"Index that is wanted: {choices(IndexMethod)}",
         server_default=IndexMethod.hnsw,
-        comment=f"Index that is wanted: {choices(IndexMethod)}",
     ),
-    sa.Column(
+    _needed(
         "index_options",
         JSONB,
-        nullable=False,
+        f"What the index is built with: {OPTIONS}; missing: the default",
         server_default="{}",
-        comment=f"What the index is built with: {OPTIONS}; missing: the default",
     ),
     sa.Column(
         "projection",
@@ -97,42 +93,36 @@ collections = sa.Table(
         comment="Version of the projection whose table NAME_compact_VERSION searches use; "
         "NULL: none",
     ),
-    sa.Column(
+    _needed(
         "breadths",
         JSONB,
-        nullable=False,
-        server_default="{}",
-        comment="By metric, how broadly the index is searched, as `index tune` found it: "
+        "By metric, how broadly the index is searched, as `index tune` found it: "
         "hnsw.ef_search, or the number of candidates where those are re-ranked",
+        server_default="{}",
     ),
-    sa.Column(
+    _needed(
         "precision",
         sa.Text,
-        nullable=False,
+        "Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
         server_default=Precision.fp32,
-        comment="Of the encoder's numbers: fp32, or int8-HASH, which names its quantized_models",
     ),
-    sa.Column(
+    _needed(
         "backend",
         sa.Text,
-        nullable=False,
-        comment=f"Encoder family: {FAMILY_NAMES}; "
-        "unknown: imported vectors whose weights are not known",
+        f"Encoder family: {FAMILY_NAMES}; unknown: imported vectors whose weights are not known",
     ),
-    sa.Column(
+    _needed(
         "ranking",
         sa.Text,
-        nullable=False,
-        server_default=Ranking.full,
-        comment="What orders the hits of a search by cosine: full, the embeddings; compact, "
+        "What orders the hits of a search by cosine: full, the embeddings; compact, "
         "their compact vectors",
+        server_default=Ranking.full,
     ),
-    sa.Column(
+    _needed(
         "expansion",
         sa.Integer,
-        nullable=False,
+        "Nearest images by which a search by cosine expands its question; 0: none",
         server_default="0",
-        comment="Nearest images by which a search by cosine expands its question; 0: none",
     ),
     comment="One row per collection: a table of images made by one encoder",
 )
@@ -146,22 +136,15 @@ quantized_models = sa.Table(
         primary_key=True,
         comment="int8- and how the SHA-256 of model and tensors begins, in hex",
     ),
-    sa.Column("model", sa.LargeBinary, nullable=False, comment="OpenVINO's graph, XML"),
-    sa.Column("tensors", sa.LargeBinary, nullable=False, comment="Its weights"),
-    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in one embedding"),
-    sa.Column(
+    _needed("model", sa.LargeBinary, "OpenVINO's graph, XML"),
+    _needed("tensors", sa.LargeBinary, "Its weights"),
+    _needed("dimensions", sa.Integer, "Numbers in one embedding"),
+    _needed(
         "layer_shape",
         postgresql.ARRAY(sa.Integer),
-        nullable=False,
-        comment="The layer's output for one picture, before it is averaged",
+        "The layer's output for one picture, before it is averaged",
     ),
-    sa.Column(
-        "made_at",
-        sa.DateTime(timezone=True),
-        nullable=False,
-        server_default=sa.func.now(),
-        comment="When it was calibrated",
-    ),
+    _time("made_at", "When it was calibrated"),
     schema=INTERNAL,
     comment="Encoders in eight-bit integers, each calibrated on its collection's own pictures",
 )
@@ -176,21 +159,15 @@ concepts = sa.Table(
         comment="Encoder in whose space the embedding is: weights_sha256 of its collections",
     ),
     sa.Column("number", sa.Integer, primary_key=True, comment="Class of the classifier, from 0"),
-    sa.Column("name", sa.Text, nullable=False, comment="The word"),
-    sa.Column("synonyms", postgresql.ARRAY(sa.Text), nullable=False, comment="Other words for it"),
-    sa.Column("definition", sa.Text, nullable=False, comment="What it means"),
-    sa.Column(
+    _needed("name", sa.Text, "The word"),
+    _needed("synonyms", postgresql.ARRAY(sa.Text), "Other words for it"),
+    _needed("definition", sa.Text, "What it means"),
+    _needed(
         "embedding",
         HALFVEC(),
-        nullable=False,
-        comment="The class's weights: images that show it have a small cosine distance to them",
+        "The class's weights: images that show it have a small cosine distance to them",
     ),
-    sa.Column(
-        "bias",
-        sa.REAL,
-        nullable=False,
-        comment="With the inner product of image and embedding, the class's logit",
-    ),
+    _needed("bias", sa.REAL, "With the inner product of image and embedding, the class's logit"),
     comment="Words by which images can be searched: the classes of each encoder's classifier",
 )
 
@@ -200,9 +177,9 @@ tags = sa.Table(
     sa.Column("collection", sa.Text, primary_key=True, comment="Collection of the image"),
     sa.Column("id", sa.Uuid, primary_key=True, comment="Id of the image"),
     sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the most probable first"),
-    sa.Column("name", sa.Text, nullable=False, comment="The concept's name"),
-    sa.Column("number", sa.SmallInteger, nullable=False, comment="Its number in concepts"),
-    sa.Column("probability", sa.REAL, nullable=False, comment="Among all concepts, from 0 to 1"),
+    _needed("name", sa.Text, "The concept's name"),
+    _needed("number", sa.SmallInteger, "Its number in concepts"),
+    _needed("probability", sa.REAL, "Among all concepts, from 0 to 1"),
     sa.Index("tags_name", "collection", "name", "probability"),
     schema=INTERNAL,
     comment="The most probable concepts of each image; the view NAME_tags has one collection's",
@@ -212,15 +189,9 @@ ingest_errors = sa.Table(
     "ingest_errors",
     metadata,
     sa.Column("collection", sa.Text, primary_key=True, comment="Collection it was meant for"),
-    sa.Column("path", sa.Text, nullable=False, comment="File or folder that could not be read"),
-    sa.Column("error", sa.Text, nullable=False, comment="Why"),
-    sa.Column(
-        "at",
-        sa.DateTime(timezone=True),
-        nullable=False,
-        server_default=sa.func.now(),
-        comment="When it was last tried",
-    ),
+    _needed("path", sa.Text, "File or folder that could not be read"),
+    _needed("error", sa.Text, "Why"),
+    _time("at", "When it was last tried"),
     # A path may be longer than an entry of an index.
     sa.Column("id", sa.Uuid, primary_key=True, comment="Id that the image has, or would have"),
     comment="Files that could not be ingested, until they can be or are gone",
@@ -232,13 +203,7 @@ not_duplicates = sa.Table(
     sa.Column("collection", sa.Text, primary_key=True, comment="Collection of both images"),
     sa.Column("image", sa.Uuid, primary_key=True, comment="Id of the one, the smaller id"),
     sa.Column("other", sa.Uuid, primary_key=True, comment="Id of the other"),
-    sa.Column(
-        "at",
-        sa.DateTime(timezone=True),
-        nullable=False,
-        server_default=sa.func.now(),
-        comment="When that was said",
-    ),
+    _time("at", "When that was said"),
     sa.CheckConstraint("image < other", name="not_duplicates_ordered"),
     comment="Pairs of images that are no near-duplicates, however near they are",
 )
@@ -251,39 +216,23 @@ file_actions = sa.Table(
         "run", sa.Integer, primary_key=True, comment="Run in the collection, from 1: undo RUN"
     ),
     sa.Column("number", sa.Integer, primary_key=True, comment="File in the run, from 1"),
-    sa.Column("action", sa.Text, nullable=False, comment=choices(FileAction)),
-    sa.Column(
-        "state",
-        sa.Text,
-        nullable=False,
-        comment="planned, acting, done, left (alone), undoing or undone",
-    ),
-    sa.Column("id", sa.Uuid, nullable=False, comment="Id of the image"),
-    sa.Column("path", sa.Text, nullable=False, comment="Its file"),
-    sa.Column("sha256", sa.Text, nullable=False, comment="SHA-256 of the file, in hex"),
-    sa.Column("kept", sa.Uuid, nullable=False, comment="Id of the image that is kept"),
-    sa.Column("kept_path", sa.Text, nullable=False, comment="Its file"),
+    _needed("action", sa.Text, choices(FileAction)),
+    _needed("state", sa.Text, "planned, acting, done, left (alone), undoing or undone"),
+    _needed("id", sa.Uuid, "Id of the image"),
+    _needed("path", sa.Text, "Its file"),
+    _needed("sha256", sa.Text, "SHA-256 of the file, in hex"),
+    _needed("kept", sa.Uuid, "Id of the image that is kept"),
+    _needed("kept_path", sa.Text, "Its file"),
     sa.Column(
         "target",
         sa.Text,
         comment="Where the file was moved to, or is while a link takes its place; NULL: the trash",
     ),
-    sa.Column(
-        "facts",
-        JSONB,
-        nullable=False,
-        comment="The file's size, modification time in nanoseconds, and mode",
-    ),
+    _needed("facts", JSONB, "The file's size, modification time in nanoseconds, and mode"),
     sa.Column("stored", JSONB, comment="Rows of the image that were deleted, by table"),
     sa.Column("given", JSONB, comment="Metadata that the kept image's row was given"),
     sa.Column("reason", sa.Text, comment="Why it was left alone, or not brought back"),
-    sa.Column(
-        "at",
-        sa.DateTime(timezone=True),
-        nullable=False,
-        server_default=sa.func.now(),
-        comment="When the run began",
-    ),
+    _time("at", "When the run began"),
     schema=INTERNAL,
     comment="What was done to the files of duplicates, and what it takes to undo it",
 )
@@ -297,13 +246,10 @@ thumbnails = sa.Table(
         primary_key=True,
         comment="SHA-256 of the file that it was made of, in hex, as in the collections",
     ),
-    sa.Column("width", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
-    sa.Column("height", sa.Integer, nullable=False, comment="Pixels of the thumbnail"),
-    sa.Column(
-        "image",
-        sa.LargeBinary,
-        nullable=False,
-        comment="JPEG, or WebP as it once was, at most 320 x 320 pixels, upright",
+    _needed("width", sa.Integer, "Pixels of the thumbnail"),
+    _needed("height", sa.Integer, "Pixels of the thumbnail"),
+    _needed(
+        "image", sa.LargeBinary, "JPEG, or WebP as it once was, at most 320 x 320 pixels, upright"
     ),
     schema=INTERNAL,
     comment="One small picture per file content, whichever collections hold it",
@@ -321,34 +267,30 @@ projections = sa.Table(
         comment="Higher for later ones, whichever their collection; its table is "
         "NAME_compact_VERSION",
     ),
-    sa.Column("dimensions", sa.Integer, nullable=False, comment="Numbers in a compact vector"),
-    sa.Column("mean", VECTOR(), nullable=False, comment="Of the sample's normalised embeddings"),
-    sa.Column(
+    _needed("dimensions", sa.Integer, "Numbers in a compact vector"),
+    _needed("mean", VECTOR(), "Of the sample's normalised embeddings"),
+    _needed(
         "components",
         postgresql.ARRAY(VECTOR()),
-        nullable=False,
-        comment="Principal components of the sample, one for each number of a compact vector",
+        "Principal components of the sample, one for each number of a compact vector",
     ),
-    sa.Column("sample", sa.Integer, nullable=False, comment="Images it was fitted to"),
-    sa.Column(
+    _needed("sample", sa.Integer, "Images it was fitted to"),
+    _needed(
         "variance_kept",
         sa.Double,
-        nullable=False,
-        comment="Share of the sample's variance that compact vectors keep, from 0 to 1",
+        "Share of the sample's variance that compact vectors keep, from 0 to 1",
     ),
-    sa.Column(
+    _needed(
         "fitted_at",
         sa.DateTime(timezone=True),
-        nullable=False,
+        "When it was fitted",
         server_default=sa.func.clock_timestamp(),
-        comment="When it was fitted",
     ),
-    sa.Column(
+    _needed(
         "metric",
         sa.Text,
-        nullable=False,
+        "Metric by which the compact vectors are indexed: l2, or cosine if they rank",
         server_default=Metric.l2,
-        comment="Metric by which the compact vectors are indexed: l2, or cosine if they rank",
     ),
     schema=INTERNAL,
     comment="Principal components by which embeddings are made compact; of a collection at "
@@ -367,11 +309,6 @@ def _derived(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Tabl
     return _internal(name, f"{comment}; see the views NAME_{name}", image, *columns)
 
 
-def _time(name: str, comment: str) -> "sa.Column[Any]":
-    kind = sa.DateTime(timezone=True)
-    return sa.Column(name, kind, nullable=False, server_default=sa.func.now(), comment=comment)
-
-
 changes = _internal(
     "changes",
     "Images added, changed and deleted; see the views NAME_changes",
@@ -388,12 +325,11 @@ changes = _internal(
         primary_key=True,
         comment="Order within a transaction",
     ),
-    sa.Column("transaction", sa.BigInteger, nullable=False, comment="Number of its transaction"),
-    sa.Column(
+    _needed("transaction", sa.BigInteger, "Number of its transaction"),
+    _needed(
         "kind",
         sa.Text,
-        nullable=False,
-        comment="added, updated (another embedding), deleted; reset: any image may have changed",
+        "added, updated (another embedding), deleted; reset: any image may have changed",
     ),
     sa.Column("id", sa.Uuid, comment="Id of the image; NULL: reset"),
     _time("at", "When its transaction began"),
@@ -403,13 +339,8 @@ refreshes = _internal(
     "refreshes",
     "When each derived table was last refreshed, and how",
     sa.Column("derived", sa.Text, primary_key=True, comment="neighbours, duplicates or clusters"),
-    sa.Column(
-        "position",
-        sa.BigInteger,
-        nullable=False,
-        comment="Place in the feed up to which it follows the collection",
-    ),
-    sa.Column("options", JSONB, nullable=False, comment="What it was made with"),
+    _needed("position", sa.BigInteger, "Place in the feed up to which it follows the collection"),
+    _needed("options", JSONB, "What it was made with"),
     _time("refreshed_at", "When"),
 )
 
@@ -417,23 +348,23 @@ neighbours = _derived(
     "neighbours",
     "The nearest images of each image",
     sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the nearest first"),
-    sa.Column("neighbour", sa.Uuid, nullable=False, comment="Id of the near image"),
-    sa.Column("distance", sa.Double, nullable=False, comment="Cosine distance of the two"),
+    _needed("neighbour", sa.Uuid, "Id of the near image"),
+    _needed("distance", sa.Double, "Cosine distance of the two"),
     sa.Index("neighbours_neighbour", "collection", "neighbour"),
 )
 
 duplicates = _derived(
     "duplicates",
     "Groups of near-duplicates",
-    sa.Column("group_number", sa.Integer, nullable=False, comment="Group, from 1"),
-    sa.Column("first", sa.Uuid, nullable=False, comment="Id of the group's oldest image"),
-    sa.Column("distance", sa.Double, nullable=False, comment="Cosine distance to that image"),
+    _needed("group_number", sa.Integer, "Group, from 1"),
+    _needed("first", sa.Uuid, "Id of the group's oldest image"),
+    _needed("distance", sa.Double, "Cosine distance to that image"),
     sa.Column("difference", sa.Double, comment="Of their thumbnails, 0 to 2; NULL: one is missing"),
 )
 
 clusters = _derived(
     "clusters",
     "Clusters of similar images",
-    sa.Column("cluster", sa.Integer, nullable=False, comment="Cluster, from 1, the largest"),
-    sa.Column("distance", sa.Double, nullable=False, comment="Cosine distance to its centre"),
+    _needed("cluster", sa.Integer, "Cluster, from 1, the largest"),
+    _needed("distance", sa.Double, "Cosine distance to its centre"),
 )

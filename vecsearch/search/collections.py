@@ -4,8 +4,9 @@ import sqlalchemy as sa
 
 from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import InvalidInput
-from vecsearch.postgres import analysts, catalog, distributed, schema
+from vecsearch.postgres import analysts, catalog, distributed, renaming, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.postgres.drop import exclusively
 from vecsearch.search import functions
 from vecsearch.vocabulary import IndexMethod, Metric, parse
 
@@ -67,6 +68,32 @@ def create(
         analysts.start_feed(connection, table)
     functions.replace(connection, stored)
     return stored
+
+
+def rename(connection: sa.Connection, name: str, new: str) -> list[str]:
+    """Rename a collection: its table, indexes, views and functions, and the rows that name it.
+
+    Return notes for the user.
+
+    Args:
+        connection: in a transaction.
+        name: the collection.
+        new: its new name.
+
+    Raises:
+        InvalidInput: `new` cannot name a table, or something else has that name.
+        DatabaseBusy: other programs are using its table.
+
+    """
+    schema.require_collection_name(new)
+    with exclusively(connection, name, new) as notes:
+        catalog.get_collection(connection, name)
+        taken = sa.text("SELECT to_regclass(:name) IS NOT NULL")
+        if connection.scalar(taken, {"name": f"{tables.SCHEMA}.{schema.sql_name(new)}"}):
+            raise InvalidInput(f"The name {new!r} is taken. Choose another.")
+        renaming.rename(connection, name, new)
+        functions.replace(connection, catalog.get_collection(connection, new))
+    return notes
 
 
 def require_index_method(collection: StoredCollection, method: str | None) -> None:

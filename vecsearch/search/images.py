@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from vecsearch.encoders.registry import reads_text
 from vecsearch.postgres import catalog, drop, migrate, thumbnails
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
@@ -113,6 +114,22 @@ class Images:
         """Return the metric of a query that names none."""
         with self._reading() as (_, stored):
             return stored.default_metric
+
+    def reads_text(self) -> bool:
+        """Return whether `query(text=…)` takes any sentence, instead of `concepts`."""
+        with self._reading() as (_, stored):
+            return reads_text(stored.identity)
+
+    def warm(self) -> None:
+        """Load the encoder now, so that the first query with a new picture need not wait.
+
+        Raises:
+            EncoderError: it cannot be loaded.
+
+        """
+        with self._reading() as (_, stored):
+            embedder = self._store.embedders.of(stored)
+        embedder.warm()
 
     def _reading(self) -> "AbstractContextManager[tuple[sa.Connection, StoredCollection]]":
         return catalog.reading(self._store.reader, self.name)

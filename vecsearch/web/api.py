@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, TypeAdapter
 
 from vecsearch import __version__
-from vecsearch.analysis.duplicates import Duplicate
+from vecsearch.analysis.duplicates.groups import Duplicate
 from vecsearch.errors import ImageNotFound
 from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES

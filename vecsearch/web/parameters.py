@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from vecsearch.analysis import duplicates
+from vecsearch.analysis.duplicates import groups
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import formats
 from vecsearch.search.filters import Filters
@@ -231,7 +231,7 @@ class DuplicatesRule(BaseModel):
     keep: Annotated[KeepRule | None, Optional] = None
     """Mark the images of a group that could go if this one is kept."""
 
-    def options(self) -> duplicates.Options:
+    def options(self) -> groups.Options:
         """Return the options of `Collection.duplicates`."""
         return {
             "max_distance": self.max_distance,

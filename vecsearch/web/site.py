@@ -19,7 +19,7 @@ from vecsearch.web.parameters import DuplicatesRule, Question
 from vecsearch.web.uploads import Uploads
 
 if TYPE_CHECKING:
-    from vecsearch.analysis.duplicates import Duplicates
+    from vecsearch.analysis.duplicates.groups import Duplicates
     from vecsearch.library import Collection, Library
 
 # Answers about near-duplicates to keep: each took seconds or minutes.

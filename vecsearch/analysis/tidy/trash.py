@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from vecsearch.tidy.disk import LeftAlone, check, has_content
+from vecsearch.analysis.tidy.disk import LeftAlone, check, has_content
 
 
 def send(path: str, sha256: str) -> None:

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch.analysis import pairs
-from vecsearch.analysis.confirm import Confirmer
-from vecsearch.analysis.pairs import NOISE, CutOff, Member, Pair
+from vecsearch.analysis.duplicates import pairs
+from vecsearch.analysis.duplicates.confirm import Confirmer
+from vecsearch.analysis.duplicates.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, schema, tables

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from vecsearch.analysis.tidy.plan import Planned
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import scope
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import claimed
-from vecsearch.tidy.plan import Planned
 from vecsearch.vocabulary import FileAction, FileState, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.

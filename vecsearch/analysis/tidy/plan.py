@@ -10,16 +10,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from vecsearch.analysis.duplicates import Duplicate, Duplicates
+from vecsearch.analysis.duplicates.groups import Duplicate, Duplicates
+from vecsearch.analysis.tidy import disk
+from vecsearch.analysis.tidy.disk import LeftAlone
 from vecsearch.errors import InvalidInput
-from vecsearch.tidy import disk
-from vecsearch.tidy.disk import LeftAlone
 from vecsearch.vocabulary import FileAction
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A file to act on; see `vecsearch.tidy.journal.Entry`."""
+    """A file to act on; see `vecsearch.analysis.tidy.journal.Entry`."""
 
     action: FileAction
     id: UUID

@@ -12,16 +12,16 @@ from typing import Unpack
 
 import sqlalchemy as sa
 
-from vecsearch.analysis import duplicates
+from vecsearch.analysis.duplicates import groups
+from vecsearch.analysis.tidy import disk, journal, plan, trash
+from vecsearch.analysis.tidy.disk import LeftAlone
+from vecsearch.analysis.tidy.journal import Entry, Run
+from vecsearch.analysis.tidy.plan import Plan
 from vecsearch.errors import InvalidInput, VecsearchError
 from vecsearch.postgres import catalog, database, migrate, schema, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
-from vecsearch.tidy import disk, journal, plan, trash
-from vecsearch.tidy.disk import LeftAlone
-from vecsearch.tidy.journal import Entry, Run
-from vecsearch.tidy.plan import Plan
 from vecsearch.vocabulary import FileAction, FileState, parse
 
 # What ends a run, instead of one file.
@@ -40,14 +40,14 @@ class Tidy:
         action: str,
         *,
         to: str | Path | None = None,
-        **options: Unpack[duplicates.Options],
+        **options: Unpack[groups.Options],
     ) -> Plan:
         """Return what would be done to duplicates; nothing is touched.
 
         Args:
             action: trash, move, hardlink or symlink. Links replace files of the same bytes alone.
             to: the folder to move files to.
-            options: see `vecsearch.analysis.duplicates.find`; `keep` is needed.
+            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` is needed.
 
         Raises:
             InvalidInput: an option has an invalid value.
@@ -56,7 +56,7 @@ class Tidy:
         if options.get("keep") is None:
             raise InvalidInput("Say which image of a group to keep: --keep oldest, for example.")
         with catalog.reading(self._store.engine, self._name) as (connection, stored):
-            found = duplicates.find(connection, stored, **options)
+            found = groups.find(connection, stored, **options)
             folder = None if to is None else Path(to)
             return plan.make(connection, stored.table, found, parse(FileAction, action), folder)
 

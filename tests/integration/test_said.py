@@ -1,0 +1,68 @@
+"""What commands say when they have done something, and what they refuse at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support import Corpus, PixelEncoder, draw_photos, ingest, once, run_command
+
+from vecsearch.library import Library
+
+pytestmark = once
+
+
+@pytest.fixture
+def photos(library: Library, tmp_path: Path) -> Path:
+    folder = draw_photos(tmp_path / "photos")
+    ingest(library.engine, [folder], PixelEncoder())
+    return folder
+
+
+def test_index_commands_say_what_there_is(library: Library, photos: Path) -> None:
+    code, out, err = run_command(library, "index", "create", "--method", "compact", "--dims", "8")
+    assert (code, out) == (0, "")
+    assert "Built the index compact of images: 12 images, " in err
+    code, out, err = run_command(library, "index", "drop")
+    assert (code, err) == (0, "Every search of images now compares all 12 images.\n")
+
+
+def test_a_stored_image_is_named_by_its_path(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = photos / "dogs" / "00.png"
+    code, out, _ = run_command(library, "query", "--id", file, "--format", "paths")
+    assert (code, out.splitlines()[0]) == (0, str(file))
+    monkeypatch.chdir(photos)
+    file.unlink()
+    code, out, _ = run_command(library, "query", "--id", "dogs/00.png", "--not-id", "cats/01.png")
+    assert code == 0
+    code, _, err = run_command(library, "query", "--id", "dogs/99.png")
+    assert code == 1
+    assert f"has no image {photos}/dogs/99.png. Name one by its path or its id." in err
+
+
+def test_a_device_of_no_kind_is_refused_though_nothing_is_embedded(
+    library: Library, photos: Path
+) -> None:
+    file = photos / "dogs" / "00.png"
+    code, _, err = run_command(library, "query", file, "--device", "foo")
+    assert code == 1
+    assert "There is no device 'foo'. Use --device auto, cpu or cuda." in err
+
+
+@pytest.mark.parametrize("words", [["ingest"], ["forget", "--existing"]])
+def test_what_a_dry_run_prints_says_so(library: Library, photos: Path, words: list[str]) -> None:
+    code, out, _ = run_command(library, *words, photos, "--dry-run", "--format", "json")
+    assert (code, json.loads(out)["dry_run"]) == (0, True)
+
+
+def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: Path) -> None:
+    code, _, err = run_command(library, "serve", "-c", "nosuch", "--port", "0")
+    assert code == 1
+    assert "There is no collection 'nosuch'. Collections: images." in err
+
+
+def test_columns_that_share_a_name_are_printed(corpus: Corpus) -> None:
+    words = ["sql", "SELECT count(*), count(label) FROM images", "--format", "json"]
+    code, out, _ = run_command(corpus.library, *words)
+    assert (code, json.loads(out)) == (0, [{"count": len(corpus), "count_2": len(corpus)}])

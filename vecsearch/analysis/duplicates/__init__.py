@@ -1,0 +1,1 @@
+"""Near-duplicates: pairs found and confirmed, and joined into groups."""
