@@ -1,6 +1,7 @@
 """Generate docs/cli.md from the commands: run `python tests/cli_reference.py`."""
 
 import inspect
+import re
 import textwrap
 import types
 from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def _section(words: str, callback: Callable[..., Any]) -> Iterator[str]:
     yield f"\n## {words.removeprefix('vecsearch ')}\n"
     yield f"```text\n{usage}\n```\n"
     yield inspect.cleandoc(callback.__doc__ or "")
-    listed = [f"- `{usage.strip('[]')}`: {help_}" for usage, help_ in arguments if help_]
+    listed = [f"- `{_unbracketed(usage)}`: {help_}" for usage, help_ in arguments if help_]
     options = {name: annotation for name, annotation in own.items() if not _is_argument(annotation)}
     lines = [*map(_wrapped, listed), *_options(options, defaults)]
     if lines:
@@ -79,6 +80,11 @@ def _section(words: str, callback: Callable[..., Any]) -> Iterator[str]:
 def _info(annotation: Any) -> Any:
     (info,) = (item for item in get_args(annotation)[1:] if hasattr(item, "help"))
     return info
+
+
+def _unbracketed(usage: str) -> str:
+    """Return what an argument is called, without brackets around the whole of it."""
+    return re.sub(r"^\[([^][]*)\]$", r"\1", usage)
 
 
 def _is_argument(annotation: Any) -> bool:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import Corpus, PixelEncoder, draw_photos, ingest, once, run_command
+from support import Corpus, PixelEncoder, draw_photos, ingest, once, picture, run_command
 
 from vecsearch.library import Library
 
@@ -54,6 +54,23 @@ def test_a_device_of_no_kind_is_refused_though_nothing_is_embedded(
 def test_what_a_dry_run_prints_says_so(library: Library, photos: Path, words: list[str]) -> None:
     code, out, _ = run_command(library, *words, photos, "--dry-run", "--format", "json")
     assert (code, json.loads(out)["dry_run"]) == (0, True)
+
+
+def test_eval_says_what_its_numbers_cannot(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for number in range(6):
+        file = folder / f"folder {number}" / "one.png"
+        file.parent.mkdir(parents=True)
+        picture(number).save(file)
+    ingest(library.engine, [folder], PixelEncoder())
+    library.collection().ensure_index()
+    code, out, err = run_command(library, "eval", "images", "--format", "table")
+    assert code == 0
+    assert "Every image has a label of its own, so precision is meaningless." in err
+    # Rows of settings of an index that no search uses would say nothing.
+    assert "ef search" not in out
+    assert "0.0%" not in out
+    assert "At this size every search compares all images, and is exact." in out
 
 
 def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: Path) -> None:

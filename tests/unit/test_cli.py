@@ -53,6 +53,33 @@ COMMANDS = commands(typer.main.get_command(app))
 COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("in", ["ingest", "index"]), ("duplicates --keep l", ["largest"]), ("db sh", ["shell"])],
+)
+def test_a_shell_completes_commands_and_choices(typed: str, offered: list[str]) -> None:
+    program = "import sys; sys.argv = ['vecsearch']; from vecsearch.cli import main; main()"
+    words = f"vecsearch {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "_VECSEARCH_COMPLETE": "complete_bash", **asked},
+    )
+    assert done.stdout.split() == offered, done.stderr
+
+
+def test_the_library_is_imported_by_its_short_name() -> None:
+    import vecsearch
+    from vecsearch.library import Library
+
+    assert vecsearch.Library is Library
+    with pytest.raises(AttributeError, match="no attribute 'library_'"):
+        _ = vecsearch.library_
+
+
 def test_every_promised_command_is_there() -> None:
     names = "ingest query collections status errors sql demo drop"
     promised = {(name,) for name in names.split()} | {("train", "autoencoder")}

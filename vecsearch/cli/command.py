@@ -40,7 +40,6 @@ app = typer.Typer(
     name="vecsearch",
     help="Image search that is Postgres: a folder becomes a table, a search is one SQL statement.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

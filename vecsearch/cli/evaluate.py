@@ -307,12 +307,15 @@ def _print_evaluation(result: "Evaluation") -> None:
     precision = f"precision@{result.k}"
     show(f"{result.collection}: {result.model}, {result.metric}")
     everything = ("all", result.images, result.queries, result.precision, result.map)
-    write_rows(
-        [everything, *(tuple(row.values()) for row in scores["classes"])],
-        Format.table,
-        columns=["label", "images", "queries", precision, "map"],
-    )
-    if result.index:
+    # Without another image of its label, no query has anything to find.
+    if len(result.classes) < result.images:
+        write_rows(
+            [everything, *(tuple(row.values()) for row in scores["classes"])],
+            Format.table,
+            columns=["label", "images", "queries", precision, "map"],
+        )
+    # Where every search compares all images, settings of the index change nothing.
+    if result.index and result.index_used:
         write_rows(
             [tuple(row.values()) for row in scores["index"]],
             Format.table,
@@ -348,9 +351,10 @@ def _notes(queries: int, images: int, unlabelled: int, classes: int) -> list[str
         notes.append(f"Used {queries:,} of {images:,} images as queries, chosen by --seed.")
     if unlabelled:
         notes.append(f"Left out {counted(unlabelled, 'image')} without such a label.")
-    if classes == 1:
+    alike = {1: "the same label", images: "a label of its own"}.get(classes)
+    if alike is not None:
         notes.append(
-            "Every image has the same label, so precision is meaningless. "
+            f"Every image has {alike}, so precision is meaningless. "
             "Choose another with --label or --label-regex."
         )
     return notes

@@ -11,7 +11,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import ImageFacts
-from vecsearch.search.questions.pictures import Crop, Picture
+from vecsearch.search.questions.pictures import Crop, Given
 from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import (
     DEFAULT_K,
@@ -37,8 +37,9 @@ class Query:
     of the normalised vectors times their weights.
 
     Attributes:
-        image: a file's path, its bytes, or a `Picture`; its stored vector is used if its content is
-            in the collection.
+        image: a path, a URL, a file's bytes, a Pillow image or an array of pixels, as
+            `vecsearch.search.questions.pictures.Picture.read` takes them; the stored vector of a
+            file is used if its content is in the collection.
         id: a stored image's id.
         text: any sentence, if the collection's encoder reads text; else a concept's name, a synonym
             of it, or words that describe it; if several concepts match, an image's distance is that
@@ -65,7 +66,7 @@ class Query:
 
     """
 
-    image: str | Path | bytes | Picture | None = None
+    image: "Given | None" = None
     _: KW_ONLY
     id: UUID | str | None = None
     text: str | None = None
@@ -119,7 +120,7 @@ class Query:
     @property
     def parts(self) -> list[Term]:
         """The parts of the question, `image`, `id` or `text` first."""
-        given = (self.image, self.id, self.text) != (None, None, None)
+        given = any(target is not None for target in (self.image, self.id, self.text))
         first = [Term(self.image, id=self.id, text=self.text)]
         parts = [*(first if given or not self.terms else []), *self.terms]
         if self.crop is not None:

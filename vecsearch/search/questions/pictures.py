@@ -3,11 +3,25 @@
 import re
 from dataclasses import dataclass, fields
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.files import said_if_slow
 from vecsearch.imaging import pictures, reading, remote, scan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as Pixels
+
+
+# Dimensions of an array of pixels.
+GREY_OR_RGB = {2, 3}
+# What a picture may be given as; see `Picture.read`.
+Given: TypeAlias = "str | Path | bytes | Picture | Pixels | NDArray[np.uint8]"
 
 
 @dataclass(frozen=True)
@@ -77,17 +91,23 @@ class Picture:
         return picture
 
     @classmethod
-    def read(cls, source: "str | Path | bytes | Picture") -> "Picture":
+    def read(cls, source: "Given") -> "Picture":
         """Read a file, or take its bytes, or a picture as it is.
 
+        Args:
+            source: a path or a URL; a file's bytes; a Pillow image; pixels from 0 to 255 as an
+                array of uint8, shape (height, width) for grey or (height, width, 3) for RGB.
+
         Raises:
-            InvalidInput: the file cannot be read.
+            InvalidInput: the file cannot be read, or an array has another shape or dtype.
 
         """
         if isinstance(source, Picture):
             return source
         if isinstance(source, bytes):
             return cls(source)
+        if not isinstance(source, str | Path):
+            return cls(_png(source))
         if isinstance(source, str) and remote.is_url(source):
             return cls._fetched(scan.absolute(source))
         path = Path(source).absolute()
@@ -114,3 +134,29 @@ class Picture:
         if isinstance(found, scan.Unreadable):
             raise InvalidInput(f"{url} cannot be read: {found.reason} Name an image file.")
         return cls(bytes(found.content or b""), url)
+
+
+def _png(pixels: "Pixels | NDArray[np.uint8]") -> bytes:
+    """Return an image in memory as a file without loss."""
+    import PIL.Image
+
+    image: Any = pixels
+    if isinstance(pixels, np.ndarray):
+        is_picture = pixels.ndim in GREY_OR_RGB and pixels.shape[2:] in {(), (3,)} and pixels.size
+        if pixels.dtype != np.uint8 or not is_picture:
+            raise InvalidInput(
+                f"An array of {pixels.dtype} with shape {pixels.shape} is no picture. Give uint8 "
+                "with shape (height, width, 3), or (height, width) for grey."
+            )
+        image = PIL.Image.fromarray(pixels)
+    if not isinstance(image, PIL.Image.Image):
+        raise InvalidInput(
+            f"A value of type {type(image).__name__} is no picture. Give a path, bytes, a Pillow "
+            "image or an array of uint8."
+        )
+    content = BytesIO()
+    try:
+        image.save(content, "PNG")
+    except OSError:  # of a mode that PNG lacks, such as CMYK
+        image.convert("RGB").save(content, "PNG")
+    return content.getvalue()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from vecsearch.errors import InvalidInput
 from vecsearch.files import said_if_slow
-from vecsearch.search.questions.pictures import Crop, Picture
+from vecsearch.search.questions.pictures import Crop, Given, Picture
 from vecsearch.vocabulary import LONGEST_TEXT, MAXIMUM_WEIGHT
 
 # As people write it, before a colon.
@@ -26,7 +26,7 @@ class Term:
 
     """
 
-    image: str | Path | bytes | Picture | None = None
+    image: "Given | None" = None
     _: KW_ONLY
     id: UUID | str | None = None
     text: str | None = None
@@ -39,7 +39,7 @@ class Term:
         if self.text is not None or self.id is not None:
             return str(self.text if self.text is not None else self.id)
         path = self.image.path if isinstance(self.image, Picture) else self.image
-        return "the picture" if path is None or isinstance(path, bytes) else Path(path).name
+        return Path(path).name if isinstance(path, str | Path) else "the picture"
 
     def check(self) -> None:
         """Check what needs neither a picture nor a database.
@@ -64,7 +64,7 @@ class Term:
 
 
 def terms(
-    images: Iterable[str | Path | bytes | Picture] = (),
+    images: Iterable[Given] = (),
     ids: Iterable[str] = (),
     texts: Iterable[str] = (),
     *,
