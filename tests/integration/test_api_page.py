@@ -176,3 +176,16 @@ def test_without_a_name_the_first_collection_is_searched(
     assert (
         "no collection 'missing'" in ask(other, 404, id=known[0].id, collection="missing")["detail"]
     )
+
+
+def test_a_link_may_have_gathered_parameters_that_are_not_ours(
+    api: TestClient, known: list[Known]
+) -> None:
+    gathered = {"id": known[3].id, "k": 5, "utm_source": "mail", "fbclid": "x"}
+    page = api.get("/", params=gathered)
+    assert page.status_code == 200
+    assert len(distances(page.text)) == 5
+    assert "utm_source" not in page.text
+    assert api.get("/duplicates", params={"utm_source": "mail"}).status_code == 200
+    # A program's mistake is told.
+    assert ask(api, 422, id=known[3].id, kk=5)

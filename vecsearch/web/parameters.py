@@ -56,6 +56,8 @@ def _without_nul(text: str) -> str:
     return text
 
 
+# On their way, links gather parameters that are not ours, such as utm_source.
+OF_LINKS = ConfigDict(extra="ignore")
 Optional = BeforeValidator(_given)
 Listed = BeforeValidator(_listed)
 Several = Field(max_length=MOST_PARTS)
@@ -201,6 +203,8 @@ class QueryForm(Question):
 class PageQuestion(Question):
     """The address of the search page; each part may have a weight: 2:snow."""
 
+    model_config = OF_LINKS
+
     id: Annotated[list[Text], Listed, Several] = []
     """Stored images: their ids, or paths."""
     image: Annotated[list[WeightedSha256], Listed, Several] = []
@@ -243,6 +247,8 @@ class DuplicatesRule(BaseModel):
 
 class DuplicatesQuestion(DuplicatesRule):
     """The address of the page of near-duplicates."""
+
+    model_config = OF_LINKS
 
     collection: Annotated[CollectionName | None, Optional] = None
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None
