@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import once, run_command, scalar, write
+from support import citus, once, run_command, scalar, write
 from tidy_support import fill, in_tables, killed_at, on_disk, undo_all
 
 from vecsearch.analysis.tidy import journal
@@ -46,6 +46,7 @@ def applied(library: Library, action: str, tmp_path: Path) -> list[Entry]:
     return tidy.apply(tidy.plan(action, keep="largest", prefer=f"{tmp_path}/photos/kept", to=to))
 
 
+@citus
 @pytest.mark.parametrize("action", ACTIONS)
 def test_files_and_rows_are_as_before_after_undo(
     library: Library, photos: Path, tmp_path: Path, action: FileAction

@@ -96,7 +96,12 @@ def check(connection: sa.Connection, collection: StoredCollection, query: Query)
     query.check(collection.default_metric)
     query.ranking_in(collection)
     if query.where is not None:
-        statement.require_condition(connection, collection.table, query.where)
+        statement.require_condition(
+            connection,
+            collection.table,
+            query.where,
+            is_distributed=collection.is_distributed,
+        )
 
 
 def nearest(connection: sa.Connection, search: Search) -> tuple[list[Hit], Search]:

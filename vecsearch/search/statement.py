@@ -285,8 +285,16 @@ def written(statement: sa.Select[Any]) -> str:
     return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
-def require_condition(connection: sa.Connection, table: sa.Table, where: str) -> None:
+def require_condition(
+    connection: sa.Connection, table: sa.Table, where: str, *, is_distributed: bool = False
+) -> None:
     """Let Postgres check a user's condition, without parentheses around it.
+
+    Args:
+        connection: in a transaction.
+        table: the collection's.
+        where: the condition.
+        is_distributed: whether the table is in shards.
 
     Raises:
         InvalidInput: it is blank.
@@ -299,5 +307,14 @@ def require_condition(connection: sa.Connection, table: sa.Table, where: str) ->
         )
     source = f"{schema.sql_name(table)} AS {schema.sql_name(table.name)}"
     text = f"EXPLAIN SELECT FROM {source} WHERE\n{where}"
-    with translated(text):
-        driver_connection(connection).execute(text.encode(), prepare=True)
+    driver = driver_connection(connection)
+    if not is_distributed:
+        with translated(text):
+            driver.execute(text.encode(), prepare=True)
+        return
+    # What a shard's server does not accept, Citus says only when the statement runs; but its
+    # transaction there has failed then.
+    with translated(text), driver.pipeline():
+        driver.execute("SAVEPOINT asked")
+        driver.execute(text.encode(), prepare=True)
+        driver.execute("ROLLBACK TO asked")

@@ -207,7 +207,9 @@ class Tags:
             driver = driver_connection(connection)
             images = f"{schema.sql_name(stored.table)} AS {schema.sql_name(self._name)}"
             if where is not None:
-                statement.require_condition(connection, stored.table, where)
+                statement.require_condition(
+                    connection, stored.table, where, is_distributed=stored.is_distributed
+                )
                 database.apply_limits(driver, READING_LIMITS)
                 images += f" WHERE (\n{where}\n)"
             text = select.format(
