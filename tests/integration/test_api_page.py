@@ -181,7 +181,7 @@ def test_without_a_name_the_first_collection_is_searched(
 def test_a_link_may_have_gathered_parameters_that_are_not_ours(
     api: TestClient, known: list[Known]
 ) -> None:
-    gathered = {"id": known[3].id, "k": 5, "utm_source": "mail", "fbclid": "x"}
+    gathered = {"id": str(known[3].id), "k": "5", "utm_source": "mail", "fbclid": "x"}
     page = api.get("/", params=gathered)
     assert page.status_code == 200
     assert len(distances(page.text)) == 5

@@ -5,8 +5,7 @@ crash, the next command reads there which files were in between, and looks where
 """
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -75,7 +74,7 @@ class Tidy:
             raise InvalidInput("There is nothing to do: the plan has no files.")
         if plan.folder is not None:
             _make_folder(plan.folder)
-        with self._claimed():
+        with journal.claim(self._store.engine, self._name):
             self._settle()
             with database.writing(self._store.engine) as connection:
                 run = journal.begin(connection, self._name, plan.files)
@@ -107,7 +106,7 @@ class Tidy:
 
         """
         chosen = self.last() if run is None else run
-        with self._claimed():
+        with journal.claim(self._store.engine, self._name):
             self._settle()
             waiting = self._entries(FileState.done, FileState.undoing, run=chosen)
             if not waiting:
@@ -127,11 +126,6 @@ class Tidy:
         with migrate.reading_current(self._store.engine) as connection:
             catalog.get_collection(connection, self._name)
             return journal.runs(connection, self._name)
-
-    @contextmanager
-    def _claimed(self) -> Iterator[None]:
-        with journal.claim(self._store.engine, self._name):
-            yield
 
     def _entries(self, *states: FileState, run: int | None = None) -> list[Entry]:
         with migrate.reading_current(self._store.engine) as connection:
