@@ -71,7 +71,10 @@ def test_names_that_cannot_be(library: Library, filled: Corpus, new: str, messag
 
 def test_the_command(library: Library, filled: Corpus) -> None:
     code, _, err = run_command(library, "rename", "images", "photos")
-    assert (code, err) == (0, "Collection 'images' is now 'photos'.\n")
+    assert (code, err) == (
+        0,
+        "Collection 'images' is now 'photos'. Name it from now on: --collection photos\n",
+    )
     code, _, err = run_command(library, "rename", "images", "photos")
     assert code == 1
     assert "There is no collection 'images'" in err

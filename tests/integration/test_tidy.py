@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import citus, once, run_command, scalar, write
+from support import PixelEncoder, citus, ingest, once, run_command, scalar, write
 from tidy_support import fill, in_tables, killed_at, on_disk, undo_all
 
 from vecsearch.analysis.tidy import journal
@@ -299,7 +299,49 @@ def test_a_trash_that_was_emptied_is_said(
     code, out, err = run_command(library, "undo", "--format", "ndjson")
     assert code == 1
     assert "6 files could not be brought back" in err
-    assert out.count('"reason": "It is gone."') == 6
+    assert out.count('"reason": "It is no longer in the trash."') == 6
+
+
+@once
+def test_what_was_changed_where_it_was_moved_to_is_said(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    applied(library, "move", tmp_path)
+    moved = tmp_path / "moved" / "000 copy.png"
+    before = moved.read_bytes()
+    moved.write_bytes(b"changed")
+    (stuck,) = [each for each in library.collection().tidy.undo() if each.state == "done"]
+    assert stuck.reason == f"It has changed since it was moved: {moved}."
+    moved.write_bytes(before)
+    (again,) = library.collection().tidy.undo()
+    assert again.state is FileState.undone
+    with pytest.raises(InvalidInput, match=r"^No run is 99\. See what was done"):
+        library.collection().tidy.undo(99)
+
+
+@once
+@pytest.mark.parametrize("action", ["hardlink", "symlink"])
+def test_an_ingest_that_met_links_is_undone_too(
+    library: Library, photos: Path, tmp_path: Path, action: str
+) -> None:
+    files = on_disk(photos)
+    when = "SELECT array_agg(modified_at ORDER BY id) FROM images"
+    before = scalar(library, when)
+    applied(library, action, tmp_path)
+    ingest(library.engine, [photos], PixelEncoder())
+    assert scalar(library, when) != before
+    library.collection().tidy.undo()
+    assert on_disk(photos) == files
+    assert scalar(library, when) == before
+
+
+@once
+@pytest.mark.parametrize("inside", ["copies", "copies/more"])
+def test_files_are_not_moved_to_where_an_ingest_finds_them(
+    library: Library, photos: Path, inside: str
+) -> None:
+    with pytest.raises(InvalidInput, match="so that the next ingest would add the files again"):
+        library.collection().tidy.plan("move", keep="largest", to=photos / inside)
 
 
 @once

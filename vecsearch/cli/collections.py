@@ -60,7 +60,8 @@ def collections(settings: Settings, format_: FormatOption = None) -> None:
     if not rows:
         say("There are no collections yet. Start with: vecsearch ingest FOLDER")
     shown = ["name", "model", "dimensions", "metric", "images", "weights", "created_at"]
-    write_rows(rows, format_, columns=[*shown, "state"], table_columns=shown)
+    brief = ["name", "model", "dimensions", "metric", "images"]
+    write_rows(rows, format_, columns=[*shown, "state"], table_columns=brief)
     say_all(_broken(rows))
 
 
@@ -242,7 +243,8 @@ def rename(
     with open_library(settings) as library:
         notes = library.collection(collection).rename(new)
     say_all(notes)
-    say(f"Collection {collection!r} is now {new!r}.")
+    step = f" Name it from now on: --collection {new}" if collection == DEFAULT_COLLECTION else ""
+    say(f"Collection {collection!r} is now {new!r}.{step}")
 
 
 def _show_estimates(estimates: "list[Capacity]", format_: Format | None) -> None:

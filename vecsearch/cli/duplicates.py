@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "group id path distance difference width height file_size modified_at taken_at could_go".split()
 )
-TABLE_COLUMNS = "group distance difference width height file_size taken_at could_go path".split()
+TABLE_COLUMNS = "group difference width height file_size could_go path".split()
 PLAN_COLUMNS = "action path kept_path bytes reason".split()
 DONE_COLUMNS = "run number action state path kept_path target reason".split()
 DONE_TABLE_COLUMNS = "state path reason".split()
@@ -254,8 +254,22 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
     )
     left = len(done) - len(acted) + len(plan.untouched)
     if left:
-        say(f"{counted(left, 'duplicate')} left alone. To see why: --dry-run")
-    write_rows(done, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
+        say(f"{counted(left, 'duplicate')} left alone; see the reasons.")
+    rows = [tuple(getattr(entry, name) for name in DONE_COLUMNS) for entry in done]
+    rows += [
+        (
+            done[0].run,
+            None,
+            plan.action,
+            FileState.left,
+            each.path,
+            each.kept_path,
+            None,
+            each.reason,
+        )
+        for each in plan.untouched
+    ]
+    write_rows(rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
 
 
 def _words(words: dict[FileAction, str], action: FileAction, files: int, folder: str | None) -> str:

@@ -127,7 +127,9 @@ def _column(name: str, values: Sequence[Any]) -> _Column:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
         return value.isoformat(" ", "seconds")

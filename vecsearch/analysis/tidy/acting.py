@@ -110,9 +110,9 @@ class Tidy:
             self._settle()
             waiting = self._entries(FileState.done, FileState.undoing, run=chosen)
             if not waiting:
-                raise InvalidInput(
-                    f"Run {chosen} has nothing to undo. See what was done: vecsearch undo --list"
-                )
+                is_known = any(each.run == chosen for each in self.runs())
+                found = f"Run {chosen} has nothing to undo" if is_known else f"No run is {chosen}"
+                raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
             self._each("Undoing", waiting[::-1], self._undo, on_progress)
             numbers = {entry.number for entry in waiting}
             return [
@@ -191,7 +191,9 @@ class Tidy:
                 )
             else:
                 disk.check(entry.path, entry.sha256)
-            self._mark(entry, FileState.undone)
+            with database.writing(self._store.engine) as connection:
+                stored = catalog.get_collection(connection, self._name)
+                journal.return_file(connection, stored, entry)
             return
         self._bring_back(entry)
         with database.session(self._store.engine) as connection, writing(connection, self._name):
@@ -202,8 +204,9 @@ class Tidy:
         """Move a file to where it was, unless it is there."""
         where = _found(entry)
         if where is None:
-            # Somebody, or an undo that was interrupted, has brought it back.
-            disk.check(entry.path, entry.sha256)
+            # Somebody, or an undo that was interrupted, may have brought it back.
+            if not disk.has_content(entry.path, entry.sha256):
+                raise LeftAlone(_missing(entry))
             return
         Path(entry.path).parent.mkdir(parents=True, exist_ok=True)
         disk.move(where, entry.path, entry.sha256)
@@ -272,9 +275,20 @@ def _found(entry: Entry) -> str | None:
     return target if disk.has_content(target, entry.sha256) else None
 
 
+def _missing(entry: Entry) -> str:
+    """Return why a file cannot be brought back that is not where it should be."""
+    if entry.action is FileAction.trash:
+        return "It is no longer in the trash."
+    if Path(str(entry.target)).exists():
+        return f"It has changed since it was moved: {entry.target}."
+    return f"It is no longer at {entry.target}."
+
+
 def _make_folder(folder: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InvalidInput(f"{folder} is a file. Name a folder with --to.") from error
     except OSError as error:
         raise InvalidInput(
             f"The folder {folder} cannot be made: {error.strerror}. Name another with --to."

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from vecsearch.vocabulary import FileAction, FileState, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.
 TIDY_LOCK_KEY = 0x766574
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ACTIONS = tables.file_actions
 
 
@@ -263,6 +264,22 @@ def return_row(connection: sa.Connection, stored: StoredCollection, entry: Entry
             {"kept": entry.kept},
         )
     mark(connection, stored.name, entry, FileState.undone, stored=None)
+
+
+def return_file(connection: sa.Connection, stored: StoredCollection, entry: Entry) -> None:
+    """Give the row of a file that was a link what its own file says again, and mark it.
+
+    An ingest may have read the link's target meanwhile.
+    """
+    table = stored.table
+    own = (table.c.id == entry.id) & (table.c.sha256 == entry.sha256)
+    modified = EPOCH + timedelta(microseconds=entry.facts["modified_ns"] // 1_000)
+    connection.execute(
+        sa.update(table)
+        .where(own, table.c.modified_at != sa.literal(modified))
+        .values(modified_at=modified)
+    )
+    mark(connection, stored.name, entry, FileState.undone)
 
 
 def _tables_of(connection: sa.Connection, stored: StoredCollection) -> dict[str, str]:

@@ -99,9 +99,11 @@ def make(
             if folder is None
             else f"--to is for --apply {FileAction.move}. Omit it."
         )
+    where = None if folder is None else folder.expanduser().absolute()
+    if where is not None:
+        _require_elsewhere(connection, table, where)
     hashes = _hashes(connection, table, [image.id for image in found.images])
     kept = {image.group: image for image in found.images if image.could_go is False}
-    where = None if folder is None else folder.expanduser().absolute()
     taken: set[str] = set()
     files, untouched = [], []
     for image in found.images:
@@ -121,6 +123,23 @@ def make(
             )
         )
     return Plan(action, None if where is None else str(where), files, untouched)
+
+
+def _require_elsewhere(connection: sa.Connection, table: sa.Table, folder: Path) -> None:
+    """Check that no image of the collection is in this folder, or in one that it is in.
+
+    Raises:
+        InvalidInput: one is: the next ingest would add what is moved there.
+
+    """
+    inside = sa.func.regexp_replace(table.c.path, "[^/]*$", "")
+    beside = sa.func.starts_with(sa.literal(f"{folder}/"), inside)
+    found = connection.scalar(sa.select(table.c.path).where(beside).limit(1))
+    if found is not None:
+        raise InvalidInput(
+            f"{folder} is in a folder whose images are in the collection, such as {found}, so that "
+            "the next ingest would add the files again. Name a folder elsewhere with --to."
+        )
 
 
 def _checked(
