@@ -79,7 +79,7 @@ def test_fields_of_the_api(api: TestClient, stored: str, field: str) -> None:
         refused(api.post("/api/query", data={"id": stored, field: value}))
 
 
-@pytest.mark.parametrize("field", [*PageQuestion.model_fields, "where"])
+@pytest.mark.parametrize("field", [*PageQuestion.model_fields])
 def test_fields_of_the_page(api: TestClient, stored: str, new: bytes, field: str) -> None:
     for value in VALUES:
         refused(api.get("/", params={"id": stored, field: value}))

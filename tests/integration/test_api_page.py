@@ -186,6 +186,9 @@ def test_a_link_may_have_gathered_parameters_that_are_not_ours(
     assert page.status_code == 200
     assert len(distances(page.text)) == 5
     assert "utm_source" not in page.text
+    # No address reaches SQL.
+    unasked = api.get("/", params={**gathered, "where": "false"})
+    assert distances(unasked.text) == distances(page.text)
     assert api.get("/duplicates", params={"utm_source": "mail"}).status_code == 200
     # A program's mistake is told.
     assert ask(api, 422, id=known[3].id, kk=5)
