@@ -54,12 +54,16 @@ def estimated(folder: Path, rows: int) -> dict[int, list[Need]]:
 
 
 def measured(results: Path) -> dict[tuple[int, str], dict[str, float]]:
-    """Return bytes and seconds that other scripts measured, by number of rows and index method."""
+    """Return bytes and seconds that other scripts measured, by number of rows and index method.
+
+    Not those of a machine that did other work meanwhile, which the result says then.
+    """
     found = {
         (result["rows"], "compact"): _figures(
             result, result["index_mb"] + result["compact_mb"], result["rows_mb"]
         )
         for result in growth.read_results(results)
+        if not result.get("other_work")
     }
     file = results / "databases.json"
     if file.exists():

@@ -16,7 +16,7 @@ from vecsearch.config import Settings
 from vecsearch.errors import DatabaseBusy, InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database, schema
-from vecsearch.vocabulary import FileState
+from vecsearch.vocabulary import FileAction, FileState
 
 KILLED = 9
 # Calls of the system that an action makes, before and after each of which it may be killed.
@@ -128,6 +128,13 @@ def _run(step: int, url: str, act: Callable[[Library], object]) -> None:
         for name in STEPS:
             setattr(journal, name, dying(getattr(journal, name)))
         act(library)
+
+
+def apply(action: FileAction, library: Library) -> None:
+    """Act on the duplicates of `photos` in the current folder, and keep those in `photos/kept`."""
+    tidy = library.collection().tidy
+    to = "moved" if action is FileAction.move else None
+    tidy.apply(tidy.plan(action, keep="largest", prefer="photos/kept", to=to))
 
 
 def undo_all(library: Library) -> None:

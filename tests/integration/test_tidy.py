@@ -3,12 +3,13 @@
 import errno
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import PixelEncoder, citus, ingest, once, run_command, scalar, write
-from tidy_support import fill, in_tables, killed_at, on_disk, undo_all
+from tidy_support import apply, fill, in_tables, killed_at, on_disk, undo_all
 
 from vecsearch.analysis.tidy import journal
 from vecsearch.analysis.tidy.journal import Entry
@@ -104,7 +105,7 @@ def test_killed_at_each_step_nothing_is_lost(
     photos = fill(library, tmp_path / "photos", groups=1, small=False)
     files, rows = on_disk(photos), in_tables(library)
     url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    act = {each: globals()[f"_{each}"] for each in ACTIONS}[action]
+    act = partial(apply, action)
     for step in range(1, 200):
         if undoing:
             act(library)
@@ -119,27 +120,6 @@ def test_killed_at_each_step_nothing_is_lost(
             assert step > 4
             return
     pytest.fail("it never ended")
-
-
-def _trash(library: Library) -> None:
-    _apply(library, "trash")
-
-
-def _move(library: Library) -> None:
-    _apply(library, "move", to=Path("moved"))
-
-
-def _hardlink(library: Library) -> None:
-    _apply(library, "hardlink")
-
-
-def _symlink(library: Library) -> None:
-    _apply(library, "symlink")
-
-
-def _apply(library: Library, action: str, **options: Any) -> None:
-    tidy = library.collection().tidy
-    tidy.apply(tidy.plan(action, keep="largest", prefer="photos/kept", **options))
 
 
 def reasons(library: Library, action: str, tmp_path: Path) -> dict[str, str]:
