@@ -115,7 +115,7 @@ def test_questions(ingested: Run, photos: Path, tmp_path: Path) -> None:
     assert "defined for cosine" in message(
         ingested, "query", query, "--metric", "l2", "--min-similarity", "0.5"
     )
-    assert "not an id" in message(ingested, "query", "--id", "17")
+    assert "has no image" in message(ingested, "query", "--id", "17")
     assert "no collection 'cars'" in message(ingested, "query", query, "-c", "cars")
     assert "cannot name a collection" in message(ingested, "ingest", photos, "-c", "Robert'); --")
     assert "unknown image format" in message(

@@ -198,7 +198,7 @@ def test_settings_do_not_leak_from_one_search_to_the_next(corpus: Corpus) -> Non
         ({"metric": "euclid"}, "Use cosine, l2, l1, ip or chi2"),
         ({"k": 0}, "at least 1"),
         ({"k": -1}, "at least 1"),
-        ({"id": "cat"}, "is not an id"),
+        ({"id": "cat"}, "has no image .*cat. Name one by its path or its id"),
         ({"id": UUID(int=1)}, "has no image"),
         ({"max_distance": float("nan")}, "is not finite"),
         ({"max_distance": float("inf")}, "is not finite"),
