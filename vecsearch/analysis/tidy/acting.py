@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
-import sqlalchemy as sa
-
 from vecsearch.analysis.duplicates import groups
 from vecsearch.analysis.tidy import disk, journal, plan, trash
 from vecsearch.analysis.tidy.disk import LeftAlone
 from vecsearch.analysis.tidy.journal import Entry, Run
 from vecsearch.analysis.tidy.plan import Plan
 from vecsearch.errors import InvalidInput, VecsearchError
-from vecsearch.postgres import catalog, database, migrate, schema, thumbnails
+from vecsearch.postgres import catalog, database, migrate, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
@@ -258,13 +256,10 @@ class Tidy:
 
         """
         with catalog.reading(self._store.engine, self._name) as (connection, stored):
-            found = connection.scalar(
-                sa.text(f"SELECT sha256 FROM {schema.sql_name(stored.table)} WHERE id = :id"),
-                {"id": entry.kept},
-            )
-        if found is None:
+            found = plan.hashes_of(connection, stored.table, [entry.kept])
+        if not found:
             raise LeftAlone("The image that is kept is no longer in the collection.")
-        return str(found)
+        return found[entry.kept]
 
 
 def _found(entry: Entry) -> str | None:

@@ -102,7 +102,7 @@ def make(
     where = None if folder is None else folder.expanduser().absolute()
     if where is not None:
         _require_elsewhere(connection, table, where)
-    hashes = _hashes(connection, table, [image.id for image in found.images])
+    hashes = hashes_of(connection, table, [image.id for image in found.images])
     kept = {image.group: image for image in found.images if image.could_go is False}
     taken: set[str] = set()
     files, untouched = [], []
@@ -201,7 +201,8 @@ def _target(folder: Path, path: str, taken: set[str]) -> str:
     return str(target)
 
 
-def _hashes(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> dict[UUID, str]:
+def hashes_of(connection: sa.Connection, table: sa.Table, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Return the SHA-256 of images by id; ids without a row are left out."""
     wanted = sa.any_(sa.literal(list(ids), ARRAY(sa.Uuid)))
     rows = connection.execute(sa.select(table.c.id, table.c.sha256).where(table.c.id == wanted))
     return {row.id: row.sha256 for row in rows}
