@@ -98,14 +98,18 @@ def killed_at(step: int, url: str, act: Callable[[Library], object]) -> bool:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tidy_support"])
-    child = context.Process(target=_run, args=(step, url, act))
+    # The server that forks has the environment of the test that started it.
+    child = context.Process(target=_run, args=(step, url, act, dict(os.environ)))
     child.start()
     child.join()
     assert child.exitcode in {0, KILLED}
     return child.exitcode == 0
 
 
-def _run(step: int, url: str, act: Callable[[Library], object]) -> None:
+def _run(
+    step: int, url: str, act: Callable[[Library], object], environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)
     left = step
 
     def dying(call: Callable[..., Any]) -> Callable[..., Any]:
