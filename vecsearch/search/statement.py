@@ -313,8 +313,9 @@ def require_condition(
             driver.execute(text.encode(), prepare=True)
         return
     # What a shard's server does not accept, Citus says only when the statement runs; but its
-    # transaction there has failed then.
-    with translated(text), driver.pipeline():
+    # transaction there has failed then. After a ROLLBACK, psycopg drops all prepared statements;
+    # in a pipeline it would do so too late.
+    with translated(text):
         driver.execute("SAVEPOINT asked")
         driver.execute(text.encode(), prepare=True)
         driver.execute("ROLLBACK TO asked")
