@@ -48,6 +48,20 @@ def test_a_query_returns_the_nearest_and_how_it_found_them(
     assert "embedding" not in answer["hits"][0]
 
 
+def test_sql_names_vectors_unless_they_are_asked_for(
+    api: TestClient, library: Library, known: list[Known]
+) -> None:
+    parts = {"id": [known[0].id, known[1].id], "k": 3}
+    short, full = (ask(api, **parts, full_sql=is_full)["sql"] for is_full in (False, True))
+    assert "CAST(:'q1' AS HALFVEC(" in short
+    [vector] = re.findall(r"'\[[^']+\]'", full)
+    assert short.replace(":'q1'", vector) == full
+    with library.engine.connect() as connection:
+        connection.exec_driver_sql(full)
+    # A stored image needs no vector.
+    assert ask(api, id=known[0].id)["sql"] == ask(api, id=known[0].id, full_sql=True)["sql"]
+
+
 def test_a_picture_of_the_collection_is_found_by_its_bytes(
     api: TestClient, known: list[Known]
 ) -> None:
@@ -255,7 +269,7 @@ def test_a_database_that_comes_back_is_used_again(
     with database.writing(library.engine) as connection:
         connection.execute(
             sa.text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )

@@ -163,8 +163,41 @@ def test_names_that_are_typed(api: TestClient, known: list[Known]) -> None:
     ):
         page = api.get("/", params={"id": name})
         assert (page.status_code, sentence in page.text) == (404, True)
+        # What was typed can be corrected.
+        assert f'type="search" value="{name}"' in page.text
+        assert 'name="id"' not in page.text
     unkept = api.get("/", params={"image": "0" * 64})
     assert (unkept.status_code, "no longer kept" in unkept.text) == (404, True)
+
+
+def test_the_query_image_is_not_its_own_hit(api: TestClient, known: list[Known]) -> None:
+    own = {"id": str(known[3].id)}
+    without = api.get("/", params=own).text
+    assert distances(without)[0] > 0
+    with_it = api.get("/", params={**own, "exclude_self": "false"}).text
+    assert distances(with_it)[0] == pytest.approx(0, abs=1e-6)
+    assert distances(with_it)[1:] == distances(without)
+    assert 'value="false" checked' in with_it
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kept"),
+    [
+        ({"k": "many"}, {"text": "crab", "label": "label 1"}),
+        ({"k": "many", "metric": "taxi"}, {"text": "crab"}),
+        ({"collection": "missing", "id": "x"}, {"text": "crab", "k": "7"}),
+    ],
+)
+def test_the_way_back_from_an_error_keeps_the_rest_of_the_question(
+    api: TestClient, wrong: dict[str, str], kept: dict[str, str]
+) -> None:
+    page = api.get("/", params=wrong | kept)
+    assert page.status_code in {404, 422}
+    [back] = re.findall(r'href="/[?]([^"]+)">Back to the question', page.text)
+    assert parse_qs(back.replace("&amp;", "&")) == {name: [value] for name, value in kept.items()}
+    refused = api.post("/", params=kept, files={"image": ("x.png", b"no picture")})
+    assert refused.status_code == 415
+    assert back in refused.text
 
 
 def test_without_a_name_the_first_collection_is_searched(

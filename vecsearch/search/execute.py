@@ -174,6 +174,10 @@ class _Ran:
     def sql(self) -> str:
         return self._search.script()
 
+    @cached_property
+    def short_sql(self) -> str:
+        return self._search.script(has_vectors=False)
+
     @property
     def plan(self) -> str:
         return self._explained[0]

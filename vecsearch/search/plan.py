@@ -136,10 +136,14 @@ class Search:
         # An exact search may follow one with candidates; it needs only what ranks.
         return list(vectors if self.candidates is not None else vectors[: len(self.targets)])
 
-    @property
-    def text(self) -> str:
-        """The statement with its values written out, ready for any client."""
-        vectors = iter(self.bound)
+    def text(self, *, has_vectors: bool = True) -> str:
+        """Return the statement with its values written out, ready for any client.
+
+        Args:
+            has_vectors: write vectors out, too; otherwise psql's variables stand for them: :'q1'.
+
+        """
+        vectors = enumerate(self.bound, start=1)
 
         def target(column: sa.Column[Any]) -> Expression:
             if isinstance(self.target, UUID):
@@ -148,8 +152,11 @@ class Search:
                     sa.literal(self.target, sa.Uuid),
                     is_distributed=self.collection.is_distributed,
                 )
-            vector = next(vectors)
-            return sa.cast(sa.literal(vector, column.type), HALFVEC(len(vector)))
+            number, vector = next(vectors)
+            value: Expression = sa.literal(vector, column.type)
+            if not has_vectors:
+                value = sa.literal_column(f":'q{number}'")
+            return sa.cast(value, HALFVEC(len(vector)))
 
         image = sa.literal(self.target, sa.Uuid)
         excluded = sa.cast(sa.literal(self.excluded, sa.ARRAY(sa.Uuid)), sa.ARRAY(sa.Uuid))
@@ -181,12 +188,12 @@ class Search:
         settings = self.index.settings(self.candidates, self.k, self.chosen)
         return (FORCED_SETTINGS if self.forced else {}) | settings
 
-    def script(self) -> str:
-        """Return the settings and the statement as one transaction, ready to paste into psql."""
+    def script(self, *, has_vectors: bool = True) -> str:
+        """Return the settings and the statement as one transaction, for psql; see `text`."""
         settings = "".join(
             f"SET LOCAL {name} = '{value}';\n" for name, value in self.settings().items()
         )
-        return f"BEGIN;\n{settings}{self.text};\nCOMMIT;"
+        return f"BEGIN;\n{settings}{self.text(has_vectors=has_vectors)};\nCOMMIT;"
 
 
 def plan(

@@ -248,6 +248,10 @@ class Statement(Protocol):
         """The statement that ran, with its settings, ready to paste into psql."""
 
     @property
+    def short_sql(self) -> str:
+        """The same with psql's variables, :'q1' and so on, in the place of vectors."""
+
+    @property
     def plan(self) -> str:
         """Postgres' plan for the statement."""
 
@@ -260,8 +264,8 @@ class Statement(Protocol):
 class Answer:
     """The hits of a query, and how they were found; iterating yields the hits.
 
-    `sql`, `plan`, `uses_index` and `how` are computed when they are first read; the library must
-    still be open then.
+    `sql`, `short_sql`, `plan`, `uses_index` and `how` are computed when they are first read; the
+    library must still be open then.
 
     Attributes:
         hits: the hits, nearest first.
@@ -297,6 +301,11 @@ class Answer:
     def sql(self) -> str:
         """See `Statement`."""
         return self.statement.sql
+
+    @property
+    def short_sql(self) -> str:
+        """See `Statement`."""
+        return self.statement.short_sql
 
     @property
     def plan(self) -> str:

@@ -69,7 +69,8 @@ class QueryAnswer:
         candidates: the number of candidates that the metric re-ranked; null: none were, because
             every row was compared or the index orders by this metric.
         seconds: that the database took to find the hits.
-        sql: the statement, with its settings, ready for psql.
+        sql: the statement, with its settings, for psql; vectors are variables, :'q1' and so on,
+            unless `full_sql` asks for them.
         hits: nearest first.
 
     """
@@ -172,7 +173,7 @@ def query(
         uses_index=answer.uses_index,
         candidates=answer.candidates,
         seconds=answer.seconds,
-        sql=answer.sql,
+        sql=answer.sql if form.full_sql else answer.short_sql,
         hits=[TaggedHit(**vars(hit), tags=tags[hit.id]) for hit in answer.hits],
     )
     # FastAPI would validate it first, in another thread.

@@ -1,7 +1,7 @@
 """The application: routes, middleware, and a response for every error."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,8 @@ STATUSES: dict[type[VecsearchError], int] = {
 }
 UPLOADS_BYTES = 2**30
 _log = logging.getLogger(__name__)
+# Parameters that make no sense in another collection.
+OF_COLLECTION = ("collection", "id", "not_id", "after")
 # What an error repeats of a request.
 LONGEST_NAME = 100
 MOST_FAULTS = 10
@@ -95,16 +97,20 @@ def status_of(error: VecsearchError) -> int:
 
 
 def _answer(
-    request: Request, status: int, sentence: str, headers: Mapping[str, str] | None = None
+    request: Request,
+    status: int,
+    sentence: str,
+    headers: Mapping[str, str] | None = None,
+    faulty: Collection[str] = (),
 ) -> Response:
-    """Return JSON to a program, and a page to a browser."""
+    """Return JSON to a program, and a page to a browser; see `views.error_page`."""
     headers = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     is_api = request.scope["path"].startswith(("/api/", "/openapi.json"))
     if is_api and "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"detail": sentence}, status, headers)
-    return views.error_page(request, status, sentence, headers)
+    return views.error_page(request, status, sentence, headers, faulty=faulty)
 
 
 def _on_our_error(request: Request, error: Exception) -> Response:
@@ -112,7 +118,8 @@ def _on_our_error(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s %s: %s", request.method, request.url.path, error)
-    return _answer(request, status, str(error))
+    faulty = OF_COLLECTION if isinstance(error, CollectionNotFound) else ()
+    return _answer(request, status, str(error), faulty=faulty)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
@@ -131,7 +138,8 @@ def _on_invalid(request: Request, error: Exception) -> Response:
     ]
     # The form chooses its encoding, so names may hold lone surrogates.
     sentence = "; ".join(faults).encode(errors="replace").decode()
-    return _answer(request, 422, f"{sentence}.")
+    faulty = {str(item["loc"][1]) for item in error.errors() if item["loc"][0] == "query"}
+    return _answer(request, 422, f"{sentence}.", faulty=faulty)
 
 
 def _on_fault(request: Request, _: Exception) -> Response:

@@ -9,12 +9,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
+from vecsearch.render.figures import human_numbers
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.web.asked import Asked, is_name, read
 from vecsearch.web.guard import ours
 from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Text
 from vecsearch.web.site import Served, Site, require_label
-from vecsearch.web.views import Address, error_page, render, slider
+from vecsearch.web.views import PARTS, Address, error_page, render, shared_folder, slider
 
 if TYPE_CHECKING:
     from vecsearch.library import Answer, Collection
@@ -44,16 +45,30 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
         "address": Address(question, collection.name),
         "max_bytes": site.options.max_bytes,
         "asked": None,
+        "typed": "",
         "tags": {},
         "metric": question.metric,
         "cut_off": None,
         "reads_text": collection.reads_text(),
+        "shared": "",
     }
-    asked = read(question, collection, site.uploads)
+    try:
+        asked = read(question, collection, site.uploads)
+    except ImageNotFound as error:
+        # The form stays, with what was typed.
+        named = [*question.id, *question.not_id]
+        question = question.model_copy(update={part: [] for part in PARTS})
+        shown |= {
+            "question": question,
+            "address": Address(question, collection.name),
+            "typed": named[0] if named else "",
+        }
+        return render(request, "refused.html.jinja", code=404, **shown, sentence=error)
     if asked is not None:
         question = asked.canonical(question)
         shown |= {
             "asked": asked,
+            "typed": question.text[0] if asked.is_single and question.text else "",
             "question": question,
             "address": Address(question, collection.name),
         }
@@ -72,7 +87,11 @@ def home(site: Served, request: Request, question: Annotated[PageQuestion, Query
     # The slider reaches as far as the hits would without it.
     nearest = [*answer.hits, *answer.beyond]
     own = [] if asked.image is None else [asked.image.id]
+    paths = [hit.path for hit in nearest] + ([] if asked.image is None else [asked.image.path])
     found = {
+        "shared": shared_folder(paths),
+        "numbers": human_numbers([hit.distance for hit in answer.hits]),
+        "distances": [f"{hit.distance:.6g}" for hit in nearest],
         "tags": collection.tags.of([*own, *(hit.id for hit in answer.hits)]),
         "asked": asked,
         "answer": answer,

@@ -184,6 +184,8 @@ class QueryForm(Question):
     """The weight of each `image`, in their order; none for 1 each."""
     not_image_weight: Annotated[list[Weight], Listed, Several] = []
     """The weight of each `not_image`, in their order; none for 1 each."""
+    full_sql: bool = False
+    """Write vectors out in `sql`; otherwise psql's variables stand for them: :'q1'."""
 
     def terms(self) -> list[Term]:
         """Return the parts of the question.
@@ -216,6 +218,8 @@ class PageQuestion(Question):
     not_text: Annotated[list[Text], Listed, Several] = []
     after: Annotated[UUID | None, Optional] = None
     """Without a question: show the images of the collection that follow this one."""
+    exclude_self: bool = True
+    """Leave out the query images themselves: they are beside the hits."""
 
 
 class DuplicatesRule(BaseModel):

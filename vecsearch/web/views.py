@@ -1,9 +1,10 @@
 """Values to HTML: the templates, and the formats of numbers and addresses in them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from http import HTTPStatus
+from itertools import takewhile
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from vecsearch.imaging import formats
 from vecsearch.render import templates
+from vecsearch.render.figures import human_numbers
 from vecsearch.render.visible import visible
 from vecsearch.search.filters import Filters
 from vecsearch.search.questions.terms import weighted
@@ -27,6 +29,7 @@ STEPS = 100
 MOST_TAGS, LEAST_PROBABILITY = 3, 0.1
 # What belongs to one question: its cut-off, and the page of the images to start from.
 NEW = dict.fromkeys(("after", "max_distance", "min_similarity"))
+PAGES = ("/", "/duplicates")
 PARTS = ("image", "id", "text", "not_image", "not_id", "not_text")
 
 
@@ -39,6 +42,11 @@ class CutOff:
     step: float
     value: float
     decimals: int
+
+    @property
+    def marks(self) -> list[str]:
+        """Its scale: its ends, and what is halfway."""
+        return human_numbers([self.low, (self.low + self.high) / 2, self.high])
 
 
 class Address:
@@ -104,11 +112,18 @@ def error_page(
     sentence: str,
     headers: Mapping[str, str],
     address: str | None = None,
+    faulty: Collection[str] = (),
 ) -> Response:
     """Return a page with an error, and with a form for the token if that is missing.
 
-    After the token, the form redirects to an address of this server: that of the request unless
-    another is given.
+    Args:
+        request: what failed.
+        status: of HTTP.
+        sentence: what went wrong, and what to do next.
+        headers: of the response.
+        address: on this server, where the form redirects to after the token; None: the request's.
+        faulty: names of the parameters that were wrong; the way back has the others.
+
     """
     query = f"?{request.url.query}" if request.url.query else ""
     own = f"{request.url.path}{query}" if request.method == "GET" else "/"
@@ -123,7 +138,7 @@ def error_page(
         sentence=sentence,
         needs_token=status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS},
         address=own if address is None else address,
-        back=_way_back(request),
+        back=_way_back(request, faulty),
     )
 
 
@@ -139,12 +154,23 @@ def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
     return CutOff(round(low, decimals), round(high, decimals), step, value, decimals)
 
 
-def _way_back(request: Request) -> str:
-    """Return the first page of the requested collection, unless that page failed."""
-    asked = request.query_params
-    if "collection" in asked and (len(asked) > 1 or request.method != "GET"):
-        return f"/?{urlencode({'collection': asked['collection']})}"
-    return "/"
+def shared_folder(paths: Iterable[str]) -> str:
+    """Return the longest folder that all these paths are in, with a slash at its end, or ""."""
+    columns = zip(*(path.split("/")[:-1] for path in paths), strict=False)
+    shared = takewhile(lambda folders: len(set(folders)) == 1, columns)
+    return "".join(f"{folders[0]}/" for folders in shared)
+
+
+def _way_back(request: Request, faulty: Collection[str]) -> tuple[str, str]:
+    """Return words and an address: the question without what was wrong, or the first page."""
+    asked = request.query_params.multi_items()
+    sound = [(name, value) for name, value in asked if name not in {*faulty, "token"}]
+    is_page = request.url.path in PAGES
+    if is_page and sound and (request.method == "POST" or len(sound) < len(asked)):
+        return "Back to the question", f"{request.url.path}?{urlencode(sound)}"
+    kept = [(name, value) for name, value in sound if name == "collection"]
+    is_other = len(asked) > len(kept) or request.method != "GET"
+    return "Back to the images", f"/?{urlencode(kept)}" if kept and is_other else "/"
 
 
 def _likely(tags: Iterable[Tag]) -> list[Tag]:
@@ -176,6 +202,7 @@ def _environment() -> Environment:
         "likely": _likely,
         "milliseconds": _milliseconds,
         "name": lambda path: visible(PurePath(path).name, keep=""),
+        "within": lambda path, folder: path.removeprefix(folder),
     }
     environment.globals |= {
         "DEFAULT_COLLECTION": DEFAULT_COLLECTION,

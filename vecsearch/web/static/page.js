@@ -172,7 +172,11 @@ document.addEventListener("input", (event) => {
   const output = element("cut-off");
   const shown = (number) => number.toFixed(Number(output.dataset.decimals));
   const similarity = "similarity" in output.dataset ? `, similarity ${shown(1 - value)}` : "";
-  output.textContent = isWhole ? "none" : `${shown(Number(value))}${similarity}`;
+  const distances = event.target.dataset.distances.split(" ").map(Number);
+  const within = distances.filter((distance) => distance <= Number(value)).length;
+  output.textContent = isWhole
+    ? "none"
+    : `${shown(Number(value))}${similarity}: ${within} of ${distances.length}`;
   for (const item of document.querySelectorAll("[data-distance]")) {
     item.classList.toggle("beyond", !isWhole && Number(item.dataset.distance) > Number(value));
   }
@@ -288,7 +292,26 @@ document.addEventListener(
   true,
 );
 
+// Tiles of a row have one height, and each the width that its picture needs; see page.css.
+const LEAST_RATIO = 0.6;
+const MOST_RATIO = 2.4;
+
+function justify(item) {
+  const image = item.querySelector(".tile img");
+  if (!image) return;
+  const ratio = image.getAttribute("width") / image.getAttribute("height");
+  item.style.setProperty("--ratio", Math.min(Math.max(ratio, LEAST_RATIO), MOST_RATIO));
+}
+
+// A link to a closed part of the page opens it.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  const part = link && element(link.hash.slice(1));
+  if (part instanceof HTMLDetailsElement) part.open = true;
+});
+
 function prepare() {
+  document.querySelectorAll(".rows > li").forEach(justify);
   const cutOff = element("max_distance");
   if (cutOff?.dataset.max) {
     const { min, max, step, value } = cutOff.dataset;
