@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from support import PixelEncoder, ingest, picture
 
@@ -23,6 +24,17 @@ KILLED = 9
 CALLS = ("rename", "replace", "link", "symlink", "unlink", "utime")
 # Its steps in the database.
 STEPS = ("begin", "mark", "take_row", "return_row")
+
+
+def use_trash_of(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send files to the trash in a folder that is as well the user's data."""
+    # The package reads it when it is imported.
+    import send2trash.plat_other as freedesktop
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(data))
+    monkeypatch.setattr(freedesktop, "XDG_DATA_HOME", os.fsencode(data))
+    monkeypatch.setattr(freedesktop, "HOMETRASH_B", os.fsencode(data / "Trash"))
+    monkeypatch.setattr(freedesktop, "get_dev", lambda _: 0)
 
 
 def fill(

@@ -51,7 +51,7 @@ def test_a_query_returns_the_nearest_and_how_it_found_them(
 def test_sql_names_vectors_unless_they_are_asked_for(
     api: TestClient, library: Library, known: list[Known]
 ) -> None:
-    parts = {"id": [known[0].id, known[1].id], "k": 3}
+    parts: dict[str, Any] = {"id": [known[0].id, known[1].id], "k": 3}
     short, full = (ask(api, **parts, full_sql=is_full)["sql"] for is_full in (False, True))
     assert "CAST(:'q1' AS HALFVEC(" in short
     [vector] = re.findall(r"'\[[^']+\]'", full)

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 from support import PixelEncoder, citus, ingest, once, run_command, scalar, write
-from tidy_support import apply, fill, in_tables, killed_at, on_disk, undo_all
+from tidy_support import (
+    apply,
+    fill,
+    in_tables,
+    killed_at,
+    on_disk,
+    undo_all,
+    use_trash_of,
+)
 
 from vecsearch.analysis.tidy import journal
 from vecsearch.analysis.tidy.journal import Entry
@@ -24,14 +32,8 @@ ACTIONS = list(FileAction)
 @pytest.fixture(autouse=True)
 def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A trash of the test's own, in a folder that is as well the user's data."""
-    # The package reads it when it is imported.
-    import send2trash.plat_other as freedesktop
-
     data = tmp_path / "data"
-    monkeypatch.setenv("XDG_DATA_HOME", str(data))
-    monkeypatch.setattr(freedesktop, "XDG_DATA_HOME", os.fsencode(data))
-    monkeypatch.setattr(freedesktop, "HOMETRASH_B", os.fsencode(data / "Trash"))
-    monkeypatch.setattr(freedesktop, "get_dev", lambda _: 0)
+    use_trash_of(data, monkeypatch)
     return data / "Trash"
 
 

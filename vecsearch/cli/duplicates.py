@@ -23,7 +23,6 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.errors import NotConfirmed
-from vecsearch.render.figures import human_bytes
 from vecsearch.render.rows import Format
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
@@ -48,20 +47,6 @@ PLAN_COLUMNS = "action path kept_path bytes reason".split()
 DONE_COLUMNS = "run number action state path kept_path target reason".split()
 DONE_TABLE_COLUMNS = "state path reason".split()
 RUN_COLUMNS = "run at action files done left undone".split()
-
-# What an action does, before and after it.
-_DOES = {
-    FileAction.trash: "sends {files} to the trash",
-    FileAction.move: "moves {files} to {folder}",
-    FileAction.hardlink: "replaces {files} by hard links",
-    FileAction.symlink: "replaces {files} by symbolic links",
-}
-_DID = {
-    FileAction.trash: "Sent {files} to the trash",
-    FileAction.move: "Moved {files} to {folder}",
-    FileAction.hardlink: "Replaced {files} by hard links",
-    FileAction.symlink: "Replaced {files} by symbolic links",
-}
 
 
 @command(
@@ -231,15 +216,13 @@ def _require_together(
 
 def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, yes: bool) -> None:
     from vecsearch.cli.progress import steps_progress
+    from vecsearch.render.tidying import was_done, will_do
 
     if not plan.files:
         _show_plan(plan, Format.table, sys.stderr)
         say("There is nothing to do.")
         return
-    sentence = (
-        f"This {_words(_DOES, plan.action, len(plan.files), plan.folder)} "
-        f"({human_bytes(plan.size)}), and keeps {counted(plan.kept, 'image')}."
-    )
+    sentence = will_do(plan)
     if is_terminal() and not yes:
         _show_plan(plan, Format.table, sys.stderr)
     if not confirming("Do it?", yes=yes)(sentence):
@@ -248,10 +231,7 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
         done = collection.tidy.apply(plan, on_progress=progress)
     acted = [entry for entry in done if entry.state is FileState.done]
     flag = "" if collection.name == DEFAULT_COLLECTION else f" --collection {collection.name}"
-    say(
-        f"{_words(_DID, plan.action, len(acted), plan.folder)}. "
-        f"To undo it: vecsearch undo {done[0].run}{flag}"
-    )
+    say(f"{was_done(plan, len(acted))} To undo it: vecsearch undo {done[0].run}{flag}")
     left = len(done) - len(acted) + len(plan.untouched)
     if left:
         say(f"{counted(left, 'duplicate')} left alone; see the reasons.")
@@ -270,10 +250,6 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
         for each in plan.untouched
     ]
     write_rows(rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
-
-
-def _words(words: dict[FileAction, str], action: FileAction, files: int, folder: str | None) -> str:
-    return words[action].format(files=counted(files, "file"), folder=folder)
 
 
 def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:

@@ -53,17 +53,28 @@ def serve(
             help="Refuse larger uploads.",
         ),
     ] = 32,
+    edit: Annotated[
+        bool,
+        typer.Option(
+            "--edit",
+            help="Let the page act on near-duplicates, as duplicates --apply and undo do, and "
+            "record which are none. Whoever has the token may; not with --all-users.",
+        ),
+    ] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve the web page, and the JSON API under /api, until Ctrl-C.
 
-    The server writes nothing. Add images with `vecsearch ingest`, even while it runs.
+    Without --edit the server writes nothing. Add images with `vecsearch ingest`, even while it
+    runs.
     """
     from vecsearch.web import connections, serving
     from vecsearch.web.app import SESSION, create_app
     from vecsearch.web.site import Options
 
     link = ""
+    if edit and all_users and not token:
+        raise typer.BadParameter("--edit needs a --token if --all-users may ask. Omit one of them.")
     serving.require_token(host, token)
     serving.share_heaps()
     is_known = None if token or all_users else serving.is_own
@@ -78,7 +89,8 @@ def serve(
     ):
         key = serving.cookie_key(settings.data_dir) if token else b""
         options = Options(collection, token, max_upload * 2**20, key, is_known)
-        page = create_app(library, options)
+        editor = resources.enter_context(open_library(settings)) if edit else None
+        page = create_app(library, options, editor)
         address = f"{serving.address_of(listening)}{link}"
         with suppress(KeyboardInterrupt):
             say(f"Serving {address} until Ctrl-C.")

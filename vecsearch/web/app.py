@@ -26,7 +26,7 @@ from vecsearch.errors import (
     SchemaMissing,
     VecsearchError,
 )
-from vecsearch.web import api, pages, views
+from vecsearch.web import api, duplicates, pages, views
 from vecsearch.web.bodies import Bodies
 from vecsearch.web.guard import HEADERS, Access, Guard
 from vecsearch.web.metrics import Measured, Metrics
@@ -56,12 +56,20 @@ OF_COLLECTION = ("collection", "id", "not_id", "after")
 # What an error repeats of a request.
 LONGEST_NAME = 100
 MOST_FAULTS = 10
-# Of every connection: the server only reads, and cancels statements that take longer.
+# Of every connection that searches: it only reads, and cancels statements that take longer.
 SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 
 
-def create_app(library: "Library", options: Options) -> FastAPI:
-    """Return the page and the API over an open library."""
+def create_app(library: "Library", options: Options, editor: "Library | None" = None) -> FastAPI:
+    """Return the page and the API over an open library.
+
+    Args:
+        library: what is read, by sessions with the settings of `SESSION`.
+        options: who may ask for what.
+        editor: the same library with sessions that may write, for the actions of the page; None:
+            it has none.
+
+    """
     metrics = Metrics()
     library.embedders.on_batch = metrics.on_batch
     uploads = Uploads(
@@ -76,9 +84,11 @@ def create_app(library: "Library", options: Options) -> FastAPI:
         redoc_url=None,
     )
     access = Access(options.token, options.key, options.is_known)
-    app.state.site = Site(library, options, access, uploads, metrics, Pulse(library.check))
+    pulse = Pulse(library.check)
+    app.state.site = Site(library, options, access, uploads, metrics, pulse, editor)
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(duplicates.router)
     static = Path(__file__).parent / "static"
     app.mount("/static", StaticFiles(directory=static), name="static")
     app.add_middleware(Bodies, max_bytes=options.max_bytes, refuse=_answer)

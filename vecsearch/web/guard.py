@@ -184,11 +184,12 @@ class Guard:
 def _is_elsewhere(headers: Headers) -> bool:
     """Tell whether a browser says that another site sends this.
 
-    Where it knows no `Sec-Fetch-Site`, as over HTTP from another machine, it sends its origin.
+    Another port of this machine is another site, too. Where it knows no `Sec-Fetch-Site`, as over
+    HTTP from another machine, it sends its origin.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
-        return site == "cross-site"
+        return site not in {"same-origin", "none"}
     return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 

@@ -1,7 +1,5 @@
 """The pages. Each has an address that can be bookmarked, shared, and gone back to."""
 
-import math
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
@@ -13,7 +11,7 @@ from vecsearch.render.figures import human_numbers
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.web.asked import Asked, is_name, read
 from vecsearch.web.guard import ours
-from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Text
+from vecsearch.web.parameters import PAGE_K, PageQuestion, Sha256, Text
 from vecsearch.web.site import Served, Site, require_label
 from vecsearch.web.views import PARTS, Address, error_page, render, shared_folder, slider
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from vecsearch.library import Answer, Collection
 
 BROWSED = 60
-GROUPS = 50
 CHOICES_OF_K = (PAGE_K, 100, 300, 1_000)
 CHOICES_OF_EXPANSION = (0, 5, 10, 20)
 
@@ -147,33 +144,6 @@ def uploaded(site: Served, name: Sha256) -> Response:
         content,
         media_type=thumbnails.media_type(content),
         headers={"Cache-Control": "private, max-age=86400, immutable"},
-    )
-
-
-@router.get("/duplicates")
-def duplicates(
-    site: Served, request: Request, question: Annotated[DuplicatesQuestion, Query()]
-) -> Response:
-    """Show groups of near-duplicates."""
-    names = site.library.collection_names()
-    if not names:
-        return render(request, "empty.html.jinja", collection=None)
-    collection = site.choose(question.collection, names)
-    found = site.duplicates(collection, question)
-    groups = [list(group) for _, group in groupby(found.images, key=lambda row: row.group)]
-    page = question.page or 1
-    return render(
-        request,
-        "duplicates.html.jinja",
-        collection=collection.name,
-        collections=names,
-        question=question,
-        found=found,
-        groups=groups[(page - 1) * GROUPS : page * GROUPS],
-        count=len(groups),
-        page=page,
-        pages=max(1, math.ceil(len(groups) / GROUPS)),
-        address=Address(question, collection.name, "/duplicates"),
     )
 
 

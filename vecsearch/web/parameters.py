@@ -31,6 +31,8 @@ PAGE_K = 30
 MAXIMUM_K = 1_000
 # Of each kind of part, in one question.
 MOST_PARTS = 50
+# Of duplicates, to act on at once.
+MAXIMUM_SELECTED = 10_000
 
 
 def _given(value: Any) -> Any:

@@ -75,6 +75,7 @@ class Site:
     """The parts of a server.
 
     Attributes:
+        editor: the same library, for what the page may change; None: the server only reads.
         found: the last answers of `duplicates`, with the states of their collections.
 
     """
@@ -85,6 +86,7 @@ class Site:
     uploads: Uploads
     metrics: Metrics
     pulse: Pulse
+    editor: "Library | None" = None
     found: "dict[tuple[object, ...], tuple[tuple[int, ...], Duplicates]]" = field(
         default_factory=dict
     )

@@ -72,6 +72,10 @@ class Address:
         ]
         return f"{self._path}?{urlencode(given)}"
 
+    def at(self, path: str) -> str:
+        """Return the same question's address at another path."""
+        return path + self().removeprefix(self._path)
+
     def only(self, field: str, value: Any) -> str:
         """Return the address of a question that has one part."""
         return self(**NEW | dict.fromkeys([*PARTS, "crop"]) | {field: value})
@@ -202,6 +206,7 @@ def _environment() -> Environment:
         "likely": _likely,
         "milliseconds": _milliseconds,
         "name": lambda path: visible(PurePath(path).name, keep=""),
+        "folder": lambda path: "".join(path.rpartition("/")[:2]),
         "within": lambda path, folder: path.removeprefix(folder),
     }
     environment.globals |= {

@@ -6,7 +6,7 @@ embeddings, too, so that no cut-off finds a greyscale copy and leaves out the ot
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -21,7 +21,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.imaging import scan
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.search.lookup import named_id
-from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, parse
+from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, counted, parse
 
 # Candidates are at most this many times as far as an image's tenth neighbour. On photos with
 # tf_efficientnet_lite0 (benchmarks/duplicates.py), that includes 99 % of greyscale copies and all
@@ -51,7 +51,7 @@ class Duplicate:
         distance: cosine distance to the group's first image.
         difference: of its thumbnail from that of the group's first image, 0 to 2, as
             `vecsearch.imaging.alignment` defines it; None if they cannot be compared.
-        could_go: whether the rule keeps another image of the group; None without a rule.
+        could_go: whether another image of the group is kept; None if nobody chose.
 
     """
 
@@ -104,6 +104,7 @@ class Options(TypedDict, total=False):
     order: str | None
     keep: str | None
     prefer: str | None
+    gone: Collection[UUID] | None
     exact: bool
 
 
@@ -126,6 +127,7 @@ def find(
     order: str | None = None,
     keep: str | None = None,
     prefer: str | None = None,
+    gone: Collection[UUID] | None = None,
     exact: bool = False,
 ) -> Duplicates:
     """Group images that are linked by near and confirmed pairs; delete nothing.
@@ -141,6 +143,8 @@ def find(
         order: rule for the order within a group; None uses `keep`, or oldest first.
         keep: rule for the image of a group to keep; the others get `could_go`.
         prefer: a folder: if a group has images in it, keep one of those.
+        gone: ids of the images that could go, whatever the rule would keep; only their groups are
+            returned, and the first other image of each is kept.
         exact: compare every image with every other, without the index.
 
     Raises:
@@ -155,6 +159,8 @@ def find(
         raise InvalidInput("--prefer is for --keep. Say which image of a folder to keep, too.")
     kept = None if keep is None else _preferring(prefer, _ORDERS[parse(KeepRule, keep)])
     ordered = kept or _ORDERS[KeepRule.oldest]
+    if gone is not None:
+        kept = ordered = _leaving(gone, ordered)
     if order is not None:
         ordered = _ORDERS[parse(KeepRule, order)]
     table = collection.table
@@ -187,8 +193,12 @@ def find(
         (sorted((found[id_] for id_ in ids), key=ordered) for ids in groups),
         key=lambda members: members[0].path,
     )
+    if gone is not None:
+        sorted_groups = _with_gone(sorted_groups, gone)
     rows = [
-        (number, members[0].id, member, None if kept is None else member != min(members, key=kept))
+        (number, members[0].id, member, _could_go(member, min(members, key=kept), gone))
+        if kept is not None
+        else (number, members[0].id, member, None)
         for number, members in enumerate(sorted_groups, start=1)
         for member in members
     ]
@@ -215,6 +225,35 @@ def find(
         unconfirmed=len(confirmer.unconfirmed),
         split=sum(not crowded.isdisjoint(ids) for ids in groups) > 1,
     )
+
+
+def _with_gone(groups: list[list[Member]], gone: Collection[UUID]) -> list[list[Member]]:
+    """Return the groups that images should go from.
+
+    Raises:
+        InvalidInput: a group would lose all its images, or an image is in no group.
+
+    """
+    chosen = [members for members in groups if any(member.id in gone for member in members)]
+    whole = next((each for each in chosen if all(member.id in gone for member in each)), None)
+    if whole is not None:
+        raise InvalidInput(
+            f"All {len(whole)} images of a group are selected, such as {whole[0].path}. "
+            "Leave at least one."
+        )
+    grouped = {member.id for members in chosen for member in members}
+    lone = len(set(gone) - grouped)
+    if lone:
+        raise InvalidInput(
+            f"{counted(lone, 'selected image')} without a duplicate now. List the duplicates again."
+        )
+    return chosen
+
+
+def _could_go(member: Member, kept: Member, gone: Collection[UUID] | None) -> bool | None:
+    if member == kept:
+        return False
+    return True if gone is None or member.id in gone else None
 
 
 def _is_confirmed(pair: Pair, difference: float | None, differ_most: float) -> bool:
@@ -312,6 +351,12 @@ def _preferring(
         return key
     within = f"{scan.absolute(folder).rstrip('/')}/"
     return lambda member: (not member.path.startswith(within), *key(member))
+
+
+def _leaving(
+    gone: Collection[UUID], key: Callable[[Member], tuple[Any, ...]]
+) -> Callable[[Member], tuple[Any, ...]]:
+    return lambda member: (member.id in gone, *key(member))
 
 
 def _taken(member: Member) -> float | None:

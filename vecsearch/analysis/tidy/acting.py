@@ -44,13 +44,13 @@ class Tidy:
         Args:
             action: trash, move, hardlink or symlink. Links replace files of the same bytes alone.
             to: the folder to move files to.
-            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` is needed.
+            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` or `gone` is needed.
 
         Raises:
             InvalidInput: an option has an invalid value.
 
         """
-        if options.get("keep") is None:
+        if options.get("keep") is None and options.get("gone") is None:
             raise InvalidInput("Say which image of a group to keep: --keep oldest, for example.")
         with catalog.reading(self._store.engine, self._name) as (connection, stored):
             found = groups.find(connection, stored, **options)

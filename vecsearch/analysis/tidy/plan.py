@@ -107,9 +107,9 @@ def make(
     taken: set[str] = set()
     files, untouched = [], []
     for image in found.images:
-        first = kept[image.group]
-        if image.id == first.id:
+        if not image.could_go:
             continue
+        first = kept[image.group]
         try:
             same = hashes[image.id] == hashes[first.id]
             facts = _checked(image, first, found, action, hashes, same=same)
