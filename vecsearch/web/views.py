@@ -169,8 +169,8 @@ def _way_back(request: Request, faulty: Collection[str]) -> tuple[str, str]:
     """Return words and an address: the question without what was wrong, or the first page."""
     asked = request.query_params.multi_items()
     sound = [(name, value) for name, value in asked if name not in {*faulty, "token"}]
-    is_page = request.url.path in PAGES
-    if is_page and sound and (request.method == "POST" or len(sound) < len(asked)):
+    is_question = request.url.path in PAGES and any(name != "collection" for name, _ in sound)
+    if is_question and (request.method == "POST" or len(sound) < len(asked)):
         return "Back to the question", f"{request.url.path}?{urlencode(sound)}"
     kept = [(name, value) for name, value in sound if name == "collection"]
     is_other = len(asked) > len(kept) or request.method != "GET"
