@@ -175,8 +175,20 @@ class TestCompare:
         make_corpus(library, "one", vectors)
         make_corpus(library, "other", np.flip(vectors, axis=0)[:, :8])
         relabel(library, "other", "path = '/elsewhere' || path WHERE width < 30")
-        result = library.compare("one", "other", k=5)
+        result = library.compare("one", "other", k=5, examples=50)
         assert result.images == result.queries == 50
+        # What is drawn is what is counted.
+        assert len(result.examples) == 50
+        drawn = [example.answers for example in result.examples]
+        for hits in (hits for answers in drawn for hits in answers.values()):
+            assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+            assert not [hit.path for hit in hits if "/elsewhere" in hit.path]
+            assert not [hit.id for hit in hits if (hit.width or 0) < 30]
+        shares = [
+            len({hit.path for hit in answers["one"]} & {hit.path for hit in answers["other"]}) / 5
+            for answers in drawn
+        ]
+        assert np.mean(shares) == pytest.approx(result.overlap)
         assert 0 <= result.overlap < 1
         assert [side.dimensions for side in result.sides] == [16, 8]
         back = library.compare("other", "one", k=5)

@@ -1,7 +1,7 @@
 """Compare two collections: both answer the same queries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -250,10 +250,7 @@ def _example(
 ) -> Example:
     query = image_id(path)
     answers = {
-        party.collection.name: execute.nearest(
-            connection,
-            Search(party.collection, query, Query(k=k, metric=party.metric, exclude_self=True)),
-        )[0]
+        party.collection.name: _counted_hits(connection, party, query, label_of, k)
         for party in parties
     }
     correct = {
@@ -261,3 +258,21 @@ def _example(
         for name, hits in answers.items()
     }
     return Example(query, path, str(label_of[path]), answers, correct)
+
+
+def _counted_hits(
+    connection: sa.Connection,
+    party: _Party,
+    query: UUID,
+    label_of: Mapping[str, str | None],
+    k: int,
+) -> list[Hit]:
+    """Return the k nearest of the images that count: labelled ones that both collections hold."""
+    asked = k
+    while True:
+        wanted = Query(k=asked, metric=party.metric, exact=True, exclude_self=True)
+        hits, _ = execute.nearest(connection, Search(party.collection, query, wanted))
+        counted = [hit for hit in hits if label_of.get(hit.path) is not None]
+        if len(counted) >= k or len(hits) < asked:
+            return [replace(hit, rank=rank) for rank, hit in enumerate(counted[:k], start=1)]
+        asked *= 4
