@@ -131,11 +131,14 @@ def test_the_page_is_written_beside_the_sheet_and_the_rows(
     shared: Run, shared_photos: Path, tmp_path: Path
 ) -> None:
     page, sheet = tmp_path / "page.html", tmp_path / "sheet.pdf"
-    query = ("query", shared_photos / "cats/01.png", "-k", "3", "-f", "paths")
+    limits = ("--max-distance", "9", "--where", "label  <>\n'dogs'")
+    query = ("query", shared_photos / "cats/01.png", "-k", "3", "-f", "paths", *limits)
     finished = shared(*query, "--html", page, "--plot", sheet)
-    assert finished.stderr == f"Drew {sheet}\nWrote {page}\n"
+    assert finished.stderr.startswith(f"Drew {sheet}\nWrote {page}\n")
     assert sheet.read_bytes().startswith(b"%PDF")
     written = page.read_text()
+    said = "Only images with: distance at most 9; where label &lt;&gt; &#39;dogs&#39;."
+    assert said in written
     assert len(finished.stdout.splitlines()) == 3
     assert written.count("data:image/jpeg;base64,") == 4
     assert "SET LOCAL" in written

@@ -24,7 +24,8 @@ from vecsearch.render.sheets import (
     training_sheet,
 )
 from vecsearch.render.tiles import CAPTION, GAP, HEADER, MARGIN, TILE
-from vecsearch.search.query import Hit
+from vecsearch.search.filters import Filters
+from vecsearch.search.query import Hit, Query
 from vecsearch.vocabulary import Metric
 
 MAX_PIXELS = 1_000_000
@@ -122,6 +123,22 @@ def test_captions_tell_rank_distance_similarity_and_file(files: list[Path]) -> N
 def test_the_metric_is_named(files: list[Path]) -> None:
     said = words(sheet(files[0], [hit(1, files[1])], metric=Metric.l2))
     assert said[1] == "The nearest by Euclidean distance"
+
+
+def test_the_limits_of_the_question_are_stated(files: list[Path]) -> None:
+    asked = Query(max_distance=0.5, where="label\n= 'x'", filters=Filters(min_width=9))
+    limited = contact_sheet(
+        files[0],
+        [hit(1, files[1])],
+        title="Nearest",
+        metric=Metric.l2,
+        max_pixels=MAX_PIXELS,
+        notes=["", asked.limits],
+    )
+    assert words(limited)[1] == (
+        "The nearest by Euclidean distance; distance at most 0.5; where label = 'x'; min width 9"
+    )
+    assert Query().limits == ""
 
 
 @pytest.mark.parametrize("content", [None, b"not a picture"], ids=["missing", "broken"])

@@ -261,7 +261,7 @@ def _draw(
             title=f"Nearest in {collection.name}",
             metric=answer.metric,
             max_pixels=max_pixels,
-            ranked=answer.ranked,
+            notes=[answer.ranked, answer.limits],
             stored=stored,
             query_thumbnail=thumbnail,
         )

@@ -63,7 +63,7 @@ def contact_sheet(
     title: str,
     metric: Metric,
     max_pixels: int,
-    ranked: str = "",
+    notes: Sequence[str] = (),
     stored: "Mapping[UUID, bytes]" = NONE,
     query_thumbnail: bytes | None = None,
 ) -> "Figure":
@@ -75,7 +75,8 @@ def contact_sheet(
         title: on top.
         metric: of the distances.
         max_pixels: larger images are not read.
-        ranked: how the hits are ranked, as a clause, if that is worth a mention.
+        notes: how the hits are ranked, and which images could be hits, as clauses; empty ones are
+            left out.
         stored: thumbnails by id. The files of other hits are read; a grey tile shows why one cannot
             be.
         query_thumbnail: of the query image; None: the file is read.
@@ -88,8 +89,7 @@ def contact_sheet(
     by = metric.meaning
     if metric is Metric.cosine:
         by += "; similarity (sim.) is 1 − distance"
-    if ranked:
-        by += f"; {ranked}"
+    by = "; ".join([by, *filter(None, notes)])
     if len(drawn) < len(hits):
         found = f"The first {len(drawn)} of {len(hits):,} hits by {by}"
     elif hits:

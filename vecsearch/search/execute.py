@@ -232,6 +232,7 @@ def _answer(
         ranking=ran.ranking,
         dims=None if collection.compact is None else collection.compact.dimensions,
         expansion=ran.expansion,
+        limits=query.limits,
     )
 
 

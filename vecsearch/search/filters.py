@@ -29,7 +29,12 @@ class Filters:
 
     def __bool__(self) -> bool:
         """Return whether any filter is set."""
-        return any(getattr(self, field.name) is not None for field in fields(self))
+        return bool(self.given())
+
+    def given(self) -> list[tuple[str, Any]]:
+        """Return the filters that are set: their names and values."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return [(name, value) for name, value in values if value is not None]
 
     def conditions(self, columns: Any) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on a collection's columns."""

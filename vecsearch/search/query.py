@@ -135,6 +135,19 @@ class Query:
         return len(self.parts) == 1
 
     @property
+    def limits(self) -> str:
+        """Which images may be hits, as clauses; empty if all may."""
+        given: list[str] = []
+        if self.max_distance is not None:
+            given.append(f"distance at most {self.max_distance:g}")
+        if self.min_similarity is not None:
+            given.append(f"similarity at least {self.min_similarity:g}")
+        if self.where is not None:
+            given.append(f"where {' '.join(self.where.split())}")
+        given += [f"{name.replace('_', ' ')} {value}" for name, value in self.filters.given()]
+        return "; ".join(given)
+
+    @property
     def has_words(self) -> bool:
         """Whether a part of the question is words."""
         return any(term.text is not None for term in self.parts)
@@ -281,6 +294,7 @@ class Answer:
         ranking: what ordered the hits by cosine.
         dims: dimensions of a compact vector; None if there are none.
         expansion: the number of nearest images that were added to the question.
+        limits: which images could be hits, as clauses; empty if all could.
 
     """
 
@@ -296,6 +310,7 @@ class Answer:
     ranking: Ranking = Ranking.full
     dims: int | None = None
     expansion: int = 0
+    limits: str = ""
 
     @property
     def sql(self) -> str:
