@@ -129,14 +129,14 @@ def test_the_limits_of_the_question_are_stated(files: list[Path]) -> None:
     asked = Query(max_distance=0.5, where="label\n= 'x'", filters=Filters(min_width=9))
     limited = contact_sheet(
         files[0],
-        [hit(1, files[1])],
+        [hit(1, files[1])] * 8,
         title="Nearest",
         metric=Metric.l2,
         max_pixels=MAX_PIXELS,
         notes=["", asked.limits],
     )
     assert words(limited)[1] == (
-        "The nearest by Euclidean distance; distance at most 0.5; where label = 'x'; min width 9"
+        "The 8 nearest by Euclidean distance; distance at most 0.5; where label = 'x'; min width 9"
     )
     assert Query().limits == ""
 
