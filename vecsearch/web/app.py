@@ -27,9 +27,10 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, pages, views
+from vecsearch.web.access.guard import HEADERS, Access, Guard
 from vecsearch.web.bodies import Bodies
-from vecsearch.web.guard import HEADERS, Access, Guard
 from vecsearch.web.metrics import Measured, Metrics
+from vecsearch.web.parameters import faulty
 from vecsearch.web.site import Options, Pulse, Site
 from vecsearch.web.uploads import Uploads
 
@@ -51,11 +52,6 @@ STATUSES: dict[type[VecsearchError], int] = {
 }
 UPLOADS_BYTES = 2**30
 _log = logging.getLogger(__name__)
-# What an error repeats of a request.
-LONGEST_NAME = 100
-MOST_FAULTS = 10
-# Of every connection: the server only reads, and cancels statements that take longer.
-SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 
 
 def create_app(library: "Library", options: Options) -> FastAPI:
@@ -125,13 +121,9 @@ def _on_http_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
-    faults = [
-        f"{'.'.join(map(str, item['loc'][1:]))[:LONGEST_NAME] or 'request'}: {item['msg']}"
-        for item in error.errors()[:MOST_FAULTS]
-    ]
-    # The form chooses its encoding, so names may hold lone surrogates.
-    sentence = "; ".join(faults).encode(errors="replace").decode()
-    return _answer(request, 422, f"{sentence}.")
+    # The first part of each place is the form, or the address.
+    faults = [(item["loc"][1:], item["msg"]) for item in error.errors()]
+    return _answer(request, 422, faulty(faults))
 
 
 def _on_fault(request: Request, _: Exception) -> Response:
