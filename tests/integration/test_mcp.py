@@ -379,7 +379,7 @@ def test_a_signal_ends_it_while_the_assistant_is_there(library: Library, number:
         server.stdin.flush()
         assert json.loads(server.stdout.readline())["id"] == 1
         server.send_signal(number)
-        assert server.wait() == 130
+        assert server.wait(60) == 130
         assert server.stderr is not None
         assert server.stderr.read() == "Interrupted.\n"
 
