@@ -354,6 +354,11 @@ class Library:
         with suppress(SchemaMissing):
             migrate.check(self.reader)
 
+    def require_least_role(self) -> None:
+        """Check that SQL can do no more than read; see `adhoc.require_least`."""
+        with database.reading(self.reader) as connection:
+            adhoc.require_least(connection)
+
     def collections(self) -> list[CollectionStatus]:
         """Return all collections, sorted by name; none if the database has no tables yet."""
         try:
@@ -372,15 +377,14 @@ class Library:
 
     @contextmanager
     def sql(
-        self, statement: str, *, write: bool = False, timeout: float | None = None
+        self, statement: str, *, write: bool = False, **options: Unpack[adhoc.Options]
     ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]], str]]:
         """Run one statement and yield column names, rows, and the server's summary.
 
         Args:
             statement: one SQL statement.
             write: commit the transaction; otherwise it is read-only, and runs as `reader`.
-            timeout: seconds after which it is stopped; None is five minutes, or the role's own
-                limit if that is shorter, to read, and the role's own to write.
+            options: of time and of rows; see `vecsearch.postgres.sessions.adhoc.running`.
 
         Raises:
             InvalidInput: there is no statement in the text.
@@ -388,5 +392,5 @@ class Library:
 
         """
         engine = self.engine if write else self.reader
-        with adhoc.running(engine, statement, write=write, timeout=timeout) as result:
+        with adhoc.running(engine, statement, write=write, **options) as result:
             yield result

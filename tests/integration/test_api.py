@@ -17,7 +17,7 @@ from vecsearch.config import Settings
 from vecsearch.imaging import reading
 from vecsearch.library import Library
 from vecsearch.postgres import database
-from vecsearch.web.app import SESSION
+from vecsearch.web.site import SESSION
 
 pytestmark = once
 

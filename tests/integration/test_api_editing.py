@@ -13,8 +13,8 @@ from tidy_support import fill, in_tables, on_disk, use_trash_of
 from web_support import LOCAL, client
 
 from vecsearch.library import Library
-from vecsearch.web.app import SESSION, create_app
-from vecsearch.web.site import Options
+from vecsearch.web.app import create_app
+from vecsearch.web.site import SESSION, Options
 
 pytestmark = once
 

@@ -15,9 +15,9 @@ from web_support import LOCAL
 
 from vecsearch.errors import InvalidInput
 from vecsearch.web import bodies, serving
+from vecsearch.web.access.guard import COOKIE, HEADERS, Access, Guard, names_this_machine, ours
+from vecsearch.web.access.throttle import BURST, INTERVAL_S, REMEMBERED, Throttle
 from vecsearch.web.bodies import FORM, SMALL, Bodies
-from vecsearch.web.guard import COOKIE, HEADERS, Access, Guard, names_this_machine, ours
-from vecsearch.web.throttle import BURST, INTERVAL_S, REMEMBERED, Throttle
 
 
 def guarded(

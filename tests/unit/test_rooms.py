@@ -48,6 +48,8 @@ KEEPERS = {
     "matplotlib": {"render"},
     "typer": {"cli"},
     "fastapi": {"web"},
+    "mcp": {"web.mcp"},
+    "mcp_types": {"web.mcp"},
     "starlette": {"web"},
     "uvicorn": {"web"},
     "prometheus_client": {"web"},

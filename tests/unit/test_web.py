@@ -24,9 +24,10 @@ from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import KeepRule, Metric
-from vecsearch.web.guard import HEADERS
+from vecsearch.web.access.guard import HEADERS
+from vecsearch.web.mcp.arguments import Search
 from vecsearch.web.metrics import Measured, Metrics
-from vecsearch.web.parameters import DuplicatesQuestion, PageQuestion, QueryForm
+from vecsearch.web.parameters import DuplicatesQuestion, Named, PageQuestion, QueryForm
 from vecsearch.web.uploads import Uploads
 from vecsearch.web.views import slider
 
@@ -119,6 +120,17 @@ def test_the_api_offers_every_field_of_a_query() -> None:
     assert made.metric is Metric.l1
     for field in fields(Filters):
         assert str(getattr(made.filters, field.name)) == str(given[field.name])
+
+
+def test_an_assistant_may_ask_what_a_program_may_and_a_condition() -> None:
+    given = {"text": "crab", "where": "width > 1", "exact": True, "label": "a"}
+    made = Search.model_validate(given).asked()
+    assert (made.where, made.k, made.exact, made.filters.label) == ("width > 1", 10, True, "a")
+    assert made.parts == [Term(text="crab")]
+    assert Search.model_fields.keys() - Named.model_fields.keys() == {
+        *("image", "not_path", "path", "thumbnails", "where")
+    }
+    assert not NOT_OFFERED.keys() & (Search.model_fields.keys() - {"where"})
 
 
 def test_choices_of_the_api_are_the_enumerations() -> None:

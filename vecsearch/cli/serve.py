@@ -1,4 +1,4 @@
-"""The command serve: the web page and the JSON API."""
+"""The commands serve and mcp: the library for browsers and programs, and for assistants."""
 
 import secrets
 from contextlib import ExitStack, suppress
@@ -69,8 +69,8 @@ def serve(
     runs.
     """
     from vecsearch.web import connections, serving
-    from vecsearch.web.app import SESSION, create_app
-    from vecsearch.web.site import Options
+    from vecsearch.web.app import create_app
+    from vecsearch.web.site import SESSION, Options
 
     link = ""
     if edit and all_users and not token:
@@ -105,3 +105,21 @@ def serve(
                 typer.launch(resources.enter_context(serving.private_link(address)))
             connections.run(page, listening, behind_proxies=token is not None)
         say("Stopped.")
+
+
+@command(app, "mcp", encodes=True)
+def mcp(settings: Settings, collection: CollectionOption = DEFAULT_COLLECTION) -> None:
+    """Serve an assistant over stdin and stdout, by MCP; it can search and read, not write.
+
+    The assistant's program starts this: docs/mcp.md says how to configure it. It needs the extra
+    mcp.
+    """
+    from vecsearch.web.mcp import require_extra
+
+    require_extra()
+    from vecsearch.web.mcp import server
+    from vecsearch.web.mcp.tools import Served
+    from vecsearch.web.site import SESSION
+
+    with open_library(settings, session=SESSION) as library:
+        server.serve(Served(library, collection))

@@ -10,6 +10,7 @@ from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Label, StoredImage
 from vecsearch.search.lookup import id_of, image_by_sha256, missing
+from vecsearch.search.questions import concepts
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.status import (
     CollectionStatus,
@@ -119,6 +120,11 @@ class Images:
         """Return whether `query(text=…)` takes any sentence, instead of `concepts`."""
         with self._reading() as (_, stored):
             return reads_text(stored.identity)
+
+    def has_concepts(self) -> bool:
+        """Return whether `query(text=…)` finds stored concepts; see `Collection.concepts`."""
+        with self._reading() as (connection, stored):
+            return concepts.has_any(connection, stored)
 
     def warm(self) -> None:
         """Load the encoder now, so that the first query with a new picture need not wait.

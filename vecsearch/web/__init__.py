@@ -1,4 +1,4 @@
-"""The web page and the JSON API: the library, for browsers and for other programs.
+"""The page, the JSON API and MCP: the library, for browsers, other programs and assistants.
 
 app.py         the application: routes, middleware, errors to responses
 site.py        what every route is given: the library and the options of the server
@@ -6,9 +6,9 @@ api.py         the JSON API, under /api
 pages.py       the pages
 asked.py       the question, as the pages show it
 views.py       values to HTML, with templates/ here; no build step
-parameters.py  the questions of both, typed, and the `Query` made of them
-guard.py       access: users, hosts, the token, and the security headers
-throttle.py    how many wrong tokens may be sent
+mcp/           the server of MCP: tools over stdin and stdout
+parameters.py  the questions of all, typed, and the `Query` made of them
+access/        who may ask: users, hosts, the token
 bodies.py      how much a request may send, and how slowly
 uploads.py     uploaded query images, kept so that addresses can be shared
 metrics.py     counters and histograms for Prometheus

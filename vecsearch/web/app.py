@@ -26,9 +26,9 @@ from vecsearch.errors import (
     SchemaMissing,
     VecsearchError,
 )
-from vecsearch.web import api, duplicates, pages, views
+from vecsearch.web import api, duplicates, pages, parameters, views
+from vecsearch.web.access.guard import HEADERS, Access, Guard
 from vecsearch.web.bodies import Bodies
-from vecsearch.web.guard import HEADERS, Access, Guard
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.site import Options, Pulse, Site
 from vecsearch.web.uploads import Uploads
@@ -53,11 +53,6 @@ UPLOADS_BYTES = 2**30
 _log = logging.getLogger(__name__)
 # Parameters that make no sense in another collection.
 OF_COLLECTION = ("collection", "id", "not_id", "after")
-# What an error repeats of a request.
-LONGEST_NAME = 100
-MOST_FAULTS = 10
-# Of every connection that searches: it only reads, and cancels statements that take longer.
-SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 
 
 def create_app(library: "Library", options: Options, editor: "Library | None" = None) -> FastAPI:
@@ -142,14 +137,10 @@ def _on_http_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
-    faults = [
-        f"{'.'.join(map(str, item['loc'][1:]))[:LONGEST_NAME] or 'request'}: {item['msg']}"
-        for item in error.errors()[:MOST_FAULTS]
-    ]
-    # The form chooses its encoding, so names may hold lone surrogates.
-    sentence = "; ".join(faults).encode(errors="replace").decode()
-    faulty = {str(item["loc"][1]) for item in error.errors() if item["loc"][0] == "query"}
-    return _answer(request, 422, f"{sentence}.", faulty=faulty)
+    # The first part of each place is the form, or the address.
+    faults = [(item["loc"][1:], item["msg"]) for item in error.errors()]
+    wrong = {str(item["loc"][1]) for item in error.errors() if item["loc"][0] == "query"}
+    return _answer(request, 422, parameters.faulty(faults), faulty=wrong)
 
 
 def _on_fault(request: Request, _: Exception) -> Response:

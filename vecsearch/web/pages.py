@@ -9,8 +9,8 @@ from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
 from vecsearch.render.figures import human_numbers
 from vecsearch.search.questions.pictures import Picture
+from vecsearch.web.access.guard import ours
 from vecsearch.web.asked import Asked, is_name, read
-from vecsearch.web.guard import ours
 from vecsearch.web.parameters import PAGE_K, PageQuestion, Sha256, Text
 from vecsearch.web.site import Served, Site, require_label
 from vecsearch.web.views import PARTS, Address, error_page, render, shared_folder, slider

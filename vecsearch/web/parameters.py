@@ -1,7 +1,7 @@
 """The questions that the page and the API take: typed values, checked before anything runs."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import date
 from typing import Annotated, Any
@@ -27,6 +27,9 @@ from vecsearch.vocabulary import (
     Ranking,
 )
 
+# What an error repeats of a request.
+LONGEST_NAME = 100
+MOST_FAULTS = 10
 PAGE_K = 30
 MAXIMUM_K = 1_000
 # Of each kind of part, in one question.
@@ -159,7 +162,30 @@ class Question(BaseModel):
         )
 
 
-class QueryForm(Question):
+class Named(Question):
+    """What to search for: ids of stored images and words, one or several; and how.
+
+    Several are added up to one question. An id or words may have a weight: 2:snow.
+    """
+
+    id: Annotated[list[WeightedId], Listed, Several] = []
+    """Ids of stored images."""
+    text: Annotated[list[Words], Listed, Several] = []
+    """Words: a concept such as "golden retriever", a phrase or, with a model of open_clip, any
+    sentence."""
+    not_id: Annotated[list[WeightedId], Listed, Several] = []
+    """Ids of stored images that the hits should be unlike."""
+    not_text: Annotated[list[Words], Listed, Several] = []
+    """Words that the hits should be unlike."""
+
+    def named(self, sign: int) -> list[Term]:
+        """Return the ids and words of one sign."""
+        if sign > 0:
+            return terms(ids=self.id, texts=self.text)
+        return terms(ids=self.not_id, texts=self.not_text, sign=-1)
+
+
+class QueryForm(Named):
     """What to search for: files, ids of stored images and words, one or several; and how.
 
     Several are added up to one question. An id or words may have a weight: 2:snow.
@@ -171,17 +197,8 @@ class QueryForm(Question):
         Several,
         Field(description=f"Image files: {', '.join(formats.FORMATS)}."),
     ] = []
-    id: Annotated[list[WeightedId], Listed, Several] = []
-    """Ids of stored images."""
-    text: Annotated[list[Words], Listed, Several] = []
-    """Words: a concept such as "golden retriever", a phrase or, with a model of open_clip, any
-    sentence."""
     not_image: Annotated[list[UploadFile], Listed, Several] = []
     """Image files that the hits should be unlike."""
-    not_id: Annotated[list[WeightedId], Listed, Several] = []
-    """Ids of stored images that the hits should be unlike."""
-    not_text: Annotated[list[Words], Listed, Several] = []
-    """Words that the hits should be unlike."""
     image_weight: Annotated[list[Weight], Listed, Several] = []
     """The weight of each `image`, in their order; none for 1 each."""
     not_image_weight: Annotated[list[Weight], Listed, Several] = []
@@ -198,9 +215,9 @@ class QueryForm(Question):
         """
         return [
             *_files("image", self.image, self.image_weight),
-            *terms(ids=self.id, texts=self.text),
+            *self.named(1),
             *_files("not_image", self.not_image, self.not_image_weight, sign=-1),
-            *terms(ids=self.not_id, texts=self.not_text, sign=-1),
+            *self.named(-1),
         ]
 
 
@@ -258,6 +275,16 @@ class DuplicatesQuestion(DuplicatesRule):
 
     collection: Annotated[CollectionName | None, Optional] = None
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None
+
+
+def faulty(faults: Iterable[tuple[Sequence[int | str], str]]) -> str:
+    """Return a sentence about fields that are not as they should be, from their places and why."""
+    said = [
+        f"{'.'.join(map(str, place))[:LONGEST_NAME] or 'request'}: {why}"
+        for place, why in list(faults)[:MOST_FAULTS]
+    ]
+    # A form chooses its encoding, so names may hold lone surrogates.
+    return f"{'; '.join(said).encode(errors='replace').decode()}."
 
 
 def _files(

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from vecsearch.errors import CollectionNotFound, InvalidInput, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
-from vecsearch.web.guard import Access
+from vecsearch.web.access.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
 from vecsearch.web.uploads import Uploads
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vecsearch.analysis.duplicates.groups import Duplicates
     from vecsearch.library import Collection, Library
 
+# Of every connection: the server only reads, and cancels statements that take longer.
+SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 # Answers about near-duplicates to keep: each took seconds or minutes.
 KEPT = 8
 # Callers without access learn at most once in so many seconds whether the database answers.

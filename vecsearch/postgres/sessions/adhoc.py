@@ -5,8 +5,9 @@ rights, within a time limit.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -26,7 +27,13 @@ from vecsearch.postgres.database import (
 )
 from vecsearch.postgres.sessions.settings import READING_LIMITS
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 Result = tuple[list[str], Iterator[tuple[Any, ...]], str]
+
+# Roles of Postgres that reach files or programs of the server; superusers are of all roles.
+_OF_THE_SERVER = ("pg_read_server_files", "pg_write_server_files", "pg_execute_server_program")
 
 # In Python: psycopg's loader of intervals in C overflows without a word.
 _TIMES: dict[str, type[Loader]] = {
@@ -37,6 +44,13 @@ _TIMES: dict[str, type[Loader]] = {
     "timestamptz": datetime.TimestamptzLoader,
     "interval": datetime.IntervalLoader,
 }
+
+
+class Options(TypedDict, total=False):
+    """Options of `running`."""
+
+    timeout: float | None
+    most: int | None
 
 
 class _OrText(Loader):
@@ -59,7 +73,12 @@ class _OrText(Loader):
 
 @contextmanager
 def running(
-    engine: sa.Engine, statement: str, *, write: bool, timeout: float | None = None
+    engine: sa.Engine,
+    statement: str,
+    *,
+    write: bool,
+    timeout: float | None = None,
+    most: int | None = None,
 ) -> Iterator[Result]:
     """Run one statement unchanged; yield column names, rows, and the server's command tag.
 
@@ -71,6 +90,7 @@ def running(
         write: commit it; otherwise the transaction is read-only and is rolled back, with any SET.
         timeout: seconds after which the server stops the statement; None is READING_LIMITS', or
             the session's own if that is stricter, to read, and the session's own to write.
+        most: stop the statement after so many rows, so that memory holds no more; only to read.
 
     Raises:
         InvalidInput: there is no statement in the text.
@@ -84,7 +104,8 @@ def running(
         elif not write:
             apply_limits(driver, READING_LIMITS)
         try:
-            result = _run(connection, statement)
+            few = None if most is None else _fetch(connection, statement, most)
+            result = few or _run(connection, statement)
         except DatabaseError as error:
             if write or not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
                 raise
@@ -94,6 +115,71 @@ def running(
         yield result
         if not write:
             driver.rollback()
+
+
+def require_least(connection: sa.Connection) -> None:
+    """Check that the connection's role reaches neither files nor programs of the server.
+
+    Raises:
+        InvalidInput: it does, as every superuser.
+
+    """
+    rights = " OR ".join(f"pg_has_role('{role}', 'USAGE')" for role in _OF_THE_SERVER)
+    if connection.scalar(sa.text(f"SELECT {rights}")):
+        raise InvalidInput(
+            "SQL is refused here: the database is read as a role that reaches files or programs of "
+            "its server. Start vecsearch with the --reader-url of a role that can only read "
+            "(docs/sql.md)."
+        )
+
+
+def _run(connection: sa.Connection, statement: str) -> Result:
+    driver = driver_connection(connection)
+    # A prepared statement holds one command, so Postgres refuses a second one after a semicolon.
+    with translated(statement):
+        try:
+            cursor = _cursor(driver)
+            cursor.execute(statement.encode(), prepare=True)
+        except psycopg.ProgrammingError as error:
+            _refuse_copy(connection, error)
+            raise
+    if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.EMPTY_QUERY:
+        raise InvalidInput(
+            "There is no statement. Write one, such as: vecsearch sql 'SELECT path FROM images'"
+        )
+    columns = _columns(cursor)
+    return columns, iter(cursor if columns else ()), cursor.statusmessage or ""
+
+
+def _fetch(connection: sa.Connection, statement: str, most: int) -> Result | None:
+    """Return the first rows of a statement, and stop it there; None if it returns no row."""
+    driver = driver_connection(connection)
+    with translated(statement):
+        cursor = _cursor(driver)
+        # Row by row: else libpq would keep all of them before the first is seen.
+        rows = cast("Generator[tuple[Any, ...]]", cursor.stream(statement.encode()))
+        with closing(rows):
+            try:
+                found = list(islice(rows, most))
+            except (psycopg.ProgrammingError, psycopg.InternalError) as error:
+                if error.sqlstate is not None:
+                    raise
+                # psycopg's own: there is no result, or no statement.
+                _refuse_copy(connection, error)
+                return None
+    # Without a row, psycopg does not tell the columns.
+    return (_columns(cursor), iter(found), "") if found else None
+
+
+def _cursor(driver: psycopg.Connection[Any]) -> psycopg.Cursor[Any]:
+    cursor = driver.cursor()
+    for name in _TIMES:
+        cursor.adapters.register_loader(name, _OrText)
+    return cursor
+
+
+def _columns(cursor: psycopg.Cursor[Any]) -> list[str]:
+    return _distinct([column.name for column in cursor.description or ()])
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -108,24 +194,13 @@ def _distinct(names: list[str]) -> list[str]:
     return found
 
 
-def _run(connection: sa.Connection, statement: str) -> Result:
-    driver = driver_connection(connection)
-    # A prepared statement holds one command, so Postgres refuses a second one after a semicolon.
-    with translated(statement):
-        try:
-            cursor = driver.cursor()
-            for name in _TIMES:
-                cursor.adapters.register_loader(name, _OrText)
-            cursor.execute(statement.encode(), prepare=True)
-        except psycopg.ProgrammingError as error:
-            if driver.info.transaction_status is not TransactionStatus.ACTIVE:
-                raise
-            # A COPY has begun, which only the end of the connection ends.
-            connection.invalidate()
-            raise DatabaseError("COPY does not work here. Run it in: vecsearch db shell") from error
-    if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.EMPTY_QUERY:
-        raise InvalidInput(
-            "There is no statement. Write one, such as: vecsearch sql 'SELECT path FROM images'"
-        )
-    columns = _distinct([column.name for column in cursor.description or ()])
-    return columns, iter(cursor if columns else ()), cursor.statusmessage or ""
+def _refuse_copy(connection: sa.Connection, error: psycopg.Error) -> None:
+    """End the connection if a COPY has begun, which nothing else ends.
+
+    Raises:
+        DatabaseError: one has begun.
+
+    """
+    if driver_connection(connection).info.transaction_status is TransactionStatus.ACTIVE:
+        connection.invalidate()
+        raise DatabaseError("COPY does not work here. Run it in: vecsearch db shell") from error

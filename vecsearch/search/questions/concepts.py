@@ -41,7 +41,7 @@ def ensure(engine: sa.Engine, name: str) -> None:
 
     """
     with catalog.reading(engine, name) as (connection, collection):
-        if _has_any(connection, collection):
+        if has_any(connection, collection):
             return
     rows = [
         {
@@ -253,7 +253,8 @@ def _encoder(collection: StoredCollection) -> str | None:
     return identity.weights_sha256 if identity.layer == POOLED else None
 
 
-def _has_any(connection: sa.Connection, collection: StoredCollection) -> bool:
+def has_any(connection: sa.Connection, collection: StoredCollection) -> bool:
+    """Return whether concepts of the collection's encoder are stored."""
     columns = tables.concepts.c
     found = sa.select(sa.literal(1)).where(columns.encoder == _encoder(collection)).limit(1)
     return connection.scalar(found) is not None

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vecsearch.web.access.throttle import Throttle
 from vecsearch.web.bodies import Refuse
 from vecsearch.web.serving import is_loopback
-from vecsearch.web.throttle import Throttle
 
 COOKIE = "vecsearch_token"
 COOKIE_SECONDS = 30 * 24 * 3600
