@@ -12,8 +12,15 @@ from vecsearch.imaging import thumbnails
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.web.asked import Asked, is_name, read
 from vecsearch.web.guard import ours
-from vecsearch.web.parameters import PAGE_K, DuplicatesQuestion, PageQuestion, Sha256, Text
-from vecsearch.web.site import Served, Site, require_label
+from vecsearch.web.parameters import (
+    PAGE_K,
+    DuplicatesQuestion,
+    MapQuestion,
+    PageQuestion,
+    Sha256,
+    Text,
+)
+from vecsearch.web.site import POINTS, Served, Site, refreshing, require_label
 from vecsearch.web.views import Address, error_page, render, slider
 
 if TYPE_CHECKING:
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
 
 BROWSED = 60
 GROUPS = 50
+# Groups on a map that have a colour of their own; static/map.css has them.
+COLOURS = 10
 CHOICES_OF_K = (PAGE_K, 100, 300, 1_000)
 CHOICES_OF_EXPANSION = (0, 5, 10, 20)
 
@@ -155,6 +164,27 @@ def duplicates(
         page=page,
         pages=max(1, math.ceil(len(groups) / GROUPS)),
         address=Address(question, collection.name, "/duplicates"),
+    )
+
+
+@router.get("/map")
+def map_of(site: Served, request: Request, question: Annotated[MapQuestion, Query()]) -> Response:
+    """Show the map's labels or clusters; a script asks the API for the points, and draws them."""
+    names = site.library.collection_names()
+    if not names:
+        return render(request, "empty.html.jinja", collection=None)
+    collection = site.choose(question.collection, names)
+    return render(
+        request,
+        "map.html.jinja",
+        collection=collection.name,
+        collections=names,
+        question=question,
+        found=collection.map(question.by, question.colour, points=0),
+        points=POINTS,
+        colours=COLOURS,
+        refreshing=refreshing,
+        address=Address(question, collection.name, "/map"),
     )
 
 
