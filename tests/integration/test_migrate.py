@@ -313,9 +313,9 @@ def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
 ) -> None:
     at_revision(empty, "0003")
     corpora = {"images": old_corpus(empty, "images", 20), name: old_corpus(empty, "theirs", 30)}
+    write(empty, "INSERT INTO ingest_errors (collection, path, error) VALUES ('theirs', 'p', 'e')")
     at_revision(empty, revision)
     renamed(empty, "theirs", name)
-    write(empty, f"INSERT INTO ingest_errors (collection, path, error) VALUES ('{name}', 'p', 'e')")
     write(empty, f"CREATE VIEW mine AS SELECT width FROM {name}")
     (note,) = empty.upgrade()
     new = f"{name}_1"
