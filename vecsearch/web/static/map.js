@@ -124,8 +124,14 @@ async function start() {
       if (only === null && !isMeant) continue;
       pen.globalAlpha = isMeant ? 0.85 : 0.15;
       const meant = inView.filter((each) => isShown(each.point) === isMeant);
-      for (const [colour, dots] of byColour(meant)) {
+      // Those without a colour of their own lie below.
+      for (const [colour, dots] of [...byColour(meant)].sort(([one], [other]) => other - one)) {
         pen.fillStyle = colours[colour];
+        if (radius <= 2) {
+          // So small, a square looks like a disc, and tens of thousands are drawn in time.
+          for (const { x, y } of dots) pen.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
+          continue;
+        }
         pen.beginPath();
         for (const { x, y } of dots) {
           pen.moveTo(x + radius, y);
@@ -160,7 +166,8 @@ async function start() {
   }
 
   function radiusOf(count) {
-    return count > 20000 ? 1.5 : count > 5000 ? 2 : count > 1000 ? 3 : 4;
+    const radius = count > 20000 ? 1.5 : count > 5000 ? 2 : count > 1000 ? 3 : 4;
+    return size.width < 500 ? Math.max(radius - 1, 1.5) : radius;
   }
 
   function colourOf(point) {
