@@ -168,6 +168,28 @@ class Derived(StrEnum):
     neighbours = "neighbours"
     duplicates = "duplicates"
     clusters = "clusters"
+    map = "map"
+
+
+class Layout(StrEnum):
+    """How `vecsearch refresh map` places images: by principal components, or by UMAP."""
+
+    pca = "pca"
+    umap = "umap"
+
+
+class Axes(StrEnum):
+    """What a map's two dimensions are: the table `map`, or longitude and latitude."""
+
+    likeness = "likeness"
+    place = "place"
+
+
+class Colouring(StrEnum):
+    """What images of the same colour on a map have in common."""
+
+    label = "label"
+    cluster = "cluster"
 
 
 class KeepRule(StrEnum):

@@ -136,6 +136,8 @@ def album(
             run = runner(folder / "data", environment, folder)
             run(*arguments, "--model", small_model, "--weights", weights)
         run("sql", "--write", "DELETE FROM bare")
+        run("refresh", "map", "clusters")
+        run("sql", "--write", "UPDATE cats_only SET latitude = 47.5, longitude = width / -10.0")
 
     # The rows name these pictures, so they lie where they will stay.
     photos = once_per_run(tmp_path_factory, "photos", draw)

@@ -100,6 +100,10 @@ def test_everybody_can_use_it(
         album.address(not_text="goldfish", text="crab", crop="1,2,30,40", expand="5"): 200,
         "/?collection=bare": 200,
         "/duplicates?keep=path&max_distance=0.0001": 200,
+        "/map": 200,
+        "/map?colour=cluster": 200,
+        "/map?collection=cats_only": 200,
+        "/map?collection=cats_only&by=place": 200,
         "/?id=nothing": 404,
     }
     for address, status in addresses.items():

@@ -37,7 +37,7 @@ def test_the_api_conforms_to_its_schema(library: Library, photos: Path, kind: st
         "id": str(image_id(str(photos / "cats" / "01.png"))),
     }
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
-    assert len(operations) == 10
+    assert len(operations) == 11
     for operation in operations:
         mode = BOTH.NEGATIVE if kind == "invalid" else BOTH.POSITIVE
         fixed: dict[str, Any] = {}

@@ -188,6 +188,8 @@ def fill(library: Library, revision: str) -> None:
         write(library, f"INSERT INTO {internal}.neighbours VALUES ('images', {ID}, 1, {OTHER}, 0)")
         write(library, f"INSERT INTO {internal}.duplicates VALUES ('images', {ID}, 1, {ID}, 0)")
         write(library, f"INSERT INTO {internal}.clusters VALUES ('images', {ID}, 1, 0)")
+    if revision >= "0022":
+        write(library, f"INSERT INTO {internal}.map VALUES ('images', {ID}, 0, 0)")
     if revision >= "0017":
         with database.writing(library.engine) as connection:
             functions.refresh(connection)

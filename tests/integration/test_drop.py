@@ -67,7 +67,7 @@ def test_a_dropped_collection_leaves_nothing(library: Library, photos: Path) -> 
         quantized.store(connection, "int8-0", exported)
         quantized.store(connection, "int8-1", exported)
     write(library, "UPDATE vecsearch.collections SET precision = 'int8-0'")
-    chosen.refresh(["neighbours", "clusters"])
+    chosen.refresh(["neighbours", "clusters", "map"])
     write(
         library,
         "INSERT INTO vecsearch_internal.duplicates VALUES ('order', :id, 1, :id, 0)",

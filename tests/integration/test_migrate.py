@@ -90,7 +90,8 @@ def test_every_table_and_column_has_a_comment(library: Library) -> None:
     public += " AND relnamespace = 'vecsearch'::regnamespace"
     assert scalar(library, public) == (
         "alembic_version collections concepts hit images images_changes images_clusters"
-        " images_duplicates images_neighbours images_tags images_view ingest_errors not_duplicates"
+        " images_duplicates images_map images_neighbours images_tags images_view ingest_errors"
+        " not_duplicates"
     )
 
 
@@ -304,6 +305,7 @@ def renamed(library: Library, old: str, new: str) -> None:
         ("0008", "quantized_models"),
         ("0013", "tags"),
         ("0013", "images_tags"),
+        ("0021", "images_map"),
     ],
 )
 def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
@@ -311,9 +313,9 @@ def test_a_collection_whose_name_we_need_is_renamed_by_the_upgrade(
 ) -> None:
     at_revision(empty, "0003")
     corpora = {"images": old_corpus(empty, "images", 20), name: old_corpus(empty, "theirs", 30)}
+    write(empty, "INSERT INTO ingest_errors (collection, path, error) VALUES ('theirs', 'p', 'e')")
     at_revision(empty, revision)
     renamed(empty, "theirs", name)
-    write(empty, f"INSERT INTO ingest_errors (collection, path, error) VALUES ('{name}', 'p', 'e')")
     write(empty, f"CREATE VIEW mine AS SELECT width FROM {name}")
     (note,) = empty.upgrade()
     new = f"{name}_1"

@@ -14,10 +14,11 @@ from starlette.types import Message, Scope
 from web_support import LOCAL
 
 from vecsearch.errors import InvalidInput
-from vecsearch.web import bodies, serving
+from vecsearch.web import serving
+from vecsearch.web.access import bodies
+from vecsearch.web.access.bodies import FORM, SMALL, Bodies
 from vecsearch.web.access.guard import COOKIE, HEADERS, Access, Guard, names_this_machine, ours
 from vecsearch.web.access.throttle import BURST, INTERVAL_S, REMEMBERED, Throttle
-from vecsearch.web.bodies import FORM, SMALL, Bodies
 
 
 def guarded(

@@ -44,6 +44,7 @@ KEEPERS = {
     "ray": {"ingest.stages.cluster", "ingest.stages.pool"},
     "sklearn": {"analysis.clusters"},
     "threadpoolctl": {"analysis.clusters"},
+    "umap": {"analysis.maps"},
     "alembic": {"postgres.migrate"},
     "matplotlib": {"render"},
     "typer": {"cli"},

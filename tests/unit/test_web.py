@@ -23,11 +23,11 @@ from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.search.questions.terms import Term
-from vecsearch.vocabulary import KeepRule, Metric
+from vecsearch.vocabulary import Axes, Colouring, KeepRule, Metric
 from vecsearch.web.access.guard import HEADERS
 from vecsearch.web.mcp.arguments import Search
 from vecsearch.web.metrics import Measured, Metrics
-from vecsearch.web.parameters import DuplicatesQuestion, Named, PageQuestion, QueryForm
+from vecsearch.web.parameters import DuplicatesQuestion, MapRule, Named, PageQuestion, QueryForm
 from vecsearch.web.uploads import Uploads
 from vecsearch.web.views import slider
 
@@ -140,13 +140,15 @@ def test_choices_of_the_api_are_the_enumerations() -> None:
         assert PageQuestion.model_validate({"metric": name}).query([]).metric is name
     for rule in KeepRule:
         assert DuplicatesQuestion.model_validate({"keep": rule}).keep is rule
+    of_map = MapRule.model_json_schema()["properties"]
+    assert (of_map["by"]["enum"], of_map["colour"]["enum"]) == (list(Axes), list(Colouring))
 
 
 WEB = Path(web.__file__).parent
 # What the web code may import of the search room: types, and what needs no database.
 SEARCH_TYPES = """
-    filters.Filters gallery.Label gallery.StoredImage query.Answer query.Hit query.Query tags.Tag
-    questions.originals.open_original questions.pictures.Crop questions.pictures.Picture
+    filters.Filters gallery.Label gallery.Map gallery.StoredImage query.Answer query.Hit query.Query
+    tags.Tag questions.originals.open_original questions.pictures.Crop questions.pictures.Picture
     questions.terms.WEIGHT questions.terms.Term questions.terms.terms questions.terms.weighted
 """.split()
 

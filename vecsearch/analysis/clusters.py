@@ -1,4 +1,4 @@
-"""Clusters of similar images, by k-means of their normalised embeddings."""
+"""Clusters of similar images, by k-means of their normalised embeddings, named by concepts."""
 
 import math
 import warnings
@@ -14,6 +14,7 @@ from vecsearch.postgres.rows import copy_rows
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.indexes.projection import normalised
+from vecsearch.search.tags import classifier_of
 
 # Images by which the centres are chosen; enough for hundreds of clusters, and bounded memory.
 SAMPLE = 20_000
@@ -52,20 +53,27 @@ def refresh(
     number = wanted or max(round(math.sqrt(images / 2)), 1)
     sample = vectors.sample(connection, collection.table, max(SAMPLE, number))
     centres = _centres(normalised(sample), number)
+    classifier = classifier_of(connection, collection.name)
+    names = [None] * number if classifier is None else classifier.nearest(centres)
     ids, nearest, distances = [], [], []
-    for found, embeddings in vectors.chunks(connection, schema.sql_name(collection.table)):
+    for chunk, embeddings in vectors.chunks(connection, schema.sql_name(collection.table)):
         similar = normalised(embeddings) @ centres.T
-        ids += found
+        ids += chunk
         nearest.append(similar.argmax(axis=1))
         distances.append(1 - similar.max(axis=1))
         on_progress("Clusters", len(ids), images)
-    clusters = _by_size(np.concatenate(nearest), number)
-    rows = zip(ids, clusters.tolist(), np.concatenate(distances).tolist(), strict=True)
+    found = np.concatenate(nearest)
+    clusters = _by_size(found, number)
+    named = [names[centre] for centre in found]
+    rows = zip(ids, clusters.tolist(), np.concatenate(distances).tolist(), named, strict=True)
     copy_rows(
         connection,
         table.fullname,
-        "text uuid int4 float8",
-        ((collection.name, id_, cluster, max(distance, 0.0)) for id_, cluster, distance in rows),
+        "text uuid int4 float8 text",
+        (
+            (collection.name, id_, cluster, max(distance, 0.0), name)
+            for id_, cluster, distance, name in rows
+        ),
     )
     return images
 

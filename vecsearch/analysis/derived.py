@@ -1,7 +1,8 @@
 """Refresh the tables that are derived from a collection, for analysts to join.
 
-Each has a view of one collection: `NAME_neighbours`, `NAME_duplicates`, `NAME_clusters`; see
-`vecsearch.postgres.analysts`. Neighbours follow the feed of changes; the others are made anew.
+Each has a view of one collection: `NAME_neighbours`, `NAME_duplicates`, `NAME_clusters`,
+`NAME_map`; see `vecsearch.postgres.analysts`. Neighbours follow the feed of changes; the others are
+made anew.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from vecsearch.analysis import clusters, neighbours
+from vecsearch.analysis import clusters, maps, neighbours
 from vecsearch.analysis.duplicates import groups
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, database, migrate, schema, tables
 from vecsearch.postgres.rows import analyze, claimed, copy_rows, forget_old_changes
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.vocabulary import Derived, parse
+from vecsearch.vocabulary import Derived, Layout, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the refresh lock.
 REFRESH_LOCK_KEY = 0x766566
@@ -36,6 +37,7 @@ class Refresh:
         tables: names of `Derived`.
         neighbours: number of neighbours of each image; None keeps it, or uses 10.
         clusters: number of clusters; None keeps it, or chooses it by the number of images.
+        layout: name of a `Layout` of the map; None keeps it, or uses pca.
         whole: search for the neighbours of all images, not only of those that changes concern.
         exact: compare every image with every other, without the index.
         on_progress: called with the current step, the number of images done, and their total.
@@ -45,6 +47,7 @@ class Refresh:
     tables: Sequence[str] = USUAL
     neighbours: int | None = None
     clusters: int | None = None
+    layout: str | None = None
     whole: bool = False
     exact: bool = False
     on_progress: OnProgress = quiet
@@ -57,10 +60,17 @@ class Refresh:
             if number is not None and not 1 <= number <= MOST:
                 raise InvalidInput(f"--{name} is {number:,}. Give a number from 1 to {MOST:,}.")
             if number is not None and name not in self.tables:
-                wanted = " ".join([*self.tables, name])
-                raise InvalidInput(
-                    f"--{name} says how to refresh {name}. Name them: vecsearch refresh {wanted}"
-                )
+                raise self._unnamed(name, name)
+        if self.layout is not None:
+            parse(Layout, self.layout)
+            if Derived.map not in self.tables:
+                raise self._unnamed("layout", Derived.map)
+
+    def _unnamed(self, option: str, name: str) -> InvalidInput:
+        wanted = " ".join([*self.tables, name])
+        return InvalidInput(
+            f"--{option} says how to refresh {name}. Add it: vecsearch refresh {wanted}"
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def refresh(engine: sa.Engine, name: str, wanted: Refresh) -> list[Refreshed]:
 
     Raises:
         CollectionNotFound: there is no collection of this name.
-        InvalidInput: there are fewer images than clusters, or clusters need an extra.
+        InvalidInput: there are fewer images than clusters, or a table needs an extra.
         DatabaseBusy: another refresh of this collection is running.
 
     """
@@ -133,8 +143,16 @@ def _refresh(engine: sa.Engine, name: str, derived: Derived, wanted: Refresh) ->
                 images = clusters.refresh(
                     connection, stored, options["clusters"], on_progress=wanted.on_progress
                 )
+            case Derived.map:
+                options = {"layout": wanted.layout or past.get("layout", Layout.pca)}
+                images = maps.refresh(
+                    connection,
+                    stored,
+                    parse(Layout, options["layout"]),
+                    on_progress=wanted.on_progress,
+                )
         _remember(connection, name, derived, position, options)
-        table = tables.metadata.tables[f"{tables.INTERNAL}.{derived}"]
+        table = tables.derived[derived]
         analyze(connection, table)
         rows = sa.select(sa.func.count()).select_from(table).where(table.c.collection == name)
         return Refreshed(f"{name}_{derived}", int(connection.scalar(rows) or 0), images)

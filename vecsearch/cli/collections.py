@@ -29,6 +29,7 @@ from vecsearch.vocabulary import (
     MAX_INDEXED_DIMENSIONS,
     Derived,
     IndexMethod,
+    Layout,
     counted,
 )
 
@@ -156,7 +157,7 @@ def refresh(
         list[Derived] | None,
         typer.Argument(
             metavar="[TABLE...]",
-            help="neighbours, duplicates and clusters. Default: neighbours and duplicates.",
+            help="neighbours, duplicates, clusters and map. Default: neighbours and duplicates.",
         ),
     ] = None,
     neighbours: Annotated[
@@ -170,6 +171,13 @@ def refresh(
             "number of images."
         ),
     ] = None,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="How the map is made: pca, or umap, which separates groups better, is slower and "
+            "needs the extra umap. Default: as last time, or pca."
+        ),
+    ] = None,
     whole: Annotated[
         bool,
         typer.Option("--whole", help="Search for the neighbours of unchanged images, too."),
@@ -180,11 +188,13 @@ def refresh(
     collection: CollectionOption = DEFAULT_COLLECTION,
     format_: FormatOption = None,
 ) -> None:
-    """Bring tables for SQL up to date: each image's neighbours, groups of duplicates, clusters.
+    """Bring tables for SQL up to date: neighbours, groups of duplicates, clusters, a map.
 
-    In SQL, these are the views images_neighbours, images_duplicates and images_clusters. The first
-    refresh compares all images. Later ones search only for neighbours that changes concern.
-    Clusters need the extra clusters.
+    In SQL, these are the views images_neighbours, images_duplicates, images_clusters and
+    images_map. The first refresh compares all images. Later ones search only for neighbours that
+    changes concern; the other tables are made anew. Images that are added later have no cluster,
+    and no place on the map, until the next refresh. Clusters need the extra clusters. The page
+    shows the map.
     """
     from vecsearch.analysis.derived import USUAL
     from vecsearch.cli.progress import steps_progress
@@ -194,6 +204,7 @@ def refresh(
             tables or USUAL,
             neighbours=neighbours,
             clusters=clusters,
+            layout=layout,
             whole=whole,
             exact=exact,
             on_progress=progress,

@@ -4,8 +4,8 @@
 image. Both check the rights of whoever reads them, row-level security included.
 `vecsearch.search.functions` creates the functions.
 
-`NAME_neighbours`, `NAME_duplicates` and `NAME_clusters` have what `vecsearch refresh` made.
-`NAME_changes` is a feed of the collection's changes, which triggers on its table write.
+`NAME_neighbours`, `NAME_duplicates`, `NAME_clusters` and `NAME_map` have what `vecsearch refresh`
+made. `NAME_changes` is a feed of the collection's changes, which triggers on its table write.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ _VIEWS = {
     ),
     "_clusters": _View(
         """
-        SELECT c.id, i.path, c.cluster, c.distance
+        SELECT c.id, i.path, c.cluster, c.distance, c.name
         FROM {internal}.clusters AS c JOIN {table} AS i ON i.id = c.id""",
         "c",
         "Clusters of similar images of {name}, as of the last vecsearch refresh clusters",
@@ -92,6 +92,19 @@ _VIEWS = {
             **_IMAGE,
             "cluster": "Cluster, from 1, the largest",
             "distance": "Cosine distance to its centre",
+            "name": "Concept nearest to its centre; NULL: the encoder has no concepts",
+        },
+    ),
+    "_map": _View(
+        """
+        SELECT m.id, i.path, m.x, m.y
+        FROM {internal}.map AS m JOIN {table} AS i ON i.id = m.id""",
+        "m",
+        "Places of the images of {name} on a map, as of the last vecsearch refresh map",
+        {
+            **_IMAGE,
+            "x": "To the right; near images are similar, and only distances mean anything",
+            "y": "Upwards",
         },
     ),
     "_changes": _View(

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from vecsearch.errors import InvalidInput
 from vecsearch.postgres.columns import COLUMNS, INDEXED
 from vecsearch.postgres.tables import INTERNAL, SCHEMA, metadata
-from vecsearch.vocabulary import ACCESS_METHODS, IndexMethod
+from vecsearch.vocabulary import ACCESS_METHODS, Derived, IndexMethod
 
 VERSION_TABLE = "alembic_version"
 # The type of the rows that the search functions return.
@@ -55,7 +55,7 @@ FUNCTION_SUFFIXES = (
     NEAREST_SUFFIX,
 )
 # Of what `vecsearch refresh` makes, and of the feed of changes.
-DERIVED_SUFFIXES = ("_neighbours", "_duplicates", "_clusters")
+DERIVED_SUFFIXES = tuple(f"_{name}" for name in Derived)
 CHANGES_SUFFIX = "_changes"
 VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX, *DERIVED_SUFFIXES, CHANGES_SUFFIX)
 # Postgres keeps tables, views and indexes in one namespace.

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from vecsearch.encoders.registry import FAMILIES
 from vecsearch.vocabulary import (
+    Derived,
     FileAction,
     IndexMethod,
     Metric,
@@ -304,7 +305,7 @@ def _internal(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Tab
     return sa.Table(name, metadata, of, *columns, schema=INTERNAL, comment=comment)
 
 
-def _derived(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+def _derived(name: Derived, comment: str, *columns: sa.schema.SchemaItem) -> sa.Table:
     image = sa.Column("id", sa.Uuid, primary_key=True, comment="Id of the image")
     return _internal(name, f"{comment}; see the views NAME_{name}", image, *columns)
 
@@ -338,14 +339,14 @@ changes = _internal(
 refreshes = _internal(
     "refreshes",
     "When each derived table was last refreshed, and how",
-    sa.Column("derived", sa.Text, primary_key=True, comment="neighbours, duplicates or clusters"),
+    sa.Column("derived", sa.Text, primary_key=True, comment=choices(Derived)),
     _needed("position", sa.BigInteger, "Place in the feed up to which it follows the collection"),
     _needed("options", JSONB, "What it was made with"),
     _time("refreshed_at", "When"),
 )
 
 neighbours = _derived(
-    "neighbours",
+    Derived.neighbours,
     "The nearest images of each image",
     sa.Column("rank", sa.SmallInteger, primary_key=True, comment="From 1, the nearest first"),
     _needed("neighbour", sa.Uuid, "Id of the near image"),
@@ -354,7 +355,7 @@ neighbours = _derived(
 )
 
 duplicates = _derived(
-    "duplicates",
+    Derived.duplicates,
     "Groups of near-duplicates",
     _needed("group_number", sa.Integer, "Group, from 1"),
     _needed("first", sa.Uuid, "Id of the group's oldest image"),
@@ -363,8 +364,21 @@ duplicates = _derived(
 )
 
 clusters = _derived(
-    "clusters",
+    Derived.clusters,
     "Clusters of similar images",
     _needed("cluster", sa.Integer, "Cluster, from 1, the largest"),
     _needed("distance", sa.Double, "Cosine distance to its centre"),
+    sa.Column(
+        "name", sa.Text, comment="Concept nearest to its centre; NULL: its encoder has no concepts"
+    ),
 )
+
+maps = _derived(
+    Derived.map,
+    "Places of images on a map, where similar ones are near each other",
+    _needed("x", sa.REAL, "To the right; only distances mean anything"),
+    _needed("y", sa.REAL, "Upwards"),
+)
+
+# By `Derived`; whoever dumps or copies a collection takes them all.
+derived = {name: metadata.tables[f"{INTERNAL}.{name}"] for name in Derived}

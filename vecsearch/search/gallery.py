@@ -1,4 +1,4 @@
-"""Browse a collection: single images, pages of images, labels."""
+"""Browse a collection: single images, pages of images, labels, its map."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -6,8 +6,14 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+from vecsearch.postgres import tables
 from vecsearch.search.filters import Filters
+from vecsearch.vocabulary import Axes, Colouring
+
+# Decimals of a point's place: of a degree, this is a metre.
+PLACES = 5
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,50 @@ class Label:
     images: int
 
 
+@dataclass(frozen=True)
+class Group:
+    """Images on a map that share a colour.
+
+    Attributes:
+        name: the label, or the concept of the cluster; None for a cluster without one.
+        cluster: its number; None for a label, and for images that are in no cluster.
+        images: number of images.
+        image: id of the one nearest to the centre of the cluster; None for a label.
+
+    """
+
+    name: str | None
+    cluster: int | None
+    images: int
+    image: UUID | None
+
+
+@dataclass(frozen=True)
+class Map:
+    """Images as points; `ids`, `x`, `y` and `group` have one value for each point.
+
+    Attributes:
+        images: number of images in the collection.
+        placed: number of those that have a place; if there are more than points, these are a
+            sample, the same each time.
+        groups: the largest, the largest first.
+        all_groups: number of all groups.
+        ids: of the images.
+        x, y: to the right and upwards; if the axes are a place, degrees east and north.
+        group: position in `groups`, from 0; -1 for a smaller group.
+
+    """
+
+    images: int
+    placed: int
+    groups: list[Group]
+    all_groups: int
+    ids: list[UUID]
+    x: list[float]
+    y: list[float]
+    group: list[int]
+
+
 def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> StoredImage | None:
     """Return the image with this id; None if there is none."""
     row = connection.execute(_images(table).where(table.c.id == image_id)).first()
@@ -95,6 +145,91 @@ def has_label(connection: sa.Connection, table: sa.Table, label: str) -> bool:
     """Return whether any image has this label."""
     found = sa.select(sa.literal(1)).where(table.c.label == label).limit(1)
     return connection.scalar(found) is not None
+
+
+def read_map(
+    connection: sa.Connection,
+    table: sa.Table,
+    axes: Axes,
+    colouring: Colouring,
+    *,
+    points: int,
+    groups: int,
+) -> Map:
+    """Return at most so many points and groups; see `Map`. Reads every row.
+
+    The points are the first in order of id; ids are hashes, so this is a random sample.
+    """
+    placed = _placed(table, axes, colouring).subquery()
+    key, count = placed.c.key, sa.func.count()
+    nearest = postgresql.aggregate_order_by(placed.c.id, placed.c.distance, placed.c.id)
+    grouped = connection.execute(
+        sa.select(
+            key,
+            sa.func.min(placed.c.name),
+            count,
+            sa.func.array_agg(nearest)[1] if colouring is Colouring.cluster else sa.null(),
+            sa.func.count().over(),
+            sa.func.sum(count).over(),
+        )
+        .group_by(key)
+        .order_by(count.desc(), key)
+        .limit(groups)
+    ).all()
+    numbers = {row[0]: number for number, row in enumerate(grouped)}
+    found = connection.execute(
+        sa.select(placed.c.id, placed.c.x, placed.c.y, key).order_by(placed.c.id).limit(points)
+    ).all()
+    return Map(
+        images=int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0),
+        placed=int(grouped[0][5]) if grouped else 0,
+        groups=[
+            Group(key, None, images, None)
+            if colouring is Colouring.label
+            else Group(name, key, images, image if key is not None else None)
+            for key, name, images, image, *_ in grouped
+        ],
+        all_groups=grouped[0][4] if grouped else 0,
+        ids=[row.id for row in found],
+        x=[round(row.x, PLACES) for row in found],
+        y=[round(row.y, PLACES) for row in found],
+        group=[numbers.get(row.key, -1) for row in found],
+    )
+
+
+def _placed(table: sa.Table, axes: Axes, colouring: Colouring) -> sa.Select[Any]:
+    """Return a SELECT of the images that have a place: id, x, y, key and name of their group."""
+    of, images = sa.literal(table.name), table.c
+    source: sa.FromClause = table
+    x: sa.ColumnElement[Any]
+    y: sa.ColumnElement[Any]
+    key: sa.ColumnElement[Any]
+    name: sa.ColumnElement[Any]
+    distance: sa.ColumnElement[Any]
+    if axes is Axes.place:
+        x, y = images.longitude, images.latitude
+    else:
+        # Subqueries, because Citus joins these with shards, but not the tables themselves.
+        places = sa.select(tables.maps).where(tables.maps.c.collection == of).subquery()
+        source = source.join(places, places.c.id == images.id)
+        x, y = places.c.x, places.c.y
+    key, name, distance = images.label, sa.null(), sa.null()
+    if colouring is Colouring.cluster:
+        own = sa.select(tables.clusters).where(tables.clusters.c.collection == of).subquery()
+        source = source.outerjoin(own, own.c.id == images.id)
+        key, name, distance = own.c.cluster, own.c.name, own.c.distance
+    return (
+        sa.select(
+            images.id,
+            x.label("x"),
+            y.label("y"),
+            key.label("key"),
+            sa.cast(name, sa.Text).label("name"),
+            sa.cast(distance, sa.Double).label("distance"),
+        )
+        .select_from(source)
+        .where(x.is_not(None), y.is_not(None))
+    )
 
 
 def _images(table: sa.Table) -> sa.Select[Any]:

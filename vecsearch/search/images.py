@@ -8,7 +8,7 @@ from vecsearch.encoders.registry import reads_text
 from vecsearch.postgres import catalog, drop, migrate, thumbnails
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
-from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.search.gallery import Label, Map, StoredImage
 from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.pictures import Picture
@@ -21,7 +21,7 @@ from vecsearch.search.status import (
     list_errors,
 )
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import Metric
+from vecsearch.vocabulary import Axes, Colouring, Metric, parse
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from vecsearch.postgres.catalog import StoredCollection
+
+# Labels or clusters of a map that are counted.
+MOST_GROUPS = 100
 
 
 class Images:
@@ -80,6 +83,33 @@ class Images:
         """Return whether any image has this label."""
         with self._reading() as (connection, stored):
             return gallery.has_label(connection, stored.table, label)
+
+    def map(
+        self,
+        axes: str = Axes.likeness,
+        colouring: str = Colouring.label,
+        *,
+        points: int,
+        groups: int = MOST_GROUPS,
+    ) -> Map:
+        """Return the collection's map; without images if `refresh(["map"])` never made it.
+
+        Args:
+            axes: likeness, or place for those that have a latitude and a longitude.
+            colouring: label or cluster.
+            points: the largest number of points.
+            groups: the largest number of groups.
+
+        """
+        with self._reading() as (connection, stored):
+            return gallery.read_map(
+                connection,
+                stored.table,
+                parse(Axes, axes),
+                parse(Colouring, colouring),
+                points=points,
+                groups=groups,
+            )
 
     def thumbnail(self, image_id: UUID) -> tuple[str, bytes] | None:
         """Return an image's SHA-256 and thumbnail; None if there is no such image or thumbnail."""

@@ -23,6 +23,7 @@ from vecsearch.postgres.sessions.settings import READING_LIMITS
 from vecsearch.search import lookup, statement
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress, quiet
+from vecsearch.search.indexes.projection import normalised
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.store import Store
@@ -109,6 +110,16 @@ class Classifier:
             for image in zip(best.tolist(), values.tolist(), strict=True)
         ]
 
+    def nearest(self, vectors: NDArray[np.float32]) -> list[str]:
+        """Return the name of the concept that is nearest to each vector by cosine.
+
+        Args:
+            vectors: of length 1, shape (n, dimensions).
+
+        """
+        similar = vectors @ normalised(self.weights).T
+        return [self.names[position] for position in similar.argmax(axis=1)]
+
 
 class Tags:
     """The tags of one collection; creating this object does not access the database.
@@ -152,7 +163,7 @@ class Tags:
         picture = Picture.read(image)
         with catalog.reading(self._store.reader, self._name) as (connection, stored):
             known = lookup.image_by_sha256(connection, stored.table, picture.sha256, picture.path)
-            classifier = _classifier(connection, self._name)
+            classifier = classifier_of(connection, self._name)
         if classifier is None:
             return Tagged(picture.path, [], known)
         if known is not None:
@@ -267,7 +278,7 @@ def ensure(engine: sa.Engine, name: str, *, on_progress: OnProgress = quiet) -> 
     concepts.ensure(engine, name)
     with catalog.reading(engine, name) as (connection, stored):
         source = schema.sql_name(stored.table)
-        if _classifier(connection, name) is None:
+        if classifier_of(connection, name) is None:
             return None
         # If nothing is missing, the role need not be one that may write.
         untagged = _untagged(name, source, None)
@@ -316,7 +327,7 @@ def _fill(
         The number of tagged rows, and the last id of the chunk; None if no rows are left.
 
     """
-    classifier = _classifier(connection, collection)
+    classifier = classifier_of(connection, collection)
     if classifier is None:
         return 0, None
     untagged = _untagged(collection, source, after)
@@ -337,7 +348,7 @@ def _fill(
     return len(ids), images[-1] if len(ids) == vectors.CHUNK else None
 
 
-def _classifier(connection: sa.Connection, collection: str) -> Classifier | None:
+def classifier_of(connection: sa.Connection, collection: str) -> Classifier | None:
     """Return the classifier of a collection's encoder; None if its concepts are not stored.
 
     Each connection caches one, up to 8 MB.

@@ -12,17 +12,17 @@ from pydantic import BaseModel, TypeAdapter
 
 from vecsearch import __version__
 from vecsearch.analysis.duplicates.groups import Duplicate
-from vecsearch.errors import ImageNotFound
+from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES
 from vecsearch.library import CollectionStatus
-from vecsearch.search.gallery import Label, StoredImage
+from vecsearch.search.gallery import Label, Map, StoredImage
 from vecsearch.search.query import Hit
 from vecsearch.search.questions.originals import open_original
 from vecsearch.search.tags import Tag
 from vecsearch.web.metrics import MEDIA_TYPE
-from vecsearch.web.parameters import CollectionName, DuplicatesRule, QueryForm
-from vecsearch.web.site import Served
+from vecsearch.web.parameters import CollectionName, DuplicatesRule, MapRule, QueryForm
+from vecsearch.web.site import POINTS, Served, unplaced
 
 LABELS = 1_000
 CHUNK = 2**16
@@ -114,6 +114,7 @@ class DuplicatesAnswer:
 
 
 _QUERY_ANSWER = TypeAdapter(QueryAnswer)
+_MAP = TypeAdapter(Map)
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,16 @@ def duplicates(
         split=found.split,
         images=found.images,
     )
+
+
+@router.get("/collections/{collection}/map", response_model=Map, responses=_problems(400, 404))
+def map_of(site: Served, collection: CollectionName, rule: Annotated[MapRule, Query()]) -> Response:
+    """Return the map's points, at most 50,000: a sample, the same each time, of larger ones."""
+    found = site.library.collection(collection).map(rule.by, rule.colour, points=POINTS)
+    if found.images and not found.placed:
+        raise InvalidInput(unplaced(collection, rule.by))
+    # FastAPI would validate it first, in another thread.
+    return Response(_MAP.dump_json(found), media_type="application/json")
 
 
 @router.get("/collections/{collection}/images/{id}", responses=_problems(404))

@@ -27,8 +27,8 @@ from vecsearch.errors import (
     VecsearchError,
 )
 from vecsearch.web import api, duplicates, pages, parameters, views
+from vecsearch.web.access.bodies import Bodies
 from vecsearch.web.access.guard import HEADERS, Access, Guard
-from vecsearch.web.bodies import Bodies
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.site import Options, Pulse, Site
 from vecsearch.web.uploads import Uploads

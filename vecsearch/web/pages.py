@@ -11,14 +11,16 @@ from vecsearch.render.figures import human_numbers
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.web.access.guard import ours
 from vecsearch.web.asked import Asked, is_name, read
-from vecsearch.web.parameters import PAGE_K, PageQuestion, Sha256, Text
-from vecsearch.web.site import Served, Site, require_label
+from vecsearch.web.parameters import PAGE_K, MapQuestion, PageQuestion, Sha256, Text
+from vecsearch.web.site import POINTS, Served, Site, refreshing, require_label
 from vecsearch.web.views import PARTS, Address, error_page, render, shared_folder, slider
 
 if TYPE_CHECKING:
     from vecsearch.library import Answer, Collection
 
 BROWSED = 60
+# Groups on a map that have a colour of their own; static/map.css has them.
+COLOURS = 10
 CHOICES_OF_K = (PAGE_K, 100, 300, 1_000)
 CHOICES_OF_EXPANSION = (0, 5, 10, 20)
 
@@ -144,6 +146,27 @@ def uploaded(site: Served, name: Sha256) -> Response:
         content,
         media_type=thumbnails.media_type(content),
         headers={"Cache-Control": "private, max-age=86400, immutable"},
+    )
+
+
+@router.get("/map")
+def map_of(site: Served, request: Request, question: Annotated[MapQuestion, Query()]) -> Response:
+    """Show the map's labels or clusters; a script asks the API for the points, and draws them."""
+    names = site.library.collection_names()
+    if not names:
+        return render(request, "empty.html.jinja", collection=None)
+    collection = site.choose(question.collection, names)
+    return render(
+        request,
+        "map.html.jinja",
+        collection=collection.name,
+        collections=names,
+        question=question,
+        found=collection.map(question.by, question.colour, points=0),
+        points=POINTS,
+        colours=COLOURS,
+        refreshing=refreshing,
+        address=Address(question, collection.name, "/map"),
     )
 
 

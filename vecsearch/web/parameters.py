@@ -22,6 +22,8 @@ from vecsearch.vocabulary import (
     MAX_DIFFERENCE,
     MAXIMUM_EXPANSION,
     MAXIMUM_WEIGHT,
+    Axes,
+    Colouring,
     KeepRule,
     Metric,
     Ranking,
@@ -70,6 +72,8 @@ CollectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", example
 # The names alone: pydantic would publish the docstring of the enumeration, too.
 MetricName = Annotated[Metric, WithJsonSchema({"type": "string", "enum": list(Metric)})]
 RankingName = Annotated[Ranking, WithJsonSchema({"type": "string", "enum": list(Ranking)})]
+AxesName = Annotated[Axes, WithJsonSchema({"type": "string", "enum": list(Axes)})]
+ColouringName = Annotated[Colouring, WithJsonSchema({"type": "string", "enum": list(Colouring)})]
 Text = Annotated[str, Field(max_length=4_096), AfterValidator(_without_nul)]
 Words = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_without_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -285,6 +289,25 @@ def faulty(faults: Iterable[tuple[Sequence[int | str], str]]) -> str:
     ]
     # A form chooses its encoding, so names may hold lone surrogates.
     return f"{'; '.join(said).encode(errors='replace').decode()}."
+
+
+class MapRule(BaseModel):
+    """Where on a map the images are, and which share a colour."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    by: AxesName = Axes.likeness
+    """likeness, as `vecsearch refresh map` placed them, or place: longitude and latitude."""
+    colour: ColouringName = Colouring.label
+    """label, or cluster, as `vecsearch refresh clusters` made them."""
+
+
+class MapQuestion(MapRule):
+    """The address of the page of the map."""
+
+    model_config = OF_LINKS
+
+    collection: Annotated[CollectionName | None, Optional] = None
 
 
 def _files(

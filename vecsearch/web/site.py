@@ -13,6 +13,7 @@ from starlette.types import Scope
 from vecsearch.errors import CollectionNotFound, InvalidInput, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
+from vecsearch.vocabulary import DEFAULT_COLLECTION, Axes, Derived
 from vecsearch.web.access.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
@@ -28,6 +29,8 @@ SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
 KEPT = 8
 # Callers without access learn at most once in so many seconds whether the database answers.
 PULSE_S = 1.0
+# Of a map; a browser draws so many without delay.
+POINTS = 50_000
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,22 @@ def require_label(collection: "Collection", label: str | None) -> None:
             f"Collection {collection.name!r} has no image with the label {label!r}. "
             "Labels are the names of folders."
         )
+
+
+def unplaced(collection: str, axes: Axes) -> str:
+    """Return why no image of a collection is on its map, and what to do."""
+    if axes is Axes.place:
+        return (
+            f"No image of {collection!r} has a latitude and a longitude. Ingest photos whose EXIF "
+            "data have them."
+        )
+    return f"Collection {collection!r} has no map. Run: {refreshing(collection, Derived.map)}"
+
+
+def refreshing(collection: str, derived: Derived) -> str:
+    """Return the command that makes a derived table."""
+    of = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
+    return f"vecsearch refresh {derived}{of}"
 
 
 async def _served(request: Request) -> Site:

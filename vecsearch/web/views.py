@@ -21,7 +21,14 @@ from vecsearch.render.visible import visible
 from vecsearch.search.filters import Filters
 from vecsearch.search.questions.terms import weighted
 from vecsearch.search.tags import Tag
-from vecsearch.vocabulary import DEFAULT_COLLECTION, KeepRule, Ranking
+from vecsearch.vocabulary import (
+    DEFAULT_COLLECTION,
+    Axes,
+    Colouring,
+    Derived,
+    KeepRule,
+    Ranking,
+)
 
 # Steps of a slider, about.
 STEPS = 100
@@ -212,6 +219,9 @@ def _environment() -> Environment:
     environment.globals |= {
         "DEFAULT_COLLECTION": DEFAULT_COLLECTION,
         "FILTERS": [field.name for field in fields(Filters)],
+        "Axes": Axes,
+        "Colouring": Colouring,
+        "Derived": Derived,
         "KeepRule": KeepRule,
         "NEW": NEW,
         "PARTS": PARTS,

@@ -73,7 +73,7 @@ def copy_collection(source: sa.Connection, target: sa.Connection, name: str) -> 
     _copy(source, target, tables.not_duplicates, belongs)
     _copy(source, target, tables.tags, belongs)
     # Their place in this database's feed is not known, so the next refresh makes them anew.
-    for derived in (tables.neighbours, tables.duplicates, tables.clusters):
+    for derived in tables.derived.values():
         _copy(source, target, derived, belongs)
     analysts.start_feed(target, table)
     precision = sql.SQL("precision = {}").format(collection.identity.precision)

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vecsearch.web.access.bodies import Refuse
 from vecsearch.web.access.throttle import Throttle
-from vecsearch.web.bodies import Refuse
 from vecsearch.web.serving import is_loopback
 
 COOKIE = "vecsearch_token"
