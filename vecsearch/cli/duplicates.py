@@ -266,9 +266,8 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
     if suggested:
         yield (
             f"Two images count as duplicates below about {found.typical:.2g} (chosen from this "
-            "collection: a little more than the distance to an image's tenth neighbour) if their "
-            f"thumbnails differ by at most {found.max_difference:g}. Set your own: "
-            "--max-distance 0.05 --max-difference 0.05"
+            f"collection) if their thumbnails differ by at most {found.max_difference:g}. "
+            "Set your own: --max-distance 0.05 --max-difference 0.05"
         )
     if found.unconfirmed:
         has = "has" if found.unconfirmed == 1 else "have"
