@@ -200,6 +200,28 @@ def test_the_way_back_from_an_error_keeps_the_rest_of_the_question(
     assert back in refused.text
 
 
+def test_collections_vanish_appear_and_change_their_names_while_it_runs(
+    library: Library, known: list[Known]
+) -> None:
+    api = client(library)
+    own = {"id": known[0].id, "collection": "images"}
+    seen = distances(api.get("/", params=own).text)
+    library.collection().rename("other")
+    gone = api.get("/", params={**own, "text": "crab"})
+    assert (gone.status_code, "no collection 'images'" in gone.text) == (404, True)
+    # The words can be asked of another collection, where no id would make sense.
+    assert 'href="/?text=crab">Back to the question' in gone.text
+    renamed = api.get("/", params={**own, "collection": "other"})
+    assert distances(renamed.text) == seen
+    assert distances(api.get("/", params={"id": known[0].id}).text) == seen
+    assert api.get("/duplicates", params={"collection": "images"}).status_code == 404
+    assert api.get("/duplicates", params={"collection": "other"}).status_code == 200
+    library.collection("other").drop()
+    assert api.get("/", params={"collection": "other"}).status_code == 404
+    empty = api.get("/")
+    assert (empty.status_code, "There are no images yet" in empty.text) == (200, True)
+
+
 def test_without_a_name_the_first_collection_is_searched(
     library: Library, known: list[Known]
 ) -> None:
