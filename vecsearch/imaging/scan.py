@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import remote, stalls
+from vecsearch.imaging import archives, remote, stalls
 from vecsearch.imaging.formats import SUFFIXES
 
 JUNK_FOLDERS = frozenset(
@@ -319,7 +319,9 @@ def absolute(path: str | Path) -> str:
     named = os.fspath(path)
     if named.startswith("file://"):
         named = url2pathname(urlsplit(named).path)
-    return remote.normalised(named) if remote.is_url(named) else os.path.abspath(named)  # noqa: PTH100
+    if remote.is_url(named):
+        return remote.normalised(named)
+    return archives.location(named) if archives.is_archive(named) else os.path.abspath(named)  # noqa: PTH100
 
 
 def is_entered(name: str) -> bool:
