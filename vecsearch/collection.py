@@ -1,6 +1,6 @@
 """One collection, with a typed method for everything that can be done with it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -15,9 +15,10 @@ from vecsearch.analysis.improve import Improvement, Judging
 from vecsearch.analysis.sampling import FOLDERS, Labelling
 from vecsearch.analysis.tidy.acting import Tidy
 from vecsearch.ingest import folders, formats, pruning, transfer
+from vecsearch.ingest.folders import Ingesting
 from vecsearch.ingest.pruning import Forgotten
 from vecsearch.ingest.resuming import resumed
-from vecsearch.ingest.summary import Progress, Summary
+from vecsearch.ingest.summary import Summary
 from vecsearch.postgres import catalog, database, drop, migrate
 from vecsearch.search import collections, execute
 from vecsearch.search.images import Images
@@ -43,60 +44,33 @@ class Collection(Images):
         self.tags = Tags(store, name)
         self.tidy = Tidy(store, name)
 
-    def ingest(
-        self,
-        paths: str | Path | Iterable[str | Path],
-        *,
-        model: str | None = None,
-        weights: str | Path | None = None,
-        precision: str | None = None,
-        metadata: Path | None = None,
-        prune: bool = False,
-        confirm: Confirm = refuse,
-        dry_run: bool = False,
-        index: str | None = None,
-        ray: str | None = None,
-        on_progress: Callable[[Progress], None] = lambda _: None,
-    ) -> Summary:
+    @taking(Ingesting)
+    def ingest(self, wanted: Ingesting) -> Summary:
         """Embed the new and changed images under `paths`, and update the rows of moved ones.
 
-        The collection is created if it does not exist.
-
-        Args:
-            paths: folders and files.
-            model: a model's name or file; None uses the collection's, or ResNet50, or a packaged
-                network if ResNet50's weights cannot be had.
-            weights: a file; None uses the location of the collection's weights, or the model hub.
-            precision: int8 calibrates a new collection's encoder on its own pictures; None uses the
-                collection's precision, or fp32.
-            metadata: CSV or JSON lines, keyed by path or file name.
-            prune: delete rows under `paths` whose files are gone.
-            confirm: takes a sentence, and returns whether to go on; see `vecsearch.ingest.pruning`.
-            dry_run: report what would be done, and change nothing.
-            index: index method of a new collection: hnsw, compact or none; None uses hnsw.
-            ray: embed on this cluster: auto, local or HOST:PORT (docs/scale.md); None embeds here.
-            on_progress: called after each batch, and while the index of a new collection is built.
+        Takes the arguments of `Ingesting`. The collection is created if it does not exist.
 
         Raises:
             NotConfirmed: everything was done but the prune, because `confirm` returned False.
             VecsearchError: the error that stopped the run; committed rows are kept.
 
         """
-        return folders.ingest(
-            self._store,
-            self.name,
-            [paths] if isinstance(paths, str | Path) else paths,
-            model=model,
-            weights=weights,
-            precision=precision,
-            metadata=metadata,
-            prune=prune,
-            confirm=confirm,
-            dry_run=dry_run,
-            index=index,
-            ray=ray,
-            on_progress=on_progress,
-        )
+        return folders.ingest(self._store, self.name, wanted)
+
+    @taking(Ingesting)
+    def watch(self, wanted: Ingesting) -> Iterator[Summary]:
+        """Ingest at once, and again whenever files under `paths` have changed; never ends.
+
+        Takes the arguments of `Ingesting`, and yields the summary of each ingest. A prune that is
+        not confirmed is one of its notes.
+
+        Raises:
+            InvalidInput: a path is not a folder of this machine, or cannot be watched.
+            VecsearchError: the error that stopped an ingest; a database that has gone away is
+                waited for, about a minute.
+
+        """
+        return folders.watch(self._store, self.name, wanted)
 
     def forget(
         self,

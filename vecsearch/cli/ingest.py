@@ -1,5 +1,8 @@
-"""The commands ingest and forget."""
+"""The commands ingest, watch and forget."""
 
+import signal
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +28,34 @@ from vecsearch.cli.command import (
     write_object,
 )
 from vecsearch.config import Settings
-from vecsearch.ingest.summary import PruneRefused
+from vecsearch.ingest.summary import PruneRefused, Summary
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Precision, counted
 
 # Counts whose names are not clear in a table.
 IN_WORDS = {"copied": "identical to stored images"}
+
+
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        help=f"For a new collection: {Precision.int8} calibrates the encoder on your own "
+        f"images, embeds faster, and prints how its neighbours differ from {Precision.fp32}'s. "
+        f"Default: {Precision.fp32}."
+    ),
+]
+MetadataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Fill the column metadata from this CSV or JSON lines file. Its column path, or "
+        "file, holds an image's path or file name."
+    ),
+]
+WITHOUT_FILES = "Delete rows under PATH whose files are gone."
+GUARDED = (
+    f"all rows under a PATH, more than a tenth of them and more than {PRUNED_UNASKED}, or more "
+    f"than {PRUNED_UNASKED} rows of a folder below it in which no image is left."
+)
 
 
 @command(
@@ -45,29 +70,11 @@ def ingest(
     collection: CollectionOption = DEFAULT_COLLECTION,
     model: ModelOption = None,
     weights: WeightsOption = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(
-            help=f"For a new collection: {Precision.int8} calibrates the encoder on your own "
-            f"images, embeds faster, and prints how its neighbours differ from {Precision.fp32}'s. "
-            f"Default: {Precision.fp32}."
-        ),
-    ] = None,
-    metadata: Annotated[
-        Path | None,
-        typer.Option(
-            help="Fill the column metadata from this CSV or JSON lines file. Its column path, or "
-            "file, holds an image's path or file name."
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
+    metadata: MetadataOption = None,
     prune: Annotated[
         bool,
-        typer.Option(
-            "--prune",
-            help="Delete rows under PATH whose files are gone. Asks before it deletes all rows "
-            f"under a PATH, more than a tenth of them and more than {PRUNED_UNASKED}, or more than "
-            f"{PRUNED_UNASKED} rows of a folder below it in which no image is left.",
-        ),
+        typer.Option("--prune", help=f"{WITHOUT_FILES} Asks before it deletes {GUARDED}"),
     ] = False,
     yes: YesOption = False,
     dry_run: Annotated[
@@ -116,19 +123,90 @@ def ingest(
         except PruneRefused as error:
             summary, refused = error.summary, error
     say_all(summary.notes)
-    counts = summary.counts()
     if chosen_format(format_) is Format.table:
-        parts = [f"{count:,} {IN_WORDS.get(name, name)}" for name, count in counts.items() if count]
-        show(f"{'would be ' if dry_run else ''}{', '.join(parts) or 'no images found'}")
+        show(f"{'would be ' if dry_run else ''}{_in_words(summary)}")
     else:
+        counts = summary.counts()
         write_object({**counts, "dry_run": True} if dry_run else counts, format_)
     if summary.failed and not dry_run:
-        flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
-        say(f"To see which files failed, and why: vecsearch errors{flag}")
+        _say_where_errors_are(collection)
     if refused is not None:
         raise refused
     if summary.failed and strict:
         raise typer.Exit(1)
+
+
+@command(app, "watch", encodes=True)
+def watch(
+    settings: Settings,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders.")],
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
+    metadata: MetadataOption = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help=f"{WITHOUT_FILES} Without --yes it does not delete {GUARDED}"),
+    ] = False,
+    yes: YesOption = False,
+    index: NewIndexOption = None,
+) -> None:
+    """Ingest folders, then again whenever files in them change, until Ctrl-C.
+
+    Each time it prints a line of what was added, updated, moved and so on. New files are read once
+    nothing has changed for a second; a file that was read too early is read again when it changes.
+    """
+    from vecsearch.cli.progress import ingest_progress
+
+    said: set[str] = set()
+    is_stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal is_stopped
+        is_stopped = True
+        raise KeyboardInterrupt
+
+    with open_library(settings) as library, suppress(KeyboardInterrupt):
+        # Python drops an interrupt that comes in the callback of a weak reference.
+        signal.signal(signal.SIGINT, stop)
+        with ingest_progress() as progress:
+            summaries = library.collection(collection).watch(
+                paths,
+                model=model,
+                weights=weights,
+                precision=precision,
+                metadata=metadata,
+                prune=prune,
+                confirm=lambda _: yes,
+                index=index,
+                on_progress=progress,
+            )
+            first = next(summaries)
+        for summary in chain([first], summaries):
+            say_all(note for note in summary.notes if note not in said)
+            said.update(summary.notes)
+            say(_in_words(summary))
+            if is_stopped:
+                break
+            if summary is first:
+                if summary.failed:
+                    _say_where_errors_are(collection)
+                say(f"Watching {' and '.join(paths)} until Ctrl-C.")
+    say("Stopped.")
+
+
+def _in_words(summary: Summary) -> str:
+    """Return the counts that are not zero."""
+    parts = [
+        f"{count:,} {IN_WORDS.get(name, name)}" for name, count in summary.counts().items() if count
+    ]
+    return ", ".join(parts) or "no images found"
+
+
+def _say_where_errors_are(collection: str) -> None:
+    flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
+    say(f"To see which files failed, and why: vecsearch errors{flag}")
 
 
 @command(app, "forget")

@@ -1,4 +1,4 @@
-"""Files behind URLs, such as in a bucket, by way of fsspec: s3://, gs://, https:// and others."""
+"""Files behind URLs, such as in a bucket, by way of fsspec; and in zip archives of this machine."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vecsearch.errors import InvalidInput, first_line
 from vecsearch.files import said_if_slow
+from vecsearch.imaging import archives
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -50,6 +51,8 @@ def normalised(url: str) -> str:
         InvalidInput: it holds a password.
 
     """
+    if url[:6].lower() == "zip://":
+        return archives.location(url[6:])
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise InvalidInput(
             "The URL holds a user or a password, which would be stored with every row. "
@@ -68,18 +71,20 @@ def examine(urls: Iterable[str]) -> dict[str, Info]:
     """
 
     def examined(url: str) -> Info:
-        system, inner = _opened(url)
         try:
+            system, inner = _opened(url)
             info: Info = system.info(inner)
+        except InvalidInput:
+            raise
         except Exception as error:
             if _is_missing(error):
                 raise InvalidInput(
                     f"{url} does not exist, or may not be seen. Check the URL."
                 ) from error
-            raise InvalidInput(
-                f"{url} cannot be read: {reason(error)} Check the URL, the credentials and the "
-                "network."
-            ) from error
+            advice = "Check the URL, the credentials and the network."
+            if url.startswith("zip://"):
+                advice = "Check the archive."
+            raise InvalidInput(f"{url} cannot be read: {reason(error)} {advice}") from error
         return info
 
     return dict(_of_each(urls, examined))
@@ -133,11 +138,13 @@ def read(url: str, most: int) -> bytes:
         InvalidInput: see `file_system`.
 
     """
-    system, inner = _opened(url)
     try:
+        system, inner = _opened(url)
         if url.startswith("http"):
             return _streamed(system, inner, most + 1)
         content: bytes = system.cat_file(inner, start=0, end=most + 1)
+    except InvalidInput:
+        raise
     except Exception as error:
         if "InvalidRange" in f"{error} {error.__cause__}":  # S3 of a file without bytes
             return b""
@@ -195,8 +202,10 @@ def reason(error: Exception) -> str:
     return f"{(first_line(error) or type(error).__name__).rstrip('.')}."
 
 
-def _opened(url: str) -> tuple["AbstractFileSystem", str]:
+def _opened(url: str) -> tuple["AbstractFileSystem | archives.Archive", str]:
     """Return the file system of a URL, and the URL's path in it."""
+    if (inside := archives.opened(url)) is not None:
+        return inside
     found = _URL.match(url)
     assert found is not None  # noqa: S101 - callers have asked `is_url`
     system = file_system(found[1])

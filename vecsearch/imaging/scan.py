@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import remote, stalls
+from vecsearch.imaging import archives, remote, stalls
 from vecsearch.imaging.formats import SUFFIXES
 
 JUNK_FOLDERS = frozenset(
@@ -109,8 +109,8 @@ class Walk:
         def left(url: str, reason: str) -> None:
             self.unreadable.append(Unreadable(shown(url), reason))
 
-        for file in remote.walk(root, info, enters=_is_entered, left=left):
-            if file.url != root and not _has_suffix(file.url):
+        for file in remote.walk(root, info, enters=is_entered, left=left):
+            if file.url != root and not has_suffix(file.url):
                 self.skipped += 1
             else:
                 yield File(file.url, _relative(file.url, root), file.size, file.modified_at)
@@ -228,7 +228,7 @@ class _Walker:
                     if entry.is_dir():
                         place = folder.links if entry.is_symlink() else folder.below
                         place.append((entry.path, folder.root))
-                    elif not _has_suffix(entry.name):
+                    elif not has_suffix(entry.name):
                         folder.skipped += 1
                     elif (file := folder.file(entry.path, entry.stat())) is not None:
                         yield file
@@ -258,7 +258,7 @@ class _Walker:
         with os.scandir(folder.path) as listing:
             for entry in listing:
                 # Not all at once: each is a step.
-                if _is_entered(entry.name):
+                if is_entered(entry.name):
                     entries.append(entry)
         entries.sort(key=lambda entry: entry.name)
         return None
@@ -319,15 +319,18 @@ def absolute(path: str | Path) -> str:
     named = os.fspath(path)
     if named.startswith("file://"):
         named = url2pathname(urlsplit(named).path)
-    return remote.normalised(named) if remote.is_url(named) else os.path.abspath(named)  # noqa: PTH100
+    if remote.is_url(named):
+        return remote.normalised(named)
+    return archives.location(named) if archives.is_archive(named) else os.path.abspath(named)  # noqa: PTH100
 
 
-def _is_entered(name: str) -> bool:
+def is_entered(name: str) -> bool:
     """Return whether a folder or file below a root is looked at."""
     return not name.startswith(".") and name not in JUNK_FOLDERS
 
 
-def _has_suffix(path: str) -> bool:
+def has_suffix(path: str) -> bool:
+    """Return whether a file of this name is taken for an image."""
     return os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 - strings: runs per file
 
 

@@ -1,11 +1,11 @@
-"""From folders to a summary: the encoder is chosen, the run made, the index built."""
+"""From folders to a summary, once or at each change: the encoder, the run, the index."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vecsearch.errors import EncoderError
-from vecsearch.imaging import scan
+from vecsearch.imaging import scan, watching
 from vecsearch.ingest import choose, pending, pruning
 from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.run import Ingest, Options
@@ -15,48 +15,72 @@ from vecsearch.postgres import database, migrate, schema
 from vecsearch.search import tags
 from vecsearch.search.indexes import build
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import Confirm, IndexMethod, Precision, parse
+from vecsearch.vocabulary import Confirm, IndexMethod, Precision, parse, refuse
 
 
-def ingest(
-    store: Store,
-    name: str,
-    paths: Iterable[str | Path],
-    *,
-    model: str | None,
-    weights: str | Path | None,
-    precision: str | None,
-    metadata: Path | None,
-    prune: bool,
-    confirm: Confirm,
-    dry_run: bool,
-    index: str | None,
-    ray: str | None,
-    on_progress: Callable[[Progress], None],
-) -> Summary:
+@dataclass(frozen=True)
+class Ingesting:
+    """What to ingest, and how.
+
+    Attributes:
+        paths: folders and files.
+        model: a model's name or file; None uses the collection's, or ResNet50, or a packaged
+            network if ResNet50's weights cannot be had.
+        weights: a file; None uses the location of the collection's weights, or the model hub.
+        precision: int8 calibrates a new collection's encoder on its own pictures; None uses the
+            collection's precision, or fp32.
+        metadata: CSV or JSON lines, keyed by path or file name.
+        prune: delete rows under `paths` whose files are gone.
+        confirm: takes a sentence, and returns whether to go on; see `vecsearch.ingest.pruning`.
+        dry_run: report what would be done, and change nothing.
+        index: index method of a new collection: hnsw, compact or none; None uses hnsw.
+        ray: embed on this cluster: auto, local or HOST:PORT (docs/scale.md); None embeds here.
+        on_progress: called after each batch, and while the index of a new collection is built.
+
+    """
+
+    paths: str | Path | Iterable[str | Path]
+    model: str | None = None
+    weights: str | Path | None = None
+    precision: str | None = None
+    metadata: Path | None = None
+    prune: bool = False
+    confirm: Confirm = refuse
+    dry_run: bool = False
+    index: str | None = None
+    ray: str | None = None
+    on_progress: Callable[[Progress], None] = lambda _: None
+
+    def named(self) -> list[str | Path]:
+        """Return the paths as a list."""
+        return [self.paths] if isinstance(self.paths, str | Path) else [*self.paths]
+
+
+def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
     """Ingest folders and files; see `vecsearch.collection.Collection.ingest`."""
     schema.require_collection_name(name)
-    method = None if index is None else parse(IndexMethod, index)
-    wanted = None if precision is None else parse(Precision, precision)
-    paths = list(paths)
+    method = None if wanted.index is None else parse(IndexMethod, wanted.index)
+    precision = None if wanted.precision is None else parse(Precision, wanted.precision)
+    dry_run, on_progress = wanted.dry_run, wanted.on_progress
+    paths = wanted.named()
     pruning.require_no_lost(store.engine, name, paths)
     walk = scan.Walk(paths)
-    with cluster.connected(ray, store, name, walk) as place:
+    with cluster.connected(wanted.ray, store, name, walk) as place:
         created = [] if dry_run else migrate.prepare(store.engine)
         encoder, notes = choose.encoder(
             store,
             name,
             walk,
-            model=model,
-            weights=weights,
-            precision=wanted,
+            model=wanted.model,
+            weights=wanted.weights,
+            precision=precision,
             remember=not dry_run,
         )
         options = Options(
-            prune=prune,
-            confirm=confirm,
+            prune=wanted.prune,
+            confirm=wanted.confirm,
             dry_run=dry_run,
-            metadata_file=metadata,
+            metadata_file=wanted.metadata,
             max_pixels=store.settings.max_pixels,
             index_method=method,
         )
@@ -95,6 +119,30 @@ def ingest(
         if (question := runs[-1].refused) is not None:
             raise PruneRefused(question, summary)
         return summary
+
+
+def watch(store: Store, name: str, wanted: Ingesting) -> Iterator[Summary]:
+    """Ingest folders at once and at each change; see `vecsearch.collection.Collection.watch`."""
+    roots = watching.require_folders(wanted.named())
+    return _watched(store, name, replace(wanted, paths=roots), roots)
+
+
+def _watched(store: Store, name: str, wanted: Ingesting, roots: Sequence[str]) -> Iterator[Summary]:
+    was_there = False
+    for _ in watching.changes(roots, apart=store.settings.data_dir):
+        summary, lost = resumed(
+            store, lambda: _without_raising(store, name, wanted), was_there=was_there
+        )
+        was_there = True
+        yield replace(summary, notes=(*summary.notes, *lost))
+
+
+def _without_raising(store: Store, name: str, wanted: Ingesting) -> Summary:
+    """Ingest; a prune that was not confirmed is a note, as it ends no watching."""
+    try:
+        return ingest(store, name, wanted)
+    except PruneRefused as error:
+        return replace(error.summary, notes=(*error.summary.notes, str(error)))
 
 
 def _stored(summary: Summary) -> int:

@@ -17,7 +17,11 @@ _log = logging.getLogger(__name__)
 
 
 def resumed(
-    store: Store, work: Callable[[], T], stored: Callable[[], int] = lambda: 0
+    store: Store,
+    work: Callable[[], T],
+    stored: Callable[[], int] = lambda: 0,
+    *,
+    was_there: bool = False,
 ) -> tuple[T, list[str]]:
     """Return what `work` returns, called again when the database is lost, and notes for the user.
 
@@ -27,13 +31,15 @@ def resumed(
         store: the database.
         work: finds by itself what is done already.
         stored: how much calls of `work` have stored; when that grows, the waits begin anew.
+        was_there: the database has answered before, so it is waited for from the beginning.
 
     Raises:
         DatabaseUnavailable: the database does not come back.
 
     """
-    with database.session(store.engine):
-        pass  # what is not there to begin with is not waited for
+    if not was_there:
+        with database.session(store.engine):
+            pass  # what is not there to begin with is not waited for
     losses = failures = done = 0
     while True:
         try:

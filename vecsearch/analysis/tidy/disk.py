@@ -37,7 +37,7 @@ def check(path: str, sha256: str) -> os.stat_result:
 
     """
     if is_url(path):
-        raise LeftAlone("It is not on this machine.")
+        raise LeftAlone("It is behind a URL, or in an archive.")
     try:
         info = os.lstat(path)
     except FileNotFoundError as error:
