@@ -337,8 +337,9 @@ class TestRecipes:
         assert sum(row[3] for row in found["A histogram of distances"]) == 80
         kept = found["Tables that vecsearch keeps"]
         assert [row[0] for row in kept] == list(range(1, 7))
-        assert sum(row[1] for row in kept) == 80
-        assert {shown for _, _, shown in kept} == {"tabby", "Airedale"}
+        assert sum(images for _, _, images, _ in kept) == 80
+        assert {shown for *_, shown in kept} == {"tabby", "Airedale"}
+        assert {name for _, name, *_ in kept} <= {"tabby", "Airedale"}
         changes = found["The feed of changes"]
         assert [changes[0][1], len(changes)] == ["reset", 81]
         assert len(found["Thumbnails"]) == 10
