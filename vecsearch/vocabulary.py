@@ -103,8 +103,14 @@ MAX_INDEXED_DIMENSIONS = 4_000
 
 M = BuildOption("m", 2, 100, 16, "Links per image in the graph")
 EF_CONSTRUCTION = BuildOption(
-    "ef_construction", 4, 1_000, 64, "Candidates while an image is linked, at least twice --m"
+    "ef_construction",
+    4,
+    1_000,
+    64,
+    "Candidates while an image is linked, at least twice --m; more for over a million images",
 )
+# Enough up to so many images; see `least_ef_construction`.
+EF_CONSTRUCTION_IMAGES = 1_000_000
 DIMS = BuildOption(
     "dims", 1, MAX_INDEXED_DIMENSIONS, 128, "Dimensions of a compact vector", is_of_graph=False
 )
@@ -323,6 +329,16 @@ def least_ef_search(images: float) -> int:
     """
     grown = MINIMUM_EF_SEARCH * math.sqrt(max(1.0, images / EF_SEARCH_IMAGES))
     return min(round(grown), MAXIMUM_EF_SEARCH)
+
+
+def least_ef_construction(images: int) -> int:
+    """Return the hnsw ef_construction for so many images.
+
+    It grows with their square root, as `least_ef_search` does: with pgvector's own, a graph of
+    three million finds 0.98 of the 10 nearest, and hardly more with a larger ef_search.
+    """
+    grown = EF_CONSTRUCTION.default * math.sqrt(max(1.0, images / EF_CONSTRUCTION_IMAGES))
+    return min(round(grown), EF_CONSTRUCTION.most)
 
 
 def counted(count: int, noun: str) -> str:

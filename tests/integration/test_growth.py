@@ -9,6 +9,7 @@ from psycopg import errors
 from sql_support import connect, rows
 from support import Corpus, clustered, make_corpus, run_command, write
 
+from vecsearch import vocabulary
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.postgres import catalog, database
@@ -16,7 +17,7 @@ from vecsearch.postgres.sessions.settings import EF_SEARCH
 from vecsearch.search.indexes import serving
 from vecsearch.search.plan import plan
 from vecsearch.search.query import Query
-from vecsearch.vocabulary import least_ef_search
+from vecsearch.vocabulary import least_ef_construction, least_ef_search
 
 MILLION = 1_000_000
 # What Postgres is told that it counted, and how wide a search is then.
@@ -27,6 +28,25 @@ def test_a_larger_graph_is_searched_more_widely_within_pgvectors_bounds() -> Non
     assert [least_ef_search(rows) for rows in (0, 100, 100_000)] == [100, 100, 100]
     assert least_ef_search(MILLION) == 316
     assert least_ef_search(10**7) == least_ef_search(10**9) == 1_000
+
+
+def test_a_larger_graph_is_linked_with_more_care_unless_somebody_says_how(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [least_ef_construction(rows) for rows in (0, MILLION)] == [64, 64]
+    assert least_ef_construction(4 * MILLION) == 128
+    assert least_ef_construction(10**9) == 1_000
+    images = make_corpus(library, "images", clustered(400, 16, seed=5)).library.collection()
+    images.create_index("hnsw")
+    assert images.index_status().ef_construction == 64
+    monkeypatch.setattr(vocabulary, "EF_CONSTRUCTION_IMAGES", 100)
+    with catalog.reading(library.engine, "images") as (_, stored):
+        is_in_shards = stored.is_distributed
+    for method in ("hnsw", "compact"):
+        images.create_index(method)
+        assert images.index_status().ef_construction == (64 if is_in_shards else 128)
+        images.create_index(method, ef_construction=70)
+        assert images.index_status().ef_construction == 70
 
 
 @pytest.fixture

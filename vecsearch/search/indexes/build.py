@@ -29,6 +29,7 @@ from vecsearch.vocabulary import (
     Ranking,
     build_options,
     choices,
+    least_ef_construction,
     require_expansion,
 )
 
@@ -331,6 +332,10 @@ class Build:
         ddl.apply(self.connection, chosen.memory, chosen.workers)
         of_graph = {option.name for option in build_options() if option.is_of_graph}
         graph = {key: value for key, value in options.items() if key in of_graph}
+        grown = least_ef_construction(rows)
+        # Each shard has a graph of its own, of fewer rows.
+        if grown > EF_CONSTRUCTION.default and not self.collection.is_distributed:
+            graph.setdefault(EF_CONSTRUCTION.name, grown)
         with self.watched():
             ddl.build(self.connection, name, table, column, operators, graph)
 

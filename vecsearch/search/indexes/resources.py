@@ -5,6 +5,8 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
+from vecsearch.vocabulary import EF_CONSTRUCTION, least_ef_construction
+
 # Bytes of the graph per row, without its vector, and a safety factor.
 GRAPH_BYTES, SPARE = 700, 1.2
 # A build on the embedded server may use 1 / MEMORY_SHARE of the machine's memory, and at least
@@ -108,6 +110,7 @@ def _aligned(size: int) -> int:
 def build_seconds(rows: int, dimensions: int, workers: int) -> float:
     """Return about how long a graph is built that fits in memory, on cores like those measured."""
     growth = max(1.0, math.log(rows) / math.log(_MEASURED_ROWS)) if rows > 1 else 1.0
+    growth *= least_ef_construction(rows) / EF_CONSTRUCTION.default
     row = _SECONDS_PER_DIMENSION * dimensions + _SECONDS_PER_ROW
     return rows * row * growth / (workers + 1)
 
