@@ -52,6 +52,20 @@ def expect_in_view(page: Page, count: int) -> None:
     expect(page.locator(".atlas")).to_have_attribute("data-drawn", str(count))
 
 
+def at_rest(page: Page) -> str:
+    """Return how many images are drawn, once that is the same for ten frames."""
+    count: str = page.locator(".atlas").evaluate(
+        """async atlas => {
+          for (let same = 0, last = ""; same < 10; last = atlas.dataset.drawn) {
+            await new Promise(requestAnimationFrame);
+            same = atlas.dataset.drawn === last ? same + 1 : 0;
+          }
+          return atlas.dataset.drawn;
+        }"""
+    )
+    return count
+
+
 def test_the_map_is_drawn_and_a_click_leads_to_the_image(windows: Windows) -> None:
     page = windows.open()
     page.get_by_role("link", name="Map").click()
@@ -88,9 +102,7 @@ def test_the_map_is_drawn_and_a_click_leads_to_the_image(windows: Windows) -> No
     canvas.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
-    # The map is drawn at the next frame.
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
-    left = page.locator(".atlas").get_attribute("data-drawn")
+    left = at_rest(page)
     assert left != str(ALL)
     page.keyboard.press("Enter")
     expect(hits(page)).to_have_count(PAGE_K)
@@ -141,6 +153,6 @@ def test_places_are_drawn_and_another_collection_is_chosen(windows: Windows, alb
     assert box is not None
     page.wait_for_load_state("networkidle")
     canvas.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
-    expect(hits(page)).to_have_count(CATS)
+    expect(hits(page)).to_have_count(CATS - 1)
     assert question(page)["collection"] == "cats_only"
     assert names(page)[0] in {file.name for file in (album.folder / "cats").iterdir()}
