@@ -341,6 +341,11 @@ def least_ef_construction(images: int) -> int:
     return min(round(grown), EF_CONSTRUCTION.most)
 
 
+def collection_flag(name: str) -> str:
+    """Return what to add to a command that is about a collection: nothing for the default one."""
+    return "" if name == DEFAULT_COLLECTION else f" --collection {name}"
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun, in the plural if it is not one."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -31,6 +31,7 @@ from vecsearch.vocabulary import (
     FileState,
     KeepRule,
     choices,
+    collection_flag,
     counted,
 )
 
@@ -230,7 +231,7 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
     with steps_progress() as progress:
         done = collection.tidy.apply(plan, on_progress=progress)
     acted = [entry for entry in done if entry.state is FileState.done]
-    flag = "" if collection.name == DEFAULT_COLLECTION else f" --collection {collection.name}"
+    flag = collection_flag(collection.name)
     say(f"{was_done(plan, len(acted))} To undo it: vecsearch undo {done[0].run}{flag}")
     left = len(done) - len(acted) + len(plan.untouched)
     if left:

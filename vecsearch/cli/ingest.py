@@ -30,7 +30,13 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.ingest.summary import PruneRefused, Summary
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Precision, counted
+from vecsearch.vocabulary import (
+    DEFAULT_COLLECTION,
+    PRUNED_UNASKED,
+    Precision,
+    collection_flag,
+    counted,
+)
 
 # Counts whose names are not clear in a table.
 IN_WORDS = {"copied": "identical to stored images"}
@@ -205,8 +211,7 @@ def _in_words(summary: Summary) -> str:
 
 
 def _say_where_errors_are(collection: str) -> None:
-    flag = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
-    say(f"To see which files failed, and why: vecsearch errors{flag}")
+    say(f"To see which files failed, and why: vecsearch errors{collection_flag(collection)}")
 
 
 @command(app, "forget")

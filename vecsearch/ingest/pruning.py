@@ -16,7 +16,7 @@ from vecsearch.ingest import scope
 from vecsearch.ingest.scope import Scope
 from vecsearch.postgres import catalog, database, migrate, thumbnails
 from vecsearch.postgres.rows import writing
-from vecsearch.vocabulary import DEFAULT_COLLECTION, PRUNED_UNASKED, Confirm, counted
+from vecsearch.vocabulary import PRUNED_UNASKED, Confirm, collection_flag, counted
 
 # Folders that a question lists before it counts the rest.
 MOST_LISTED = 3
@@ -243,9 +243,8 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
         stored = scope.count_under(connection, collection.table, lost)
         for root in lost:
             if stored[root]:
-                flag = "" if name == DEFAULT_COLLECTION else f" --collection {name}"
                 raise InvalidInput(
                     f"{root} is gone, and the collection has {counted(stored[root], 'row')} from "
                     "it. Mount its drive, or bring it back; if it is gone for good: "
-                    f"vecsearch forget {root}{flag}"
+                    f"vecsearch forget {root}{collection_flag(name)}"
                 )

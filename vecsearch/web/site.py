@@ -13,7 +13,7 @@ from starlette.types import Scope
 from vecsearch.errors import CollectionNotFound, InvalidInput, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
-from vecsearch.vocabulary import DEFAULT_COLLECTION, Axes, Derived
+from vecsearch.vocabulary import Axes, Derived, collection_flag
 from vecsearch.web.access.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
@@ -177,8 +177,7 @@ def unplaced(collection: str, axes: Axes) -> str:
 
 def refreshing(collection: str, derived: Derived) -> str:
     """Return the command that makes a derived table."""
-    of = "" if collection == DEFAULT_COLLECTION else f" --collection {collection}"
-    return f"vecsearch refresh {derived}{of}"
+    return f"vecsearch refresh {derived}{collection_flag(collection)}"
 
 
 async def _served(request: Request) -> Site:
