@@ -287,7 +287,7 @@ def test_the_api_and_the_page_take_words(corpus: Corpus) -> None:
     assert page.status_code == 200
     assert "2 concepts" in page.text
     assert "<option selected>cosine<" in page.text
-    assert page.text.count("data-distance") == 5
+    assert page.text.count('data-distance="') == 5
     # A click on a hit asks for that image, and not for the words any more.
     links = re.findall(r'class="tile" href="/\?([^"]*id=[^"]*)"', page.text)
     assert links

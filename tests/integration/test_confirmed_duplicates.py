@@ -111,7 +111,7 @@ def test_every_door_shows_both_distances_and_says_what_was_not_confirmed(
     assert numbers(answer["images"]) == numbers(rows)
     assert answer["unconfirmed"] == 0
     page = api.get("/duplicates", params={"mirrored": "true"}).text
-    assert page.count("difference 0.0") == 14
+    assert page.count("difference of thumbnails 0.0") == 14
     assert 'name="mirrored" type="checkbox" value="true" checked' in page
     # Without thumbnails, embeddings decide: a stricter cut-off, and a note.
     first = library.collection().image(rows[0]["id"])

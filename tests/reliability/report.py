@@ -79,6 +79,14 @@ At moments spread evenly over the time that the command takes, half of the time 
 Then the same command again. `train` is repeated with `--resume` if it asks for that.""",
     ),
     Section(
+        "undo",
+        "Duplicates acted on, and undone",
+        """\
+500 copies are sent to the trash, moved, or replaced by links; `duplicates --apply` is killed 20
+times on the way, run to its end, and undone, killed twice. Every file must be as it was, byte for
+byte, with its times and rights, and so must every row.""",
+    ),
+    Section(
         "database_killed",
         "The database killed",
         """\
