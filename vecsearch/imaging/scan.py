@@ -321,7 +321,9 @@ def absolute(path: str | Path) -> str:
         named = url2pathname(urlsplit(named).path)
     if remote.is_url(named):
         return remote.normalised(named)
-    return archives.location(named) if archives.is_archive(named) else os.path.abspath(named)  # noqa: PTH100
+    if archives.is_archive(named):
+        return archives.location(named)
+    return os.path.abspath(named)  # noqa: PTH100 - strings throughout
 
 
 def is_entered(name: str) -> bool:

@@ -83,14 +83,15 @@ def changes(roots: Sequence[str], *, apart: Path) -> Iterator[None]:
 
 def may_matter(path: str, roots: Iterable[str]) -> bool:
     """Return whether a walk of the roots would look at what changed at `path`."""
-    root = next((root for root in roots if _is_under(path, root)), os.path.dirname(path))  # noqa: PTH120
+    above = os.path.dirname(path)  # noqa: PTH120 - strings, as elsewhere
+    root = next((root for root in roots if _is_under(path, root)), above)
     if not all(map(scan.is_entered, Path(path[len(root) :].strip(os.sep)).parts)):
         return False
     if scan.has_suffix(path):
         return True
     try:
         # What is gone may have been a folder.
-        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - likewise
     except OSError:
         return True
 

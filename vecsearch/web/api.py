@@ -1,7 +1,7 @@
 """The JSON API, under /api: for other programs. It reads and never writes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Annotated, Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from vecsearch.analysis.duplicates.groups import Duplicate
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
 from vecsearch.imaging.formats import MEDIA_TYPES
-from vecsearch.library import CollectionStatus
+from vecsearch.library import Collection, CollectionStatus
 from vecsearch.search.gallery import Label, Map, StoredImage
 from vecsearch.search.query import Hit
 from vecsearch.search.questions.originals import open_original
@@ -113,6 +113,17 @@ class DuplicatesAnswer:
     images: list[Duplicate]
 
 
+def tagged(collection: Collection, hits: Sequence[Hit]) -> list[TaggedHit]:
+    """Return hits with their tags."""
+    tags = collection.tags.of(hit.id for hit in hits)
+    return [TaggedHit(**vars(hit), tags=tags[hit.id]) for hit in hits]
+
+
+def tagged_image(collection: Collection, image: StoredImage) -> TaggedImage:
+    """Return an image with its tags."""
+    return TaggedImage(**vars(image), tags=collection.tags.of([image.id])[image.id])
+
+
 _QUERY_ANSWER = TypeAdapter(QueryAnswer)
 _MAP = TypeAdapter(Map)
 
@@ -163,7 +174,6 @@ def query(
 ) -> Response:
     """Return the images nearest to a picture, a stored image, words, or a sum of several."""
     collection, answer = site.ask(form.terms(), form)
-    tags = collection.tags.of(hit.id for hit in answer.hits)
     shown = QueryAnswer(
         collection=collection.name,
         metric=answer.metric,
@@ -175,7 +185,7 @@ def query(
         candidates=answer.candidates,
         seconds=answer.seconds,
         sql=answer.sql if form.full_sql else answer.short_sql,
-        hits=[TaggedHit(**vars(hit), tags=tags[hit.id]) for hit in answer.hits],
+        hits=tagged(collection, answer.hits),
     )
     # FastAPI would validate it first, in another thread.
     return Response(_QUERY_ANSWER.dump_json(shown), media_type="application/json")
@@ -234,8 +244,7 @@ def image(
 ) -> TaggedImage:
     """Return the row of an image, without its embedding, and its tags."""
     images = site.library.collection(collection)
-    found = images.image(id)
-    return TaggedImage(**vars(found), tags=images.tags.of([id])[id])
+    return tagged_image(images, images.image(id))
 
 
 @router.get(

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import AfterValidator
 
 from vecsearch.vocabulary import FileAction, FileState, counted
 from vecsearch.web.parameters import MAXIMUM_SELECTED, DuplicatesQuestion
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from vecsearch.library import Collection
 
 GROUPS = 50
-# A folder to move files to is named on the command line.
-ACTIONS = (FileAction.trash, FileAction.hardlink, FileAction.symlink)
+# What the page offers; a folder to move files to is named on the command line.
+ACTIONS = {
+    FileAction.trash: "Send to the trash",
+    FileAction.hardlink: "Replace by hard links",
+    FileAction.symlink: "Replace by symbolic links",
+}
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 Asked = Annotated[DuplicatesQuestion, Query()]
@@ -35,7 +40,8 @@ def duplicates(site: Served, request: Request, question: Asked) -> Response:
     collection = site.choose(question.collection, names)
     found = site.duplicates(collection, question)
     groups = [list(group) for _, group in groupby(found.images, key=lambda row: row.group)]
-    page = min(question.page or 1, max(1, math.ceil(len(groups) / GROUPS)))
+    pages = max(1, math.ceil(len(groups) / GROUPS))
+    page = min(question.page or 1, pages)
     shown = groups[(page - 1) * GROUPS : page * GROUPS]
     return render(
         request,
@@ -47,11 +53,17 @@ def duplicates(site: Served, request: Request, question: Asked) -> Response:
         groups=shown,
         count=len(groups),
         page=page,
-        pages=max(1, math.ceil(len(groups) / GROUPS)),
+        pages=pages,
         address=Address(question, collection.name, "/duplicates"),
         shared=shared_folder(image.path for image in found.images),
-        actions=ACTIONS if site.editor else (),
+        actions=ACTIONS if site.editor else {},
     )
+
+
+def _offered(action: FileAction) -> FileAction:
+    if action not in ACTIONS:
+        raise ValueError(f"it is not one of {', '.join(ACTIONS)}")
+    return action
 
 
 def _editable(site: Served, question: Asked) -> "Collection":
@@ -69,6 +81,7 @@ def _editable(site: Served, question: Asked) -> "Collection":
 
 
 Editable = Annotated["Collection", Depends(_editable)]
+Offered = Annotated[FileAction, AfterValidator(_offered), Form()]
 Selected = Annotated[list[UUID], Form(min_length=1, max_length=MAXIMUM_SELECTED)]
 
 
@@ -77,7 +90,7 @@ def act(
     request: Request,
     collection: Editable,
     question: Asked,
-    action: Annotated[Literal["trash", "hardlink", "symlink"], Form()],
+    action: Offered,
     gone: Selected,
     *,
     is_sure: Annotated[bool, Form()] = False,

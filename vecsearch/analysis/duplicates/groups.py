@@ -195,11 +195,10 @@ def find(
     )
     if gone is not None:
         sorted_groups = _with_gone(sorted_groups, gone)
+    keepers = [None if kept is None else min(members, key=kept) for members in sorted_groups]
     rows = [
-        (number, members[0].id, member, _could_go(member, min(members, key=kept), gone))
-        if kept is not None
-        else (number, members[0].id, member, None)
-        for number, members in enumerate(sorted_groups, start=1)
+        (number, members[0].id, member, _could_go(member, keeper, gone))
+        for number, (members, keeper) in enumerate(zip(sorted_groups, keepers, strict=True), 1)
         for member in members
     ]
     firsts, ids = [row[1] for row in rows], [row[2].id for row in rows]
@@ -250,7 +249,9 @@ def _with_gone(groups: list[list[Member]], gone: Collection[UUID]) -> list[list[
     return chosen
 
 
-def _could_go(member: Member, kept: Member, gone: Collection[UUID] | None) -> bool | None:
+def _could_go(member: Member, kept: Member | None, gone: Collection[UUID] | None) -> bool | None:
+    if kept is None:
+        return None
     if member == kept:
         return False
     return True if gone is None or member.id in gone else None

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from vecsearch.library import Collection, CollectionStatus, Library
 from vecsearch.render.values import as_json
-from vecsearch.web.api import TaggedHit, TaggedImage
+from vecsearch.web.api import TaggedHit, TaggedImage, tagged, tagged_image
 from vecsearch.web.mcp.arguments import Image, Nothing, Search, Statement
 from vecsearch.web.site import require_label
 
@@ -107,8 +107,7 @@ def search(served: Served, asked: Search) -> Reply:
     answer = collection.ask(asked.asked())
     if not answer.hits:
         require_label(collection, asked.label)
-    tags = collection.tags.of(hit.id for hit in answer.hits)
-    hits = [TaggedHit(**vars(hit), tags=tags[hit.id]) for hit in answer.hits]
+    hits = tagged(collection, answer.hits)
     shown = hits[: asked.thumbnails]
     kept = collection.thumbnails(hit.id for hit in shown) if shown else {}
     pictures = [
@@ -141,7 +140,7 @@ def image(served: Served, asked: Image) -> Reply:
     collection = served.choose(asked.collection)
     found = collection.image(asked.image)
     kept = collection.thumbnail(found.id) if asked.thumbnail else None
-    answer = TaggedImage(**vars(found), tags=collection.tags.of([found.id])[found.id])
+    answer = tagged_image(collection, found)
     return Reply(answer, [] if kept is None else [(PurePath(found.path).name, kept[1])])
 
 
