@@ -355,7 +355,7 @@ class Library:
             migrate.check(self.reader)
 
     def require_least_role(self) -> None:
-        """Check that SQL can do no more than read; see `adhoc.require_least`."""
+        """Check that SQL can only read; see `adhoc.require_least`."""
         with database.reading(self.reader) as connection:
             adhoc.require_least(connection)
 

@@ -165,7 +165,7 @@ def test_the_command_cannot_be_talked_into_more(library: Library, tmp_path: Path
     )
     assert (said.returncode, said.stdout, file.exists()) == (1, "", False)
     assert said.stderr.startswith("error: permission denied to COPY to a file\n")
-    assert said.stderr.rstrip().endswith("can do no more than read the tables.")
+    assert said.stderr.rstrip().endswith("can only read the tables.")
 
 
 def test_a_folder_of_an_older_version_gets_the_role(tmp_path: Path) -> None:

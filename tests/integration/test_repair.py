@@ -114,7 +114,7 @@ def test_what_is_left_of_a_collection_whose_table_is_gone_is_removed_with_a_yes(
     assert (code, json.loads(out)["done"]) == (0, plan)
     code, out, err = run_command(both, "db", "repair", "images")
     assert (code, json.loads(out)["done"]) == (1, f"nothing: with --yes, {plan}")
-    assert f"this was not done: images: table images is missing: {plan}. " in err
+    assert f"Not done without a yes: images: table images is missing: {plan}. " in err
     assert state(both) == "broken: table images is missing"
     asked: list[str] = []
 

@@ -114,7 +114,7 @@ def _unit(vectors: "NDArray[Any]") -> "Floats":
 def precision_at(relevant: "NDArray[np.bool_]", k: int) -> float:
     """Return the share of the first k of a ranking that is relevant.
 
-    A ranking shorter than k counts whole: no more images could have been returned.
+    A ranking shorter than k counts whole: there were no other images to return.
     """
     return float(relevant[:k].mean())
 

@@ -49,7 +49,7 @@ class Identity:
         layer: the layer whose output is the embedding.
         weights_sha256: SHA-256 of the loaded tensors by name, independent of the file's format;
             None for imported vectors whose weights are unknown.
-        preprocessing: how a picture becomes the encoder's input; JSON values. Of a model of
+        preprocessing: how a picture becomes the encoder's input; JSON values. For a model of
             open_clip also its architecture, which says how a text does.
         precision: "fp32", or "int8-" and the hash of the quantised network, which is different for
             every calibration.

@@ -54,7 +54,7 @@ FUNCTION_SUFFIXES = (
     SIMILARITY_SUFFIX,
     NEAREST_SUFFIX,
 )
-# Of what `vecsearch refresh` makes, and of the feed of changes.
+# Views of what `vecsearch refresh` makes, and of the feed of changes.
 DERIVED_SUFFIXES = tuple(f"_{name}" for name in Derived)
 CHANGES_SUFFIX = "_changes"
 VIEW_SUFFIXES = (VIEW_SUFFIX, TAGS_SUFFIX, *DERIVED_SUFFIXES, CHANGES_SUFFIX)

@@ -58,7 +58,7 @@ FETCHED_PER_ROW = 2
 MINIMUM_FETCHED = 20
 # For an embedding that may be a word's.
 MINIMUM_FETCHED_FAR = 100
-# Of comparing two embeddings, in the planner's units of cost; measured by benchmarks/sql_matrix.py.
+# Comparing two embeddings, in the planner's units of cost; measured by benchmarks/sql_matrix.py.
 COST_PER_DIMENSION = 1 / 512
 
 

@@ -105,7 +105,7 @@ class RepairRefused(NotConfirmed):
     def __init__(self, refused: Sequence[Problem], repaired: list[Repaired]) -> None:
         plans = "; ".join(f"{each}: {each.remedy.plan}" for each in refused)
         super().__init__(
-            f"Without a yes, this was not done: {plans}. Everything else was. To do it, add --yes."
+            f"Not done without a yes: {plans}. Everything else was done. To do this: --yes"
         )
         self.repaired = repaired
 

@@ -32,7 +32,7 @@ EXACT_SETTINGS = {
     "min_parallel_table_scan_size": "0",
     "parallel_setup_cost": "0",
 }
-# Of cosine.
+# The largest distance by cosine.
 MAXIMUM_DISTANCE = 2.0
 # Make the planner use the index even if it estimates a higher cost.
 FORCED_SETTINGS = {"enable_seqscan": "off", "enable_sort": "off"}

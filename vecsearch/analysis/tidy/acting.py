@@ -51,7 +51,9 @@ class Tidy:
 
         """
         if options.get("keep") is None and options.get("gone") is None:
-            raise InvalidInput("Say which image of a group to keep: --keep oldest, for example.")
+            raise InvalidInput(
+                "Choose which image of each group to keep: --keep oldest, for example."
+            )
         with catalog.reading(self._store.engine, self._name) as (connection, stored):
             found = groups.find(connection, stored, **options)
             folder = None if to is None else Path(to)

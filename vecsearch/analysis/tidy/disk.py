@@ -21,7 +21,7 @@ from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import Unreadable
 
 CHANGED = "It has changed since it was ingested."
-# Of a file set aside, beside its own name.
+# Suffix of a file set aside, beside its own name.
 ASIDE = ".vecsearch"
 
 

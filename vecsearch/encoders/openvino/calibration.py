@@ -51,8 +51,8 @@ class Calibrated:
     def note(self) -> str:
         """A note for the user."""
         return (
-            f"In int8 {self.neighbours_kept:.1%} of the 10 nearest of fp32 are found, by the "
-            f"{self.pictures} pictures of its calibration, which took {self.seconds:.0f} s; "
+            f"int8 finds {self.neighbours_kept:.1%} of the 10 nearest that fp32 finds, measured on "
+            f"the {self.pictures} pictures of its calibration, which took {self.seconds:.0f} s; "
             f"{self.in_float32} of {self.layers} layers stay in fp32."
         )
 

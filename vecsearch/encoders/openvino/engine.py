@@ -31,7 +31,7 @@ LARGEST_PART = 8
 _CONVERTER = "openvino.tools.ovc"
 # Where a graph says that numbers are in the file of tensors.
 _STORED = re.compile(rb'offset="(\d+)" size="(\d+)"')
-# Of the process; see `first_alone`.
+# Of the whole process; see `first_alone`.
 _begun, _beginning = threading.Event(), threading.Lock()
 
 

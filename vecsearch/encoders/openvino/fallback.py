@@ -1,4 +1,4 @@
-"""What happens when an export cannot be used: torch embeds, and the user is told."""
+"""When an export cannot be used: torch embeds, and a warning says so."""
 
 import logging
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CARRIES_COLUMNS = True
 METADATA_KEY = b"vecsearch"
 READ_BYTES = 2**20
-# Of the columns that exports carry; JSON travels as text.
+# Types of the columns that exports carry; JSON travels as text.
 ARROW_TYPES = {
     Kind.text: pa.string(),
     Kind.int4: pa.int32(),

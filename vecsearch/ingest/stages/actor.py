@@ -34,7 +34,7 @@ from vecsearch.postgres.sessions import hosts
 
 @dataclass(frozen=True)
 class Setup:
-    """What an actor is told when it is made.
+    """What an actor is given when it starts.
 
     Attributes:
         version: of the vecsearch that runs the ingest.

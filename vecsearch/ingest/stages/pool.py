@@ -73,7 +73,7 @@ class Pool:
     starts them as it has room for them; more come when nodes join.
 
     Args:
-        setup: what each is told.
+        setup: what each is given.
         connection: done once Ray is connected to, or has been started.
 
     """

@@ -1,7 +1,7 @@
 """Who may connect to the embedded Postgres, and how.
 
 The owner connects by the Unix socket: to change something as superuser, and to read as LOCAL, which
-may do no more than that. If a port is set, readers and writers connect by TCP, from this machine,
+may do nothing else. If a port is set, readers and writers connect by TCP, from this machine,
 each with its password. Nobody else can connect.
 """
 

@@ -1,4 +1,4 @@
-"""What the server is told at each start: its memory, who may connect, and where."""
+"""The server's settings at each start: its memory, who may connect, and where."""
 
 import os
 import secrets
@@ -39,7 +39,7 @@ def write_files(database: Path, user: Account) -> None:
         # What a killed command had asked for ends, and with it its locks.
         "client_connection_check_interval": "500ms",
         **SEARCH,
-        # Of 100 connections: readers cannot take the owner's.
+        # 20 of 100 connections, so that readers cannot take the owner's.
         "superuser_reserved_connections": "20",
     }
     if folder.version(database) >= NOTIFY_QUEUE_VERSION:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # As long as its start may take.
 RECOVERY_S = 600.0
-# Of a session whose server, or one of its processes, is shut down or killed.
+# SQLSTATEs of a session whose server, or one of its processes, is shut down or killed.
 _ENDED = {"57P01", "57P02"}
 _log = logging.getLogger(__name__)
 

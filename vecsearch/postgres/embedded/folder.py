@@ -22,7 +22,7 @@ from vecsearch.postgres.embedded import access, programs
 from vecsearch.postgres.embedded.programs import Account
 
 USERS, STARTING = "users.lock", "start.lock"
-# Of an initdb that has not finished, or never will.
+# Folder of an initdb that has not finished, or never will.
 PARTIAL = "postgres.partial"
 ELSEWHERE = "Choose another with --data-dir or VECSEARCH_DATA_DIR."
 _OURS = re.compile(

@@ -22,7 +22,7 @@ from vecsearch.vocabulary import SAY_AFTER_S
 
 # Recovery replays up to max_wal_size, and children of a killed server may work for as long.
 START_TIMEOUT_S = 600.0
-# A server that takes longer to end is told to end at once.
+# A server that takes longer to end is asked to end at once.
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.01
 RELAUNCH_AFTER_S = 0.2
@@ -157,7 +157,7 @@ def require_awake(found: Postmaster) -> None:
 
 
 class Ending:
-    """A server that was asked to end; one that takes long is told to end at once."""
+    """A server that was asked to end, and is asked to end at once if it takes long."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()

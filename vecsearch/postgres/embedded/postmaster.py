@@ -60,7 +60,7 @@ def find(folder: Path) -> Postmaster | None:
 
     The number in its file may be that of a process which has nothing to do with it: the server was
     killed, and its number was given to another. It is the server if it is a Postgres that was
-    started in this folder. Its start time tells no more, and moves with the system's clock.
+    started in this folder. Its start time adds nothing, and moves with the system's clock.
     """
     lines = _read(folder / PID_FILE)
     pid = _number(lines, _PID)
@@ -159,7 +159,7 @@ def _serves(process: psutil.Process, folder: Path) -> bool:
             # Postgres works in its data folder.
             named = [process.cwd()]
         except psutil.AccessDenied:
-            # Of another user's process, a container may show only the command line.
+            # A container may show only the command line of another user's process.
             prefix = f"{FOLDER_SETTING}="
             named = [word for option, word in pairwise(words) if option == "-D"]
             named += [word.removeprefix(prefix) for word in words if word.startswith(prefix)]

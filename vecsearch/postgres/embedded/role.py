@@ -1,7 +1,7 @@
 """The roles without superuser's rights: readers, writers with their own schema, and LOCAL.
 
 Readers and writers connect by TCP; LOCAL is the reader as which the owner's own commands read, so
-that an SQL condition, or what `vecsearch sql` is given, can do no more than a reader.
+that an SQL condition, or what `vecsearch sql` is given, can do only what a reader can.
 
 A reader has no right to change anything, takes no lock that keeps others from writing, and leaves
 nothing behind. Its timeouts are against mistakes, for each role can unset its own; what else it

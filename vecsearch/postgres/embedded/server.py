@@ -31,9 +31,9 @@ from vecsearch.postgres.embedded.postmaster import Postmaster
 from vecsearch.postgres.sessions.connecting import CONNECT_TIMEOUT_S
 
 DEFAULT_PORT = 5432
-# Of the folder of a server that lives as long as one command.
+# Prefix of the folder of a server that lives as long as one command.
 SCRATCH = "scratch-"
-# After being told to end at once, it kills its processes within five seconds.
+# Asked to end at once, it kills its processes within five seconds.
 AT_ONCE_TIMEOUT_S = 30.0
 # A server that was killed this often while it started is killed by something that goes on.
 STARTS = 5

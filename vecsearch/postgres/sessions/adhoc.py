@@ -110,7 +110,7 @@ def running(
             if write or not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
                 raise
             raise DatabaseError(
-                f"{error}\nWithout --write, a statement can do no more than read the tables."
+                f"{error}\nWithout --write, a statement can only read the tables."
             ) from error
         yield result
         if not write:

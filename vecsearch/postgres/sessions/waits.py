@@ -58,7 +58,7 @@ _END = sa.text(
     """
 )
 # A session that computes is at work; one that waits for its client or a lock is, if something about
-# it has changed. Of another role's session, this role may not see what it does.
+# it has changed. This role may not see what another role's session does.
 _HOLDERS = sa.text(
     f"""
     SELECT pid, {NAME} AS name,

@@ -13,9 +13,9 @@ GRAPH_BYTES, SPARE = 700, 1.2
 # LEAST_MEMORY bytes. Postgres needs PROCESS_MEMORY bytes for each process.
 MEMORY_SHARE, LEAST_MEMORY = 4, 2**26
 PROCESS_MEMORY = 2**25
-# Of pgvector's pages (hnsw.h): a page's room, an element without its vector, a vector without its
-# numbers, a list of links without the links, a link, a pointer to an item. Items start at multiples
-# of 8.
+# Bytes in pgvector's pages (hnsw.h): a page's room, an element without its vector, a vector without
+# its numbers, a list of links without the links, a link, a pointer to an item. Items start at
+# multiples of 8.
 _PAGE, _ROOM = 8_192, 8_160
 _ELEMENT, _VECTOR, _LINKS, _LINK, _ITEM = 72, 8, 4, 6, 4
 # Seconds of one process to link a row among 100,000, per dimension and beside; a row among more

@@ -50,7 +50,7 @@ class Term:
         """
         if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
             raise InvalidInput(
-                "Name what to search for: each part is one of an image, an id and words."
+                "A part of a question is an image, an id or words. Give exactly one of these."
             )
         if self.text is not None and not 0 < len(self.text.strip()) <= LONGEST_TEXT:
             raise InvalidInput(f"The text to search for needs 1 to {LONGEST_TEXT} characters.")
