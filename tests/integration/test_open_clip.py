@@ -132,7 +132,7 @@ def test_an_int8_collection_is_searched_by_a_sentence(
     summary = library.collection().ingest(
         [tmp_path / "many"], model=f"open_clip:{files[0]}", weights=files[1], precision="int8"
     )
-    assert any("of the 10 nearest of fp32 are found" in note for note in summary.notes)
+    assert any("of the 10 nearest that fp32 finds" in note for note in summary.notes)
     found = [hit.path for hit in library.collection().query(text=SENTENCE, k=24)]
     wanted = ranking(library, files, SENTENCE)
     assert found == wanted

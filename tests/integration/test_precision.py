@@ -39,7 +39,7 @@ def test_a_collection_is_calibrated_on_its_pictures_and_keeps_its_model(
     summary = library.collection().ingest(
         [many], model=small_model, weights=weights, precision="int8"
     )
-    assert any("of the 10 nearest of fp32 are found, by the 24" in n for n in summary.notes)
+    assert any("of the 10 nearest that fp32 finds, measured on the 24" in n for n in summary.notes)
     assert any(re.search(r"; 0 of \d+ layers stay in fp32", n) for n in summary.notes)
     with catalog.reading(library.engine, "images") as (_, stored):
         precision = stored.identity.precision
