@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 
 LABEL = (
-    "What makes images relevant to each other: the same folder name, or the same value in their "
-    "metadata."
+    "What makes images relevant to each other: the same label, which is the folder's name unless "
+    "ingest set another, or the same value in their metadata."
 )
 LabelOption = Annotated[str, typer.Option(metavar="folder|metadata:KEY", help=LABEL)]
 LabelRegexOption = Annotated[

@@ -57,6 +57,22 @@ MetadataOption = Annotated[
         "file, holds an image's path or file name."
     ),
 ]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The label of all these images, stored ones included. Default: an image that is new "
+        "or has moved gets its folder's name; others keep theirs.",
+    ),
+]
+LabelRegexOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RE",
+        help="Or what this regular expression finds in the column path: its group label, its first "
+        "group, or the whole match. Without a match, the folder's name.",
+    ),
+]
 WITHOUT_FILES = "Delete rows under PATH whose files are gone."
 GUARDED = (
     f"all rows under a PATH, more than a tenth of them and more than {PRUNED_UNASKED}, or more "
@@ -78,6 +94,8 @@ def ingest(
     weights: WeightsOption = None,
     precision: PrecisionOption = None,
     metadata: MetadataOption = None,
+    label: LabelOption = None,
+    label_regex: LabelRegexOption = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help=f"{WITHOUT_FILES} Asks before it deletes {GUARDED}"),
@@ -119,6 +137,8 @@ def ingest(
                 weights=weights,
                 precision=precision,
                 metadata=metadata,
+                label=label,
+                label_regex=label_regex,
                 prune=prune,
                 confirm=progress.aside(confirming("Delete these rows?", yes=yes)),
                 dry_run=dry_run,
@@ -151,6 +171,8 @@ def watch(
     weights: WeightsOption = None,
     precision: PrecisionOption = None,
     metadata: MetadataOption = None,
+    label: LabelOption = None,
+    label_regex: LabelRegexOption = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help=f"{WITHOUT_FILES} Without --yes it does not delete {GUARDED}"),
@@ -183,6 +205,8 @@ def watch(
                 weights=weights,
                 precision=precision,
                 metadata=metadata,
+                label=label,
+                label_regex=label_regex,
                 prune=prune,
                 confirm=lambda _: yes,
                 index=index,
