@@ -300,7 +300,7 @@ def db_repair(
             done, refused = error.repaired, error
     if not done:
         say("Nothing is missing.")
-    write_rows(done, format_, columns=["collection", "problem", "done"])
+    write_rows(done, format_, columns=["collection", "problem", "done"], dry_run=dry_run)
     if refused is not None:
         raise refused
 

@@ -34,6 +34,7 @@ def demo(
     from vecsearch.cli.progress import ingest_progress
     from vecsearch.demo.script import run
 
+    say(f"This takes {'a minute or two' if train else 'about half a minute the first time'}.")
     with open_library(settings) as library, ingest_progress() as progress:
         result = run(library, output, train=train, say=say, on_progress=progress)
     write_rows(

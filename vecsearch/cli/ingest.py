@@ -152,8 +152,7 @@ def ingest(
     if chosen_format(format_) is Format.table:
         show(f"{'would be ' if dry_run else ''}{_in_words(summary)}")
     else:
-        counts = summary.counts()
-        write_object({**counts, "dry_run": True} if dry_run else counts, format_)
+        write_object(summary.counts(), format_, dry_run=dry_run)
     if summary.failed and not dry_run:
         _say_where_errors_are(collection)
     if refused is not None:
@@ -274,5 +273,4 @@ def forget(
         parts = f"{counted(forgotten.rows, 'row')}, {counted(forgotten.errors, 'error')}"
         show(f"{'would delete' if dry_run else 'deleted'} {parts}")
     else:
-        done = asdict(forgotten)
-        write_object({**done, "dry_run": True} if dry_run else done, format_)
+        write_object(asdict(forgotten), format_, dry_run=dry_run)
