@@ -147,14 +147,15 @@ ENCODING = {
     "device": Annotated[
         str | None,
         typer.Option(
-            envvar="VECSEARCH_DEVICE", help="Run the encoder on auto, cpu or cuda. Default: auto."
+            envvar="VECSEARCH_DEVICE",
+            help="Where the encoder runs: auto, cpu or cuda. Default: auto.",
         ),
     ],
     "engine": Annotated[
         Engine | None,
         typer.Option(
             envvar="VECSEARCH_ENGINE",
-            help=f"Run the encoder with {choices(Engine)}. Default: auto, which is OpenVINO "
+            help=f"What runs the encoder: {choices(Engine)}. Default: auto, which is OpenVINO "
             "on a CPU and torch elsewhere.",
         ),
     ],

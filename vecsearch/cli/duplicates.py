@@ -166,9 +166,7 @@ def undo(
     run: Annotated[
         int | None, typer.Argument(metavar="[RUN]", help="Which run. Default: the last.")
     ] = None,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Print the runs that there were, and undo none.")
-    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List all runs, and undo none.")] = False,
     collection: CollectionOption = DEFAULT_COLLECTION,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be brought back, and do nothing.")
@@ -178,8 +176,8 @@ def undo(
 ) -> None:
     """Undo a `duplicates --apply`: bring files and their rows back as they were.
 
-    A file that has gone from the trash meanwhile, or whose name another file has, stays as it is,
-    and the reason is printed. Run it again once that is mended.
+    A file that is no longer in the trash, or whose name another file has now, stays as it is, and
+    the reason is printed. Once that is put right, run it again.
     """
     from vecsearch.cli.progress import steps_progress
 

@@ -53,8 +53,8 @@ PrecisionOption = Annotated[
 MetadataOption = Annotated[
     Path | None,
     typer.Option(
-        help="Fill the column metadata from this CSV or JSON lines file. Its column path, or "
-        "file, holds an image's path or file name."
+        help="Fill the column metadata from this CSV or JSON lines file. Its column path or file "
+        "names the image, by path or file name."
     ),
 ]
 LabelOption = Annotated[
@@ -69,14 +69,14 @@ LabelRegexOption = Annotated[
     str | None,
     typer.Option(
         metavar="RE",
-        help="Or what this regular expression finds in the column path: its group label, its first "
-        "group, or the whole match. Without a match, the folder's name.",
+        help="Take the label from the column path instead: the group label of this regular "
+        "expression, its first group, or the whole match. No match: the folder's name.",
     ),
 ]
 WITHOUT_FILES = "Delete rows under PATH whose files are gone."
 GUARDED = (
-    f"all rows under a PATH, more than a tenth of them and more than {PRUNED_UNASKED}, or more "
-    f"than {PRUNED_UNASKED} rows of a folder below it in which no image is left."
+    f"every row under a PATH, over a tenth of them (and over {PRUNED_UNASKED}), or over "
+    f"{PRUNED_UNASKED} rows of a subfolder that has no image left."
 )
 
 

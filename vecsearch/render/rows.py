@@ -10,7 +10,7 @@ from vecsearch.errors import InvalidInput
 from vecsearch.render.values import as_cell, as_json
 from vecsearch.render.visible import shown
 
-# What rows and objects say that tell what would be done.
+# Marks rows and objects of a dry run.
 DRY_RUN = {"dry_run": True}
 
 
@@ -49,7 +49,7 @@ def write_rows(
         columns: all columns.
         table_columns: the columns of a table; None: all.
         hides_empty: leave out a table's columns that have no value.
-        dry_run: nothing of this was done: rows but those of a table say so in another column.
+        dry_run: mark rows, except those of a table, with another column.
 
     To a pipe, CSV and paths are what is stored; on a terminal, what it would obey is escaped. JSON
     and tables escape it everywhere.
@@ -97,7 +97,7 @@ def write_object(
 ) -> None:
     """Print one object: as JSON, indented or on one line, or as CSV with a header.
 
-    If nothing of it was done, `dry_run`, it says so.
+    That of a dry run is marked.
     """
     if dry_run:
         value |= DRY_RUN
