@@ -20,6 +20,7 @@ from vecsearch.ingest.pruning import Forgotten
 from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.summary import Summary
 from vecsearch.postgres import catalog, database, drop, migrate
+from vecsearch.render.notebook import Drawn
 from vecsearch.search import collections, execute
 from vecsearch.search.images import Images
 from vecsearch.search.indexes import build, ddl
@@ -162,13 +163,14 @@ class Collection(Images):
             return transfer.export_file(connection, stored, path, on_progress=on_progress)
 
     def ask(self, query: Query) -> Answer:
-        """Return the images nearest to the image or id of a query.
+        """Return the images nearest to the image or id of a query; a notebook draws the answer.
 
         Raises:
             VecsearchError: the query cannot be answered.
 
         """
-        return execute.ask(self._store.reader, self.name, query, self._store.embedders)
+        answer = execute.ask(self._store.reader, self.name, query, self._store.embedders)
+        return Drawn(**vars(answer), thumbnails=self.thumbnails)
 
     @taking(Query)
     def query(self, query: Query) -> Answer:

@@ -110,6 +110,11 @@ class SchemaNewer(SchemaError):
     """The tables are newer than this vecsearch."""
 
 
+def fault(message: str) -> str:
+    """Return a message of pydantic without its name for errors that we have written."""
+    return message.removeprefix("Value error, ")
+
+
 def first_line(error: object) -> str:
     """Return an error's first line, without a full stop; the name of its class if it has none.
 

@@ -83,6 +83,7 @@ class Library:
         self._store = Store(settings, url, session, reader_url)
         if is_embedded:
             revival = Revival(settings.data_dir)
+            resources.callback(revival.end)
             for engine in (self.engine, self.reader):
                 database.reviving(engine, revival)
         self._resources = resources

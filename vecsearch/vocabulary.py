@@ -107,7 +107,7 @@ EF_CONSTRUCTION = BuildOption(
     4,
     1_000,
     64,
-    "Candidates while an image is linked, at least twice --m; more for over a million images",
+    "Candidates examined to link an image, at least twice --m; more for over a million images",
 )
 # Enough up to so many images; see `least_ef_construction`.
 EF_CONSTRUCTION_IMAGES = 1_000_000

@@ -135,6 +135,7 @@ def test_what_cannot_be_asked_is_refused_in_words(
         ({"id": a, "not_id": a}, 400, "cancel each other out"),
         ({"id": [a, b], "metric": "l2"}, 400, "compared by cosine, not by l2. Omit the metric"),
         ({"id": a, "expand": 101}, 422, "^expand: "),
+        ({"id": "x"}, 422, "^id.0: it is not an id, such as "),
         ({"id": a, "ranking": "compact"}, 400, "no compact vectors that rank"),
         ({"id": a, "crop": "1,2,3"}, 400, "'1,2,3' is no crop"),
         ({"id": a, "crop": "60,0,10,10"}, 400, "not within the picture, which has 64 × 48"),

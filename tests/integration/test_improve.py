@@ -85,7 +85,7 @@ def test_the_command_prints_every_trial_in_every_format(library: Library) -> Non
     assert lines[0].startswith("ranking,dims,expansion,choosing_precision@5,choosing_map,")
     assert len(lines) == 1 + len(found["trials"])
     assert len(printed["table"].stdout.split("compact")) == 1 + 4
-    assert "30 of 60 images chose, and 30 others report the scores" in printed["table"].stderr
+    assert "30 of 60 images chose the best; 30 others report scores, " in printed["table"].stderr
     alone = CliRunner().invoke(app, ["eval", "images", "--apply", "--database-url", library.url])
     assert alone.exit_code == 2
 

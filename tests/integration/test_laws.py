@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Corpus, PixelEncoder, ingest, picture
 
-from vecsearch.ingest.metadata import KEY_COLUMNS
+from vecsearch.ingest.annotations.metadata import KEY_COLUMNS
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
 from vecsearch.vocabulary import Metric

@@ -73,7 +73,7 @@ def test_the_command(library: Library, filled: Corpus) -> None:
     code, _, err = run_command(library, "rename", "images", "photos")
     assert (code, err) == (
         0,
-        "Collection 'images' is now 'photos'. Name it from now on: --collection photos\n",
+        "Collection 'images' is now 'photos'. Use --collection photos from now on.\n",
     )
     code, _, err = run_command(library, "rename", "images", "photos")
     assert code == 1

@@ -73,7 +73,7 @@ def test_what_is_missing_is_named_and_made_again(
     assert state(both) == f"broken: {problem}"
     _, out, err = run_command(both, "collections")
     assert json.loads(out.splitlines()[0])["state"] == f"broken: {problem}"
-    assert f"images is broken: {problem}. To mend it: vecsearch db repair images\n" in err
+    assert f"images is broken: {problem}. To repair it: vecsearch db repair images\n" in err
     code, out, _ = run_command(both, "db", "repair", "images", "--dry-run")
     assert (code, len(out.splitlines())) == (0, len(problem.split("; ")))
     assert state(both) == f"broken: {problem}"

@@ -153,6 +153,22 @@ def test_arguments_that_do_not_fit_are_wrong_usage(arguments: tuple[str, ...]) -
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("query a.png --metric euclid", "'euclid' is not one of 'cosine', "),
+        ("duplicates --apply foo", "'foo' is not one of 'trash', "),
+        ("refresh foo", "'foo' is not one of 'neighbours', "),
+        ("sql --format foo x", "'foo' is not one of 'table', "),
+    ],
+)
+def test_a_wrong_choice_is_named_with_the_right_ones(words: str, said: str) -> None:
+    done = run(*words.split())
+    assert done.returncode == 2
+    assert re.search(rf"Invalid value for '[^:]*'( \(.*\))?: {said}", done.stderr)
+    assert "Value error" not in done.stderr
+
+
 def test_the_version_is_printed_alone() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.ingest.metadata import KEY_COLUMNS, read_records
+from vecsearch.ingest.annotations.metadata import KEY_COLUMNS, read_records
 
 
 def keys_and_metadata(file: Path) -> list[tuple[str, dict[str, Any]]]:

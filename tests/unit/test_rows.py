@@ -96,6 +96,17 @@ def test_csv_without_rows_still_names_its_columns() -> None:
     assert printed([], Format.csv, COLUMNS) == "path,distance,at,metadata\n"
 
 
+@pytest.mark.parametrize("format_", [Format.json, Format.ndjson, Format.csv])
+def test_what_was_not_done_says_so(format_: Format) -> None:
+    assert "dry_run" not in printed(ROWS, format_, COLUMNS)
+    told = printed(iter(ROWS), format_, COLUMNS, dry_run=True)
+    assert told.lower().count("true") == len(ROWS)
+    out = io.StringIO()
+    write_object(out, {"rows": 2}, format_, dry_run=True)
+    assert "dry_run" in out.getvalue()
+    assert "dry_run" not in printed(ROWS, Format.table, COLUMNS, dry_run=True)
+
+
 def test_paths_are_alone_on_their_lines() -> None:
     assert printed(ROWS[:1], Format.paths, COLUMNS) == "/photos/a.png\n"
     assert printed([(1, "/b.png")], Format.paths, ["n", "path"]) == "/b.png\n"

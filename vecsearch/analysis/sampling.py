@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from vecsearch.analysis import labels, ranking
 from vecsearch.errors import InvalidInput
 from vecsearch.ingest import staging
+from vecsearch.ingest.annotations.labels import compiled
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import vectors
 from vecsearch.search.indexes.build import OnProgress
@@ -32,7 +33,8 @@ class Labelling:
     """Where labels come from; images with the query's label are relevant.
 
     Attributes:
-        source: "folder" for the name of the folder, or "metadata:KEY".
+        source: "folder" for the column label, which is the folder's name unless an ingest was given
+            another, or "metadata:KEY".
         regex: overrides `source`: the label is its first group in the file name; ignores case.
 
     """
@@ -54,12 +56,7 @@ class Labelling:
 
         """
         if self.regex is not None:
-            try:
-                pattern = re.compile(self.regex, re.IGNORECASE)
-            except re.error as error:
-                raise InvalidInput(
-                    f"--label-regex {self.regex!r} is not a regular expression: {error}. Fix it."
-                ) from error
+            pattern = compiled(self.regex, re.IGNORECASE)
             if not pattern.groups:
                 raise InvalidInput(
                     f"--label-regex {self.regex!r} has no group. Put parentheses around the "

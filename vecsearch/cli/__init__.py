@@ -13,6 +13,7 @@ from importlib import import_module
 import typer
 
 from vecsearch.cli.command import app, say
+from vecsearch.errors import fault
 
 __all__ = ["app", "main"]
 
@@ -48,6 +49,7 @@ def main() -> None:
 def _shown(error: Exception) -> int:
     """Print a wrong usage, or with --debug a traceback; return the exit status."""
     if isinstance(error, USAGE):
+        error.message = fault(error.message)
         text = io.StringIO()
         error.show(text)
         say(text.getvalue().rstrip("\n"))

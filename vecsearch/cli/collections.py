@@ -74,8 +74,8 @@ def status(
         typer.Option(
             parser=_images,
             metavar="IMAGES",
-            help="Show what each collection would take with so many images, such as 100M: disk, "
-            "memory and build time, by the sizes of those that it has.",
+            help="Estimate disk, memory and build time of each collection with this many images, "
+            "such as 100M, judged by those it has.",
         ),
     ] = None,
     format_: FormatOption = None,
@@ -140,7 +140,7 @@ def errors(
 ) -> None:
     """List the files that could not be ingested, and why.
 
-    Those marked as stored were read before: their rows stay, and show the former content.
+    A file marked as stored could be read before: its row stays, with the former content.
     """
     with open_library(settings) as library:
         rows = library.collection(collection).errors()
@@ -174,8 +174,8 @@ def refresh(
     layout: Annotated[
         Layout | None,
         typer.Option(
-            help="How the map is made: pca, or umap, which separates groups better, is slower and "
-            "needs the extra umap. Default: as last time, or pca."
+            help="The layout of the map: pca, or umap, which separates groups better but is slower "
+            "and needs the extra umap. Default: as last time, or pca."
         ),
     ] = None,
     whole: Annotated[
@@ -192,7 +192,7 @@ def refresh(
 
     In SQL, these are the views images_neighbours, images_duplicates, images_clusters and
     images_map. The first refresh compares all images. Later ones search only for neighbours that
-    changes concern; the other tables are made anew. Images that are added later have no cluster,
+    changes concern; the other tables are rebuilt. Images that are added later have no cluster,
     and no place on the map, until the next refresh. Clusters need the extra clusters. The page
     shows the map.
     """
@@ -254,7 +254,7 @@ def rename(
     with open_library(settings) as library:
         notes = library.collection(collection).rename(new)
     say_all(notes)
-    step = f" Name it from now on: --collection {new}" if collection == DEFAULT_COLLECTION else ""
+    step = f" Use --collection {new} from now on." if collection == DEFAULT_COLLECTION else ""
     say(f"Collection {collection!r} is now {new!r}.{step}")
 
 
@@ -297,13 +297,13 @@ def _show_estimates(estimates: "list[Capacity]", format_: Format | None) -> None
             Format.table,
             columns=["index", "disk", "memory", "to build", "in about", "64 GB machines"],
         )
-    show("Memory that keeps an index makes searches fast; see docs/scale.md for the next step.")
+    show("Searches are fast while the index fits in memory; see docs/scale.md for the next step.")
 
 
 def _broken(rows: "Iterable[CollectionStatus]") -> "Iterator[str]":
     for row in rows:
         if row.is_broken:
-            yield f"{row.name} is {row.state}. To mend it: vecsearch db repair {row.name}"
+            yield f"{row.name} is {row.state}. To repair it: vecsearch db repair {row.name}"
 
 
 def _contents(status: "CollectionStatus") -> str:

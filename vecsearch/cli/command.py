@@ -147,14 +147,15 @@ ENCODING = {
     "device": Annotated[
         str | None,
         typer.Option(
-            envvar="VECSEARCH_DEVICE", help="Run the encoder on auto, cpu or cuda. Default: auto."
+            envvar="VECSEARCH_DEVICE",
+            help="Where the encoder runs: auto, cpu or cuda. Default: auto.",
         ),
     ],
     "engine": Annotated[
         Engine | None,
         typer.Option(
             envvar="VECSEARCH_ENGINE",
-            help=f"Run the encoder with {choices(Engine)}. Default: auto, which is OpenVINO "
+            help=f"What runs the encoder: {choices(Engine)}. Default: auto, which is OpenVINO "
             "on a CPU and torch elsewhere.",
         ),
     ],
@@ -359,14 +360,14 @@ def chosen_format(chosen: Format | None) -> Format:
     return chosen or (Format.table if sys.stdout.isatty() else Format.ndjson)
 
 
-def write_rows(rows: Any, chosen: Format | None, **columns: Any) -> None:
+def write_rows(rows: Any, chosen: Format | None, **options: Any) -> None:
     """Print rows to stdout; see `vecsearch.render.rows.write_rows`."""
-    rendering.write_rows(sys.stdout, rows, chosen_format(chosen), **columns)
+    rendering.write_rows(sys.stdout, rows, chosen_format(chosen), **options)
 
 
-def write_object(value: dict[str, Any], chosen: Format | None) -> None:
+def write_object(value: dict[str, Any], chosen: Format | None, *, dry_run: bool = False) -> None:
     """Print one object to stdout; see `vecsearch.render.rows.write_object`."""
-    rendering.write_object(sys.stdout, value, chosen_format(chosen))
+    rendering.write_object(sys.stdout, value, chosen_format(chosen), dry_run=dry_run)
 
 
 def read_stdin() -> bytes:

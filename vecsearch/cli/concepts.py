@@ -21,8 +21,8 @@ def concepts(
 ) -> None:
     """List the words that `query --text` takes: the classes that the encoder was trained on.
 
-    Those of a collection that an earlier version made are stored now. A model of open_clip takes
-    any sentence instead.
+    A collection from an earlier version gets its list now. A model of open_clip takes any sentence
+    instead.
     """
     with open_library(settings) as library:
         asked = library.collection(collection)

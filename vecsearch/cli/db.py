@@ -114,7 +114,7 @@ def db_roles(
         if drop is None:
             roles = reader.list_roles(library.engine)
             if not roles:
-                say("There are none. Make one: vecsearch db url --reader")
+                say("There are no readers or writers. Create one: vecsearch db url --reader")
             write_rows(roles, format_, columns=["name", "kind", "sessions"])
         else:
             notes: list[str] = []
@@ -129,7 +129,7 @@ def db_configure(
     settings: Settings,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Set what plain SQL needs on your own Postgres: search_path, and the search of indexes.
+    """Set what plain SQL needs on your own Postgres: search_path, and how indexes are searched.
 
     The settings are stored for the database if you own it, otherwise for your role in it.
     """
@@ -150,7 +150,7 @@ def db_configure(
         if not yes:
             typer.confirm("Set them?", abort=True, err=True)
         left = library.configure(wanted)
-    say(f"Set for {wanted.where}. Sessions that are open now do not see it; new ones do.")
+    say(f"Set for {wanted.where}. Only new sessions see it.")
     if left.missing:
         say(
             f"Role settings take precedence over these: {', '.join(left.missing)}. Remove each: "
@@ -282,11 +282,10 @@ def db_repair(
     yes: YesOption = False,
     format_: FormatOption = None,
 ) -> None:
-    """Make again what is missing of collections, after something was dropped by hand.
+    """Recreate what was dropped by hand: views, functions, triggers, indexes and columns.
 
-    That is views, functions, triggers, indexes and columns. A table that the register lacks is
-    registered again. It asks before it removes what is left of a collection whose table is gone, or
-    thumbnails that no image has.
+    A table that the register lacks is registered again. It asks before it removes the rest of a
+    collection whose table is gone, or thumbnails that no image uses.
     """
     from vecsearch.search.repair import RepairRefused
 
@@ -300,7 +299,7 @@ def db_repair(
             done, refused = error.repaired, error
     if not done:
         say("Nothing is missing.")
-    write_rows(done, format_, columns=["collection", "problem", "done"])
+    write_rows(done, format_, columns=["collection", "problem", "done"], dry_run=dry_run)
     if refused is not None:
         raise refused
 

@@ -22,7 +22,9 @@ def demo(
     settings: Settings,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="For the pictures and the sheet."),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Where the pictures and the sheet go."
+        ),
     ] = Path("vecsearch-demo"),
     train: Annotated[
         bool,
@@ -34,6 +36,7 @@ def demo(
     from vecsearch.cli.progress import ingest_progress
     from vecsearch.demo.script import run
 
+    say(f"This takes {'a few minutes' if train else 'about half a minute the first time'}.")
     with open_library(settings) as library, ingest_progress() as progress:
         result = run(library, output, train=train, say=say, on_progress=progress)
     write_rows(

@@ -37,6 +37,7 @@ from vecsearch.vocabulary import (
 
 if TYPE_CHECKING:
     from vecsearch.analysis.duplicates.groups import Duplicates
+    from vecsearch.analysis.tidy.journal import Entry
     from vecsearch.analysis.tidy.plan import Plan
     from vecsearch.collection import Collection
 
@@ -47,6 +48,7 @@ TABLE_COLUMNS = "group difference width height file_size could_go path".split()
 PLAN_COLUMNS = "action path kept_path bytes reason".split()
 DONE_COLUMNS = "run number action state path kept_path target reason".split()
 DONE_TABLE_COLUMNS = "state path reason".split()
+UNDO_TABLE_COLUMNS = "path reason".split()
 RUN_COLUMNS = "run at action files done left undone".split()
 
 
@@ -164,17 +166,18 @@ def undo(
     run: Annotated[
         int | None, typer.Argument(metavar="[RUN]", help="Which run. Default: the last.")
     ] = None,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Print the runs that there were, and undo none.")
-    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List all runs, and undo none.")] = False,
     collection: CollectionOption = DEFAULT_COLLECTION,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be brought back, and do nothing.")
+    ] = False,
     yes: YesOption = False,
     format_: FormatOption = None,
 ) -> None:
     """Undo a `duplicates --apply`: bring files and their rows back as they were.
 
-    A file that has gone from the trash meanwhile, or whose name another file has, stays as it is,
-    and the reason is printed. Run it again once that is mended.
+    A file that is no longer in the trash, or whose name another file has now, stays as it is, and
+    the reason is printed. Once that is put right, run it again.
     """
     from vecsearch.cli.progress import steps_progress
 
@@ -183,6 +186,9 @@ def undo(
         runs = tidy.runs()
         if list_:
             write_rows(runs, format_, columns=RUN_COLUMNS)
+            return
+        if dry_run:
+            _show_undo(tidy.undoable(run), format_)
             return
         number = tidy.last() if run is None else run
         chosen = next((each for each in runs if each.run == number), None)
@@ -202,6 +208,16 @@ def undo(
     write_rows(done, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
     if len(back) < len(done):
         raise typer.Exit(1)
+
+
+def _show_undo(entries: "list[Entry]", format_: Format | None) -> None:
+    stuck = [entry for entry in entries if entry.reason is not None]
+    say(f"Would bring {counted(len(entries) - len(stuck), 'file')} back.")
+    if stuck:
+        say(f"{counted(len(stuck), 'file')} cannot be brought back; see the reasons.")
+    write_rows(
+        entries, format_, columns=DONE_COLUMNS, table_columns=UNDO_TABLE_COLUMNS, dry_run=True
+    )
 
 
 def _require_together(
@@ -257,10 +273,7 @@ def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
     from vecsearch.analysis.tidy.plan import listed
     from vecsearch.render import rows as rendering
 
-    planned = [(*row, True) for row in listed(plan)]
-    rendering.write_rows(
-        out, planned, format_, [*PLAN_COLUMNS, "dry_run"], table_columns=PLAN_COLUMNS
-    )
+    rendering.write_rows(out, listed(plan), format_, PLAN_COLUMNS, dry_run=True)
 
 
 def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:

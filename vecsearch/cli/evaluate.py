@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 EXAMPLES = 6
 
 LABEL = (
-    "What makes images relevant to each other: the same folder name, or the same value in their "
-    "metadata."
+    "What makes images relevant to each other: the same label, which is the folder's name unless "
+    "ingest set another, or the same value in their metadata."
 )
 LabelOption = Annotated[str, typer.Option(metavar="folder|metadata:KEY", help=LABEL)]
 LabelRegexOption = Annotated[
     str | None,
     typer.Option(
         metavar="RE",
-        help="Or the same first group of this regular expression, matched to the file name in any "
-        "case: '^([a-z]+)'.",
+        help="Take the label from the file name instead: the first group of this regular "
+        "expression, ignoring case: '^([a-z]+)'.",
     ),
 ]
 SeedOption = Annotated[
@@ -62,7 +62,7 @@ def eval_(
     label: Annotated[
         str,
         typer.Option(
-            metavar="folder|metadata:KEY|none", help=f"{LABEL} None is for --improve alone."
+            metavar="folder|metadata:KEY|none", help=f"{LABEL} None works only with --improve."
         ),
     ] = "folder",
     label_regex: LabelRegexOption = None,
@@ -73,7 +73,7 @@ def eval_(
             "--improve",
             help="Instead, try other rankings: by compact vectors of several dimensions, and with "
             "expanded queries. Half of the labelled images choose the best, the others report its "
-            "score. Without labels that differ, or with --label none, altered copies of images "
+            "score. If all labels are the same, or with --label none, altered copies of images "
             "must find their originals.",
         ),
     ] = False,
@@ -186,8 +186,8 @@ def _judged(result: "Improvement") -> list[str]:
     copies = result.judged_by is JudgedBy.variants
     queries = "altered copies" if copies else f"of {result.images - result.unlabelled:,} images"
     notes = [
-        f"{result.choosing:,} {queries} chose, and {result.reporting:,} others report the scores; "
-        "all_map is of all."
+        f"{result.choosing:,} {queries} chose the best; {result.reporting:,} others report scores, "
+        "and all_map covers both."
         + (" A copy's right answer is its original, so map is 1 / its rank." * copies)
     ]
     if result.unlabelled:
@@ -203,7 +203,7 @@ def _verdict(result: "Improvement", *, kept: bool) -> str:
     if before is after:
         return f"Nothing is clearly better than {_named(result.now)}, which is in use. No change."
     gain = (
-        f"Best: {_named(result.best)}. On those that report, precision@{result.k} goes from "
+        f"Best: {_named(result.best)}. On the reporting ones, precision@{result.k} goes from "
         f"{before.reporting.precision:.3f} to {after.reporting.precision:.3f}, and mAP from "
         f"{before.reporting.map:.3f} to {after.reporting.map:.3f}."
     )
@@ -241,8 +241,8 @@ def compare(
 ) -> None:
     """Compare two collections of the same images, for example by two encoders.
 
-    Both answer the same queries, over the images that both hold. Shown are precision and mAP from
-    labels, how many neighbours they share, the time of a query and the size of a row.
+    Both answer the same queries, over the images that both hold. The result is precision and
+    mAP from labels, how many neighbours they share, the time of a query and the size of a row.
     """
     from vecsearch.cli.progress import steps_progress
     from vecsearch.render import saving

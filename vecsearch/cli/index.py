@@ -160,7 +160,7 @@ def ranking(
             metavar="[full|compact]",
             help=f"{Ranking.full} orders hits by the embeddings; {Ranking.compact} by their "
             "principal components, a few numbers in which the images differ most. "
-            "Default: as it is, which is printed.",
+            "Default: no change; prints the current one.",
         ),
     ] = None,
     dims: Annotated[
@@ -176,12 +176,12 @@ def ranking(
         typer.Option(
             metavar="N",
             help="Add the N nearest images to every question, and search again; 0 for none. "
-            "Default: as it is.",
+            "Default: no change.",
         ),
     ] = None,
     collection: CollectionOption = DEFAULT_COLLECTION,
 ) -> None:
-    """Set what orders the hits of every search by cosine, except by words.
+    """Set what orders the hits of searches by cosine; those by words always use embeddings.
 
     `eval --improve` finds out which ranking is best for your images.
     """

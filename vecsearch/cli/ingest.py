@@ -53,14 +53,30 @@ PrecisionOption = Annotated[
 MetadataOption = Annotated[
     Path | None,
     typer.Option(
-        help="Fill the column metadata from this CSV or JSON lines file. Its column path, or "
-        "file, holds an image's path or file name."
+        help="Fill the column metadata from this CSV or JSON lines file. Its column path or file "
+        "names the image, by path or file name."
+    ),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The label of all these images, stored ones included. Default: an image that is new "
+        "or has moved gets its folder's name; others keep theirs.",
+    ),
+]
+LabelRegexOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RE",
+        help="Take the label from the column path instead: the group label of this regular "
+        "expression, its first group, or the whole match. No match: the folder's name.",
     ),
 ]
 WITHOUT_FILES = "Delete rows under PATH whose files are gone."
 GUARDED = (
-    f"all rows under a PATH, more than a tenth of them and more than {PRUNED_UNASKED}, or more "
-    f"than {PRUNED_UNASKED} rows of a folder below it in which no image is left."
+    f"every row under a PATH, over a tenth of them (and over {PRUNED_UNASKED}), or over "
+    f"{PRUNED_UNASKED} rows of a subfolder that has no image left."
 )
 
 
@@ -78,6 +94,8 @@ def ingest(
     weights: WeightsOption = None,
     precision: PrecisionOption = None,
     metadata: MetadataOption = None,
+    label: LabelOption = None,
+    label_regex: LabelRegexOption = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help=f"{WITHOUT_FILES} Asks before it deletes {GUARDED}"),
@@ -119,6 +137,8 @@ def ingest(
                 weights=weights,
                 precision=precision,
                 metadata=metadata,
+                label=label,
+                label_regex=label_regex,
                 prune=prune,
                 confirm=progress.aside(confirming("Delete these rows?", yes=yes)),
                 dry_run=dry_run,
@@ -132,8 +152,7 @@ def ingest(
     if chosen_format(format_) is Format.table:
         show(f"{'would be ' if dry_run else ''}{_in_words(summary)}")
     else:
-        counts = summary.counts()
-        write_object({**counts, "dry_run": True} if dry_run else counts, format_)
+        write_object(summary.counts(), format_, dry_run=dry_run)
     if summary.failed and not dry_run:
         _say_where_errors_are(collection)
     if refused is not None:
@@ -151,6 +170,8 @@ def watch(
     weights: WeightsOption = None,
     precision: PrecisionOption = None,
     metadata: MetadataOption = None,
+    label: LabelOption = None,
+    label_regex: LabelRegexOption = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help=f"{WITHOUT_FILES} Without --yes it does not delete {GUARDED}"),
@@ -183,6 +204,8 @@ def watch(
                 weights=weights,
                 precision=precision,
                 metadata=metadata,
+                label=label,
+                label_regex=label_regex,
                 prune=prune,
                 confirm=lambda _: yes,
                 index=index,
@@ -250,5 +273,4 @@ def forget(
         parts = f"{counted(forgotten.rows, 'row')}, {counted(forgotten.errors, 'error')}"
         show(f"{'would delete' if dry_run else 'deleted'} {parts}")
     else:
-        done = asdict(forgotten)
-        write_object({**done, "dry_run": True} if dry_run else done, format_)
+        write_object(asdict(forgotten), format_, dry_run=dry_run)

@@ -37,8 +37,8 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="[IMAGE|-]...",
-            help="Image files, or - for one on stdin. Several, also with --id, --text and --not, "
-            "are added up to one question; 2:a.jpg counts twice.",
+            help="Image files, or - for one on stdin. Several images, ids and words make one "
+            "question: their vectors are added. 2:a.jpg counts twice.",
         ),
     ] = None,
     collection: CollectionOption = DEFAULT_COLLECTION,
@@ -61,9 +61,9 @@ def query(
         typer.Option(
             "--text",
             metavar="WORDS",
-            help='Search by words instead of a file, e.g. "golden retriever". vecsearch concepts '
-            "lists those that every collection takes; the extra phrases adds any others, a model "
-            "of open_clip any sentence.",
+            help='Search by words instead of a file, e.g. "golden retriever". `vecsearch concepts` '
+            "lists the known ones. Other phrases need the extra phrases; a model of open_clip "
+            "takes any sentence.",
         ),
     ] = None,
     not_images: Annotated[
@@ -72,11 +72,13 @@ def query(
     ] = None,
     not_ids: Annotated[
         list[str] | None,
-        typer.Option("--not-id", metavar="ID|PATH", help="Likewise, a stored image."),
+        typer.Option(
+            "--not-id", metavar="ID|PATH", help="Search for what is unlike this stored image."
+        ),
     ] = None,
     not_texts: Annotated[
         list[str] | None,
-        typer.Option("--not-text", metavar="WORDS", help="Likewise, a concept."),
+        typer.Option("--not-text", metavar="WORDS", help="Search for what is unlike this concept."),
     ] = None,
     crop: Annotated[
         str | None,
@@ -195,12 +197,12 @@ def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[st
     if answer.meaning is not None:
         yield answer.meaning
     if k is not None and len(answer.hits) == k and has_cut_off:
-        yield f"There may be more than {k}; without -k, every image within the cut-off is printed."
+        yield f"There may be more than {k} within the cut-off; omit -k to print all."
     if not answer.hits:
         yield "No image matches."
     elif answer.is_reranked:
         yield (
-            f"Ranked the {answer.candidates:,} nearest by cosine by {answer.metric}; "
+            f"Ranked by {answer.metric}, but only the {answer.candidates:,} nearest by cosine; "
             "--exact compares every image."
         )
 

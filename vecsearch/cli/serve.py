@@ -33,14 +33,15 @@ def serve(
         typer.Option(
             envvar="VECSEARCH_TOKEN",
             help="Require this token: the page asks for it, programs send "
-            "`Authorization: Bearer TOKEN`. Default: answer only you; where the system does not "
-            "say who connects, a new token.",
+            "`Authorization: Bearer TOKEN`. Default: answer only you; a new token on "
+            "systems that do not show who connects.",
         ),
     ] = None,
     all_users: Annotated[
         bool,
         typer.Option(
-            "--all-users", help="Without a token, answer every user of this machine, not only you."
+            "--all-users",
+            help="Answer every user of this machine, not only you, if there is no --token.",
         ),
     ] = False,
     max_upload: Annotated[
@@ -58,14 +59,14 @@ def serve(
         typer.Option(
             "--edit",
             help="Let the page act on near-duplicates, as duplicates --apply and undo do, and "
-            "record which are none. Whoever has the token may; not with --all-users.",
+            "record pairs that are not duplicates. With --all-users, it needs a --token.",
         ),
     ] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve the web page, and the JSON API under /api, until Ctrl-C.
 
-    Without --edit the server writes nothing. Add images with `vecsearch ingest`, even while it
+    The server writes nothing without --edit. Add images with `vecsearch ingest`, even while it
     runs.
     """
     from vecsearch.web import connections, serving
@@ -74,12 +75,12 @@ def serve(
 
     link = ""
     if edit and all_users and not token:
-        raise typer.BadParameter("--edit needs a --token if --all-users may ask. Omit one of them.")
+        raise typer.BadParameter("--edit with --all-users needs a --token, too.")
     serving.require_token(host, token)
     serving.share_heaps()
     is_known = None if token or all_users else serving.is_own
     if is_known and not serving.can_tell_users():
-        say("This system does not say which user connects, so the address has a token.")
+        say("This system does not show which user connects, so the address has a token.")
         token = secrets.token_urlsafe()
         link = f"?token={token}"
     with (
@@ -111,8 +112,7 @@ def serve(
 def mcp(settings: Settings, collection: CollectionOption = DEFAULT_COLLECTION) -> None:
     """Serve an assistant over stdin and stdout, by MCP; it can search and read, not write.
 
-    The assistant's program starts this: docs/mcp.md says how to configure it. It needs the extra
-    mcp.
+    The assistant's program starts this: see docs/mcp.md. It needs the extra mcp.
     """
     from vecsearch.web.mcp import require_extra
 

@@ -59,7 +59,9 @@ def tags(
     if limit is not None and limit < 1:
         raise typer.BadParameter("--limit is too small. Give a number from 1.")
     if images and (where is not None or limit is not None or count):
-        raise typer.BadParameter("With IMAGE, give none of --where, --limit and --count.")
+        raise typer.BadParameter(
+            "--where, --limit and --count are not for IMAGE. Omit them, or IMAGE."
+        )
     from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library:

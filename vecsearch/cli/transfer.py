@@ -33,7 +33,7 @@ def import_(
         str | None,
         typer.Option(
             envvar="VECSEARCH_MODEL",
-            help="What made the embeddings, in any words. Exports of vecsearch carry it.",
+            help="Name of the model that computed the embeddings. Exports of vecsearch include it.",
         ),
     ] = None,
     weights: WeightsOption = None,
@@ -44,7 +44,7 @@ def import_(
     index: NewIndexOption = None,
     format_: FormatOption = None,
 ) -> None:
-    """Store embeddings that were made elsewhere: all of a file, or nothing.
+    """Store embeddings from another program or database: all of a file, or nothing.
 
     Each CSV line holds a path and the numbers, below a header or not; NPZ holds the arrays paths
     and embeddings; Parquet holds a column path and a column of lists. Images that exist are read,

@@ -147,7 +147,7 @@ def _trained(library: Library, folder: Path, say: Callable[[str], None]) -> str:
     """Train an autoencoder on the pictures, and return its file."""
     from vecsearch.encoders.autoencoder.checkpoint import checkpoint_file
 
-    say("Training an autoencoder: less than a minute")
+    say("Training an autoencoder")
     model = (folder / "autoencoder.safetensors").absolute()
     # An earlier demo may have left them: on another database, or interrupted.
     model.unlink(missing_ok=True)

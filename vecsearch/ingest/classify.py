@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from vecsearch.imaging import existence
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.ingest.annotations.labels import Labelled
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema
 
@@ -235,7 +236,7 @@ def read_chunk(connection: sa.Connection, chunk: int) -> tuple[list[Decision], l
         outcome = Outcome(row.outcome)
         decisions.append(
             Decision(
-                File(row.path, row.relative, row.file_size, row.modified_at),
+                Labelled(row.path, row.relative, row.file_size, row.modified_at, row.label),
                 row.id,
                 row.sha256,
                 outcome,

@@ -7,6 +7,7 @@ from pathlib import Path
 from vecsearch.errors import EncoderError
 from vecsearch.imaging import scan, watching
 from vecsearch.ingest import choose, pending, pruning
+from vecsearch.ingest.annotations.labels import Labels
 from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.stages import cluster
@@ -30,6 +31,11 @@ class Ingesting:
         precision: int8 calibrates a new collection's encoder on its own pictures; None uses the
             collection's precision, or fp32.
         metadata: CSV or JSON lines, keyed by path or file name.
+        label: the label of all images; None: that of a new or moved image is its folder's name, and
+            others keep theirs.
+        label_regex: a regular expression that is searched for in each path as it is stored: the
+            label is its group `label`, else its first group, else the whole match. An image whose
+            path does not match gets its folder's name. Not together with `label`.
         prune: delete rows under `paths` whose files are gone.
         confirm: takes a sentence, and returns whether to go on; see `vecsearch.ingest.pruning`.
         dry_run: report what would be done, and change nothing.
@@ -44,6 +50,8 @@ class Ingesting:
     weights: str | Path | None = None
     precision: str | None = None
     metadata: Path | None = None
+    label: str | None = None
+    label_regex: str | None = None
     prune: bool = False
     confirm: Confirm = refuse
     dry_run: bool = False
@@ -61,6 +69,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
     schema.require_collection_name(name)
     method = None if wanted.index is None else parse(IndexMethod, wanted.index)
     precision = None if wanted.precision is None else parse(Precision, wanted.precision)
+    labels = Labels.parse(wanted.label, wanted.label_regex)
     dry_run, on_progress = wanted.dry_run, wanted.on_progress
     paths = wanted.named()
     pruning.require_no_lost(store.engine, name, paths)
@@ -81,6 +90,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
             confirm=wanted.confirm,
             dry_run=dry_run,
             metadata_file=wanted.metadata,
+            labels=labels,
             max_pixels=store.settings.max_pixels,
             index_method=method,
         )

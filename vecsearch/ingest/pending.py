@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch.imaging.scan import File
+from vecsearch.ingest.annotations.labels import FOLDERS, Labels
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.database import driver_connection, is_open
@@ -52,20 +53,27 @@ def dropped_after(connection: sa.Connection) -> Iterator[None]:
                 connection.execute(_DROP)
 
 
-def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
-    """Fill `seen` with the walk and return the number of distinct files."""
+def record_seen(connection: sa.Connection, files: Iterable[File], labels: Labels = FOLDERS) -> int:
+    """Fill `seen` with the walk and return the number of distinct files.
+
+    Where labels are given, `label` is that of each file, and `is_matched` unless it is the folder's
+    name for want of a better one.
+    """
     connection.execute(_DROP)
     connection.execute(
         sa.text(
             "CREATE TEMP TABLE seen (position int, path text, relative text, name text,"
-            " file_size bigint, modified_at timestamptz)"
+            " file_size bigint, modified_at timestamptz, label text, is_matched boolean)"
         )
     )
     rows = (
-        (position, file.path, file.relative, file.name, file.file_size, file.modified_at)
+        (
+            *(position, file.path, file.relative, file.name, file.file_size, file.modified_at),
+            *_label(file, labels),
+        )
         for position, file in enumerate(files)
     )
-    copy_rows(connection, "seen", "int4 text text text int8 timestamptz", rows)
+    copy_rows(connection, "seen", "int4 text text text int8 timestamptz text bool", rows)
     # The same file can be named twice: `vecsearch ingest photos photos/cat.jpg`.
     connection.execute(
         sa.text(
@@ -76,6 +84,13 @@ def record_seen(connection: sa.Connection, files: Iterable[File]) -> int:
     )
     connection.execute(sa.text("ANALYZE seen"))
     return connection.scalar(sa.text("SELECT count(*) FROM seen")) or 0
+
+
+def _label(file: File, labels: Labels) -> tuple[str | None, bool | None]:
+    if not labels.are_given:
+        return None, None
+    found = labels.find(file.path)
+    return found or file.label, found is not None
 
 
 def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
@@ -109,7 +124,7 @@ def record_pending(connection: sa.Connection, table: sa.Table | None) -> int:
             f"""
             CREATE TEMP TABLE pending AS
             SELECT row_number() OVER (ORDER BY seen.position) AS position, seen.path,
-                seen.relative, seen.name, seen.file_size, seen.modified_at, {stored},
+                seen.relative, seen.name, seen.file_size, seen.modified_at, seen.label, {stored},
                 NULL::text AS sha256, NULL::text AS error, NULL::int AS chunk,
                 NULL::text AS outcome, NULL::uuid AS source, false AS carries
             FROM seen {join}"""

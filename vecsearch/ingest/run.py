@@ -16,7 +16,9 @@ from vecsearch.encoders.base import Encoder
 from vecsearch.imaging import scan
 from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import File, Unreadable
-from vecsearch.ingest import classify, metadata, pending, pruning, scope, writes
+from vecsearch.ingest import classify, pending, pruning, scope, writes
+from vecsearch.ingest.annotations import labels, metadata
+from vecsearch.ingest.annotations.labels import Labels
 from vecsearch.ingest.pending import Hashed, ToOpen
 from vecsearch.ingest.scope import Scope
 from vecsearch.ingest.stages.chunk import Chunk
@@ -47,6 +49,7 @@ class Options:
         confirm: asked before a prune that `vecsearch.ingest.pruning` does not make unasked.
         dry_run: write nothing, decode nothing, say what would be done.
         metadata_file: CSV or JSON lines that fill `metadata`.
+        labels: what labels images get.
         max_pixels: pictures with more are recorded as unreadable.
         index_method: of a new collection, for `vecsearch.search.indexes.build.ensure`; None: hnsw.
 
@@ -56,6 +59,7 @@ class Options:
     confirm: Confirm = refuse
     dry_run: bool = False
     metadata_file: Path | None = None
+    labels: Labels = labels.FOLDERS
     max_pixels: int = DEFAULT_MAX_PIXELS
     index_method: str | None = None
 
@@ -144,7 +148,7 @@ class Ingest:
         """Compare the walk with the table, set against set; return how many files to open."""
         with self._connection.begin():
             self._began = self._connection.scalar(sa.func.now().select())
-            seen = pending.record_seen(self._connection, self._walk)
+            seen = pending.record_seen(self._connection, self._walk, self._options.labels)
             self._target.find()
             to_open = pending.record_pending(self._connection, self._target.table)
             if not self._options.dry_run:
@@ -291,6 +295,7 @@ class Ingest:
         if outdated:
             which = f"The files of {counted(outdated, 'row')} cannot be read any more"
             yield f"{which}; the former content stays."
+        yield from self._relabel(table)
         if self._options.dry_run:
             return
         if self._options.metadata_file is not None:
@@ -310,7 +315,20 @@ class Ingest:
     def _remarks(self) -> Iterator[str]:
         if self._walk.skipped:
             yield f"Skipped {counted(self._walk.skipped, 'file')} without an image suffix."
+        with self._connection.begin():
+            yield from labels.unmatched(self._connection)
         yield from self._target.remarks()
+
+    def _relabel(self, table: sa.Table) -> Iterator[str]:
+        """Give the labels to images that were stored before; yield a note."""
+        if not self._options.labels.are_given:
+            return
+        if self._options.dry_run:
+            with self._connection.begin():
+                yield from labels.store(self._connection, table, dry_run=True)
+        else:
+            with writing(self._connection, self._name):
+                yield from labels.store(self._connection, table, dry_run=False)
 
     def _prune(self, table: sa.Table) -> Iterator[str]:
         """Count the rows whose files are gone, and delete them if told to; yield notes."""

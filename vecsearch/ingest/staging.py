@@ -13,10 +13,11 @@ import numpy as np
 import sqlalchemy as sa
 from pgvector.psycopg import register_vector
 
+from vecsearch.imaging import scan
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest.formats.base import Block, block_rows
 from vecsearch.postgres import schema, thumbnails
-from vecsearch.postgres.columns import BY_NAME, CARRIED, copy_types, names
+from vecsearch.postgres.columns import BY_NAME, CARRIED, OF_LABEL, copy_types, names
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows
 from vecsearch.search import indexes, tags
@@ -54,16 +55,20 @@ def stage(connection: sa.Connection, rows: Iterable[Imported]) -> int:
     types = {column.name: str(column.kind) for column in _STAGED} | _THUMBNAIL_TYPES
     columns = ", ".join(f"{name} {type_}" for name, type_ in types.items())
     connection.execute(
-        sa.text(f"CREATE TEMP TABLE imported (number int8, id uuid, {columns}) ON COMMIT DROP")
+        sa.text(
+            f"CREATE TEMP TABLE imported (number int8, id uuid, folder text, {columns})"
+            " ON COMMIT DROP"
+        )
     )
     copy_rows(
         connection,
         "imported",
-        f"int8 uuid {' '.join(types.values())}",
+        f"int8 uuid text {' '.join(types.values())}",
         (
             (
                 row.number,
                 row.id,
+                scan.label(row.path),
                 row.path,
                 *(column.kind.copied(row.columns.get(column.name)) for column in CARRIED),
                 BY_NAME["embedding"].kind.copied(row.embedding),
@@ -101,8 +106,9 @@ def merge(connection: sa.Connection, table: sa.Table) -> int:
     target = schema.sql_name(table)
     known = connection.scalar(sa.text(f"SELECT count(*) FROM imported JOIN {target} USING (id)"))
     values = [
-        f"coalesce(imported.{column.name}, stored.{column.name}, {column.default or 'NULL'})"
+        f"coalesce(imported.{column.name}, stored.{column.name}, {default})"
         for column in _STAGED
+        for default in ["imported.folder" if column in OF_LABEL else column.default or "NULL"]
     ]
     columns = ", ".join(names(_STAGED))
     sets = [f"{name} = excluded.{name}" for name in names(_STAGED)]

@@ -278,17 +278,16 @@ class _Rows:
                 self._on_progress("Reading", done, self.contents.rows)
 
     def _from_file(self, path: str) -> tuple[dict[str, Any], Thumbnail | None]:
-        """Return the columns and thumbnail of the image at `path`; without one, only the label."""
-        columns: dict[str, Any] = {"label": scan.label(path)}
+        """Return the columns and thumbnail of the image at `path`; none without one."""
         file = scan.find(path)
         if file is None:
-            return columns, None
+            return {}, None
         made = pictures.make(
             path, Wanted(thumbnail=True, may_shrink=True), max_pixels=self._max_pixels
         )
         if not isinstance(made, Made):
-            return columns, None
-        columns |= {name: getattr(file, name) for name in names(OF_FILE)}
+            return {}, None
+        columns = {name: getattr(file, name) for name in names(OF_FILE)}
         return columns | asdict(made.facts), made.thumbnail
 
 

@@ -20,18 +20,26 @@ from psycopg.types.json import Jsonb
 from vecsearch.errors import DatabaseError
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.scan import File, Unreadable
-from vecsearch.ingest import metadata
+from vecsearch.ingest.annotations import metadata
 from vecsearch.ingest.classify import Decision
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema, tables
-from vecsearch.postgres.columns import OF_CONTENT, OF_FILE, OF_PATH, Column, copy_types, names
+from vecsearch.postgres.columns import (
+    OF_CONTENT,
+    OF_FILE,
+    OF_LABEL,
+    OF_PATH,
+    Column,
+    copy_types,
+    names,
+)
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import copy_rows, image_id
 from vecsearch.search import indexes, tags
 from vecsearch.vocabulary import counted
 
 # What a row's path and folder entry tell, and then what its content tells.
-_LOCATED = (*OF_PATH, *OF_FILE)
+_LOCATED = (*OF_PATH, *OF_LABEL, *OF_FILE)
 _WRITTEN = (*_LOCATED, *OF_CONTENT)
 
 
@@ -54,7 +62,8 @@ def write_files(
 
     All sources are read before any row changes, so that files may take each other's places. The
     user's metadata follow a picture that left its row. A row keeps its metadata where none arrive,
-    unless they have followed its own picture elsewhere. The source of a moved file is deleted.
+    unless they have followed its own picture elsewhere. Its label it keeps, too. The source of a
+    moved file is deleted.
 
     Args:
         connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
@@ -358,7 +367,8 @@ def _write_metadata(
 
 def _located(file: File) -> tuple[Any, ...]:
     """Return the values of `_LOCATED`."""
-    return (image_id(file.path), file.path, *(getattr(file, name) for name in names(OF_FILE)))
+    told = names((*OF_LABEL, *OF_FILE))
+    return (image_id(file.path), file.path, *(getattr(file, name) for name in told))
 
 
 def _content(facts: Facts, embedding: NDArray[np.float32]) -> Iterator[Any]:

@@ -77,6 +77,7 @@ class Origin(Enum):
 
     PATH = "the file's path"
     FILE = "an attribute of vecsearch.imaging.scan.File"
+    LABEL = "the file's folder, or what an ingest is told; other ingests keep it"
     CONTENT = "an attribute of vecsearch.imaging.decode.Facts, or the embedding"
     USER = "the user; ingests keep it"
     ROW = "the write itself"
@@ -194,8 +195,8 @@ COLUMNS: Final = (
     Column(
         "label",
         Kind.text,
-        Origin.FILE,
-        "Name of the folder the file is in",
+        Origin.LABEL,
+        "Name of the folder the file is in, or what ingest --label set",
         nullable=False,
         view=1,
         hit=3,
@@ -234,6 +235,7 @@ COLUMNS: Final = (
 BY_NAME: Final = {column.name: column for column in COLUMNS}
 OF_PATH: Final = tuple(column for column in COLUMNS if column.origin is Origin.PATH)
 OF_FILE: Final = tuple(column for column in COLUMNS if column.origin is Origin.FILE)
+OF_LABEL: Final = tuple(column for column in COLUMNS if column.origin is Origin.LABEL)
 # Files with equal content have equal values of these.
 OF_CONTENT: Final = tuple(column for column in COLUMNS if column.origin is Origin.CONTENT)
 # Columns of an export besides path and embedding; the id is derived from the path.

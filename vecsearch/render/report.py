@@ -37,7 +37,7 @@ def html_report(
 
     Args:
         query: the query image.
-        answer: its hits; the page shows at most `MOST_HITS`, and says so if there are more.
+        answer: its hits; the page shows at most `MOST_HITS`, and a note if there are more.
         collection: the name of the collection.
         max_pixels: larger images are not read.
         stored: thumbnails by id. The files of other hits are read; the page says which cannot be.

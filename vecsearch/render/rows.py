@@ -10,6 +10,9 @@ from vecsearch.errors import InvalidInput
 from vecsearch.render.values import as_cell, as_json
 from vecsearch.render.visible import shown
 
+# Marks rows and objects of a dry run.
+DRY_RUN = {"dry_run": True}
+
 
 class Format(StrEnum):
     """How rows are printed."""
@@ -35,6 +38,7 @@ def write_rows(
     *,
     table_columns: Sequence[str] | None = None,
     hides_empty: bool = True,
+    dry_run: bool = False,
 ) -> None:
     """Print rows: dataclasses, or tuples in the order of `columns`.
 
@@ -45,6 +49,7 @@ def write_rows(
         columns: all columns.
         table_columns: the columns of a table; None: all.
         hides_empty: leave out a table's columns that have no value.
+        dry_run: mark rows, except those of a table, with another column.
 
     To a pipe, CSV and paths are what is stored; on a terminal, what it would obey is escaped. JSON
     and tables escape it everywhere.
@@ -53,7 +58,8 @@ def write_rows(
         InvalidInput: the format is `paths`, and the rows have no path, or one with a line break.
 
     """
-    records = (_record(row, columns) for row in rows)
+    more = DRY_RUN if dry_run else {}
+    records = (_record(row, columns) | more for row in rows)
     if format_.lists_paths:
         if "path" not in columns:
             raise InvalidInput("These rows have no path. Use another --format.")
@@ -65,8 +71,9 @@ def write_rows(
     elif format_ is Format.json:
         out.write(f"{as_json(list(records), indent=2)}\n")
     elif format_ is Format.csv:
-        _write_csv(out, [columns])
-        _write_csv(out, ([as_cell(record[name], "") for name in columns] for record in records))
+        names = [*columns, *more]
+        _write_csv(out, [names])
+        _write_csv(out, ([as_cell(record[name], "") for name in names] for record in records))
     else:
         from vecsearch.render import tables
 
@@ -85,8 +92,15 @@ def require_object_format(format_: Format | None) -> None:
         raise InvalidInput("This command prints no paths. Use another --format.")
 
 
-def write_object(out: TextIO, value: dict[str, Any], format_: Format) -> None:
-    """Print one object: as JSON, indented or on one line, or as CSV with a header."""
+def write_object(
+    out: TextIO, value: dict[str, Any], format_: Format, *, dry_run: bool = False
+) -> None:
+    """Print one object: as JSON, indented or on one line, or as CSV with a header.
+
+    That of a dry run is marked.
+    """
+    if dry_run:
+        value |= DRY_RUN
     if format_ is Format.csv or format_.lists_paths:
         write_rows(out, [tuple(value.values())], format_, list(value))
     else:

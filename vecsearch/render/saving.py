@@ -69,7 +69,7 @@ def require_picture_file(path: Path) -> None:
 
 
 def require_report_file(path: Path) -> None:
-    """Check that a page can be written to `path`, before it is made.
+    """Check that a page can be written to `path`, before it is built.
 
     Raises:
         InvalidInput: the suffix is not that of a page, or the folder cannot be written to.

@@ -11,7 +11,7 @@ from fastapi import UploadFile
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from vecsearch.analysis.duplicates import groups
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, fault
 from vecsearch.imaging import formats
 from vecsearch.search.filters import Filters
 from vecsearch.search.query import Query
@@ -284,7 +284,7 @@ class DuplicatesQuestion(DuplicatesRule):
 def faulty(faults: Iterable[tuple[Sequence[int | str], str]]) -> str:
     """Return a sentence about fields that are not as they should be, from their places and why."""
     said = [
-        f"{'.'.join(map(str, place))[:LONGEST_NAME] or 'request'}: {why}"
+        f"{'.'.join(map(str, place))[:LONGEST_NAME] or 'request'}: {fault(why)}"
         for place, why in list(faults)[:MOST_FAULTS]
     ]
     # A form chooses its encoding, so names may hold lone surrogates.

@@ -6,6 +6,7 @@ crash, the next command reads there which files were in between, and looks where
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -108,11 +109,7 @@ class Tidy:
         chosen = self.last() if run is None else run
         with journal.claim(self._store.engine, self._name):
             self._settle()
-            waiting = self._entries(FileState.done, FileState.undoing, run=chosen)
-            if not waiting:
-                is_known = any(each.run == chosen for each in self.runs())
-                found = f"Run {chosen} has nothing to undo" if is_known else f"No run is {chosen}"
-                raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
+            waiting = self._done(chosen)
             self._each("Undoing", waiting[::-1], self._undo, on_progress)
             numbers = {entry.number for entry in waiting}
             return [
@@ -121,11 +118,37 @@ class Tidy:
                 if entry.number in numbers
             ]
 
+    def undoable(self, run: int | None = None) -> list[Entry]:
+        """Return the files that `undo` would bring back; those with a reason it could not.
+
+        Nothing is touched.
+
+        Raises:
+            InvalidInput: there is nothing to undo.
+
+        """
+        waiting = self._done(self.last() if run is None else run)
+        return [replace(entry, reason=_hindrance(entry)) for entry in waiting]
+
     def runs(self) -> list[Run]:
         """Return what was done so far, the last first."""
         with migrate.reading_current(self._store.engine) as connection:
             catalog.get_collection(connection, self._name)
             return journal.runs(connection, self._name)
+
+    def _done(self, run: int) -> list[Entry]:
+        """Return the files of a run that are not undone.
+
+        Raises:
+            InvalidInput: there are none.
+
+        """
+        waiting = self._entries(FileState.done, FileState.undoing, run=run)
+        if not waiting:
+            is_known = any(each.run == run for each in self.runs())
+            found = f"Run {run} has nothing to undo" if is_known else f"No run is {run}"
+            raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
+        return waiting
 
     def _entries(self, *states: FileState, run: int | None = None) -> list[Entry]:
         with migrate.reading_current(self._store.engine) as connection:
@@ -270,6 +293,22 @@ def _found(entry: Entry) -> str | None:
         return trash.find(entry.path, entry.sha256)
     target = str(entry.target)
     return target if disk.has_content(target, entry.sha256) else None
+
+
+def _hindrance(entry: Entry) -> str | None:
+    """Return why `undo` could not bring a file back now; None if it could."""
+    try:
+        if entry.action.links:
+            symbolic = entry.action is FileAction.symlink
+            if not disk.is_link_to(entry.path, entry.kept_path, symbolic=symbolic):
+                disk.check(entry.path, entry.sha256)
+        elif _found(entry) is not None:
+            disk.require_free(entry.path)
+        elif not disk.has_content(entry.path, entry.sha256):
+            return _missing(entry)
+    except LeftAlone as left:
+        return str(left)
+    return None
 
 
 def _missing(entry: Entry) -> str:

@@ -181,14 +181,25 @@ def remove_copy(path: str, sha256: str) -> None:
             Path(path).unlink()
 
 
+def require_free(path: str) -> None:
+    """Check that nothing is at a path but, at most, an empty file.
+
+    Raises:
+        LeftAlone: something else is.
+
+    """
+    with suppress(FileNotFoundError):
+        info = os.lstat(path)
+        if not stat.S_ISREG(info.st_mode) or info.st_size:
+            raise LeftAlone(f"There is another file at {path}.")
+
+
 def _reserve(path: str) -> None:
     """Create an empty file at a path; one that is there already, and empty, serves as well."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError as error:
-        info = os.lstat(path)
-        if not stat.S_ISREG(info.st_mode) or info.st_size:
-            raise LeftAlone(f"There is another file at {path}.") from error
+    except FileExistsError:
+        require_free(path)
 
 
 def _partial(path: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging import scan
-from vecsearch.ingest.metadata import KEY_COLUMNS
+from vecsearch.ingest.annotations.metadata import KEY_COLUMNS
 from vecsearch.vocabulary import MAX_DIMENSIONS, MAX_HALF
 
 if TYPE_CHECKING:

@@ -21,6 +21,12 @@ class Revival:
         self._lock = threading.Lock()
         self._running: threading.Thread | None = None
         self._error: VecsearchError | None = None
+        self._is_over = False
+
+    def end(self) -> None:
+        """Start the server no more: its lease is about to end."""
+        with self._lock:
+            self._is_over = True
 
     def __call__(self) -> None:
         """Return when the server takes connections.
@@ -30,6 +36,8 @@ class Revival:
 
         """
         with self._lock:
+            if self._is_over:
+                raise DatabaseUnavailable("The library is closed. Open it again: Library.open()")
             if self._running is None or not self._running.is_alive():
                 self._error = None
                 self._running = threading.Thread(target=self._revive, name="revival", daemon=True)
