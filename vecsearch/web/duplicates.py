@@ -136,7 +136,8 @@ def _planned(
     options = question.options()
     options["gone"] = set(gone)
     plan = collection.tidy.plan(action, **options)
-    rows = [(each.path, f"Kept: {each.kept_path}") for each in plan.files]
+    shared = shared_folder(each.path for each in [*plan.files, *plan.untouched])
+    rows = [(each.path, f"Kept: {each.kept_path.removeprefix(shared)}") for each in plan.files]
     rows += [(each.path, f"Left alone. {each.reason}") for each in plan.untouched]
     if not plan.files:
         sentence = "There is nothing to do."
