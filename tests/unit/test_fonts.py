@@ -144,7 +144,7 @@ def test_one_note_names_what_is_missing_and_what_to_install(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(
-        f"No installed font has {CJK} {CAT}, each drawn as \ufffd."
+        f"No installed font draws {CJK} {CAT}, each shown as \ufffd."
     )
     assert "pip install 'vecsearch[fonts]'" in record.getMessage()
     assert "apt install fonts-noto" in record.getMessage()
@@ -157,7 +157,7 @@ def test_one_note_names_what_is_missing_and_what_to_install(
     caplog.clear()
     # There are no fonts for these, and a terminal would obey one.
     fonts.note_missing(["\x1b", "\ue000", "\udcff"])
-    assert caplog.messages == ["No installed font has \\x1b \ue000 \\xff, each drawn as \ufffd."]
+    assert caplog.messages == ["No installed font draws \\x1b \ue000 \\xff, each shown as \ufffd."]
     caplog.clear()
     fonts.note_missing([])
     fonts.note_missing([chr(letter) for letter in range(0x4E00, 0x4E00 + 12)])

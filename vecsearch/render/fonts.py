@@ -113,8 +113,8 @@ def note_missing(missing: Collection[str]) -> None:
     named = " ".join(visible(letter) for letter in letters[:_MOST_NAMED])
     more = len(letters) - _MOST_NAMED
     what = f"{named} and {counted(more, 'more character')}" if more > 0 else named
-    drawn = f"drawn as {UNKNOWN}" if len(letters) == 1 else f"each drawn as {UNKNOWN}"
-    _log.warning("No installed font has %s, %s.%s", what, drawn, _next_step(letters))
+    shown = f"shown as {UNKNOWN}" if len(letters) == 1 else f"each shown as {UNKNOWN}"
+    _log.warning("No installed font draws %s, %s.%s", what, shown, _next_step(letters))
 
 
 def _next_step(letters: list[str]) -> str:
@@ -159,7 +159,8 @@ def _draws(family: str, weight: Weight, needed: frozenset[int]) -> bool:
     characters = _characters(family, weight)
     if not characters.issuperset(needed):
         return False
-    # Colour fonts have characters without outlines, which would be drawn as gaps.
+    # Some colour fonts have characters without outlines, which matplotlib draws as gaps; those of
+    # bitmaps alone, such as Noto Color Emoji, it does not load.
     return family == BASE or all(_has_outline(family, weight, each) for each in needed)
 
 

@@ -136,9 +136,10 @@ def _planned(
     options = question.options()
     options["gone"] = set(gone)
     plan = collection.tidy.plan(action, **options)
-    shared = shared_folder(each.path for each in [*plan.files, *plan.untouched])
-    rows = [(each.path, f"Kept: {each.kept_path.removeprefix(shared)}") for each in plan.files]
-    rows += [(each.path, f"Left alone. {each.reason}") for each in plan.untouched]
+    rows = [(each.path, f"Left alone. {each.reason}") for each in plan.untouched]
+    shared = shared_folder([each.path for each in plan.files] + [path for path, _ in rows])
+    kept = (each.kept_path.removeprefix(shared) for each in plan.files)
+    rows[:0] = [(file.path, f"Kept: {path}") for file, path in zip(plan.files, kept, strict=True)]
     if not plan.files:
         sentence = "There is nothing to do."
         return _acted(request, collection, question, sentence, rows, {}, "")
