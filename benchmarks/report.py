@@ -86,6 +86,16 @@ with importing timm, loading the model and one forward pass.""",
         ("cold_query",),
     ),
     Section(
+        "Pages",
+        """\
+What `vecsearch serve` answers, one request after another on one connection; thumbnails and scripts
+that a page loads are not included, and a thumbnail is measured by itself. The first request is
+before everything else of its kind: the first page of duplicates compares all pictures, and the next
+ones show the same answer until the collection changes.""",
+        ("pages.py PICTURES...",),
+        ("pages",),
+    ),
+    Section(
         "Index",
         """\
 An index on principal components (`vecsearch index create --method compact`) compared with one on

@@ -39,6 +39,7 @@ BATCHES = (16, 32)
 ROUNDS = 4
 START_SECONDS = 120
 BOUNDARY = "9d4d1f6c3b7e"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
 def main() -> None:
@@ -47,8 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data_dir is None:
             arguments.data_dir = Path(folder)
-            ingest = [arguments.images, "--weights", arguments.weights, "--quiet"]
-            _vecsearch("ingest", *ingest, data_dir=arguments.data_dir)
+            ingest = [arguments.images, "--weights", arguments.weights]
+            vecsearch("ingest", *ingest, data_dir=arguments.data_dir)
         with Library.open(Settings.load(data_dir=arguments.data_dir)) as library:
             _measure(library, arguments)
 
@@ -61,10 +62,10 @@ def _measure(library: Library, arguments: argparse.Namespace) -> None:
     pictures = [Path(row.path).read_bytes() for row in rows]
     print(f"{len(rows)} images, {os.cpu_count()} CPUs, load {_load()}")
     bare = [_bare(library, name, rows[0].path)]
-    with _serving(arguments) as port:
+    with serving(arguments.data_dir, arguments.port, name) as port:
         # The encoder loads in the background; queries by id, measured first, do not need it.
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
-        _ask(client, _form({"collection": name, "k": str(K)}, pictures[0] + os.urandom(8)))
+        _ask(client, form({"collection": name, "k": str(K)}, pictures[0] + os.urandom(8)))
         by_id = _by_id(port, name, [str(row.id) for row in rows])
         many = _by_new_pictures(port, name, pictures, arguments.clients, arguments.seconds)
     bare.append(_bare(library, name, rows[0].path))
@@ -104,7 +105,7 @@ def _by_id(port: int, collection: str, ids: list[str]) -> Outcome:
     outcome = Outcome()
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for number, name in zip(range(-10, REQUESTS), itertools.cycle(ids), strict=False):
-        body = _form({"collection": collection, "k": str(K), "id": name})
+        body = form({"collection": collection, "k": str(K), "id": name})
         started = perf_counter()
         answer = _ask(client, body)
         elapsed = perf_counter() - started
@@ -133,7 +134,7 @@ def _by_new_pictures(
         def ask() -> float:
             number = next(numbers)
             picture = pictures[number % len(pictures)] + run + number.to_bytes(4, "big")
-            body = _form(fields, picture)
+            body = form(fields, picture)
             started = perf_counter()
             _ask(connection, body)
             return perf_counter() - started
@@ -162,8 +163,7 @@ def _by_new_pictures(
 
 
 def _ask(client: http.client.HTTPConnection, body: bytes) -> Any:
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    client.request("POST", "/api/query", body, headers)
+    client.request("POST", "/api/query", body, FORM)
     response = client.getresponse()
     content = response.read()
     if response.status != http.HTTPStatus.OK:
@@ -174,7 +174,8 @@ def _ask(client: http.client.HTTPConnection, body: bytes) -> Any:
     return answer
 
 
-def _form(fields: dict[str, str], picture: bytes | None = None) -> bytes:
+def form(fields: dict[str, str], picture: bytes | None = None) -> bytes:
+    """Return the body of a form, of the type that FORM names."""
     part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{{}}"{{}}\r\n\r\n'
     text = "".join(f"{part.format(name, '')}{value}\r\n" for name, value in fields.items())
     end = f"--{BOUNDARY}--\r\n"
@@ -213,15 +214,15 @@ def _embed(stored: Any, picture: str, runtime: Runtime) -> float:
 
 
 @contextmanager
-def _serving(arguments: argparse.Namespace) -> Iterator[int]:
+def serving(data_dir: Path, port: int, collection: str) -> Iterator[int]:
     """Run `vecsearch serve`, and yield its port when it answers."""
-    command = _command("serve", "--port", str(arguments.port), data_dir=arguments.data_dir)
-    server = subprocess.Popen([*command, "--collection", arguments.collection])
+    command = _command("serve", "--port", str(port), data_dir=data_dir)
+    server = subprocess.Popen([*command, "--collection", collection])
     try:
         deadline = perf_counter() + START_SECONDS
         while True:
             try:
-                client = http.client.HTTPConnection("127.0.0.1", arguments.port, timeout=60)
+                client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 client.request("GET", "/api/health")
                 if client.getresponse().status == http.HTTPStatus.OK:
                     break
@@ -229,14 +230,16 @@ def _serving(arguments: argparse.Namespace) -> Iterator[int]:
                 if server.poll() is not None or perf_counter() > deadline:
                     raise
             sleep(0.2)
-        yield arguments.port
+        yield port
     finally:
         server.terminate()
         server.wait()
 
 
-def _vecsearch(*arguments: Any, data_dir: Path) -> None:
-    subprocess.run(_command(*map(str, arguments), data_dir=data_dir), check=True)
+def vecsearch(*arguments: Any, data_dir: Path) -> None:
+    """Run a command on the database in a folder; what it prints goes to standard error."""
+    command = _command(*map(str, arguments), data_dir=data_dir)
+    subprocess.run(command, check=True, stdout=sys.stderr)
 
 
 def _command(*arguments: str, data_dir: Path) -> list[str]:

@@ -56,7 +56,7 @@ def test_a_file_over_the_limit(windows: Windows, tmp_path: Path) -> None:
     page.set_input_files("#picture", file)
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(
-        "That is more than 1 MB, the limit here. Send a smaller picture."
+        "The request is larger than 1 MB, the limit here. Send a smaller picture."
     )
 
 
@@ -159,7 +159,7 @@ def test_a_token(
     assert "--token" in refused.stderr
     # As from a variable that is not set: it must not serve without one.
     refused = vecsearch("serve", "--all-users", "--token", "", "--port", "0", status=1)
-    assert "one at least" in refused.stderr
+    assert "one or more printable" in refused.stderr
     settings = {**environment, "VECSEARCH_DATA_DIR": str(album.data_dir)}
     options = ("--host", "0.0.0.0", "--token", "open sesame")
     with serving(settings, *options) as url:
@@ -173,7 +173,7 @@ def test_a_token(
         expect(field).to_be_focused()
         field.fill("open barley")
         field.press("Enter")
-        expect(page.get_by_role("heading", level=1)).to_contain_text("That is not the token.")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Wrong token.")
         field.fill("open sesame")
         field.press("Enter")
         # It leads to where somebody wanted to go, and is not asked for again.

@@ -14,7 +14,7 @@ from web_support import LOCAL, client
 
 from vecsearch.library import Library
 from vecsearch.web.app import create_app
-from vecsearch.web.site import SESSION, Options
+from vecsearch.web.site import KEPT, SESSION, Options
 
 pytestmark = once
 
@@ -84,14 +84,58 @@ def test_what_is_selected_goes_once_it_is_confirmed_and_comes_back(
     assert in_tables(library) == rows
 
 
+def test_what_was_shown_is_done_though_the_collection_changed(
+    library: Library, photos: Path, page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("copies/000 copy.png", "copies/001 copy.png", "copies/002 copy.png")
+    fields = hidden(post(page, "/duplicates", action="trash", gone=ids(library, photos, *names)))
+    # Since then, somebody said that one is no duplicate, and one file has changed.
+    kept, copy = ids(library, photos, "kept/000.png", names[0])
+    library.collection().not_duplicates(kept, copy)
+    changed = b"changed since"
+    (photos / names[1]).write_bytes(changed)
+
+    def find(*_: object, **__: object) -> None:
+        pytest.fail("duplicates are computed anew")
+
+    monkeypatch.setattr("vecsearch.analysis.duplicates.groups.find", find)
+    done = post(page, "/duplicates", **fields)
+    assert "Sent 2 files to the trash" in done
+    assert [(photos / name).exists() for name in names] == [False, True, False]
+    assert (photos / names[1]).read_bytes() == changed
+
+
+def test_a_list_is_confirmed_once_and_on_its_own_collection(
+    library: Library, photos: Path, page: TestClient
+) -> None:
+    files = on_disk(photos)
+    asked: dict[str, Any] = {"action": "trash", "gone": ids(library, photos, "copies/000 copy.png")}
+    fields = hidden(post(page, "/duplicates", **asked))
+    shown = post(page, "/duplicates", **fields | {"plan": "x"})
+    assert "Nothing was done yet, as this list had expired" in shown
+    # Nine later lists: the first is no longer kept.
+    for _ in range(KEPT + 1):
+        post(page, "/duplicates", **asked)
+    assert "had expired" in post(page, "/duplicates", **fields)
+    assert on_disk(photos) == files
+    library.collection("images").rename("others")
+    fields = hidden(post(page, "/duplicates?collection=others", **asked))
+    library.collection("others").rename("images")
+    assert "had expired" in post(page, "/duplicates", **fields)
+    assert on_disk(photos) == files
+    fields = hidden(post(page, "/duplicates", **asked))
+    assert "Sent 1 file to the trash" in post(page, "/duplicates", **fields)
+    assert "without a duplicate now" in post(page, "/duplicates", 400, **fields)
+
+
 def test_the_last_one_of_a_group_stays(library: Library, photos: Path, page: TestClient) -> None:
     files = on_disk(photos)
     group = ids(library, photos, "kept/000.png", "copies/000 copy.png", "small/000.png")
-    refused = post(page, "/duplicates", 400, action="trash", gone=group, is_sure=True)
+    refused = post(page, "/duplicates", 400, action="trash", gone=group, plan="x")
     assert "All 3 images of a group are selected" in refused
     lone = ids(library, photos, "others/000.png")
     assert "without a duplicate now" in post(
-        page, "/duplicates", 400, action="trash", gone=lone, is_sure=True
+        page, "/duplicates", 400, action="trash", gone=lone, plan="x"
     )
     # A copy of other bytes is no link.
     small = ids(library, photos, "small/000.png")
@@ -117,7 +161,7 @@ def test_a_server_that_only_reads_does_nothing(library: Library, photos: Path) -
     reading = client(library)
     gone = ids(library, photos, "copies/000 copy.png")
     for path, fields in (
-        ("/duplicates", {"action": "trash", "gone": gone, "is_sure": True}),
+        ("/duplicates", {"action": "trash", "gone": gone, "plan": "x"}),
         ("/duplicates/undo", {"run": 1}),
         ("/duplicates/apart", {"image": gone, "other": gone}),
     ):
@@ -134,7 +178,7 @@ def test_another_site_cannot_act(
     fields = {
         "action": "trash",
         "gone": ids(library, photos, "copies/000 copy.png"),
-        "is_sure": True,
+        "plan": "x",
     }
     answer = page.post("/duplicates", data=fields, headers={"Sec-Fetch-Site": site})
     assert answer.status_code == 403

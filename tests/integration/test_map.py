@@ -107,7 +107,7 @@ def test_images_come_and_go_without_a_place_until_the_next_refresh(library: Libr
     assert (found.images, found.placed, len(found.ids)) == (60, 59, 59)
     assert corpus.ids[0] not in found.ids
     page = client(library).get("/map").text
-    assert "1 image that was added later is not on it" in page
+    assert "1 image added later is not on the map" in page
     assert "<code>vecsearch refresh map</code>" in page
     chosen.refresh(["map"])
     assert chosen.map(points=0).placed == 60

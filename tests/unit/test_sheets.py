@@ -192,14 +192,6 @@ def test_words_are_not_taken_for_mathematics() -> None:
     assert not sheet_.figure.axes[0].texts[0].get_parse_math()
 
 
-def test_a_character_that_no_font_has_is_marked() -> None:
-    assert canvas.drawable("cat \ue000") == "cat \ufffd"
-    assert canvas.drawable("Ünïcode – Ελλ") == "Ünïcode – Ελλ"
-    assert canvas.drawable("e\u0301te\u0301") == "été"
-    # A mark that no font has takes its letter with it: one font draws both.
-    assert canvas.drawable("a\U0001e8d0b") == "\ufffdb"
-
-
 def test_a_long_line_is_shortened_in_its_middle_to_the_longest_that_fits() -> None:
     sheet_ = canvas.Canvas(1000, 100)
     taken = sheet_.text(0, 50, f"begin{'x' * 500}end", size=20, width=300)

@@ -29,7 +29,7 @@ from vecsearch.web.mcp.arguments import Search
 from vecsearch.web.metrics import Measured, Metrics
 from vecsearch.web.parameters import DuplicatesQuestion, MapRule, Named, PageQuestion, QueryForm
 from vecsearch.web.uploads import Uploads
-from vecsearch.web.views import slider
+from vecsearch.web.views import slider, unbroken
 
 
 def test_a_fault_has_the_headers_of_every_answer(
@@ -287,3 +287,14 @@ def test_methods_that_callers_invent_do_not_grow_the_metrics() -> None:
         asyncio.run(ask(f"X{number}"))
     counted = [line for line in metrics.text().decode().splitlines() if "requests_total{" in line]
     assert counted == ['vecsearch_requests_total{method="other",route="none",status="405"} 100.0']
+
+
+def test_options_in_a_sentence_stay_on_one_line_and_markup_stays_text() -> None:
+    sentence = "Set --max-distance 0.1, not <b>--x</b> - or --."
+    shown = unbroken(sentence)
+    assert shown.striptags() == sentence
+    assert [part.split("<")[0] for part in shown.split('"option">')[1:]] == [
+        "--max-distance",
+        "--x",
+    ]
+    assert "<b>" not in shown

@@ -3,18 +3,19 @@
 It uses the object API of matplotlib alone, so that no global state changes.
 """
 
+import io
 import math
-import unicodedata
 from bisect import bisect_left
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
+
+from vecsearch.render import fonts
+from vecsearch.render.fonts import Weight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,39 +26,14 @@ DPI = 256
 INK, SOFT, GREY, MOUNT = "#111827", "#6b7280", "#d1d5db", "#f3f4f6"
 BLUE, GREEN, RED = "#2563eb", "#15803d", "#dc2626"
 
-Weight = Literal["normal", "bold"]
-# Unicode categories of marks, which are drawn with the letter before them.
-_MARKS = frozenset({"Mn", "Mc", "Me", "Cf"})
-# matplotlib ships the first; the others, where installed, have the characters it lacks.
-_FAMILIES = (
-    "DejaVu Sans",
-    "Noto Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans Arabic",
-    "Noto Sans Hebrew",
-    "Noto Sans Devanagari",
-    "Noto Sans Thai",
-    "Noto Emoji",
-    "Arial Unicode MS",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Apple SD Gothic Neo",
-    "Segoe UI",
-    "Segoe UI Symbol",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "WenQuanYi Zen Hei",
-)
-
 
 class Canvas:
-    """A canvas; `figure` is the matplotlib figure."""
+    """A canvas; `figure` is the matplotlib figure, `finished` returns it when all is drawn."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    def __init__(self, width: int, height: int, paper: str = "white") -> None:
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=paper)
         self.width, self.height = width, height
+        self._missing: list[str] = []
         FigureCanvasAgg(self.figure)
         self._axes = self.figure.add_axes((0, 0, 1, 1))
         self._axes.set_axis_off()
@@ -110,19 +86,34 @@ class Canvas:
 
         Returns its width.
         """
-        whole = drawable(text, weight)
-        artist = self._axes.text(
-            x, y, whole, fontproperties=_font(size, weight), color=colour, ha=align, **_PLAIN
-        )
+        line = fonts.line(text, weight)
+        self._missing += line.missing
+        font = FontProperties(family=line.families, size=_points(size), weight=weight)
+        artist = self._axes.text(x, y, "", fontproperties=font, color=colour, ha=align, **_PLAIN)
 
         def fits(kept: int) -> bool:
-            artist.set_text(_middle_out(whole, kept))
+            artist.set_text(_middle_out(line.letters, kept))
             return artist.get_window_extent().width <= width
 
-        if not fits(len(whole)):
+        most = len(line.letters)
+        if not fits(most):
             # The longest text that fits: every shorter one fits, too.
-            fits(bisect_left(range(len(whole)), x=True, key=lambda kept: not fits(kept)) - 1)
+            fits(bisect_left(range(most), x=True, key=lambda kept: not fits(kept)) - 1)
         return math.ceil(artist.get_window_extent().width)
+
+    def finished(self) -> Figure:
+        """Return the figure, after a note on the letters that no font has."""
+        fonts.note_missing(self._missing)
+        return self.figure
+
+    def pixels(self) -> "Picture":
+        """Return what is drawn as a picture, after the same note."""
+        import PIL.Image
+
+        written = io.BytesIO()
+        self.finished().savefig(written, format="rgba", dpi="figure")
+        size = self.width, self.height
+        return PIL.Image.frombytes("RGBA", size, written.getvalue()).convert("RGB")
 
     def plot(self, x: int, y: int, width: int, height: int) -> "Axes":
         """Return axes whose data area is (x, y, width, height)."""
@@ -140,48 +131,12 @@ class Canvas:
 _PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
 
 
-def drawable(text: str, weight: Weight = "normal") -> str:
-    """Return the text on one line, with � for characters that no installed font has."""
-    fonts = _characters(weight)
-    clusters: list[str] = []
-    # Composed, as some systems split file names into letters and accents.
-    for letter in unicodedata.normalize("NFC", " ".join(text.split())):
-        if clusters and unicodedata.category(letter) in _MARKS:
-            clusters[-1] += letter
-        else:
-            clusters.append(letter)
-    # A letter and its marks are drawn by one font.
-    return "".join(
-        cluster if any(font.issuperset(map(ord, cluster)) for font in fonts) else "\ufffd"
-        for cluster in clusters
-    )
-
-
-def _middle_out(line: str, kept: int) -> str:
-    if kept >= len(line):
-        return line
+def _middle_out(letters: list[str], kept: int) -> str:
+    if kept >= len(letters):
+        return "".join(letters)
     tail = max(kept, 0) // 2
-    return f"{line[: max(kept, 0) - tail]}…{line[len(line) - tail :]}"
+    return "".join([*letters[: max(kept, 0) - tail], "…", *letters[len(letters) - tail :]])
 
 
 def _points(pixels: int) -> float:
     return pixels * 72 / DPI
-
-
-def _font(size: int, weight: Weight) -> FontProperties:
-    return FontProperties(family=list(_families()), size=_points(size), weight=weight)
-
-
-@cache
-def _families() -> tuple[str, ...]:
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    return tuple(family for family in _FAMILIES if family in installed)
-
-
-@cache
-def _characters(weight: Weight) -> tuple[frozenset[int], ...]:
-    fonts = (
-        font_manager.findfont(FontProperties(family=family, weight=weight))
-        for family in _families()
-    )
-    return tuple(frozenset(font_manager.get_font(font).get_charmap()) for font in fonts)

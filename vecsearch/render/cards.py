@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 LARGEST, SMALLEST = 56, 14
 MARGIN = 24
-PAPER, INK = (241, 245, 249), (15, 23, 42)
+PAPER, INK = "#f1f5f9", "#0f172a"
+# The height of a line, in that of its letters; the widest line of words, before it is shortened.
+LEADING, UNBOUNDED = 1.3, 1_000_000
 # What is searched for, and what the hits should be unlike.
 LIKE, UNLIKE = (21, 128, 61), (185, 28, 28)
 GAP, SIGN = 8, 26
@@ -117,21 +119,22 @@ def _signed(tile: "Pixels", weight: float, side: int) -> "Pixels":
 
 
 def _words(text: str, side: int) -> "Pixels":
-    """Return words as a picture: as large as fits, a word a line if need be."""
-    import PIL.Image
-    from PIL import ImageDraw, ImageFont
+    """Return words as a picture, a word a line: as large as fits, the longest shortened."""
+    from vecsearch.render.canvas import Canvas
 
-    picture = PIL.Image.new("RGB", (side, side), PAPER)
-    draw = ImageDraw.Draw(picture)
-    lines = "\n".join(text.split())
-    for size in range(LARGEST, SMALLEST - 1, -2):
-        font = ImageFont.load_default(size=size)
-        left, top, right, bottom = draw.multiline_textbbox((0, 0), lines, font=font)
-        if max(right - left, bottom - top) <= side - 2 * MARGIN:
-            break
-    middle = (side / 2, side / 2)
-    draw.multiline_text(middle, lines, INK, font=font, anchor="mm", align="center")
-    return picture
+    lines, room = text.split(), side - 2 * MARGIN
+    scratch = Canvas(side, side)
+    widest = max(
+        (scratch.text(0, 0, line, size=LARGEST, width=UNBOUNDED) for line in lines), default=1
+    )
+    tallest = LARGEST * LEADING * len(lines)
+    size = max(SMALLEST, int(LARGEST * min(1, room / max(widest, tallest, 1))))
+    canvas = Canvas(side, side, PAPER)
+    top = side / 2 - size * LEADING * (len(lines) / 2 - 0.75)
+    for number, line in enumerate(lines):
+        y = round(top + number * size * LEADING)
+        canvas.text(side // 2, y, line, size=size, width=room, colour=INK, align="center")
+    return canvas.pixels()
 
 
 def _png(picture: "Pixels") -> bytes:

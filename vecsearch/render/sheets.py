@@ -114,7 +114,7 @@ def contact_sheet(
         x, y = MARGIN + column * across, top + row * down
         draw_tile(sheet, (x, y), (TILE, TILE), picture)
         draw_hit_caption(sheet, x, y + TILE, hit)
-    return sheet.figure
+    return sheet.finished()
 
 
 def _grid(hits: int) -> tuple[int, int, int]:
@@ -207,7 +207,7 @@ def comparison_sheet(
             _strip(sheet, y, name, drawn_hits, pictures, row.correct.get(name))
             y += down
         y += GAP
-    return sheet.figure
+    return sheet.finished()
 
 
 def _strip(
@@ -280,7 +280,7 @@ def training_sheet(
             sheet.picture(left + position * across, y, picture)
         y += across
     _loss_curve(sheet.plot(left, MARGIN + HEADER + pairs, plot_width, plot_height), epochs)
-    return sheet.figure
+    return sheet.finished()
 
 
 def _loss_curve(axes: "Axes", epochs: "Sequence[Epoch]") -> None:

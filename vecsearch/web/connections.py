@@ -29,8 +29,8 @@ UNREAD_S = 30.0
 LOG_LINES = 60
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Retry-After: 5\r\nConnection: close\r\nContent-Length: 49\r\n\r\n"
-    b"All connections are in use. Try again in seconds."
+    b"Retry-After: 5\r\nConnection: close\r\nContent-Length: 55\r\n\r\n"
+    b"All connections are in use. Try again in a few seconds."
 )
 
 

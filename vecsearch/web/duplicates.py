@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from vecsearch.vocabulary import FileAction, FileState, counted
 from vecsearch.web.parameters import MAXIMUM_SELECTED, DuplicatesQuestion
-from vecsearch.web.site import Served
+from vecsearch.web.site import Served, Site
 from vecsearch.web.views import Address, render, shared_folder
 
 if TYPE_CHECKING:
@@ -87,32 +87,71 @@ Selected = Annotated[list[UUID], Form(min_length=1, max_length=MAXIMUM_SELECTED)
 
 @router.post("/duplicates")
 def act(
+    site: Served,
     request: Request,
     collection: Editable,
     question: Asked,
     action: Offered,
     gone: Selected,
-    *,
-    is_sure: Annotated[bool, Form()] = False,
+    plan: Annotated[str, Form()] = "",
 ) -> Response:
-    """Show what would be done to the selected files or, if the caller is sure, do it."""
-    from vecsearch.render.tidying import was_done, will_do
+    """Show what would be done to the selected files or, if that is confirmed, do it.
+
+    Args:
+        site: the server.
+        request: the request.
+        collection: the collection to act on.
+        question: which duplicates were shown.
+        action: what to do.
+        gone: the images that go.
+        plan: the key of the plan that was shown, to confirm it.
+
+    """
+    from vecsearch.render.tidying import was_done
+
+    shown = site.take_plan(collection.name, plan)
+    if shown is None:
+        return _planned(site, request, collection, question, action, gone, is_again=plan != "")
+    # What changed since it was shown is found file by file.
+    done = collection.tidy.apply(shown)
+    acted = sum(entry.state is FileState.done for entry in done)
+    undoing = {"run": done[0].run} if acted else {}
+    sentence = was_done(shown, acted)
+    return _acted(request, collection, question, sentence, _rows(done), undoing, "Undo")
+
+
+def _planned(
+    site: Site,
+    request: Request,
+    collection: "Collection",
+    question: DuplicatesQuestion,
+    action: FileAction,
+    gone: list[UUID],
+    *,
+    is_again: bool,
+) -> Response:
+    """Show what would be done; `is_again` if it was confirmed, but is no longer kept."""
+    from vecsearch.render.tidying import will_do
 
     options = question.options()
     options["gone"] = set(gone)
     plan = collection.tidy.plan(action, **options)
-    if not is_sure or not plan.files:
-        sentence = will_do(plan) if plan.files else "There is nothing to do."
-        rows = [(each.path, f"Kept: {each.kept_path}") for each in plan.files]
-        rows += [(each.path, f"Left alone. {each.reason}") for each in plan.untouched]
-        ids = [file.id for file in plan.files]
-        again = {"action": action, "gone": ids, "is_sure": True} if ids else {}
-        return _acted(request, collection, question, sentence, rows, again, "Do it")
-    done = collection.tidy.apply(plan)
-    acted = sum(entry.state is FileState.done for entry in done)
-    undoing = {"run": done[0].run} if acted else {}
-    sentence = was_done(plan, acted)
-    return _acted(request, collection, question, sentence, _rows(done), undoing, "Undo")
+    rows = [(each.path, f"Left alone. {each.reason}") for each in plan.untouched]
+    shared = shared_folder([each.path for each in plan.files] + [path for path, _ in rows])
+    kept = (each.kept_path.removeprefix(shared) for each in plan.files)
+    rows[:0] = [(file.path, f"Kept: {path}") for file, path in zip(plan.files, kept, strict=True)]
+    if not plan.files:
+        sentence = "There is nothing to do."
+        return _acted(request, collection, question, sentence, rows, {}, "")
+    sentence = will_do(plan)
+    if is_again:
+        sentence = f"Nothing was done yet, as this list had expired. Check it again. {sentence}"
+    again = {
+        "action": action,
+        "gone": [file.id for file in plan.files],
+        "plan": site.keep_plan(collection.name, plan),
+    }
+    return _acted(request, collection, question, sentence, rows, again, "Do it")
 
 
 @router.post("/duplicates/undo")

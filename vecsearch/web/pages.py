@@ -181,7 +181,7 @@ async def enter(
     access = site.access
     if access.token is None or access.is_token(request, given):
         return access.admitted(request, address)
-    return error_page(request, 401, "That is not the token. Try again.", {}, ours(address))
+    return error_page(request, 401, "Wrong token. Try again.", {}, ours(address))
 
 
 def _choices(k: int) -> list[int]:
@@ -196,7 +196,7 @@ def _expansions(expand: int | None) -> list[int]:
 
 def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]:
     if question.crop is not None:
-        raise InvalidInput("A crop is a part of a picture, and there is none. Choose one.")
+        raise InvalidInput("There is no picture to crop. Choose one.")
     found = collection.browse(question.filters(), after=question.after, limit=BROWSED + 1)
     if not found:
         require_label(collection, question.label)

@@ -49,13 +49,11 @@ def require_token(host: str, token: str | None) -> None:
     """
     if token is None and not is_loopback(host):
         raise InvalidInput(
-            f"Other machines can reach {host}, and everyone who does would see every image. "
+            f"Everyone who can reach {host} would see every image. "
             "Set a token with --token or VECSEARCH_TOKEN."
         )
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise InvalidInput(
-            "A token consists of printable ASCII characters, one at least. Choose another."
-        )
+        raise InvalidInput("A token is one or more printable ASCII characters. Choose another.")
 
 
 def is_loopback(host: str) -> bool:
@@ -188,6 +186,6 @@ def warm(library: "Library", collection: str, say: Callable[[str], None]) -> Non
         try:
             library.collection(collection).warm()
         except VecsearchError as error:
-            say(f"Only stored images can be searched for in {collection!r}: {error}")
+            say(f"Collection {collection!r} can be searched by stored images alone: {error}")
 
     threading.Thread(target=load, name="warm", daemon=True).start()

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.types import Scope
@@ -21,11 +21,12 @@ from vecsearch.web.uploads import Uploads
 
 if TYPE_CHECKING:
     from vecsearch.analysis.duplicates.groups import Duplicates
+    from vecsearch.analysis.tidy.plan import Plan
     from vecsearch.library import Collection, Library
 
 # Of every connection: the server only reads, and cancels statements that take longer.
 SESSION = {"default_transaction_read_only": "on", "statement_timeout": "60s"}
-# Answers about near-duplicates to keep: each took seconds or minutes.
+# Answers about near-duplicates, and plans for them, to keep: each took seconds or minutes.
 KEPT = 8
 # Callers without access learn at most once in so many seconds whether the database answers.
 PULSE_S = 1.0
@@ -82,6 +83,7 @@ class Site:
     Attributes:
         editor: the same library, for what the page may change; None: the server only reads.
         found: the last answers of `duplicates`, with the states of their collections.
+        plans: the last plans that somebody was shown, with the names of their collections, by key.
 
     """
 
@@ -95,6 +97,7 @@ class Site:
     found: "dict[tuple[object, ...], tuple[tuple[int, ...], Duplicates]]" = field(
         default_factory=dict
     )
+    plans: "dict[str, tuple[str, Plan]]" = field(default_factory=dict)
 
     def choose(self, name: str | None, names: list[str] | None = None) -> "Collection":
         """Return the collection of this name or, without one, the server's or the first one.
@@ -121,9 +124,20 @@ class Site:
         if known is None or known[0] != state:
             known = (state, collection.duplicates(**options))
         self.found[key] = known
-        for oldest in list(self.found)[:-KEPT]:
-            self.found.pop(oldest, None)
+        _forget_oldest(self.found)
         return known[1]
+
+    def keep_plan(self, collection: str, plan: "Plan") -> str:
+        """Keep a plan until it is confirmed; return its key."""
+        key = secrets.token_urlsafe(16)
+        self.plans[key] = (collection, plan)
+        _forget_oldest(self.plans)
+        return key
+
+    def take_plan(self, collection: str, key: str) -> "Plan | None":
+        """Return a plan, once; None if it is no longer kept, or of another collection."""
+        name, plan = self.plans.pop(key, (None, None))
+        return plan if name == collection else None
 
     def ask(self, parts: Sequence[Term], question: Question) -> tuple["Collection", Answer]:
         """Search the collection that a question names, or the server's; return both.
@@ -149,6 +163,11 @@ class Site:
         if not answer.hits:
             require_label(collection, question.label)
         return answer
+
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    for oldest in list(kept)[:-KEPT]:
+        kept.pop(oldest, None)
 
 
 def require_label(collection: "Collection", label: str | None) -> None:

@@ -1,6 +1,7 @@
 """Values to HTML: the templates, and the formats of numbers and addresses in them."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
+from markupsafe import Markup
 from pydantic import BaseModel
 
 from vecsearch.imaging import formats
@@ -189,6 +191,15 @@ def _likely(tags: Iterable[Tag]) -> list[Tag]:
     return [tag for tag in tags if tag.probability >= LEAST_PROBABILITY][:MOST_TAGS]
 
 
+def unbroken(sentence: object) -> Markup:
+    """Keep each option such as --token on one line: it breaks after its first hyphen elsewhere."""
+    option = Markup('<span class="option">{}</span>')
+    parts = re.split(r"(--[\w-]+)", str(sentence))
+    return Markup("").join(
+        option.format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
@@ -212,6 +223,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "likely": _likely,
         "milliseconds": _milliseconds,
+        "unbroken": unbroken,
         "name": lambda path: visible(PurePath(path).name, keep=""),
         "folder": lambda path: "".join(path.rpartition("/")[:2]),
         "within": lambda path, folder: path.removeprefix(folder),

@@ -78,8 +78,10 @@ class Bodies:
 def too_large(limit: int) -> str:
     """Return the sentence about a body that is too large."""
     if limit == SMALL:
-        return f"That is more than {SMALL // 2**10} kB. Send the token alone."
-    return f"That is more than {limit // 2**20} MB, the limit here. Send a smaller picture."
+        return f"The request is larger than {SMALL // 2**10} kB. Send the token alone."
+    return (
+        f"The request is larger than {limit // 2**20} MB, the limit here. Send a smaller picture."
+    )
 
 
 def _announced(headers: Headers) -> int | None:

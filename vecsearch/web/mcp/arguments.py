@@ -135,7 +135,7 @@ def _read(path: str) -> Picture:
         )
     file = Path(path)
     if not file.is_absolute():
-        raise InvalidInput(f"{path} is not an absolute path. Name the file from / on.")
+        raise InvalidInput(f"{path} is not an absolute path. Begin it with /.")
     # A pipe or a device could keep the server waiting.
     if file.exists() and not file.is_file():
         raise InvalidInput(f"{path} is not a file. Name an image file.")

@@ -83,7 +83,7 @@ class Searchable(CollectionStatus):
     """A collection.
 
     Attributes:
-        words: what can be searched for in it: any sentence, the names of concepts (listed in the
+        words: what it can be searched by: any sentence, the names of concepts (listed in the
             table concepts), or no words at all.
 
     """
@@ -203,7 +203,7 @@ TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         "get_image",
         "Look at an image",
-        "Everything that is stored of one image: its file's facts, EXIF, metadata and tags, and "
+        "Everything stored about one image: its file's facts, EXIF, metadata and tags, and "
         "its thumbnail.",
         Image,
         TaggedImage,
@@ -226,8 +226,8 @@ TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         "list_collections",
         "List collections",
-        "The collections of images that there are: their sizes, encoders and indexes, and what "
-        "words can be searched for in each.",
+        "The collections of images: their sizes, encoders and indexes, and which words each can "
+        "be searched by.",
         Nothing,
         Collections,
         collections,
