@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import remote, scan
+from vecsearch.imaging import scan
+from vecsearch.imaging.sources import remote
 from vecsearch.postgres.rows import image_id
 
 TOLD = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)

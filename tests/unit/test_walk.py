@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import existence, stalls
+from vecsearch.imaging import stalls
 from vecsearch.imaging.scan import GIVEN_UP, JUNK_FOLDERS, File, Unreadable, Walk
+from vecsearch.imaging.sources import existence
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import remote, stalls, thumbnails, worker
+from vecsearch.imaging import stalls, thumbnails, worker
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.processes.pool import Pool
 from vecsearch.imaging.processes.process import Ended
@@ -22,6 +22,7 @@ from vecsearch.imaging.reading import (
     too_large,
 )
 from vecsearch.imaging.scan import Unanswered, Unreadable, sentence
+from vecsearch.imaging.sources import remote
 from vecsearch.imaging.thumbnails import Thumbnail
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import archives, remote, stalls
+from vecsearch.imaging import stalls
 from vecsearch.imaging.formats import SUFFIXES
+from vecsearch.imaging.sources import archives, remote
 
 JUNK_FOLDERS = frozenset(
     {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
@@ -313,7 +314,7 @@ def absolute(path: str | Path) -> str:
     """Return a path as it is stored: a URL, or an absolute path, whose links are not resolved.
 
     Raises:
-        InvalidInput: see `vecsearch.imaging.remote.normalised`.
+        InvalidInput: see `vecsearch.imaging.sources.remote.normalised`.
 
     """
     named = os.fspath(path)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from vecsearch.errors import VecsearchError
 from vecsearch.imaging import reading
-from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.sources.remote import is_url
 
 CHANGED = "It has changed since it was ingested."
 # Of a file set aside, beside its own name.

@@ -11,7 +11,8 @@ import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.files import said_if_slow
-from vecsearch.imaging import pictures, reading, remote, scan
+from vecsearch.imaging import pictures, reading, scan
+from vecsearch.imaging.sources import remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import formats, remote
+from vecsearch.imaging import formats
+from vecsearch.imaging.sources import remote
 from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.terms import Term

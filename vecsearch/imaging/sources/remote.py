@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vecsearch.errors import InvalidInput, first_line
 from vecsearch.files import said_if_slow
-from vecsearch.imaging import archives
+from vecsearch.imaging.sources import archives
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import remote, scan
+from vecsearch.imaging import scan
+from vecsearch.imaging.sources import remote
 
 # Milliseconds without a change after which files have settled; those that never do are not waited
 # for any longer. A file that is read too early changes once more, and is read again.

@@ -1,0 +1,1 @@
+"""Where pictures come from: folders watched, files behind URLs and in archives."""
