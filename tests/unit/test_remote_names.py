@@ -87,6 +87,6 @@ def test_a_walk_skips_what_is_hidden_and_what_is_no_picture() -> None:
         ("memory://album/a/1.png", "a/1.png", "a", 7),
         ("memory://album/b/2.png", "b/2.png", "b", 7),
     ]
-    assert (walk.skipped, walk.unreadable) == (1, [])
+    assert (walk.skipped.total(), walk.unreadable) == (1, [])
     [file] = scan.Walk(["memory://album/a/x.txt"])
     assert (file.path, file.relative) == ("memory://album/a/x.txt", "x.txt")

@@ -56,6 +56,7 @@ KEEPERS = {
     "prometheus_client": {"web"},
     "sqlalchemy": {"postgres", "search", "ingest", "analysis"},
     "send2trash": {"analysis.tidy.trash"},
+    "rawpy": {"imaging.raws"},
     "watchfiles": {"imaging.sources.watching"},
 }
 MOST_LINES, MOST_ENTRIES = 400, 16

@@ -51,7 +51,7 @@ def _do(channel: "Channel", message: "Message") -> None:
             path = request["path"]
             most = request["most"]
             found = content or reading.read(path, most=most, on_piece=_Reports(channel))
-            size = None if isinstance(found, Unreadable) else decode.upright_size(found)
+            size = None if isinstance(found, Unreadable) else decode.upright_size(found, path)
             channel.send({"size": size})
         else:
             _Making(channel, request).make(content)

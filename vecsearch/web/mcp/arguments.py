@@ -52,7 +52,7 @@ class Search(Named):
     )
     image: Annotated[list[Base64], Listed, Several] = Field(
         default_factory=list,
-        description=f"Image files to search by, as base64: {', '.join(formats.FORMATS)}.",
+        description=f"Image files to search by, as base64: {', '.join(formats.NAMED)}.",
     )
     not_path: Annotated[list[Text], Listed, Several] = Field(
         default_factory=list, description=f"Image files that the hits should be unlike: {PATHS}."
