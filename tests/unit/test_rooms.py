@@ -56,6 +56,7 @@ KEEPERS = {
     "prometheus_client": {"web"},
     "sqlalchemy": {"postgres", "search", "ingest", "analysis"},
     "send2trash": {"analysis.tidy.trash"},
+    "av": {"imaging.frames"},
     "rawpy": {"imaging.raws"},
     "watchfiles": {"imaging.sources.watching"},
 }

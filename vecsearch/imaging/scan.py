@@ -1,4 +1,4 @@
-"""Find image files: walk folders, and what is behind URLs, without opening any file."""
+"""Find image files: walk folders, and list what is behind URLs and in containers."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from vecsearch.errors import InvalidInput, first_line
 from vecsearch.imaging import stalls
 from vecsearch.imaging.formats import RAW
 from vecsearch.imaging.skipping import Skip, is_entered, skipped_as
-from vecsearch.imaging.sources import archives, remote
+from vecsearch.imaging.sources import containers, remote
 
 GIVEN_UP = "Not tried, because its file system has stopped answering."
 # Files that the walking thread hands over at once.
@@ -321,8 +321,8 @@ def absolute(path: str | Path) -> str:
         named = url2pathname(urlsplit(named).path)
     if remote.is_url(named):
         return remote.normalised(named)
-    if archives.is_archive(named):
-        return archives.location(named)
+    if (kind := containers.at(named)) is not None:
+        return kind.location(named)
     return os.path.abspath(named)  # noqa: PTH100 - strings throughout
 
 

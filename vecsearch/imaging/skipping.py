@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from vecsearch.imaging.formats import RAW, SUFFIXES
+from vecsearch.imaging.sources import containers
 from vecsearch.vocabulary import counted
 
 JUNK_FOLDERS = frozenset(
@@ -18,6 +19,11 @@ class Skip(StrEnum):
 
     other = "file"
     raw = "RAW file"
+    archive = "zip archive"
+    video = "video"
+
+
+_CONTAINERS = {suffix: Skip(kind.noun) for kind in containers.KINDS for suffix in kind.suffixes}
 
 
 def is_entered(name: str) -> bool:
@@ -27,9 +33,11 @@ def is_entered(name: str) -> bool:
 
 def skipped_as(path: str) -> Skip | None:
     """Return what a file of this name is skipped as; None if it is taken for an image."""
+    if (kind := containers.of(path)) is not None and kind.format is not None:
+        return None
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - strings: runs per file
     if suffix not in SUFFIXES:
-        return Skip.other
+        return _CONTAINERS.get(suffix, Skip.other)
     return Skip.raw if suffix in RAW.suffixes and not RAW.is_readable else None
 
 
@@ -39,3 +47,10 @@ def remarks(skipped: Counter[Skip]) -> Iterator[str]:
         yield f"Skipped {counted(number, Skip.other)} without an image suffix."
     if (number := skipped[Skip.raw]) > 0:
         yield f"Skipped {counted(number, Skip.raw)}. {RAW.needs}"
+    not_entered = [
+        counted(number, skip)
+        for skip in (Skip.archive, Skip.video)
+        if (number := skipped[skip]) > 0
+    ]
+    if not_entered:
+        yield f"Skipped {' and '.join(not_entered)}: name them to ingest their pictures."

@@ -37,7 +37,9 @@ def check(path: str, sha256: str) -> os.stat_result:
 
     """
     if is_url(path):
-        raise LeftAlone("It is behind a URL, or in an archive.")
+        raise LeftAlone(
+            "It is no file of its own: it is behind a URL, in an archive or in a video."
+        )
     try:
         info = os.lstat(path)
     except FileNotFoundError as error:

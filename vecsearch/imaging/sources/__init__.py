@@ -1,1 +1,1 @@
-"""Where pictures come from: folders watched, files behind URLs and in archives."""
+"""Where pictures come from: folders watched, files behind URLs, in archives and in videos."""
