@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 from raw_support import dng, jpeg
 from support import PixelEncoder, counts, ingest, once, picture, run_command, scalar
+from web_support import ask, client
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import formats
+from vecsearch.imaging import decode, formats
 from vecsearch.library import Library
+from vecsearch.postgres.rows import image_id
+from vecsearch.search.questions.pictures import Picture
+from vecsearch.web.uploads import Uploads
 
 pytestmark = once
 SKIPPED = "Skipped 2 RAW files. RAW files need a package: pip install 'vecsearch[raw]'"
@@ -46,6 +50,25 @@ def test_a_raw_file_is_searched_for_without_its_name(library: Library, shoot: Pa
     words = ("query", "-", "-k", "1", "--format", "paths")
     code, out, _ = run_command(library, *words, input=given)
     assert (code, out) == (0, f"{shoot / '2.nef'}\n")
+
+
+def test_a_raw_file_is_uploaded_and_sent(library: Library, shoot: Path) -> None:
+    ingest(library.engine, [shoot], PixelEncoder())
+    content = (shoot / "2.nef").read_bytes()
+    api = client(library)
+    assert ask(api, image=content, k=1)["hits"][0]["path"] == str(shoot / "2.nef")
+    address = f"/api/collections/images/images/{image_id(str(shoot / '2.nef'))}/file"
+    answer = api.get(address)
+    assert (answer.headers["content-type"], answer.content) == ("image/x-dcraw", content)
+
+
+def test_an_upload_without_a_suffix_is_kept_with_its_preview(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", 10**6, 10**6)
+    kept = Picture(dng(jpeg(picture(1, (320, 240))), orientation=6))
+    uploads.keep(kept)
+    thumbnail = decode.decode(uploads.thumbnail(kept.sha256), "it", max_pixels=10**6)
+    assert isinstance(thumbnail, decode.Image)
+    assert thumbnail.pixels.size == (240, 320)
 
 
 def test_without_the_package_folders_are_ingested_and_names_refused(
