@@ -4,6 +4,7 @@ import builtins
 import io
 import random
 import struct
+import tracemalloc
 from datetime import datetime
 from typing import Any
 
@@ -200,6 +201,16 @@ def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(builtins, "__import__", without)
     expected = "RAW files need a package: pip install 'vecsearch[raw]'."
     assert refusal(dng(jpeg(preview())), "the query") == expected
+
+
+def test_a_large_raw_file_is_copied_once() -> None:
+    content = bytearray(dng(jpeg(preview())) + bytes(20_000_000))
+    raws.preview(content)  # loads what it needs
+    tracemalloc.start()
+    raws.preview(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(content) <= peak < 1.5 * len(content)
 
 
 def test_the_sensor_s_picture_is_smaller_than_the_preview() -> None:

@@ -33,7 +33,19 @@ _FORMATS = (
 # Those whose index lists each key frame, and by which time: what is between two is not read.
 _INDEXED = {_FORMATS[0]: "dts", _FORMATS[1]: "pts"}
 _CODECS = (
-    *("h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg", "prores"),
+    *(
+        "h264",
+        "hevc",
+        "libdav1d",
+        "av1",
+        "vp8",
+        "vp9",
+        "mpeg4",
+        "mpeg1video",
+        "mpeg2video",
+        "mjpeg",
+        "prores",
+    ),
     *("dnxhd", "theora", "vc1", "wmv1", "wmv2", "wmv3", "msmpeg4", "msmpeg4v2", "h263", "flv"),
 )
 _OPTIONS = {

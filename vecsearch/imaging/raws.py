@@ -111,16 +111,25 @@ def preview(content: bytes | bytearray) -> Preview:
         Exception: what LibRaw raises of damaged files.
 
     """
+    # The only copy, as all that read these bytes share them: RAW files are large.
+    file = io.BytesIO(bytes(content))
+    found, orientation = _extracted(file)
+    own, known = _without_header(found)
+    return Preview(own, orientation, known | _own_tags(file))
+
+
+def _extracted(file: io.BytesIO) -> tuple[bytes, int]:
+    """Return what LibRaw finds: an image file, and EXIF's orientation."""
     try:
         import rawpy
     except ImportError as error:
         raise NoPreview(RAW.needs) from error
     try:
         with rawpy.RawPy() as raw:
-            raw.open_buffer(io.BytesIO(content))
-            found = raw.extract_thumb()
+            raw.open_buffer(file)
+            found = raw.extract_thumb().data
             orientation = _ORIENTATIONS.get(raw.sizes.flip, 1)
-            picture = found.data if isinstance(found.data, bytes) else _bitmap(found.data)
+            return found if isinstance(found, bytes) else _bitmap(found), orientation
     except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError) as error:
         raise NoPreview(NO_PREVIEW) from error
     except rawpy.LibRawFileUnsupportedError as error:
@@ -130,8 +139,6 @@ def preview(content: bytes | bytearray) -> Preview:
         raise OSError(
             reason.decode(errors="replace") if isinstance(reason, bytes) else reason
         ) from error
-    own, known = _without_header(picture)
-    return Preview(own, orientation, known | _own_tags(content))
 
 
 def _bitmap(pixels: "NDArray[np.uint8]") -> bytes:
@@ -148,7 +155,7 @@ def _without_header(picture: bytes) -> tuple[bytes, dict[str, Any]]:
     segment = picture[6:end]
     if not picture.startswith(_SEGMENT) or _BY_LIBRAW not in segment:
         return picture, {}
-    told = exif.read_tags(_loaded(segment))
+    told = exif.read_tags(_loaded(io.BytesIO(segment.removeprefix(_EXIF))))
     # Where LibRaw does not know a number, it writes 0.
     known = {name: told[name] for name in _KNOWN_TO_LIBRAW if told.get(name)}
     # Of a time, that is 1970, or 1969 in the west.
@@ -157,23 +164,28 @@ def _without_header(picture: bytes) -> tuple[bytes, dict[str, Any]]:
     return picture[:2] + picture[end:], known
 
 
-def _own_tags(content: bytes | bytearray) -> dict[str, Any]:
+def _own_tags(file: io.BytesIO) -> dict[str, Any]:
     """Return the tags of a RAW file whose structure is TIFF's, whatever it calls itself."""
-    if not content.startswith((*_TIFF, *_LIKE_TIFF)):
+    file.seek(0)
+    beginning = file.read(4)
+    if beginning not in {*_TIFF, *_LIKE_TIFF}:
         return {}
-    beginning = _TIFF[content.startswith(b"MM")]
-    found = _loaded(_EXIF + beginning + content[4:])
+    file.seek(0)
+    file.write(_TIFF[beginning.startswith(b"MM")])
+    found = _loaded(file)
     for tag in [tag for tag in found if tag not in _ABOUT]:
         del found[tag]
     return exif.read_tags(found)
 
 
-def _loaded(content: bytes) -> "Exif":
+def _loaded(file: io.BytesIO) -> "Exif":
+    """Return EXIF data, which is read from a TIFF's directories as it is asked for."""
     import PIL.Image
 
     found = PIL.Image.Exif()
+    file.seek(0)
     try:
-        found.load(content)
+        found.load_from_fp(file)
     except Exception:  # noqa: BLE001 - readers raise anything on damaged data
         return PIL.Image.Exif()
     return found
