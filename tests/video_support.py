@@ -53,7 +53,7 @@ def film(
         stream = None
         for ms, drawn in frames:
             if stream is None:
-                stream = cast("VideoStream", made.add_stream(codec, rate=1_000))
+                stream = cast("VideoStream", made.add_stream(codec, rate=100))
                 stream.width, stream.height = drawn.size
                 stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
                 stream.codec_context.time_base = Fraction(1, 1_000)

@@ -244,6 +244,15 @@ def test_what_is_no_video_is_a_sentence(library: Library, path: str, reason: str
         ingest(library.engine, [path], PixelEncoder())
 
 
+def test_folders_may_be_named_as_videos(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "trip.mov" / "a.mp4.d"
+    folder.mkdir(parents=True)
+    video = film(folder / "b.mp4", seconds([RED]))
+    assert counts(ingest(library.engine, [video], PixelEncoder())) == {"added": 1}
+    assert counts(ingest(library.engine, [tmp_path / "trip.mov"], PixelEncoder())) == {}
+    assert counts(ingest(library.engine, [video], PixelEncoder(), prune=True)) == {"unchanged": 1}
+
+
 def test_a_long_video_keeps_its_order(library: Library, tmp_path: Path) -> None:
     at = [0, 59_999, 3_600_000, 36_000_000]
     video = film(tmp_path / "a.mkv", [(ms, plain(RED)) for ms in at])

@@ -71,6 +71,12 @@ def test_each_key_frame_is_a_picture(tmp_path: Path, suffix: str) -> None:
         assert near(colour(picture), expected)
 
 
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
+def test_newer_codecs_are_read(tmp_path: Path, codec: str) -> None:
+    video = film(tmp_path / "a.mkv", [(0, plain(GREEN, (320, 192)))], codec=codec)
+    assert near(colour(shown(video, 0)), GREEN)
+
+
 def test_there_is_one_a_second_at_most(tmp_path: Path) -> None:
     at = (0, 1, 400, 999, 1_000, 1_999, 2_500, 7_000)
     video = film(tmp_path / "a.mp4", [(ms, plain(RED)) for ms in at])

@@ -71,7 +71,7 @@ class UnreadableVideo(Exception):
 
 
 def key_frames(path: str, on_progress: Progress) -> list[tuple[int, int]]:
-    """Return the key frames of a video that become pictures: milliseconds from its begin, bytes.
+    """Return the key frames of a video that become pictures: milliseconds from its start, bytes.
 
     Nothing is decoded. Of frames without a time, only the first one is listed.
 
@@ -114,7 +114,7 @@ def frame(path: str, ms: int, on_progress: Progress) -> bytes:
         UnreadableVideo: it cannot be read, or has no such key frame.
 
     """
-    # What is not found by way of the video's index, or of a guess at bytes, is read from its begin.
+    # What is not found by way of the video's index, or of a guess at bytes, is read from its start.
     for start in dict.fromkeys(max(0, ms - earlier) for earlier in (1, _GUESS_MS, ms)):
         with _opened(path, on_progress) as (container, stream):
             if start and stream.time_base:
@@ -160,7 +160,7 @@ def _seek(
 def _key_packets(
     container: "InputContainer", stream: "VideoStream", on_progress: Progress
 ) -> "Iterator[tuple[int, Packet[VideoStream]]]":
-    """Yield key frames that are still encoded, with their milliseconds from the video's begin."""
+    """Yield key frames that are still encoded, with their milliseconds from the video's start."""
     is_first = True
     for packet in container.demux(stream):
         on_progress()

@@ -44,10 +44,12 @@ class Container:
 
     def split(self, url: str) -> tuple[str, str] | None:
         """Return the path of the file, and the name inside; None if the URL names no such file."""
-        # The first name that ends so is the file's, so that a location alone tells what is inside.
+        # The first name that ends so is the file's, so that a location alone tells what is inside;
+        # where nothing inside is a folder, the last one is, as folders may be named so, too.
         suffixes = "|".join(map(re.escape, self.suffixes))
+        above = ".*?" if self.format is None else ".*"
         found = re.fullmatch(
-            rf"{self.scheme}://(.*?(?:{suffixes}))(?:/(.*))?", url, re.DOTALL | re.IGNORECASE
+            rf"{self.scheme}://({above}(?:{suffixes}))(?:/(.*))?", url, re.DOTALL | re.IGNORECASE
         )
         return None if found is None else (found[1], found[2] or "")
 

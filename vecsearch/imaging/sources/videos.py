@@ -1,7 +1,7 @@
 """Videos, whose pictures are key frames, one a second at most; FFmpeg runs in worker processes.
 
 The location of one is video:///folder/holiday.mp4/00:01:02.480: below its video, by its time from
-the begin, so that the order of paths is that of time.
+the start, so that the order of paths is that of time.
 """
 
 import os
