@@ -10,7 +10,7 @@ import pytest
 from support import PixelEncoder, counts, ingest, once, picture, png, run_command, scalar
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import archives
+from vecsearch.imaging.sources import archives
 from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id
 

@@ -16,7 +16,7 @@ from support import PixelEncoder, counts, every_server, ingest, picture, scalar,
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
 from vecsearch.errors import DatabaseError, EncoderMismatch
-from vecsearch.imaging import existence
+from vecsearch.imaging.sources import existence
 from vecsearch.ingest.summary import Summary
 from vecsearch.library import Library
 from vecsearch.postgres import database

@@ -16,7 +16,7 @@ from servers import free_port
 from support import PixelEncoder, counts, ingest, once, picture, run_command, scalar
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import remote
+from vecsearch.imaging.sources import remote
 from vecsearch.ingest import choose
 from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id

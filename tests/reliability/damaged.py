@@ -30,6 +30,7 @@ from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.imaging import pictures
 from vecsearch.imaging.pictures import Made, Wanted
 from vecsearch.imaging.preprocessing import Preprocessing
+from vecsearch.imaging.processes import decoding
 from vecsearch.imaging.scan import Unreadable, Walk
 
 # Larger originals would only take longer.
@@ -101,7 +102,7 @@ def tried(originals: Path, folder: Path, files: int, seed: int) -> dict[str, Any
     figures = Figures()
     with ThreadPoolExecutor() as threads:
         list(threads.map(figures.count, damaged_files(originals, folder, files, seed)))
-    pictures.WORKERS.close()
+    decoding.WORKERS.close()
     counts = figures.outcomes
     return {
         "fault": "damaged pictures",

@@ -245,7 +245,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_its_facts_stay(
     exif[0x0112] = orientation
     content = encoded(picture(3, (1200, 805)), "JPEG", exif=exif)
     whole = decoded(content)
-    assert decode.upright_size(content) == whole.pixels.size
+    assert decode.upright_size(content, "x") == whole.pixels.size
     for least, divisor in ((805, 1), (403, 1), (402, 2), (201, 4), (100, 8), (1, 8)):
         small = decode.decode(content, "x", max_pixels=MAX_PIXELS, needed=partial(int, least))
         assert isinstance(small, Image)

@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import remote, scan
+from vecsearch.imaging import scan
+from vecsearch.imaging.sources import remote
 from vecsearch.postgres.rows import image_id
 
 TOLD = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -86,6 +87,6 @@ def test_a_walk_skips_what_is_hidden_and_what_is_no_picture() -> None:
         ("memory://album/a/1.png", "a/1.png", "a", 7),
         ("memory://album/b/2.png", "b/2.png", "b", 7),
     ]
-    assert (walk.skipped, walk.unreadable) == (1, [])
+    assert (walk.skipped.total(), walk.unreadable) == (1, [])
     [file] = scan.Walk(["memory://album/a/x.txt"])
     assert (file.path, file.relative) == ("memory://album/a/x.txt", "x.txt")

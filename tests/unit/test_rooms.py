@@ -56,7 +56,9 @@ KEEPERS = {
     "prometheus_client": {"web"},
     "sqlalchemy": {"postgres", "search", "ingest", "analysis"},
     "send2trash": {"analysis.tidy.trash"},
-    "watchfiles": {"imaging.watching"},
+    "av": {"imaging.frames"},
+    "rawpy": {"imaging.raws"},
+    "watchfiles": {"imaging.sources.watching"},
 }
 MOST_LINES, MOST_ENTRIES = 400, 16
 

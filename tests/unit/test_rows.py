@@ -99,7 +99,7 @@ def test_csv_without_rows_still_names_its_columns() -> None:
 @pytest.mark.parametrize("format_", [Format.json, Format.ndjson, Format.csv])
 def test_what_was_not_done_says_so(format_: Format) -> None:
     assert "dry_run" not in printed(ROWS, format_, COLUMNS)
-    told = printed(iter(ROWS), format_, COLUMNS, dry_run=True)
+    told = printed(ROWS, format_, COLUMNS, dry_run=True)
     assert told.lower().count("true") == len(ROWS)
     out = io.StringIO()
     write_object(out, {"rows": 2}, format_, dry_run=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import existence, stalls
-from vecsearch.imaging.scan import GIVEN_UP, JUNK_FOLDERS, File, Unreadable, Walk
+from vecsearch.imaging import stalls
+from vecsearch.imaging.scan import GIVEN_UP, File, Unreadable, Walk
+from vecsearch.imaging.skipping import JUNK_FOLDERS
+from vecsearch.imaging.sources import existence
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -79,10 +81,10 @@ def test_what_a_file_is_known_by(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_read_in_any_case_and_the_others_are_counted(tmp_path: Path) -> None:
-    touch(tmp_path, "A.JPG", "b.HeIc", "notes.txt", "raw.cr2", "noextension", "deep/song.mp3")
+    touch(tmp_path, "A.JPG", "b.HeIc", "notes.txt", "raw.psd", "noextension", "deep/song.mp3")
     walk = Walk([tmp_path])
     assert [file.name for file in walk] == ["A.JPG", "b.HeIc"]
-    assert walk.skipped == 4
+    assert walk.skipped.total() == 4
     assert walk.unreadable == []
 
 
@@ -91,7 +93,7 @@ def test_hidden_and_junk_are_left_out_without_a_word(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{junk}/1.png" for junk in JUNK_FOLDERS))
     walk = Walk([tmp_path])
     assert [file.relative for file in walk] == ["kept.png"]
-    assert (walk.skipped, walk.unreadable) == (0, [])
+    assert (walk.skipped.total(), walk.unreadable) == (0, [])
 
 
 @pytest.mark.parametrize("name", [".private", "@eaDir"])
@@ -103,7 +105,7 @@ def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     file = touch(tmp_path, ".scan.image") / ".scan.image"
     walk = Walk([file])
     assert [(each.path, each.relative) for each in walk] == [(str(file), ".scan.image")]
-    assert walk.skipped == 0
+    assert walk.skipped.total() == 0
 
 
 def test_a_relative_root_gives_absolute_paths(
@@ -188,7 +190,7 @@ def test_a_folder_that_stalls_is_unreadable_and_the_rest_is_found(
     assert not stalling(function, tmp_path / "b")
     assert [file.relative for file in walk] == ["a/1.png", "c/4.png"]
     assert walk.unreadable == [Unreadable(str(tmp_path / "b"), NO_ANSWER)]
-    assert walk.skipped == 1
+    assert walk.skipped.total() == 1
 
 
 @pytest.mark.parametrize("function", ["stat", "scandir"])

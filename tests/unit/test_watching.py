@@ -9,7 +9,7 @@ import pytest
 import watchfiles
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import watching
+from vecsearch.imaging.sources import watching
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ PathsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH...",
-        help="Folders, files, zip archives, URLs such as s3://bucket/photos, or - for a list on "
-        "stdin.",
+        help="Folders, files, zip archives, videos, URLs such as s3://bucket/photos, or - for a "
+        "list on stdin.",
     ),
 ]
 

@@ -3,13 +3,13 @@
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import exif
-from vecsearch.imaging.formats import DRAFTED, FORMATS, WITHOUT_BOXES
+from vecsearch.imaging import exif, raws
+from vecsearch.imaging.formats import DRAFTED, FORMATS, RAW, WITHOUT_BOXES
 from vecsearch.imaging.reading import bytes_sha256
 from vecsearch.imaging.scan import Unreadable, sentence
 
@@ -35,7 +35,7 @@ class Facts:
     Attributes:
         sha256: of the file's bytes, in hex.
         width, height: in pixels, upright.
-        format: Pillow's name: JPEG, PNG, …
+        format: the name in `vecsearch.imaging.formats.TABLE`: JPEG, PNG, …
         taken_at: the camera's local time, naive.
         latitude, longitude: degrees north and east.
         exif: JSON values by tag name.
@@ -63,19 +63,23 @@ class Image:
     facts: Facts
 
 
-def upright_size(content: bytes | bytearray) -> tuple[int, int] | None:
+def upright_size(content: bytes | bytearray, path: str) -> tuple[int, int] | None:
     """Return the width and height of the upright picture, from the file's header alone.
 
     None if the file has no header of an image.
     """
+    orientation = None
     try:
+        if raws.is_raw(content, path):
+            found = raws.preview(content)
+            content, orientation = found.content, found.orientation
         with _opened(content) as picture:
-            return exif.turned(picture.size, exif.turn(exif.of(picture)))
+            return exif.turned(picture.size, exif.turn(exif.of(picture, orientation)))
     except Exception:  # noqa: BLE001 - as in `decode`, which will say why
         return None
 
 
-def decode(  # noqa: PLR0911 - a return for each reason
+def decode(
     content: bytes | bytearray,
     path: str,
     *,
@@ -85,6 +89,8 @@ def decode(  # noqa: PLR0911 - a return for each reason
     on_header: Callable[[int], None] = lambda _: None,
 ) -> Image | Unreadable:
     """Decode a file's bytes: upright, RGB; of an animation or a multi-page file, the first frame.
+
+    Of a RAW file, that is its preview, whose width and height are the facts'.
 
     Args:
         content: the whole file.
@@ -101,10 +107,50 @@ def decode(  # noqa: PLR0911 - a return for each reason
         MemoryError: there is not enough.
 
     """
-    import PIL.Image
-
     if not content:
         return Unreadable(path, "The file is empty.")
+    sha256 = sha256 or bytes_sha256(content)
+    if not raws.is_raw(content, path):
+        return _decoded(content, path, sha256, max_pixels, needed, on_header)
+    try:
+        found = raws.preview(content)
+    except raws.NoPreview as error:
+        return Unreadable(path, sentence(error))
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
+        return _damaged(path, error)
+    image = _decoded(
+        found.content, path, sha256, max_pixels, needed, on_header, orientation=found.orientation
+    )
+    if isinstance(image, Unreadable):
+        return Unreadable(path, f"Its preview cannot be read: {image.reason}")
+    return replace(image, facts=_facts(image.facts, RAW.name, found.tags | image.facts.exif))
+
+
+def _facts(facts: Facts, file_format: str, tags: dict[str, Any]) -> Facts:
+    """Return the facts with these tags, and with what they tell."""
+    return replace(
+        facts,
+        format=file_format,
+        taken_at=exif.taken_at(tags),
+        latitude=exif.degrees(tags, "GPSLatitude", "S", 90),
+        longitude=exif.degrees(tags, "GPSLongitude", "W", 180),
+        exif=tags,
+    )
+
+
+def _decoded(
+    content: bytes | bytearray,
+    path: str,
+    sha256: str,
+    max_pixels: int,
+    needed: Callable[[], int] | None,
+    on_header: Callable[[int], None],
+    *,
+    orientation: int | None = None,
+) -> Image | Unreadable:
+    """Decode what Pillow opens; it is turned by `orientation` if it does not tell its own."""
+    import PIL.Image
+
     announced = _announced(content)
     if announced > max_pixels:
         return _too_large(path, announced, max_pixels)
@@ -119,7 +165,7 @@ def decode(  # noqa: PLR0911 - a return for each reason
     if pixels > max_pixels:
         return _too_large(path, pixels, max_pixels)
     on_header(pixels)
-    header = exif.of(picture)
+    header = exif.of(picture, orientation)
     file_format = picture.format or "unknown"
     can_shrink = needed is not None and file_format in DRAFTED
     least_side = round(MARGIN * needed()) if needed is not None and can_shrink else None
@@ -137,18 +183,8 @@ def decode(  # noqa: PLR0911 - a return for each reason
     except Exception as error:  # noqa: BLE001 - as above
         return _damaged(path, error)
     width, height = exif.turned(size, turn) if drafted else picture.size
-    tags = exif.read_tags(header)
-    facts = Facts(
-        sha256=sha256 or bytes_sha256(content),
-        width=width,
-        height=height,
-        format=file_format,
-        taken_at=exif.taken_at(tags),
-        latitude=exif.degrees(tags, "GPSLatitude", "S", 90),
-        longitude=exif.degrees(tags, "GPSLongitude", "W", 180),
-        exif=tags,
-    )
-    return Image(picture, facts)
+    facts = Facts(sha256, width, height, file_format)
+    return Image(picture, _facts(facts, file_format, exif.read_tags(header)))
 
 
 def _too_large(path: str, pixels: int, max_pixels: int) -> Unreadable:

@@ -20,14 +20,21 @@ SIDEWAYS = frozenset({2, 4, 5, 6})
 MOST = 1 << 20
 
 
-def of(picture: "Picture") -> "Exif":
-    """Return a picture's EXIF data; what is broken counts as none, and costs nothing else."""
+def of(picture: "Picture", orientation: int | None = None) -> "Exif":
+    """Return a picture's EXIF data; what is broken counts as none, and costs nothing else.
+
+    It has this orientation, if one is given and the picture does not tell its own.
+    """
     import PIL.Image
+    from PIL import ExifTags
 
     try:
-        return picture.getexif()
+        found = picture.getexif()
     except Exception:  # noqa: BLE001 - readers raise anything on damaged data
-        return PIL.Image.Exif()
+        found = PIL.Image.Exif()
+    if orientation is not None and ExifTags.Base.Orientation not in found:
+        found[ExifTags.Base.Orientation] = orientation
+    return found
 
 
 def turn(exif: "Exif") -> Any:

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import remote, stalls, thumbnails, worker
+from vecsearch.imaging import stalls, thumbnails, worker
 from vecsearch.imaging.decode import Facts
-from vecsearch.imaging.processes.pool import Pool
+from vecsearch.imaging.processes.decoding import WORKERS
 from vecsearch.imaging.processes.process import Ended
 from vecsearch.imaging.reading import (
     CHANGED,
@@ -22,6 +22,7 @@ from vecsearch.imaging.reading import (
     too_large,
 )
 from vecsearch.imaging.scan import Unanswered, Unreadable, sentence
+from vecsearch.imaging.sources import containers, remote
 from vecsearch.imaging.thumbnails import Thumbnail
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from vecsearch.imaging.preprocessing import Preprocessing
 
-# Some remain for others where a few decode what takes long.
-WORKERS = Pool("vecsearch.imaging.worker", max(4, os.cpu_count() or 1))
 # Held while a picture of more than `worker.LARGE` pixels is decoded.
 _ONE_LARGE = threading.Lock()
 
@@ -258,6 +257,8 @@ def _made(path: str, fields: dict[str, Any], blobs: list[bytearray]) -> Made | U
     told = fields["facts"]
     if told["taken_at"] is not None:
         told["taken_at"] = datetime.fromisoformat(told["taken_at"])
+    if (kind := containers.of(path)) is not None and kind.format is not None:
+        told["format"] = kind.format
     facts = Facts(**told)
     named = dict(zip(fields["blobs"], blobs, strict=True))
     thumbnail = inputs = fitting = None

@@ -1,10 +1,10 @@
-"""Find image files: walk folders, and what is behind URLs, without opening any file."""
+"""Find image files: walk folders, and list what is behind URLs and in containers."""
 
 import os
 import stat
 import threading
-from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import archives, remote, stalls
-from vecsearch.imaging.formats import SUFFIXES
+from vecsearch.imaging import stalls
+from vecsearch.imaging.formats import RAW
+from vecsearch.imaging.skipping import Skip, is_entered, skipped_as
+from vecsearch.imaging.sources import containers, remote
 
-JUNK_FOLDERS = frozenset(
-    {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "System Volume Information"}
-)
 GIVEN_UP = "Not tried, because its file system has stopped answering."
 # Files that the walking thread hands over at once.
 _PART = 500
@@ -81,7 +80,7 @@ class Walk:
     Attributes:
         roots: the absolute paths to walk.
         unreadable: folders that could not be listed and files that could not be examined.
-        skipped: number of files skipped because they have no image suffix.
+        skipped: number of files skipped, by why.
         devices: where the files are, and what has stalled.
 
     """
@@ -89,7 +88,7 @@ class Walk:
     def __init__(self, paths: Iterable[str | Path]) -> None:
         self.roots = [absolute(path) for path in paths]
         self.unreadable: list[Unreadable] = []
-        self.skipped = 0
+        self.skipped: Counter[Skip] = Counter()
         self.devices = stalls.Devices()
         self._folders = [root for root in self.roots if not remote.is_url(root)]
         there = stalls.answers(self._folders, os.path.exists, unanswered=True)
@@ -99,6 +98,7 @@ class Walk:
             if storable(root) is None:
                 raise InvalidInput(f"The name {shown(root)} is not valid UTF-8. Rename it.")
         self._urls = remote.examine(filter(remote.is_url, self.roots))
+        _require_readable(self._folders, self._urls)
 
     def __iter__(self) -> Iterator[File]:
         yield from self._walk_folders()
@@ -110,8 +110,8 @@ class Walk:
             self.unreadable.append(Unreadable(shown(url), reason))
 
         for file in remote.walk(root, info, enters=is_entered, left=left):
-            if file.url != root and not has_suffix(file.url):
-                self.skipped += 1
+            if file.url != root and (skip := skipped_as(file.url)) is not None:
+                self.skipped[skip] += 1
             else:
                 yield File(file.url, _relative(file.url, root), file.size, file.modified_at)
 
@@ -158,7 +158,7 @@ class _Walker:
     ) -> None:
         self.found: list[File] = []
         self.unreadable: list[Unreadable] = []
-        self.skipped = 0
+        self.skipped: Counter[Skip] = Counter()
         self.is_done = False
         self._folders = folders
         self._links = links
@@ -188,7 +188,7 @@ class _Walker:
             self._is_left = True
         folder = self._folder
         after = _Walker(self._folders, self._links, self._entered.copy(), self._devices)
-        after.skipped = self.skipped
+        after.skipped = self.skipped.copy()
         reason = Unanswered.at(folder.path).reason
         after.unreadable = [*self.unreadable, Unreadable(shown(folder.path), reason)]
         # A link may lead to any device.
@@ -228,8 +228,8 @@ class _Walker:
                     if entry.is_dir():
                         place = folder.links if entry.is_symlink() else folder.below
                         place.append((entry.path, folder.root))
-                    elif not has_suffix(entry.name):
-                        folder.skipped += 1
+                    elif (skip := skipped_as(entry.name)) is not None:
+                        folder.skipped[skip] += 1
                     elif (file := folder.file(entry.path, entry.stat())) is not None:
                         yield file
                 except OSError as error:
@@ -273,7 +273,7 @@ class _Folder:
         entry: the one that is being examined.
         below, links: folders in it, and links to some, each with its root.
         unreadable: files in it that cannot be examined, or itself.
-        skipped: number of files without an image suffix.
+        skipped: see `Walk`.
 
     """
 
@@ -287,7 +287,7 @@ class _Folder:
         self.below: list[tuple[str, str]] = []
         self.links: list[tuple[str, str]] = []
         self.unreadable: list[Unreadable] = []
-        self.skipped = 0
+        self.skipped: Counter[Skip] = Counter()
 
     @property
     def parent(self) -> str | None:
@@ -313,7 +313,7 @@ def absolute(path: str | Path) -> str:
     """Return a path as it is stored: a URL, or an absolute path, whose links are not resolved.
 
     Raises:
-        InvalidInput: see `vecsearch.imaging.remote.normalised`.
+        InvalidInput: see `vecsearch.imaging.sources.remote.normalised`.
 
     """
     named = os.fspath(path)
@@ -321,19 +321,25 @@ def absolute(path: str | Path) -> str:
         named = url2pathname(urlsplit(named).path)
     if remote.is_url(named):
         return remote.normalised(named)
-    if archives.is_archive(named):
-        return archives.location(named)
+    if (kind := containers.at(named)) is not None:
+        return kind.location(named)
     return os.path.abspath(named)  # noqa: PTH100 - strings throughout
 
 
-def is_entered(name: str) -> bool:
-    """Return whether a folder or file below a root is looked at."""
-    return not name.startswith(".") and name not in JUNK_FOLDERS
+def _require_readable(paths: Sequence[str], urls: Mapping[str, remote.Info]) -> None:
+    """Check that what it takes to read the files that were named is installed.
 
+    Raises:
+        InvalidInput: it is not.
 
-def has_suffix(path: str) -> bool:
-    """Return whether a file of this name is taken for an image."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 - strings: runs per file
+    """
+    files = [url for url, info in urls.items() if info["type"] == "file"]
+    raws = [path for path in paths if skipped_as(path) is Skip.raw]
+    are_folders = stalls.answers(raws, os.path.isdir, unanswered=True)
+    files += [path for path, is_folder in zip(raws, are_folders, strict=True) if not is_folder]
+    for path in files:
+        if skipped_as(path) is Skip.raw:
+            raise InvalidInput(f"{shown(path)} cannot be read. {RAW.needs}")
 
 
 def _relative(path: str, root: str) -> str:

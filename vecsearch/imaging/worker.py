@@ -1,9 +1,12 @@
-"""The worker process that reads and decodes pictures from outside; `pictures` asks it."""
+"""The worker process that reads and decodes pictures from outside.
+
+`vecsearch.imaging.pictures` and `vecsearch.imaging.sources.videos` ask it.
+"""
 
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from vecsearch.imaging import decode, reading
+from vecsearch.imaging import decode, frames, reading
 from vecsearch.imaging.processes import child
 from vecsearch.imaging.scan import Unreadable
 from vecsearch.imaging.stalls import STALL_S
@@ -51,8 +54,10 @@ def _do(channel: "Channel", message: "Message") -> None:
             path = request["path"]
             most = request["most"]
             found = content or reading.read(path, most=most, on_piece=_Reports(channel))
-            size = None if isinstance(found, Unreadable) else decode.upright_size(found)
+            size = None if isinstance(found, Unreadable) else decode.upright_size(found, path)
             channel.send({"size": size})
+        elif request["do"] in {"frames", "frame"}:
+            _read_video(channel, request)
         else:
             _Making(channel, request).make(content)
     except MemoryError:
@@ -70,6 +75,18 @@ def _read(channel: "Channel", request: dict[str, Any]) -> None:
     else:
         blobs = [] if found.content is None else [found.content]
         channel.send({"sha256": found.sha256}, blobs)
+
+
+def _read_video(channel: "Channel", request: dict[str, Any]) -> None:
+    child.bound_memory(MEMORY + MEMORY_PER_PIXEL * frames.MOST_PIXELS)
+    path, reports = request["path"], _Reports(channel)
+    try:
+        if request["do"] == "frames":
+            channel.send({"frames": frames.key_frames(path, reports)})
+        else:
+            channel.send({}, [frames.frame(path, request["ms"], reports)])
+    except frames.UnreadableVideo as error:
+        channel.send({"reason": str(error)})
 
 
 class _Reports:

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch.imaging import existence
 from vecsearch.imaging.scan import File, Unreadable
+from vecsearch.imaging.sources import existence
 from vecsearch.ingest.annotations.labels import Labelled
 from vecsearch.ingest.summary import Outcome
 from vecsearch.postgres import schema

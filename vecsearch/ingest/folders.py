@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vecsearch.errors import EncoderError
-from vecsearch.imaging import scan, watching
+from vecsearch.imaging import scan
+from vecsearch.imaging.sources import watching
 from vecsearch.ingest import choose, pending, pruning
 from vecsearch.ingest.annotations.labels import Labels
 from vecsearch.ingest.resuming import resumed

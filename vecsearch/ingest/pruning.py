@@ -11,7 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from vecsearch.errors import CollectionNotFound, InvalidInput, NotConfirmed, SchemaMissing
-from vecsearch.imaging import existence, scan
+from vecsearch.imaging import scan
+from vecsearch.imaging.sources import existence
 from vecsearch.ingest import scope
 from vecsearch.ingest.scope import Scope
 from vecsearch.postgres import catalog, database, migrate, thumbnails

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from vecsearch.config import DEFAULT_MAX_PIXELS
 from vecsearch.encoders.base import Encoder
-from vecsearch.imaging import scan
+from vecsearch.imaging import scan, skipping
 from vecsearch.imaging.reading import Source
 from vecsearch.imaging.scan import File, Unreadable
 from vecsearch.ingest import classify, pending, pruning, scope, writes
@@ -313,8 +313,7 @@ class Ingest:
                 forget_old_changes(self._connection, self._name)
 
     def _remarks(self) -> Iterator[str]:
-        if self._walk.skipped:
-            yield f"Skipped {counted(self._walk.skipped, 'file')} without an image suffix."
+        yield from skipping.remarks(self._walk.skipped)
         with self._connection.begin():
             yield from labels.unmatched(self._connection)
         yield from self._target.remarks()

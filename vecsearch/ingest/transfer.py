@@ -16,7 +16,7 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import EncoderMismatch, InvalidInput
 from vecsearch.imaging import pictures, scan
 from vecsearch.imaging.pictures import Made, Wanted
-from vecsearch.imaging.remote import is_url
+from vecsearch.imaging.sources.remote import is_url
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.ingest import formats, staging
 from vecsearch.ingest.formats.base import Block, Contents

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vecsearch.errors import DatabaseBusy
-from vecsearch.imaging.remote import is_url
+from vecsearch.imaging.sources.remote import is_url
 from vecsearch.postgres import database, schema, tables
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.sessions import waits

@@ -199,7 +199,7 @@ class QueryForm(Named):
         list[UploadFile],
         Listed,
         Several,
-        Field(description=f"Image files: {', '.join(formats.FORMATS)}."),
+        Field(description=f"Image files: {', '.join(formats.NAMED)}."),
     ] = []
     not_image: Annotated[list[UploadFile], Listed, Several] = []
     """Image files that the hits should be unlike."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from vecsearch.errors import ImageNotFound, ImageUnreadable, VecsearchError
 from vecsearch.imaging import pictures, scan
 from vecsearch.imaging.pictures import Made, Wanted
+from vecsearch.imaging.processes import decoding
 from vecsearch.search.questions.pictures import Picture
 
 _THUMBNAIL = ".thumbnail"
@@ -34,7 +35,7 @@ class Uploads:
         self._max_pixels = max_pixels
         self._writing = threading.Lock()
         # Some workers remain for searches.
-        self._decoding = threading.BoundedSemaphore(pictures.WORKERS.size // 2)
+        self._decoding = threading.BoundedSemaphore(decoding.WORKERS.size // 2)
 
     def keep(self, picture: Picture) -> None:
         """Keep a picture.

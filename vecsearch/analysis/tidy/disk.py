@@ -17,8 +17,8 @@ from pathlib import Path
 
 from vecsearch.errors import VecsearchError
 from vecsearch.imaging import reading
-from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.sources.remote import is_url
 
 CHANGED = "It has changed since it was ingested."
 # Suffix of a file set aside, beside its own name.
@@ -37,7 +37,9 @@ def check(path: str, sha256: str) -> os.stat_result:
 
     """
     if is_url(path):
-        raise LeftAlone("It is behind a URL, or in an archive.")
+        raise LeftAlone(
+            "It is no file of its own: it is behind a URL, in an archive or in a video."
+        )
     try:
         info = os.lstat(path)
     except FileNotFoundError as error:

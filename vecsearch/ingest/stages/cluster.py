@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vecsearch import __version__
 from vecsearch.errors import ClusterUnavailable, InvalidInput, first_line
-from vecsearch.imaging.remote import is_url
+from vecsearch.imaging.sources.remote import is_url
 from vecsearch.ingest.stages.actor import Setup
 
 if TYPE_CHECKING:

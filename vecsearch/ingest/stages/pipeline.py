@@ -19,8 +19,8 @@ from vecsearch.imaging import pictures
 from vecsearch.imaging.decode import Facts
 from vecsearch.imaging.pictures import Made, Outside, Wanted
 from vecsearch.imaging.reading import Source
-from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import GIVEN_UP, Unanswered, Unreadable
+from vecsearch.imaging.sources.remote import is_url
 from vecsearch.imaging.stalls import Devices
 from vecsearch.imaging.thumbnails import Thumbnail
 

@@ -22,8 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vecsearch.errors import ClusterUnavailable, InvalidInput, first_line
 from vecsearch.imaging.reading import Source
-from vecsearch.imaging.remote import is_url
 from vecsearch.imaging.scan import Unreadable
+from vecsearch.imaging.sources.remote import is_url
 from vecsearch.ingest.stages.actor import Actor, Setup, Task
 from vecsearch.ingest.stages.places import MadeBy, Order, Product
 

@@ -6,7 +6,7 @@ import stat
 from typing import IO
 
 from vecsearch.errors import ImageNotFound
-from vecsearch.imaging.remote import is_url
+from vecsearch.imaging.sources.remote import is_url
 from vecsearch.search.gallery import StoredImage
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from vecsearch.errors import InvalidInput
 from vecsearch.files import said_if_slow
-from vecsearch.imaging import pictures, reading, remote, scan
+from vecsearch.imaging import pictures, reading, scan
+from vecsearch.imaging.sources import containers, remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,6 +112,11 @@ class Picture:
         if isinstance(source, str) and remote.is_url(source):
             return cls._fetched(scan.absolute(source))
         path = Path(source).absolute()
+        if (kind := containers.at(str(path))) is not None:
+            raise InvalidInput(
+                f"{path} is a {kind.noun}. Ingest it, or name a picture in it: "
+                f"{kind.location(str(path))}/…"
+            )
         try:
             with said_if_slow(path), path.open("rb") as file:
                 # A pipe is welcome, but a device may have no end.

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import formats, remote
+from vecsearch.imaging import formats
+from vecsearch.imaging.sources import remote
 from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.terms import Term
@@ -51,7 +52,7 @@ class Search(Named):
     )
     image: Annotated[list[Base64], Listed, Several] = Field(
         default_factory=list,
-        description=f"Image files to search by, as base64: {', '.join(formats.FORMATS)}.",
+        description=f"Image files to search by, as base64: {', '.join(formats.NAMED)}.",
     )
     not_path: Annotated[list[Text], Listed, Several] = Field(
         default_factory=list, description=f"Image files that the hits should be unlike: {PATHS}."

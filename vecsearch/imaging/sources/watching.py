@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vecsearch.errors import InvalidInput, first_line
-from vecsearch.imaging import remote, scan
+from vecsearch.imaging import scan, skipping
+from vecsearch.imaging.sources import remote
 
 # Milliseconds without a change after which files have settled; those that never do are not waited
 # for any longer. A file that is read too early changes once more, and is read again.
@@ -85,9 +86,9 @@ def may_matter(path: str, roots: Iterable[str]) -> bool:
     """Return whether a walk of the roots would look at what changed at `path`."""
     above = os.path.dirname(path)  # noqa: PTH120 - strings, as elsewhere
     root = next((root for root in roots if _is_under(path, root)), above)
-    if not all(map(scan.is_entered, Path(path[len(root) :].strip(os.sep)).parts)):
+    if not all(map(skipping.is_entered, Path(path[len(root) :].strip(os.sep)).parts)):
         return False
-    if scan.has_suffix(path):
+    if skipping.skipped_as(path) is None:
         return True
     try:
         # What is gone may have been a folder.

@@ -1,67 +1,26 @@
 """Pictures in zip archives, which `remote` reads like those behind any other URL.
 
-The location of one is zip:///folder/album.zip/cats/1.jpg: below its archive, as in a folder, so
-that a run's scope is a prefix here, too. Nothing is unpacked to disk.
+The location of one is zip:///folder/album.zip/cats/1.jpg. Nothing is unpacked to disk.
 """
 
-import os
-import re
-import stat
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from vecsearch.imaging import stalls
-
-# The first name that ends so is the archive's, so that a location alone tells what is inside.
-_LOCATION = re.compile(r"zip://(.*?\.zip)(?:/(.*))?", re.DOTALL | re.IGNORECASE)
 _ENCRYPTED = 1
 # bzip2 and LZMA may unpack gigabytes at a time, however little is asked for.
 _UNPACKED = {ZIP_STORED, ZIP_DEFLATED}
 Entries = dict[str, dict[str, Any]]
 
 
-def is_archive(path: str) -> bool:
-    """Return whether a path of this machine is that of an archive, which need not exist."""
-    if not path.lower().endswith(".zip"):
-        return False
-    return not stalls.answers([path], os.path.isdir, unanswered=False)[0]
-
-
-def location(path: str) -> str:
-    """Return the location of an archive, or of what is in one, by a path."""
-    return f"zip://{os.path.abspath(path)}"  # noqa: PTH100 - strings, as elsewhere
-
-
-def opened(url: str) -> "tuple[Archive, str] | None":
-    """Return the archive of a location, and the name inside; None if it is another URL.
-
-    Raises:
-        OSError: it cannot be opened, or is no zip archive.
-
-    """
-    if not url.startswith("zip://"):
-        return None
-    found = _LOCATION.fullmatch(url)
-    if found is None:
-        raise OSError("It names no file that ends in .zip")
-    info = os.stat(found[1])  # noqa: PTH116 - strings, as elsewhere
-    if not stat.S_ISREG(info.st_mode):
-        raise OSError("It is not a regular file")
-    return _open(found[1], (info.st_ino, info.st_size, info.st_mtime_ns)), found[2] or ""
-
-
-# Opened once for all its pictures, as long as it is the same file.
-@lru_cache(maxsize=8)
-def _open(path: str, _state: tuple[int, ...]) -> "Archive":
-    return Archive(path)
-
-
 class Archive:
     """An open zip archive, with the methods of an fsspec file system that `remote` calls.
 
     Threads may read from it at the same time.
+
+    Raises:
+        OSError: it is no zip archive.
+
     """
 
     def __init__(self, path: str) -> None:

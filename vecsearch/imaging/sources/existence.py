@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable, Iterable
 
-from vecsearch.imaging import remote, stalls
+from vecsearch.imaging import stalls
+from vecsearch.imaging.sources import remote
 
 
 def gone(paths: Iterable[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Files behind URLs, such as in a bucket, by way of fsspec; and in zip archives of this machine."""
+"""Files behind URLs, such as in a bucket, by way of fsspec; and in containers of this machine."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vecsearch.errors import InvalidInput, first_line
+from vecsearch.errors import InvalidInput, VecsearchError, first_line
 from vecsearch.files import said_if_slow
-from vecsearch.imaging import archives
+from vecsearch.imaging.sources import containers
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+    from vecsearch.imaging.sources.archives import Archive
+    from vecsearch.imaging.sources.videos import Video
 
 # What a store says of a file or folder: its type, its size, and more.
 Info = dict[str, Any]
@@ -51,8 +54,8 @@ def normalised(url: str) -> str:
         InvalidInput: it holds a password.
 
     """
-    if url[:6].lower() == "zip://":
-        return archives.location(url[6:])
+    if (kind := containers.of(url)) is not None:
+        return kind.location(url.partition("://")[2])
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise InvalidInput(
             "The URL holds a user or a password, which would be stored with every row. "
@@ -82,8 +85,8 @@ def examine(urls: Iterable[str]) -> dict[str, Info]:
                     f"{url} does not exist, or may not be seen. Check the URL."
                 ) from error
             advice = "Check the URL, the credentials and the network."
-            if url.startswith("zip://"):
-                advice = "Check the archive."
+            if (kind := containers.of(url)) is not None:
+                advice = f"Check the {kind.noun}."
             raise InvalidInput(f"{url} cannot be read: {reason(error)} {advice}") from error
         return info
 
@@ -117,6 +120,8 @@ def walk(
             # Some tools mark a folder by a file without a name.
             for name in sorted(name for name in files if name and enters(name)):
                 yield _found(_url(root, inner, files[name]["name"]), files[name])
+    except VecsearchError:
+        raise
     except Exception as error:  # noqa: BLE001 - each store raises its own
         left(root, reason(error))
 
@@ -202,9 +207,9 @@ def reason(error: Exception) -> str:
     return f"{(first_line(error) or type(error).__name__).rstrip('.')}."
 
 
-def _opened(url: str) -> tuple["AbstractFileSystem | archives.Archive", str]:
+def _opened(url: str) -> tuple["AbstractFileSystem | Archive | Video", str]:
     """Return the file system of a URL, and the URL's path in it."""
-    if (inside := archives.opened(url)) is not None:
+    if (inside := containers.opened(url)) is not None:
         return inside
     found = _URL.match(url)
     assert found is not None  # noqa: S101 - callers have asked `is_url`
