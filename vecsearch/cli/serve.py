@@ -93,14 +93,14 @@ def serve(
         editor = resources.enter_context(open_library(settings)) if edit else None
         page = create_app(library, options, editor)
         address = f"{serving.address_of(listening)}{link}"
+        names = library.collection_names()
+        if names and collection not in (*names, DEFAULT_COLLECTION):
+            library.collection(collection).reads_text()  # says which there are
         with suppress(KeyboardInterrupt):
             say(f"Serving {address} until Ctrl-C.")
-            names = library.collection_names()
             if collection in names:
                 serving.warm(library, collection, say)
             elif names:
-                if collection != DEFAULT_COLLECTION:
-                    library.collection(collection).reads_text()  # says which there are
                 say(f"There is no collection {collection!r}; the page opens {names[0]!r}.")
             if open_:
                 typer.launch(resources.enter_context(serving.private_link(address)))
