@@ -55,7 +55,7 @@ _OPTIONS = {
 }
 # Milliseconds before a key frame, where that of a transport stream is found.
 _GUESS_MS = 5_000
-# Where videos say when they were begun: in the camera's local time, and in UTC.
+# Where videos say when recording began: in the camera's local time, and in UTC.
 _CREATED = ("com.apple.quicktime.creationdate", "creation_time")
 _MAKE, _MODEL = "com.apple.quicktime.make", "com.apple.quicktime.model"
 _PLACES = ("com.apple.quicktime.location.ISO6709", "location")
