@@ -63,7 +63,7 @@ def test_every_command(
     assert install.count("\n") == test.count("\n") == 1
     assert install.endswith("vecsearch demo\n")
     assert test.endswith("pytest\n")
-    assert len(rest) == 11
+    assert len(rest) == 12
     for block in rest:
         script = block.replace(EXAMPLE_URL, own_postgres).replace(
             "127.0.0.1:8000", f"127.0.0.1:{port}"
