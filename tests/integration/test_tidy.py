@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support import PixelEncoder, citus, ingest, once, run_command, scalar, write
 from tidy_support import (
+    applied,
     apply,
     fill,
     in_tables,
@@ -20,7 +21,6 @@ from tidy_support import (
 )
 
 from vecsearch.analysis.tidy import journal
-from vecsearch.analysis.tidy.journal import Entry
 from vecsearch.errors import DatabaseBusy, InvalidInput, VecsearchError
 from vecsearch.library import Library
 from vecsearch.postgres import database
@@ -41,12 +41,6 @@ def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def photos(library: Library, tmp_path: Path) -> Path:
     """Three groups of an original, a copy and a small one, with compact vectors."""
     return fill(library, tmp_path / "photos", compact=True)
-
-
-def applied(library: Library, action: str, tmp_path: Path) -> list[Entry]:
-    tidy = library.collection().tidy
-    to = tmp_path / "moved" if action == "move" else None
-    return tidy.apply(tidy.plan(action, keep="largest", prefer=f"{tmp_path}/photos/kept", to=to))
 
 
 @citus

@@ -16,7 +16,7 @@ from vecsearch.analysis.tidy.disk import LeftAlone
 from vecsearch.analysis.tidy.journal import Entry, Run
 from vecsearch.analysis.tidy.plan import Plan
 from vecsearch.errors import InvalidInput, VecsearchError
-from vecsearch.postgres import catalog, database, migrate, thumbnails
+from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
@@ -135,6 +135,11 @@ class Tidy:
         with migrate.reading_current(self._store.engine) as connection:
             catalog.get_collection(connection, self._name)
             return journal.runs(connection, self._name)
+
+    def lost_by_drop(self) -> str | None:
+        """Return, as a sentence, what `undo` cannot bring back once the collection is dropped."""
+        with migrate.reading_current(self._store.engine) as connection:
+            return drop.lost_undo(connection, self._name)
 
     def _done(self, run: int) -> list[Entry]:
         """Return the files of a run that are not undone.

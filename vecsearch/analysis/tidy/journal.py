@@ -15,7 +15,7 @@ from vecsearch.ingest import scope
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import claimed
-from vecsearch.vocabulary import FileAction, FileState, parse
+from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.
 TIDY_LOCK_KEY = 0x766574
@@ -167,7 +167,7 @@ def last_run(connection: sa.Connection, name: str) -> int:
     found = connection.scalar(
         sa.select(sa.func.max(columns.run)).where(
             columns.collection == name,
-            columns.state.in_((FileState.acting, FileState.done, FileState.undoing)),
+            columns.state.in_(NOT_UNDONE),
         )
     )
     if found is None:

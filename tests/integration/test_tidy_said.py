@@ -1,0 +1,73 @@
+"""What is said of files that were acted on: at a drop, before and after an undo."""
+
+from pathlib import Path
+
+import pytest
+from support import once, run_command, write
+from tidy_support import applied, fill, use_trash_of
+
+from vecsearch.cli import collections
+from vecsearch.errors import NotConfirmed
+from vecsearch.library import Library
+from vecsearch.postgres import database, drop
+
+pytestmark = once
+
+
+@pytest.fixture(autouse=True)
+def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_trash_of(tmp_path / "data", monkeypatch)
+    return tmp_path / "data" / "Trash"
+
+
+@pytest.fixture
+def photos(library: Library, tmp_path: Path) -> Path:
+    return fill(library, tmp_path / "photos")
+
+
+def test_a_drop_says_what_undo_can_no_longer_bring_back(
+    library: Library, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = (
+        "Without collection 'images', undo can no longer bring back 6 files that duplicates "
+        "--apply moved or replaced by links."
+    )
+    applied(library, "hardlink", tmp_path)
+    write(library, "UPDATE vecsearch_internal.file_actions SET state = 'undone' WHERE number = 1")
+    plan = library.collection().tidy.plan("move", keep="largest", to=tmp_path / "moved")
+    moved = len(library.collection().tidy.apply(plan))
+    lost = lost.replace("6 files", f"{moved + 2} files")
+    code, _, err = run_command(library, "drop", "images")
+    assert (code, "Add --yes" in err) == (1, True)
+    with monkeypatch.context() as patched:
+        patched.setattr(collections, "is_terminal", lambda: True)
+        code, _, err = run_command(library, "drop", "images", input="n\n")
+    assert (code, f"{lost} To bring them back first: vecsearch undo\n" in err) == (1, True)
+    with database.writing(library.engine) as connection:
+        assert drop.drop(connection, "images") == [lost]
+        connection.rollback()
+    code, _, err = run_command(library, "drop", "images", "--yes")
+    assert (code, err.startswith(f"{lost}\nDropped collection")) == (0, True)
+
+
+def test_a_repair_that_removes_a_collection_says_so_too(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    applied(library, "trash", tmp_path)
+    write(library, "DROP TABLE images CASCADE")
+    lost = "undo can no longer bring back 6 files that duplicates --apply sent to the trash."
+    asked: list[str] = []
+    with pytest.raises(NotConfirmed):
+        library.repair("images", confirm=lambda sentence: bool(asked.append(sentence)))
+    assert asked[0].endswith(lost)
+    (done,) = library.repair("images", confirm=lambda _: True)
+    assert done.done.endswith(lost)
+
+
+def test_a_drop_of_what_was_undone_says_nothing(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    applied(library, "move", tmp_path)
+    library.collection().tidy.undo()
+    assert library.collection().tidy.lost_by_drop() is None
+    assert library.collection().drop() == []
