@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from vecsearch.collection import Collection
 
 COLUMNS = (
-    "group id path distance difference width height file_size modified_at taken_at could_go".split()
-)
-TABLE_COLUMNS = "group difference width height file_size could_go path".split()
+    "group id path distance difference width height file_size modified_at taken_at could_go missing"
+).split()
+TABLE_COLUMNS = "group difference width height file_size could_go missing path".split()
 PLAN_COLUMNS = "action path kept_path bytes reason".split()
 DONE_COLUMNS = "run number action state path kept_path target reason".split()
 DONE_TABLE_COLUMNS = "state path reason".split()
@@ -147,17 +147,21 @@ def duplicates(
         }
         if apply is not None:
             plan = asked.tidy.plan(apply, to=to, **options)
+            say_all(plan.notes)
             if dry_run:
                 _show_plan(plan, chosen_format(format_), sys.stdout)
             else:
                 _apply(asked, plan, format_, yes=yes)
             return
         found = asked.duplicates(order=order, **options)
-    say_all(_notes(found, suggested=max_distance is None))
+    say_all(_notes(found, collection, suggested=max_distance is None))
     rows = found.images
     if keep is not None and chosen_format(format_).lists_paths:
         rows = [row for row in rows if row.could_go]
-    write_rows(rows, format_, columns=COLUMNS, table_columns=TABLE_COLUMNS)
+    # A column of "no" says nothing.
+    has_missing = any(row.missing for row in found.images)
+    table_columns = [name for name in TABLE_COLUMNS if has_missing or name != "missing"]
+    write_rows(rows, format_, columns=COLUMNS, table_columns=table_columns)
 
 
 @command(app, "undo", prints_paths=True, interrupted="Run it again to undo the rest.")
@@ -276,7 +280,7 @@ def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
     rendering.write_rows(out, listed(plan), format_, PLAN_COLUMNS, dry_run=True)
 
 
-def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
+def _notes(found: "Duplicates", collection: str, *, suggested: bool) -> Iterator[str]:
     if suggested:
         yield (
             f"Two images count as duplicates below about {found.typical:.2g} (chosen from this "
@@ -295,6 +299,8 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
     else:
         groups = counted(found.images[-1].group, "group")
         yield f"{counted(len(found.images), 'image')} in {groups}. Nothing is deleted."
+    if (missing := found.missing_note(collection)) is not None:
+        yield missing
     if found.split:
         yield (
             "Some images have hundreds of duplicates, so one group may appear as several. "

@@ -50,6 +50,7 @@ class Plan:
         folder: where `move` moves them.
         files: the files to act on.
         untouched: duplicates that are left alone.
+        notes: for the user, to be read before anything is done.
         kept: number of images that are kept in their place.
 
     """
@@ -58,6 +59,7 @@ class Plan:
     folder: str | None
     files: Sequence[Planned]
     untouched: Sequence[Untouched]
+    notes: Sequence[str]
 
     @property
     def kept(self) -> int:
@@ -122,7 +124,8 @@ def make(
                 action, image.id, image.path, hashes[image.id], first.id, first.path, target, facts
             )
         )
-    return Plan(action, None if where is None else str(where), files, untouched)
+    notes = [note for note in (found.missing_note(table.name),) if note is not None]
+    return Plan(action, None if where is None else str(where), files, untouched, notes)
 
 
 def _require_elsewhere(connection: sa.Connection, table: sa.Table, folder: Path) -> None:
