@@ -89,6 +89,8 @@ def duplicates(
         KeepRule | None,
         typer.Option(
             help=f"Keep this image of each group, and mark the others: {choices(KeepRule)}. "
+            "largest: by pixels, then bytes; oldest and newest: by when it was taken, or else "
+            "modified. Of equal ones, the older, then the shorter path. "
             "With --format paths, print only the others.",
         ),
     ] = None,

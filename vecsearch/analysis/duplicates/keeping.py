@@ -102,17 +102,24 @@ def _taken(member: Member) -> float | None:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
+def _tie(member: Member) -> tuple[Any, ...]:
+    """Return the key of images that a rule cannot tell apart: a copy is newer, its name longer."""
+    modified = member.modified_at
+    when = 0.0 if modified is None else modified.timestamp()
+    return (modified is None, when, len(member.path), member.path)
+
+
 def _by_time(sign: int) -> Order:
     def key(member: Member) -> tuple[Any, ...]:
         taken = _taken(member)
-        return (taken is None, sign * (taken or 0.0), member.path)
+        return (taken is None, sign * (taken or 0.0), *_tie(member))
 
     return key
 
 
 def _by_size(member: Member) -> tuple[Any, ...]:
     area = (member.width or 0) * (member.height or 0)
-    return (-area, -(member.file_size or 0), member.path)
+    return (-area, -(member.file_size or 0), *_by_time(1)(member))
 
 
 ORDERS: dict[KeepRule, Order] = {
