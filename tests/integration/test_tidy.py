@@ -269,10 +269,10 @@ def test_a_trash_that_was_emptied_is_said(
 ) -> None:
     applied(library, "trash", tmp_path)
     shutil.rmtree(own_trash)
-    code, out, err = run_command(library, "undo", "--format", "ndjson")
+    code, out, err = run_command(library, "undo", "--yes", "--format", "ndjson")
     assert code == 1
     assert "6 files could not be brought back" in err
-    assert out.count('"reason": "It is no longer in the trash."') == 6
+    assert out.count('"reason": "It is no longer in the trash, nor back at /') == 6
 
 
 @once
@@ -347,7 +347,7 @@ def test_the_command_shows_asks_acts_and_undoes(
     assert "To undo it: vecsearch undo 1" in err
     code, out, _ = run_command(library, "undo", "--list", "--format", "ndjson")
     assert '"run": 1' in out
-    code, out, err = run_command(library, "undo", "--format", "ndjson")
+    code, out, err = run_command(library, "undo", "--yes", "--format", "ndjson")
     assert (code, "Brought 6 files back." in err) == (0, True)
     assert on_disk(photos) == files
 

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from support import once, run_command, write
-from tidy_support import applied, fill, use_trash_of
+from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
 
-from vecsearch.cli import collections
+from vecsearch.cli import collections, command
 from vecsearch.errors import NotConfirmed
 from vecsearch.library import Library
 from vecsearch.postgres import database, drop
+from vecsearch.vocabulary import FileState
 
 pytestmark = once
 
@@ -71,3 +72,52 @@ def test_a_drop_of_what_was_undone_says_nothing(
     library.collection().tidy.undo()
     assert library.collection().tidy.lost_by_drop() is None
     assert library.collection().drop() == []
+
+
+def test_undo_needs_a_yes_where_nobody_can_answer(
+    library: Library, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied(library, "move", tmp_path)
+    before = on_disk(tmp_path / "moved")
+    code, out, err = run_command(library, "undo")
+    assert (code, out) == (1, "")
+    assert "this brings 6 files back. That needs a yes: add --yes. Nothing was undone." in err
+    assert on_disk(tmp_path / "moved") == before
+    code, _, err = run_command(library, "undo", "--yes")
+    assert (code, "Brought 6 files back." in err) == (0, True)
+    # Of a run with nothing left there is no question.
+    monkeypatch.setattr(command, "is_terminal", lambda: True)
+    code, _, err = run_command(library, "undo", "1")
+    assert (code, "Run 1 has nothing to undo." in err, "Undo it?" in err) == (1, True, False)
+    code, _, err = run_command(library, "undo", "7", "--yes")
+    assert (code, "No run is 7." in err) == (1, True)
+
+
+@pytest.mark.parametrize("action", ["move", "trash"])
+def test_what_somebody_brought_back_is_settled_as_undone(
+    library: Library, photos: Path, tmp_path: Path, action: str
+) -> None:
+    rows = in_tables(library)
+    applied(library, action, tmp_path)
+    back = photos / "copies" / "000 copy.png"
+    # The file that was moved is still where it went.
+    back.write_bytes((photos / "kept" / "000.png").read_bytes())
+    assert {entry.reason for entry in library.collection().tidy.undoable()} == {None}
+    done = library.collection().tidy.undo()
+    assert {entry.state for entry in done} == {FileState.undone}
+    assert in_tables(library) == rows
+
+
+def test_a_file_that_is_gone_for_good_is_named_with_where_it_would_be(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    applied(library, "move", tmp_path)
+    moved, place = tmp_path / "moved" / "000 copy.png", photos / "copies" / "000 copy.png"
+    moved.unlink()
+    reason = f"It is no longer at {moved}, nor back at {place}."
+    code, out, err = run_command(library, "undo", "--yes", "--format", "json")
+    assert (code, "Brought 5 files back." in err) == (1, True)
+    assert reason in out
+    place.write_bytes((photos / "kept" / "000.png").read_bytes())
+    code, _, err = run_command(library, "undo", "--yes")
+    assert (code, "Brought 1 file back." in err) == (0, True)

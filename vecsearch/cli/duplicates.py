@@ -189,24 +189,21 @@ def undo(
 
     with open_library(settings) as library:
         tidy = library.collection(collection).tidy
-        runs = tidy.runs()
         if list_:
-            write_rows(runs, format_, columns=RUN_COLUMNS)
+            write_rows(tidy.runs(), format_, columns=RUN_COLUMNS)
             return
         if dry_run:
             _show_undo(tidy.undoable(run), format_)
             return
-        number = tidy.last() if run is None else run
-        chosen = next((each for each in runs if each.run == number), None)
-        if chosen is not None and is_terminal():
-            sentence = (
-                f"Run {number}, {chosen.action}, {chosen.at:%Y-%m-%d %H:%M}: this brings "
-                f"{counted(chosen.done, 'file')} back."
-            )
-            if not confirming("Undo it?", yes=yes)(sentence):
-                raise NotConfirmed("Nothing was undone.")
+        chosen = tidy.chosen(run)
+        sentence = (
+            f"Run {chosen.run}, {chosen.action}, {chosen.at:%Y-%m-%d %H:%M}: this brings "
+            f"{counted(chosen.done, 'file')} back."
+        )
+        if not confirming("Undo it?", yes=yes)(sentence):
+            raise NotConfirmed(f"{sentence} That needs a yes: add --yes. Nothing was undone.")
         with steps_progress() as progress:
-            done = tidy.undo(number, on_progress=progress)
+            done = tidy.undo(chosen.run, on_progress=progress)
     back = [entry for entry in done if entry.state is FileState.undone]
     say(f"Brought {counted(len(back), 'file')} back.")
     if len(back) < len(done):
