@@ -121,3 +121,27 @@ def test_a_file_that_is_gone_for_good_is_named_with_where_it_would_be(
     place.write_bytes((photos / "kept" / "000.png").read_bytes())
     code, _, err = run_command(library, "undo", "--yes")
     assert (code, "Brought 1 file back." in err) == (0, True)
+
+
+def test_a_folder_beside_those_of_the_images_is_remarked_on(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    tidy = library.collection().tidy
+    note = (
+        f"{photos}/dups is in {photos}, as all images of the collection are. If that is the folder "
+        "that you ingest, the next ingest adds the files again: name a folder elsewhere with --to."
+    )
+    assert tidy.plan("move", keep="largest", to=photos / "dups").notes == [note]
+    assert tidy.plan("move", keep="largest", to=photos / "new" / "dups").notes != []
+    assert tidy.plan("move", keep="largest", to=tmp_path / "photos-2").notes == []
+    assert tidy.plan("trash", keep="largest").notes == []
+    words = ("duplicates", "--apply", "move", "--to", photos / "dups", "--keep", "largest")
+    code, _, err = run_command(library, *words)
+    assert (code, note in err) == (1, True)
+    # An image behind a URL, or in an archive, is in no folder.
+    url = "UPDATE images SET path = 'zip:///album.zip/a.png' WHERE path LIKE '%/others/000.png'"
+    write(library, url)
+    assert tidy.plan("move", keep="largest", to=photos / "dups").notes == [note]
+    # Images elsewhere: then it is not this folder that was ingested.
+    write(library, "UPDATE images SET path = '/elsewhere/1.png' WHERE path LIKE '%/others/001.png'")
+    assert tidy.plan("move", keep="largest", to=photos / "dups").notes == []
