@@ -58,8 +58,13 @@ def test_a_repair_that_removes_a_collection_says_so_too(
     write(library, "DROP TABLE images CASCADE")
     lost = "undo can no longer bring back 6 files that duplicates --apply sent to the trash."
     asked: list[str] = []
+
+    def confirm(sentence: str) -> bool:
+        asked.append(sentence)
+        return False
+
     with pytest.raises(NotConfirmed):
-        library.repair("images", confirm=lambda sentence: bool(asked.append(sentence)))
+        library.repair("images", confirm=confirm)
     assert asked[0].endswith(lost)
     (done,) = library.repair("images", confirm=lambda _: True)
     assert done.done.endswith(lost)

@@ -76,8 +76,8 @@ def missing_note(paths: Sequence[str], collection: str) -> str | None:
         return None
     files = "The file of 1 row is" if len(paths) == 1 else f"The files of {len(paths):,} rows are"
     return (
-        f"{files} gone, so none of them is kept or could go. If they are gone for good, delete "
-        f"the rows: {_deleting(paths)}{collection_flag(collection)}"
+        f"{files} gone, and so neither kept nor among those that could go. To delete such rows, if "
+        f"their files are gone for good: {_deleting(paths)}{collection_flag(collection)}"
     )
 
 
