@@ -249,7 +249,8 @@ def test_a_row_that_another_run_brings_back_is_not_pruned(
 def test_an_ingest_whose_collection_is_dropped_meanwhile_says_so(
     library: Library, photos: Path, small_model: str, weights: Path
 ) -> None:
-    images, dropped = library.collection(), []
+    images = library.collection()
+    dropped: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
         if progress.summary.added and not dropped:
