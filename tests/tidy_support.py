@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from support import PixelEncoder, ingest, picture
 
 from vecsearch.analysis.tidy import journal
+from vecsearch.analysis.tidy.journal import Entry
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseBusy, InvalidInput
 from vecsearch.library import Library
@@ -151,6 +152,13 @@ def apply(action: FileAction, library: Library) -> None:
     tidy = library.collection().tidy
     to = "moved" if action is FileAction.move else None
     tidy.apply(tidy.plan(action, keep="largest", prefer="photos/kept", to=to))
+
+
+def applied(library: Library, action: str, tmp_path: Path) -> list[Entry]:
+    """Act on the duplicates in `photos`, keep those in its folder `kept`; return the journal."""
+    tidy = library.collection().tidy
+    to = tmp_path / "moved" if action == "move" else None
+    return tidy.apply(tidy.plan(action, keep="largest", prefer=f"{tmp_path}/photos/kept", to=to))
 
 
 def undo_all(library: Library) -> None:

@@ -232,6 +232,10 @@ class FileState(StrEnum):
     undone = "undone"
 
 
+# What `undo` can bring back, or must look for.
+NOT_UNDONE = (FileState.acting, FileState.done, FileState.undoing)
+
+
 class Engine(StrEnum):
     """The library that runs encoders: auto is OpenVINO on a CPU, torch on other devices."""
 

@@ -167,16 +167,18 @@ def test_a_collection_without_an_index_and_tiny_ones_are_compared_in_full(
 
 
 @once
-def test_rules_order_a_group_and_say_what_could_go(library: Library) -> None:
+def test_rules_order_a_group_and_say_what_could_go(library: Library, tmp_path: Path) -> None:
     vectors = np.repeat(clustered(1, 8, seed=0), 4, axis=0)
     corpus = make_corpus(library, "images", vectors)
     facts = [(5, 9, None), (9, 9, "2001-01-01"), (9, 5, "2002-01-01"), (1, 1, "1999-01-01")]
     for image_id, (width, height, taken_at) in zip(corpus.ids, facts, strict=True):
+        file = tmp_path / f"{image_id}.png"
+        file.touch()
         write(
             library,
-            "UPDATE images SET width = :width, height = :height, file_size = :width,"
+            "UPDATE images SET path = :path, width = :width, height = :height, file_size = :width,"
             " taken_at = CAST(:taken_at AS timestamp) WHERE id = :id",
-            id=image_id, width=width, height=height, taken_at=taken_at,
+            id=image_id, path=str(file), width=width, height=height, taken_at=taken_at,
         )  # fmt: skip
 
     def order(order: str | None = None, keep: str | None = None) -> list[int]:

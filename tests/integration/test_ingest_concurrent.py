@@ -15,9 +15,9 @@ from support import PixelEncoder, counts, every_server, ingest, picture, scalar,
 
 from vecsearch.config import Settings
 from vecsearch.encoders.base import Identity
-from vecsearch.errors import DatabaseError, EncoderMismatch
+from vecsearch.errors import CollectionNotFound, DatabaseError, EncoderMismatch
 from vecsearch.imaging.sources import existence
-from vecsearch.ingest.summary import Summary
+from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 from vecsearch.postgres import database
 
@@ -244,3 +244,23 @@ def test_a_row_that_another_run_brings_back_is_not_pruned(
     ingest(library.engine, [photos], PixelEncoder(), prune=True)
     other.join(60)
     assert scalar(library, "SELECT count(*) FROM images") == 12
+
+
+def test_an_ingest_whose_collection_is_dropped_meanwhile_says_so(
+    library: Library, photos: Path, small_model: str, weights: Path
+) -> None:
+    images = library.collection()
+    dropped: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        if progress.summary.added and not dropped:
+            dropped.append(progress)
+            library.collection().drop()
+
+    sentence = "Collection 'images' was dropped or renamed during the ingest"
+    with pytest.raises(CollectionNotFound, match=sentence):
+        images.ingest(photos, model=small_model, weights=weights, on_progress=on_progress)
+    assert dropped
+    assert library.collections() == []
+    done = images.ingest(photos, model=small_model, weights=weights)
+    assert done.added == len(list(photos.rglob("*.png")))

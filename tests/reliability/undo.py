@@ -54,7 +54,7 @@ class Undone:
                 outcome.fail(f"{outcome.counts['acted on']} of {FILES} files acted on")
             for run in runs:
                 if int(run.split(",")[4]):
-                    self._killed(place, ["undo", run.split(",")[0]], outcome, chance)
+                    self._killed(place, ["undo", run.split(",")[0], "--yes"], outcome, chance)
             if (found := on_disk(self._twins)) != files:
                 names = sorted({name for name, _ in found.items() ^ files.items()})
                 outcome.fail(f"files differ: {len(names)}, {', '.join(names[:3])}")

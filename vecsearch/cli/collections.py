@@ -30,6 +30,7 @@ from vecsearch.vocabulary import (
     Derived,
     IndexMethod,
     Layout,
+    collection_flag,
     counted,
 )
 
@@ -238,6 +239,8 @@ def drop(
             say(f"This removes {what}. The image files stay.")
             if cascade and (dependents := chosen.dependents()):
                 say(f"This also drops {', '.join(dependents)}.")
+            if (lost := chosen.tidy.lost_by_drop()) is not None:
+                say(f"{lost} To bring them back first: vecsearch undo{collection_flag(collection)}")
             typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
         notes = chosen.drop(cascade=cascade)
     say_all(notes)

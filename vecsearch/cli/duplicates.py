@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from vecsearch.collection import Collection
 
 COLUMNS = (
-    "group id path distance difference width height file_size modified_at taken_at could_go".split()
-)
-TABLE_COLUMNS = "group difference width height file_size could_go path".split()
+    "group id path distance difference width height file_size modified_at taken_at could_go missing"
+).split()
+TABLE_COLUMNS = "group difference width height file_size could_go missing path".split()
 PLAN_COLUMNS = "action path kept_path bytes reason".split()
 DONE_COLUMNS = "run number action state path kept_path target reason".split()
 DONE_TABLE_COLUMNS = "state path reason".split()
@@ -89,6 +89,8 @@ def duplicates(
         KeepRule | None,
         typer.Option(
             help=f"Keep this image of each group, and mark the others: {choices(KeepRule)}. "
+            "largest: by pixels, then bytes; oldest and newest: by when it was taken, or else "
+            "modified. Of equal ones, the older, then the shorter path. "
             "With --format paths, print only the others.",
         ),
     ] = None,
@@ -147,17 +149,21 @@ def duplicates(
         }
         if apply is not None:
             plan = asked.tidy.plan(apply, to=to, **options)
+            say_all(plan.notes)
             if dry_run:
                 _show_plan(plan, chosen_format(format_), sys.stdout)
             else:
                 _apply(asked, plan, format_, yes=yes)
             return
         found = asked.duplicates(order=order, **options)
-    say_all(_notes(found, suggested=max_distance is None))
+    say_all(_notes(found, collection, suggested=max_distance is None))
     rows = found.images
     if keep is not None and chosen_format(format_).lists_paths:
         rows = [row for row in rows if row.could_go]
-    write_rows(rows, format_, columns=COLUMNS, table_columns=TABLE_COLUMNS)
+    # A column of "no" says nothing.
+    has_missing = any(row.missing for row in found.images)
+    table_columns = [name for name in TABLE_COLUMNS if has_missing or name != "missing"]
+    write_rows(rows, format_, columns=COLUMNS, table_columns=table_columns)
 
 
 @command(app, "undo", prints_paths=True, interrupted="Run it again to undo the rest.")
@@ -183,24 +189,21 @@ def undo(
 
     with open_library(settings) as library:
         tidy = library.collection(collection).tidy
-        runs = tidy.runs()
         if list_:
-            write_rows(runs, format_, columns=RUN_COLUMNS)
+            write_rows(tidy.runs(), format_, columns=RUN_COLUMNS)
             return
         if dry_run:
             _show_undo(tidy.undoable(run), format_)
             return
-        number = tidy.last() if run is None else run
-        chosen = next((each for each in runs if each.run == number), None)
-        if chosen is not None and is_terminal():
-            sentence = (
-                f"Run {number}, {chosen.action}, {chosen.at:%Y-%m-%d %H:%M}: this brings "
-                f"{counted(chosen.done, 'file')} back."
-            )
-            if not confirming("Undo it?", yes=yes)(sentence):
-                raise NotConfirmed("Nothing was undone.")
+        chosen = tidy.chosen(run)
+        sentence = (
+            f"Run {chosen.run}, {chosen.action}, {chosen.at:%Y-%m-%d %H:%M}: this brings "
+            f"{counted(chosen.done, 'file')} back."
+        )
+        if not confirming("Undo it?", yes=yes)(sentence):
+            raise NotConfirmed(f"{sentence} That needs a yes: add --yes. Nothing was undone.")
         with steps_progress() as progress:
-            done = tidy.undo(number, on_progress=progress)
+            done = tidy.undo(chosen.run, on_progress=progress)
     back = [entry for entry in done if entry.state is FileState.undone]
     say(f"Brought {counted(len(back), 'file')} back.")
     if len(back) < len(done):
@@ -276,7 +279,7 @@ def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
     rendering.write_rows(out, listed(plan), format_, PLAN_COLUMNS, dry_run=True)
 
 
-def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
+def _notes(found: "Duplicates", collection: str, *, suggested: bool) -> Iterator[str]:
     if suggested:
         yield (
             f"Two images count as duplicates below about {found.typical:.2g} (chosen from this "
@@ -295,6 +298,8 @@ def _notes(found: "Duplicates", *, suggested: bool) -> Iterator[str]:
     else:
         groups = counted(found.images[-1].group, "group")
         yield f"{counted(len(found.images), 'image')} in {groups}. Nothing is deleted."
+    if (missing := found.missing_note(collection)) is not None:
+        yield missing
     if found.split:
         yield (
             "Some images have hundreds of duplicates, so one group may appear as several. "

@@ -1,10 +1,11 @@
 """From folders to a summary, once or at each change: the encoder, the run, the index."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vecsearch.errors import EncoderError
+from vecsearch.errors import CollectionNotFound, DatabaseError, DatabaseUnavailable, EncoderError
 from vecsearch.imaging import scan
 from vecsearch.imaging.sources import watching
 from vecsearch.ingest import choose, pending, pruning
@@ -13,7 +14,7 @@ from vecsearch.ingest.resuming import resumed
 from vecsearch.ingest.run import Ingest, Options
 from vecsearch.ingest.stages import cluster
 from vecsearch.ingest.summary import Progress, PruneRefused, Summary
-from vecsearch.postgres import database, migrate, schema
+from vecsearch.postgres import catalog, database, migrate, schema
 from vecsearch.search import tags
 from vecsearch.search.indexes import build
 from vecsearch.search.store import Store
@@ -124,12 +125,37 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
                 store.engine, name, resources=resources, on_progress=on_build
             )
 
-        built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))
+        with _named_if_dropped(store, name, runs):
+            built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))
         summary = _together([run.summary for run in runs])
         summary = replace(summary, notes=(*summary.notes, *notes, *created, *built, *lost))
         if (question := runs[-1].refused) is not None:
             raise PruneRefused(question, summary)
         return summary
+
+
+@contextmanager
+def _named_if_dropped(store: Store, name: str, runs: Sequence[Ingest]) -> Iterator[None]:
+    """Say that a collection was dropped, if that is why a run failed.
+
+    Raises:
+        CollectionNotFound: it was there, and is no longer.
+
+    """
+    try:
+        yield
+    except (DatabaseError, CollectionNotFound) as error:
+        was_there = any(run.collection is not None for run in runs)
+        if isinstance(error, DatabaseUnavailable) or not was_there:
+            raise
+        with migrate.reading_current(store.engine) as connection:
+            if name in catalog.list_names(connection):
+                raise
+        raise CollectionNotFound(
+            f"Collection {name!r} was dropped or renamed during the ingest, which ended there. "
+            "To see which there are: vecsearch collections. To ingest into a new one, run the "
+            "command again."
+        ) from error
 
 
 def watch(store: Store, name: str, wanted: Ingesting) -> Iterator[Summary]:

@@ -12,6 +12,7 @@ from vecsearch.postgres import catalog, schema, tables, thumbnails
 from vecsearch.postgres.database import driver_connection
 from vecsearch.postgres.rows import lock_collection
 from vecsearch.postgres.sessions import waits
+from vecsearch.vocabulary import NOT_UNDONE, FileAction, counted, parse
 
 # Long enough for most running searches. New searches on this collection wait behind the drop.
 LOCK_TIMEOUT_S = 30
@@ -44,11 +45,41 @@ _DEPENDENTS = """
 """
 
 
+# What was done to a file, in words; links are one.
+_ACTED = {
+    FileAction.move: "moved",
+    FileAction.trash: "sent to the trash",
+    FileAction.hardlink: "replaced by links",
+    FileAction.symlink: "replaced by links",
+}
+
+
+def lost_undo(connection: sa.Connection, name: str) -> str | None:
+    """Return, as a sentence, what undo cannot bring back after a drop; None: nothing is lost."""
+    acted = tables.file_actions.c
+    files: dict[str, int] = {}
+    for action, count in connection.execute(
+        sa.select(acted.action, sa.func.count())
+        .where(acted.collection == name, acted.state.in_(NOT_UNDONE))
+        .group_by(acted.action)
+    ):
+        what = _ACTED[parse(FileAction, action)]
+        files[what] = files.get(what, 0) + count
+    if not files:
+        return None
+    *most, last = (what for what in dict.fromkeys(_ACTED.values()) if what in files)
+    what = f"{', '.join(most)} or {last}" if most else last
+    return (
+        f"Without collection {name!r}, undo can no longer bring back "
+        f"{counted(sum(files.values()), 'file')} that duplicates --apply {what}."
+    )
+
+
 def drop(connection: sa.Connection, name: str, *, cascade: bool = False) -> list[str]:
     """Drop a collection: its tables, views and functions, and all rows stored for it elsewhere.
 
     Thumbnails, quantised models and concepts that another collection uses are kept. Return notes
-    for the user.
+    for the user, among them what `lost_undo` says.
 
     Args:
         connection: in a transaction.
@@ -74,6 +105,8 @@ def drop(connection: sa.Connection, name: str, *, cascade: bool = False) -> list
             )
         if found:
             notes.append(f"Dropped with it: {', '.join(found)}.")
+        if (lost := lost_undo(connection, name)) is not None:
+            notes.append(lost)
         _drop_objects(driver, views, owned, functions, cascade=cascade)
         identity = collection.identity
         _delete_rows(driver, name, identity.precision, identity.weights_sha256)

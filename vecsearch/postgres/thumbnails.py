@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from vecsearch.imaging.thumbnails import Thumbnail
 from vecsearch.postgres import schema, tables
 from vecsearch.postgres.rows import copy_rows
-from vecsearch.vocabulary import FileState
+from vecsearch.vocabulary import NOT_UNDONE
 
 _TABLE = tables.thumbnails.fullname
 
@@ -123,7 +123,7 @@ def _unheld(connection: sa.Connection) -> str:
     free = "".join(f" AND held_{number}.sha256 IS NULL" for _, number in held)
     free += (
         f" AND NOT EXISTS (SELECT FROM {tables.file_actions.fullname} AS undoable"
-        f" WHERE undoable.sha256 = own.sha256 AND state IN ('{FileState.acting}',"
-        f" '{FileState.done}', '{FileState.undoing}'))"
+        " WHERE undoable.sha256 = own.sha256 AND state IN"
+        f" ({', '.join(map(repr, map(str, NOT_UNDONE)))}))"
     )
     return f"sha256 IN (SELECT own.sha256 FROM {_TABLE} AS own{joined} WHERE true{free})"

@@ -241,20 +241,28 @@ def repair(
         problems = [problem for each in stored.values() for problem in find(connection, each)]
         problems += [Problem(each, MISSING_ENTRY, Remedy.register) for each in lost]
         left = thumbnails.count_orphans(connection) if name is None else 0
+        undo = {
+            each.collection: drop.lost_undo(connection, each.collection)
+            for each in problems
+            if each.remedy is Remedy.remove
+        }
     if left:
         problems.append(Problem("", f"{counted(left, 'thumbnail')} of no image", Remedy.delete))
     chosen = [each for each in problems if name is None or each.collection == name]
     done, refused = [], []
     for problem in chosen:
         remedy = problem.remedy
+        also = undo.get(problem.collection)
         if dry_run:
-            what = remedy.plan
-        elif remedy.needs_yes and not confirm(f"{problem}. This will {remedy.plan}."):
+            what = remedy.plan if also is None else f"{remedy.plan}. {also}"
+        elif remedy.needs_yes and not confirm(
+            " ".join(filter(None, (f"{problem}. This will {remedy.plan}.", also)))
+        ):
             refused.append(problem)
             what = f"nothing: with --yes, {remedy.plan}"
         else:
             _mend(engine, problem, stored.get(problem.collection), lost, resources)
-            what = remedy.done
+            what = remedy.done if also is None else f"{remedy.done}. {also}"
         done.append(Repaired(problem.collection, problem.problem, what))
     if refused:
         raise RepairRefused(refused, done)

@@ -1,4 +1,4 @@
-"""Near-duplicates: join similar pairs into groups, and choose which image of a group to keep.
+"""Near-duplicates: join similar pairs into groups.
 
 Embeddings choose candidates; thumbnails confirm them. Two photos of one subject have near
 embeddings, too, so that no cut-off finds a greyscale copy and leaves out the other photo.
@@ -6,19 +6,20 @@ embeddings, too, so that no cut-off finds a greyscale copy and leaves out the ot
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypedDict
+from datetime import datetime
+from typing import TypedDict
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch.analysis.duplicates import pairs
+from vecsearch.analysis.duplicates import keeping, pairs
 from vecsearch.analysis.duplicates.confirm import Confirmer
+from vecsearch.analysis.duplicates.keeping import ORDERS
 from vecsearch.analysis.duplicates.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
-from vecsearch.imaging import scan
+from vecsearch.imaging.sources import existence
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.search.lookup import named_id
 from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, counted, parse
@@ -51,7 +52,9 @@ class Duplicate:
         distance: cosine distance to the group's first image.
         difference: of its thumbnail from that of the group's first image, 0 to 2, as
             `vecsearch.imaging.alignment` defines it; None if they cannot be compared.
-        could_go: whether another image of the group is kept; None if nobody chose.
+        could_go: whether another image of the group is kept; None if nobody chose, or if its file
+            is gone.
+        missing: whether its file is gone; None if nothing is kept, so that nobody looked.
 
     """
 
@@ -66,6 +69,7 @@ class Duplicate:
     modified_at: datetime | None
     taken_at: datetime | None
     could_go: bool | None
+    missing: bool | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class Duplicates:
     max_difference: float
     unconfirmed: int
     split: bool
+
+    def missing_note(self, collection: str) -> str | None:
+        """Return a note about rows whose files are gone; None if there are none."""
+        return keeping.missing_note([each.path for each in self.images if each.missing], collection)
 
 
 class Options(TypedDict, total=False):
@@ -141,7 +149,8 @@ def find(
             candidates beyond the suggested cut-off, FAR_SHARE of it.
         mirrored: a mirrored copy counts, too.
         order: rule for the order within a group; None uses `keep`, or oldest first.
-        keep: rule for the image of a group to keep; the others get `could_go`.
+        keep: rule for the image of a group to keep; the others get `could_go`. One whose file is
+            gone is neither kept nor could go; a symbolic link is kept only if all others are, too.
         prefer: a folder: if a group has images in it, keep one of those.
         gone: ids of the images that could go, whatever the rule would keep; only their groups are
             returned, and the first other image of each is kept.
@@ -157,12 +166,8 @@ def find(
         raise InvalidInput("--max-difference must be 0 or more. Give a difference such as 0.1.")
     if prefer is not None and keep is None:
         raise InvalidInput("--prefer is for --keep. Say which image of a folder to keep, too.")
-    kept = None if keep is None else _preferring(prefer, _ORDERS[parse(KeepRule, keep)])
-    ordered = kept or _ORDERS[KeepRule.oldest]
-    if gone is not None:
-        kept = ordered = _leaving(gone, ordered)
-    if order is not None:
-        ordered = _ORDERS[parse(KeepRule, order)]
+    rule = ORDERS[KeepRule.oldest if keep is None else parse(KeepRule, keep)]
+    ordered = None if order is None else ORDERS[parse(KeepRule, order)]
     table = collection.table
     if max_distance is None:
         suggestion = suggest(pairs.neighbour_distances(connection, collection, SAMPLE, exact=exact))
@@ -189,6 +194,14 @@ def find(
         member.id: member
         for member in pairs.members(connection, table, [id_ for ids in groups for id_ in ids])
     }
+    kept = missing = None
+    if keep is not None or gone is not None:
+        # A share that stalls, or a thousand URLs, may take longer than a role may idle.
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        paths = [member.path for member in found.values()]
+        missing, links = existence.gone(paths), existence.links(paths)
+        kept = keeping.order(rule, prefer, missing, links, gone or ())
+    ordered = ordered or kept or rule
     sorted_groups = sorted(
         (sorted((found[id_] for id_ in ids), key=ordered) for ids in groups),
         key=lambda members: members[0].path,
@@ -197,7 +210,7 @@ def find(
         sorted_groups = _with_gone(sorted_groups, gone)
     keepers = [None if kept is None else min(members, key=kept) for members in sorted_groups]
     rows = [
-        (number, members[0].id, member, _could_go(member, keeper, gone))
+        (number, members[0].id, member, keeping.could_go(member, keeper, missing, gone))
         for number, (members, keeper) in enumerate(zip(sorted_groups, keepers, strict=True), 1)
         for member in members
     ]
@@ -211,6 +224,7 @@ def find(
                 distance=0.0 if first == member.id else distance,
                 difference=0.0 if difference and first == member.id else difference,
                 could_go=could_go,
+                missing=None if missing is None else member.path in missing,
                 **vars(member),
             )
             for (number, first, member, could_go), distance, difference in zip(
@@ -247,14 +261,6 @@ def _with_gone(groups: list[list[Member]], gone: Collection[UUID]) -> list[list[
             f"{counted(lone, 'selected image')} without a duplicate now. List the duplicates again."
         )
     return chosen
-
-
-def _could_go(member: Member, kept: Member | None, gone: Collection[UUID] | None) -> bool | None:
-    if kept is None:
-        return None
-    if member == kept:
-        return False
-    return True if gone is None or member.id in gone else None
 
 
 def _is_confirmed(pair: Pair, difference: float | None, differ_most: float) -> bool:
@@ -343,48 +349,3 @@ def remember_not(
     if ids[0] == ids[1]:
         raise InvalidInput(f"{one} and {other} are the same image. Name two different ones.")
     return pairs.remember_not(connection, collection.table, ids[0], ids[1])
-
-
-def _preferring(
-    folder: str | None, key: Callable[[Member], tuple[Any, ...]]
-) -> Callable[[Member], tuple[Any, ...]]:
-    if folder is None:
-        return key
-    within = f"{scan.absolute(folder).rstrip('/')}/"
-    return lambda member: (not member.path.startswith(within), *key(member))
-
-
-def _leaving(
-    gone: Collection[UUID], key: Callable[[Member], tuple[Any, ...]]
-) -> Callable[[Member], tuple[Any, ...]]:
-    return lambda member: (member.id in gone, *key(member))
-
-
-def _taken(member: Member) -> float | None:
-    """Return the time in seconds at which the picture was taken, or else its file modified."""
-    when = member.taken_at or member.modified_at
-    if when is None:
-        return None
-    # Camera times have no time zone.
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-
-
-def _by_time(sign: int) -> Callable[[Member], tuple[Any, ...]]:
-    def key(member: Member) -> tuple[Any, ...]:
-        taken = _taken(member)
-        return (taken is None, sign * (taken or 0.0), member.path)
-
-    return key
-
-
-def _by_size(member: Member) -> tuple[Any, ...]:
-    area = (member.width or 0) * (member.height or 0)
-    return (-area, -(member.file_size or 0), member.path)
-
-
-_ORDERS: dict[KeepRule, Callable[[Member], tuple[Any, ...]]] = {
-    KeepRule.oldest: _by_time(1),
-    KeepRule.newest: _by_time(-1),
-    KeepRule.largest: _by_size,
-    KeepRule.path: lambda member: (member.path,),
-}

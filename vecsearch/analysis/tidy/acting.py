@@ -16,7 +16,7 @@ from vecsearch.analysis.tidy.disk import LeftAlone
 from vecsearch.analysis.tidy.journal import Entry, Run
 from vecsearch.analysis.tidy.plan import Plan
 from vecsearch.errors import InvalidInput, VecsearchError
-from vecsearch.postgres import catalog, database, migrate, thumbnails
+from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
@@ -96,6 +96,20 @@ class Tidy:
         with migrate.reading_current(self._store.engine) as connection:
             return journal.last_run(connection, self._name)
 
+    def chosen(self, run: int | None = None) -> Run:
+        """Return the run of this number, or the last of which something can be undone.
+
+        Raises:
+            InvalidInput: there is none, or it has nothing to undo.
+
+        """
+        number = self.last() if run is None else run
+        chosen = next((each for each in self.runs() if each.run == number), None)
+        if chosen is None or not chosen.done:
+            found = f"No run is {number}" if chosen is None else f"Run {number} has nothing to undo"
+            raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
+        return chosen
+
     def undo(self, run: int | None = None, *, on_progress: OnProgress = quiet) -> list[Entry]:
         """Bring back the files and rows of a run, the last by default; return its files.
 
@@ -136,6 +150,11 @@ class Tidy:
             catalog.get_collection(connection, self._name)
             return journal.runs(connection, self._name)
 
+    def lost_by_drop(self) -> str | None:
+        """Return, as a sentence, what `undo` cannot bring back once the collection is dropped."""
+        with migrate.reading_current(self._store.engine) as connection:
+            return drop.lost_undo(connection, self._name)
+
     def _done(self, run: int) -> list[Entry]:
         """Return the files of a run that are not undone.
 
@@ -143,12 +162,8 @@ class Tidy:
             InvalidInput: there are none.
 
         """
-        waiting = self._entries(FileState.done, FileState.undoing, run=run)
-        if not waiting:
-            is_known = any(each.run == run for each in self.runs())
-            found = f"Run {run} has nothing to undo" if is_known else f"No run is {run}"
-            raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
-        return waiting
+        self.chosen(run)
+        return self._entries(FileState.done, FileState.undoing, run=run)
 
     def _entries(self, *states: FileState, run: int | None = None) -> list[Entry]:
         with migrate.reading_current(self._store.engine) as connection:
@@ -225,12 +240,12 @@ class Tidy:
 
     def _bring_back(self, entry: Entry) -> None:
         """Move a file to where it was, unless it is there."""
+        # Somebody, or an undo that was interrupted, may have brought it back.
+        if disk.has_content(entry.path, entry.sha256):
+            return
         where = _found(entry)
         if where is None:
-            # Somebody, or an undo that was interrupted, may have brought it back.
-            if not disk.has_content(entry.path, entry.sha256):
-                raise LeftAlone(_missing(entry))
-            return
+            raise LeftAlone(_missing(entry))
         Path(entry.path).parent.mkdir(parents=True, exist_ok=True)
         disk.move(where, entry.path, entry.sha256)
         if entry.action is FileAction.trash:
@@ -302,10 +317,10 @@ def _hindrance(entry: Entry) -> str | None:
             symbolic = entry.action is FileAction.symlink
             if not disk.is_link_to(entry.path, entry.kept_path, symbolic=symbolic):
                 disk.check(entry.path, entry.sha256)
-        elif _found(entry) is not None:
-            disk.require_free(entry.path)
         elif not disk.has_content(entry.path, entry.sha256):
-            return _missing(entry)
+            if _found(entry) is None:
+                return _missing(entry)
+            disk.require_free(entry.path)
     except LeftAlone as left:
         return str(left)
     return None
@@ -314,10 +329,10 @@ def _hindrance(entry: Entry) -> str | None:
 def _missing(entry: Entry) -> str:
     """Return why a file cannot be brought back that is not where it should be."""
     if entry.action is FileAction.trash:
-        return "It is no longer in the trash."
+        return f"It is no longer in the trash, nor back at {entry.path}."
     if Path(str(entry.target)).exists():
         return f"It has changed since it was moved: {entry.target}."
-    return f"It is no longer at {entry.target}."
+    return f"It is no longer at {entry.target}, nor back at {entry.path}."
 
 
 def _make_folder(folder: str) -> None:

@@ -15,7 +15,7 @@ from vecsearch.ingest import scope
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import claimed
-from vecsearch.vocabulary import FileAction, FileState, parse
+from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.
 TIDY_LOCK_KEY = 0x766574
@@ -62,7 +62,7 @@ class Run:
         at: when it was begun.
         action: what it did.
         files: number of files in it.
-        done: those that are done, and not undone.
+        done: those that are done, or were interrupted, and are not undone.
         left: those that were left alone.
         undone: those that were undone.
 
@@ -113,8 +113,8 @@ def runs(connection: sa.Connection, name: str) -> list[Run]:
     """Return a collection's runs, the last first."""
     columns = _ACTIONS.c
 
-    def number(state: FileState) -> sa.ColumnElement[int]:
-        return sa.func.count().filter(columns.state == state)
+    def number(*states: FileState) -> sa.ColumnElement[int]:
+        return sa.func.count().filter(columns.state.in_(states))
 
     rows = connection.execute(
         sa.select(
@@ -122,7 +122,7 @@ def runs(connection: sa.Connection, name: str) -> list[Run]:
             sa.func.min(columns.at),
             sa.func.min(columns.action),
             sa.func.count(),
-            number(FileState.done),
+            number(*NOT_UNDONE),
             number(FileState.left),
             number(FileState.undone),
         )
@@ -167,7 +167,7 @@ def last_run(connection: sa.Connection, name: str) -> int:
     found = connection.scalar(
         sa.select(sa.func.max(columns.run)).where(
             columns.collection == name,
-            columns.state.in_((FileState.acting, FileState.done, FileState.undoing)),
+            columns.state.in_(NOT_UNDONE),
         )
     )
     if found is None:

@@ -50,6 +50,7 @@ class Plan:
         folder: where `move` moves them.
         files: the files to act on.
         untouched: duplicates that are left alone.
+        notes: for the user, to be read before anything is done.
         kept: number of images that are kept in their place.
 
     """
@@ -58,6 +59,7 @@ class Plan:
     folder: str | None
     files: Sequence[Planned]
     untouched: Sequence[Untouched]
+    notes: Sequence[str]
 
     @property
     def kept(self) -> int:
@@ -100,8 +102,7 @@ def make(
             else f"--to is for --apply {FileAction.move}. Omit it."
         )
     where = None if folder is None else folder.expanduser().absolute()
-    if where is not None:
-        _require_elsewhere(connection, table, where)
+    beside = None if where is None else _require_elsewhere(connection, table, where)
     hashes = hashes_of(connection, table, [image.id for image in found.images])
     kept = {image.group: image for image in found.images if image.could_go is False}
     taken: set[str] = set()
@@ -122,11 +123,15 @@ def make(
                 action, image.id, image.path, hashes[image.id], first.id, first.path, target, facts
             )
         )
-    return Plan(action, None if where is None else str(where), files, untouched)
+    notes = [note for note in (found.missing_note(table.name), beside) if note is not None]
+    return Plan(action, None if where is None else str(where), files, untouched, notes)
 
 
-def _require_elsewhere(connection: sa.Connection, table: sa.Table, folder: Path) -> None:
+def _require_elsewhere(connection: sa.Connection, table: sa.Table, folder: Path) -> str | None:
     """Check that no image of the collection is in this folder, or in one that it is in.
+
+    Return a note if it is below the folder that all images have in common: that may have been
+    ingested, or only folders in it, which is stored nowhere.
 
     Raises:
         InvalidInput: one is: the next ingest would add what is moved there.
@@ -140,6 +145,20 @@ def _require_elsewhere(connection: sa.Connection, table: sa.Table, folder: Path)
             f"{folder} is in a folder whose images are in the collection, such as {found}, so that "
             "the next ingest would add the files again. Name a folder elsewhere with --to."
         )
+    # Of sorted paths, the first and the last have in common what all have.
+    path = sa.collate(table.c.path, "C")
+    local = sa.func.starts_with(table.c.path, "/")
+    ends = connection.execute(sa.select(sa.func.min(path), sa.func.max(path)).where(local)).one()
+    if None in ends:
+        return None
+    common = os.path.commonpath([str(Path(end).parent) for end in ends])
+    # Everything is below the root, which hardly anybody ingests.
+    if common == "/" or not folder.is_relative_to(common):
+        return None
+    return (
+        f"{folder} is in {common}, as all images of the collection are. If that is the folder that "
+        "you ingest, the next ingest adds the files again: name a folder elsewhere with --to."
+    )
 
 
 def _checked(

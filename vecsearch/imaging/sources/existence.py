@@ -17,6 +17,13 @@ def missing(paths: Iterable[str]) -> set[str]:
     return _those(paths, is_missing)
 
 
+def links(paths: Iterable[str]) -> set[str]:
+    """Return the paths that are symbolic links; for stalls see `gone`."""
+    local = [path for path in paths if not remote.is_url(path)]
+    answers = stalls.answers(local, os.path.islink, unanswered=False)
+    return {path for path, is_link in zip(local, answers, strict=True) if is_link}
+
+
 def _those(paths: Iterable[str], condition: Callable[[str], bool]) -> set[str]:
     asked = [*paths]
     urls = [path for path in asked if remote.is_url(path)]
