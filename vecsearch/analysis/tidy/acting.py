@@ -130,6 +130,18 @@ class Tidy:
         waiting = self._done(self.last() if run is None else run)
         return [replace(entry, reason=_hindrance(entry)) for entry in waiting]
 
+    def files(self, run: int) -> list[Entry]:
+        """Return the files of a run, with how far each is.
+
+        Raises:
+            InvalidInput: there is no such run.
+
+        """
+        found = self._entries(*FileState, run=run)
+        if not found:
+            raise InvalidInput(f"No run is {run}. See what was done: vecsearch undo --list")
+        return found
+
     def runs(self) -> list[Run]:
         """Return what was done so far, the last first."""
         with migrate.reading_current(self._store.engine) as connection:
@@ -145,9 +157,10 @@ class Tidy:
         """
         waiting = self._entries(FileState.done, FileState.undoing, run=run)
         if not waiting:
-            is_known = any(each.run == run for each in self.runs())
-            found = f"Run {run} has nothing to undo" if is_known else f"No run is {run}"
-            raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
+            self.files(run)
+            raise InvalidInput(
+                f"Run {run} has nothing to undo. See what was done: vecsearch undo --list"
+            )
         return waiting
 
     def _entries(self, *states: FileState, run: int | None = None) -> list[Entry]:
