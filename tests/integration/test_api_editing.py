@@ -65,7 +65,9 @@ def act(page: TestClient, address: str, **fields: Any) -> tuple[str, str]:
 
 def form(text: str) -> str:
     """Return where the first form of a page is sent."""
-    return re.findall(r'action="([^"]+)"', text)[0].replace("&amp;", "&")
+    found = re.search(r'action="([^"]+)"', text)
+    assert found is not None
+    return found[1].replace("&amp;", "&")
 
 
 def hidden(text: str) -> dict[str, Any]:

@@ -224,7 +224,8 @@ def planned(site: Served, request: Request, question: Annotated[PlanQuestion, Qu
             key=lambda file: (file.kept, file.kept_path),
         )
     ]
-    paths = [each.path for each in (*plan.files, *plan.untouched)]
+    paths = [path for file in plan.files for path in (file.path, file.kept_path)]
+    paths += [each.path for each in plan.untouched]
     address = Address(question, collection.name, "/duplicates")
     return render(
         request,
@@ -236,7 +237,7 @@ def planned(site: Served, request: Request, question: Annotated[PlanQuestion, Qu
         groups=groups,
         becomes=BECOMES[plan.action],
         button=to_do(plan) if plan.files else None,
-        shared=folder_around([*paths, *(file.kept_path for file in plan.files)]),
+        shared=folder_around(paths),
         address=address,
         back=address(plan=None, again=None),
     )
