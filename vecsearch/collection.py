@@ -1,14 +1,16 @@
 """One collection, with a typed method for everything that can be done with it."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 from uuid import UUID
 
 from vecsearch.analysis import derived, evaluate, improve, tuning
 from vecsearch.analysis.derived import Refresh, Refreshed
-from vecsearch.analysis.duplicates import groups
+from vecsearch.analysis.duplicates import apart, groups
+from vecsearch.analysis.duplicates.apart import Apart
 from vecsearch.analysis.duplicates.groups import Duplicates
 from vecsearch.analysis.evaluate import Evaluation
 from vecsearch.analysis.improve import Improvement, Judging
@@ -31,6 +33,9 @@ from vecsearch.search.questions.concepts import Word
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
 from vecsearch.vocabulary import DEFAULT_K, Confirm, IndexMethod, Ranking, parse, refuse
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 class Collection(Images):
@@ -322,12 +327,20 @@ class Collection(Images):
         with self._reading() as (connection, stored):
             return groups.state(connection, stored)
 
-    def not_duplicates(self, one: UUID | str, other: UUID | str) -> bool:
-        """Record that two images are not near-duplicates; return whether the pair is new."""
-        with database.writing(self._store.engine) as connection:
-            migrate.require_current(connection)
-            stored = catalog.get_collection(connection, self.name)
-            return groups.remember_not(connection, stored, one, other)
+    def not_duplicates(self, one: UUID | str, *others: UUID | str) -> bool:
+        """Record that an image is not a near-duplicate of others; return whether a pair is new."""
+        with self._recording() as (connection, stored):
+            return apart.remember(connection, stored.table, one, others)
+
+    def undo_not_duplicates(self, one: UUID | str, *others: UUID | str) -> int:
+        """Forget what `not_duplicates` recorded; return the number of pairs that were recorded."""
+        with self._recording() as (connection, stored):
+            return apart.forget(connection, stored.table, one, others)
+
+    def recorded_not_duplicates(self, limit: int) -> list[Apart]:
+        """Return what `not_duplicates` recorded the last few times, the last first."""
+        with self._reading() as (connection, stored):
+            return apart.latest(connection, stored.table, limit)
 
     @taking(Refresh)
     def refresh(self, wanted: Refresh) -> list[Refreshed]:
@@ -371,3 +384,9 @@ class Collection(Images):
         with database.writing(self._store.engine) as connection:
             migrate.require_current(connection)
             return collections.rename(connection, self.name, new)
+
+    @contextmanager
+    def _recording(self) -> "Iterator[tuple[sa.Connection, catalog.StoredCollection]]":
+        with database.writing(self._store.engine) as connection:
+            migrate.require_current(connection)
+            yield connection, catalog.get_collection(connection, self.name)

@@ -121,7 +121,12 @@ def test_the_list_leads_to_the_same_images(windows: Windows) -> None:
     expect(hits(page)).to_have_count(CATS)
     page = windows.open("/map?colour=cluster", java_script_enabled=False)
     expect(page.get_by_text("The map needs JavaScript")).to_be_visible()
-    page.get_by_role("link", name=re.compile("^1 · ")).click()
+    link = page.get_by_role("link", name=re.compile("^1 · "))
+    count = int(page.locator(".legend li", has=link).locator(".soft").inner_text())
+    link.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^1 · "))
+    expect(hits(page)).to_have_count(count)
+    hits(page).first.locator(".tile").click()
     expect(hits(page)).to_have_count(PAGE_K)
 
 

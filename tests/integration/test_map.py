@@ -185,6 +185,31 @@ def test_the_api_has_each_point_with_its_cluster(mapped: TestClient, library: Li
             assert (len(own), group["image"]) == (group["images"], min(own, key=own.__getitem__))
 
 
+def test_a_cluster_has_a_page_of_its_images_the_nearest_to_its_centre_first(
+    mapped: TestClient, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "BROWSED", 4)
+    with library.sql("SELECT id FROM images_clusters WHERE cluster = 1 ORDER BY distance, id") as (
+        _,
+        rows,
+        _,
+    ):
+        members = [str(id_) for (id_,) in rows]
+    link = re.search(r'href="(/map/cluster[^"]+cluster=1)"', mapped.get("/map?colour=cluster").text)
+    assert link is not None
+    shown: list[str] = []
+    address: str | None = link[1].replace("&amp;", "&")
+    while address:
+        text = mapped.get(address).text
+        assert f"{len(members)} images are in this cluster of images" in text
+        shown += re.findall(r'images/([0-9a-f-]{36})/thumbnail"', text)
+        onward = re.search(r'href="([^"]+)">Next<', text)
+        address = onward and onward[1].replace("&amp;", "&")
+    assert shown == members
+    for wrong, status in (("9", 400), ("0", 422), ("x", 422)):
+        assert mapped.get("/map/cluster", params={"cluster": wrong}).status_code == status
+
+
 def test_a_large_map_is_a_sample_that_says_so(
     mapped: TestClient, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,8 +235,12 @@ def test_places_are_degrees(mapped: TestClient, library: Library, known: list[Kn
     assert refused.status_code == 400
     assert "has a latitude and a longitude" in refused.json()["detail"]
     assert "No image has a place" in mapped.get("/map", params=address).text
+    offered = 'by=place">Place</a>'
+    assert offered not in mapped.get("/map").text
+    assert "No image has a place" in mapped.get("/map").text
     write(library, "UPDATE images SET latitude = 48.2, longitude = 16.4 WHERE width = 40")
     write(library, "UPDATE images SET latitude = 1 WHERE width = 47")
+    assert offered in mapped.get("/map").text
     found = mapped.get("/api/collections/images/map", params=address).json()
     assert (found["ids"], found["x"], found["y"]) == ([known[0].id], [16.4], [48.2])
     page = mapped.get("/map", params=address).text

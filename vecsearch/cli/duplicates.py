@@ -251,7 +251,8 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
         done = collection.tidy.apply(plan, on_progress=progress)
     acted = [entry for entry in done if entry.state is FileState.done]
     flag = collection_flag(collection.name)
-    say(f"{was_done(plan, len(acted))} To undo it: vecsearch undo {done[0].run}{flag}")
+    sentence = was_done(plan.action, len(acted), plan.folder)
+    say(f"{sentence} To undo it: vecsearch undo {done[0].run}{flag}")
     left = len(done) - len(acted) + len(plan.untouched)
     if left:
         say(f"{counted(left, 'duplicate')} left alone; see the reasons.")

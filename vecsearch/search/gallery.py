@@ -112,6 +112,24 @@ class Map:
     group: list[int]
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as `refresh(["clusters"])` made it, and some of its images.
+
+    Attributes:
+        cluster: its number, from 1.
+        name: the concept nearest to its centre; None: its encoder has no concepts.
+        all_images: number of its images.
+        images: those that were asked for, nearest to its centre first.
+
+    """
+
+    cluster: int
+    name: str | None
+    all_images: int
+    images: list[StoredImage]
+
+
 def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> StoredImage | None:
     """Return the image with this id; None if there is none."""
     row = connection.execute(_images(table).where(table.c.id == image_id)).first()
@@ -145,6 +163,38 @@ def has_label(connection: sa.Connection, table: sa.Table, label: str) -> bool:
     """Return whether any image has this label."""
     found = sa.select(sa.literal(1)).where(table.c.label == label).limit(1)
     return connection.scalar(found) is not None
+
+
+def has_place(connection: sa.Connection, table: sa.Table) -> bool:
+    """Return whether any image has a latitude and a longitude."""
+    is_placed = table.c.latitude.is_not(None) & table.c.longitude.is_not(None)
+    return connection.scalar(sa.select(sa.literal(1)).where(is_placed).limit(1)) is not None
+
+
+def find_cluster(
+    connection: sa.Connection, table: sa.Table, number: int, *, offset: int, limit: int
+) -> Cluster | None:
+    """Return a cluster with a page of its images; None if it has none."""
+    # A subquery, as in `_placed`.
+    own = (
+        sa.select(tables.clusters)
+        .where(tables.clusters.c.collection == table.name, tables.clusters.c.cluster == number)
+        .subquery()
+    )
+    members = own.join(table, table.c.id == own.c.id)
+    count, name = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(own.c.name)).select_from(members)
+    ).one()
+    if not count:
+        return None
+    rows = connection.execute(
+        _images(table)
+        .select_from(members)
+        .order_by(own.c.distance, table.c.id)
+        .offset(offset)
+        .limit(limit)
+    )
+    return Cluster(number, name, count, [StoredImage(*row) for row in rows])
 
 
 def read_map(

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vecsearch.encoders.registry import reads_text
+from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, drop, migrate, thumbnails
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
-from vecsearch.search.gallery import Label, Map, StoredImage
+from vecsearch.search.gallery import Cluster, Label, Map, StoredImage
 from vecsearch.search.lookup import id_of, image_by_sha256, missing
 from vecsearch.search.questions import concepts
 from vecsearch.search.questions.pictures import Picture
@@ -110,6 +111,34 @@ class Images:
                 points=points,
                 groups=groups,
             )
+
+    def has_place(self) -> bool:
+        """Return whether any image has a latitude and a longitude."""
+        with self._reading() as (connection, stored):
+            return gallery.has_place(connection, stored.table)
+
+    def cluster(self, number: int, *, offset: int = 0, limit: int) -> Cluster:
+        """Return a cluster with a page of its images, nearest to its centre first.
+
+        Args:
+            number: of the cluster, from 1.
+            offset: the number of images to skip.
+            limit: the largest number of images.
+
+        Raises:
+            InvalidInput: no image is in it.
+
+        """
+        with self._reading() as (connection, stored):
+            found = gallery.find_cluster(
+                connection, stored.table, number, offset=offset, limit=limit
+            )
+        if found is None:
+            raise InvalidInput(
+                f"Collection {self.name!r} has no cluster {number}. Clusters are numbered anew "
+                "by each vecsearch refresh clusters."
+            )
+        return found
 
     def thumbnail(self, image_id: UUID) -> tuple[str, bytes] | None:
         """Return an image's SHA-256 and thumbnail; None if there is no such image or thumbnail."""

@@ -1,25 +1,33 @@
 """The page of near-duplicates: shown to everyone, acted on where the server allows it."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from vecsearch.vocabulary import FileAction, FileState, counted
+from vecsearch.vocabulary import FileAction, FileState, parse
 from vecsearch.web.parameters import MAXIMUM_SELECTED, DuplicatesQuestion
-from vecsearch.web.site import Served, Site
-from vecsearch.web.views import Address, render, shared_folder
+from vecsearch.web.site import Served
+from vecsearch.web.views import Address, folder_around, render, shared_folder
 
 if TYPE_CHECKING:
-    from vecsearch.analysis.tidy.journal import Entry
+    from vecsearch.analysis.duplicates.apart import Apart
     from vecsearch.library import Collection
 
 GROUPS = 50
+# A group of more images is probably a chain of similar pairs, not one picture.
+LARGE = 50
+# Of what was done, to undo it there.
+LATELY = 5
+# Images of a group that a sentence names.
+MOST_NAMED = 3
 # What the page offers; a folder to move files to is named on the command line.
 ACTIONS = {
     FileAction.trash: "Send to the trash",
@@ -29,6 +37,41 @@ ACTIONS = {
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 Asked = Annotated[DuplicatesQuestion, Query()]
+
+
+class RunQuestion(DuplicatesQuestion):
+    """The address of what a run did."""
+
+    run: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class PlanQuestion(DuplicatesQuestion):
+    """The address of a plan."""
+
+    plan: Annotated[str, Field(max_length=100)]
+    """Its key."""
+    again: bool = False
+    """Whether another was confirmed that was no longer kept."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, and how it is undone.
+
+    Attributes:
+        words: what was done.
+        at: when.
+        path: of the page that undoes it.
+        fields: what that is sent.
+        details: the path of the page that shows it; None: there is none.
+
+    """
+
+    words: str
+    at: datetime
+    path: str
+    fields: list[tuple[str, object]]
+    details: str | None = None
 
 
 @router.get("/duplicates")
@@ -43,6 +86,7 @@ def duplicates(site: Served, request: Request, question: Asked) -> Response:
     pages = max(1, math.ceil(len(groups) / GROUPS))
     page = min(question.page or 1, pages)
     shown = groups[(page - 1) * GROUPS : page * GROUPS]
+    address = Address(question, collection.name, "/duplicates")
     return render(
         request,
         "duplicates.html.jinja",
@@ -54,10 +98,49 @@ def duplicates(site: Served, request: Request, question: Asked) -> Response:
         count=len(groups),
         page=page,
         pages=pages,
-        address=Address(question, collection.name, "/duplicates"),
+        large=LARGE,
+        address=address,
         shared=shared_folder(image.path for image in found.images),
         actions=ACTIONS if site.editor else {},
+        done=_lately(collection, address) if site.editor else [],
     )
+
+
+def _lately(collection: "Collection", address: Address) -> list[Done]:
+    """Return what was done last and can be undone, the last first."""
+    from vecsearch.render.tidying import stands
+
+    done = [
+        Done(
+            stands(parse(FileAction, run.action), run.done, run.undone),
+            run.at,
+            "/duplicates/undo",
+            [("run", run.run)],
+            address.at("/duplicates/run", run=run.run),
+        )
+        for run in collection.tidy.runs()
+        if run.done
+    ]
+    done += [
+        Done(
+            _said_apart(apart),
+            apart.at,
+            "/duplicates/together",
+            [("image", apart.image), *(("other", other) for other in apart.others)],
+        )
+        for apart in collection.recorded_not_duplicates(LATELY)
+    ]
+    return sorted(done, key=lambda each: each.at, reverse=True)[:LATELY]
+
+
+def _said_apart(apart: "Apart") -> str:
+    around = folder_around([apart.path, *apart.other_paths])
+    image, *others = (path.removeprefix(around) for path in (apart.path, *apart.other_paths))
+    if len(others) == 1:
+        return f"Recorded that {image} and {others[0]} are not duplicates."
+    of = others[0] if len(others) > MOST_NAMED else ", ".join(others[:-1])
+    rest = f"{len(others) - 1:,} others" if len(others) > MOST_NAMED else others[-1]
+    return f"Recorded that {image} is not a duplicate of {of} and {rest}."
 
 
 def _offered(action: FileAction) -> FileAction:
@@ -88,18 +171,16 @@ Selected = Annotated[list[UUID], Form(min_length=1, max_length=MAXIMUM_SELECTED)
 @router.post("/duplicates")
 def act(
     site: Served,
-    request: Request,
     collection: Editable,
     question: Asked,
     action: Offered,
     gone: Selected,
     plan: Annotated[str, Form()] = "",
 ) -> Response:
-    """Show what would be done to the selected files or, if that is confirmed, do it.
+    """Redirect to what would be done to the selected files or, if that is confirmed, do it.
 
     Args:
         site: the server.
-        request: the request.
         collection: the collection to act on.
         question: which duplicates were shown.
         action: what to do.
@@ -107,63 +188,94 @@ def act(
         plan: the key of the plan that was shown, to confirm it.
 
     """
-    from vecsearch.render.tidying import was_done
-
+    address = Address(question, collection.name, "/duplicates")
     shown = site.take_plan(collection.name, plan)
-    if shown is None:
-        return _planned(site, request, collection, question, action, gone, is_again=plan != "")
-    # What changed since it was shown is found file by file.
-    done = collection.tidy.apply(shown)
-    acted = sum(entry.state is FileState.done for entry in done)
-    undoing = {"run": done[0].run} if acted else {}
-    sentence = was_done(shown, acted)
-    return _acted(request, collection, question, sentence, _rows(done), undoing, "Undo")
-
-
-def _planned(
-    site: Site,
-    request: Request,
-    collection: "Collection",
-    question: DuplicatesQuestion,
-    action: FileAction,
-    gone: list[UUID],
-    *,
-    is_again: bool,
-) -> Response:
-    """Show what would be done; `is_again` if it was confirmed, but is no longer kept."""
-    from vecsearch.render.tidying import will_do
-
+    if shown is not None:
+        # What changed since it was shown is found file by file.
+        done = collection.tidy.apply(shown)
+        return RedirectResponse(address.at("/duplicates/run", run=done[0].run), 303)
     options = question.options()
     options["gone"] = set(gone)
-    plan = collection.tidy.plan(action, **options)
-    rows = [(each.path, f"Left alone. {each.reason}") for each in plan.untouched]
-    shared = shared_folder([each.path for each in plan.files] + [path for path, _ in rows])
-    kept = (each.kept_path.removeprefix(shared) for each in plan.files)
-    rows[:0] = [(file.path, f"Kept: {path}") for file, path in zip(plan.files, kept, strict=True)]
-    if not plan.files:
-        sentence = "There is nothing to do."
-        return _acted(request, collection, question, sentence, rows, {}, "")
-    sentence = will_do(plan)
-    if is_again:
-        sentence = f"Nothing was done yet, as this list had expired. Check it again. {sentence}"
-    again = {
-        "action": action,
-        "gone": [file.id for file in plan.files],
-        "plan": site.keep_plan(collection.name, plan),
-    }
-    return _acted(request, collection, question, sentence, rows, again, "Do it")
+    key = site.keep_plan(collection.name, collection.tidy.plan(action, **options))
+    again = True if plan else None
+    return RedirectResponse(address.at("/duplicates/plan", plan=key, again=again), 303)
+
+
+@router.get("/duplicates/plan")
+def planned(site: Served, request: Request, question: Annotated[PlanQuestion, Query()]) -> Response:
+    """Show what would be done.
+
+    Raises:
+        HTTPException: this server only reads, or the plan is no longer kept.
+
+    """
+    from vecsearch.render.tidying import BECOMES, to_do
+
+    collection = _editable(site, question)
+    plan = site.plan(collection.name, question.plan)
+    if plan is None:
+        raise HTTPException(
+            410, "This list was carried out, or has expired. Select the images again."
+        )
+    groups = [
+        (kept, list(files))
+        for kept, files in groupby(
+            sorted(plan.files, key=lambda file: (file.kept_path, file.path)),
+            key=lambda file: (file.kept, file.kept_path),
+        )
+    ]
+    paths = [path for file in plan.files for path in (file.path, file.kept_path)]
+    paths += [each.path for each in plan.untouched]
+    address = Address(question, collection.name, "/duplicates")
+    return render(
+        request,
+        "plan.html.jinja",
+        collection=collection.name,
+        plan=plan,
+        key=question.plan,
+        is_again=question.again,
+        groups=groups,
+        becomes=BECOMES[plan.action],
+        button=to_do(plan) if plan.files else None,
+        shared=folder_around(paths),
+        address=address,
+        back=address(plan=None, again=None),
+    )
+
+
+@router.get("/duplicates/run")
+def ran(site: Served, request: Request, question: Annotated[RunQuestion, Query()]) -> Response:
+    """Show the files of a run: what was done to each, and whether it was undone."""
+    from vecsearch.render.tidying import outcome, stands
+
+    collection = site.choose(question.collection)
+    files = collection.tidy.files(question.run)
+    counts = Counter(entry.state for entry in files)
+    address = Address(question, collection.name, "/duplicates")
+    return render(
+        request,
+        "acted.html.jinja",
+        collection=collection.name,
+        sentence=stands(files[0].action, counts[FileState.done], counts[FileState.undone]),
+        files=files,
+        outcome=outcome,
+        shared=folder_around(path for entry in files for path in (entry.path, entry.kept_path)),
+        run=question.run,
+        can_undo=site.editor is not None and counts[FileState.done] > 0,
+        is_partly=counts[FileState.undone] > 0,
+        undo=address.at("/duplicates/undo", run=None),
+        back=address(run=None),
+    )
 
 
 @router.post("/duplicates/undo")
 def undo(
-    request: Request, collection: Editable, question: Asked, run: Annotated[int, Form(ge=1)]
+    collection: Editable, question: Asked, run: Annotated[int, Form(ge=1, le=2**31 - 1)]
 ) -> Response:
     """Bring back the files and rows of a run."""
-    done = collection.tidy.undo(run)
-    back = sum(entry.state is FileState.undone for entry in done)
-    sentence = f"Brought {counted(back, 'file')} back."
-    again = {"run": run} if back < len(done) else {}
-    return _acted(request, collection, question, sentence, _rows(done), again, "Undo the rest")
+    collection.tidy.undo(run)
+    address = Address(question, collection.name, "/duplicates")
+    return RedirectResponse(address.at("/duplicates/run", run=run), 303)
 
 
 @router.post("/duplicates/apart")
@@ -173,36 +285,18 @@ def apart(
     image: Annotated[UUID, Form()],
     other: Selected,
 ) -> Response:
-    """Record that an image is no duplicate of others."""
-    for each in other:
-        if each != image:
-            collection.not_duplicates(image, each)
-    return RedirectResponse(Address(question, collection.name, "/duplicates")(), 303)
+    """Record that an image is not a duplicate of others."""
+    collection.not_duplicates(image, *(each for each in other if each != image))
+    return RedirectResponse(f"{Address(question, collection.name, '/duplicates')()}#done", 303)
 
 
-def _rows(done: "list[Entry]") -> list[tuple[str, str]]:
-    return [(each.path, each.reason or f"{each.state}".capitalize()) for each in done]
-
-
-def _acted(
-    request: Request,
-    collection: "Collection",
-    question: DuplicatesQuestion,
-    sentence: str,
-    rows: list[tuple[str, str]],
-    again: Mapping[str, Any],
-    button: str,
+@router.post("/duplicates/together")
+def together(
+    collection: Editable,
+    question: Asked,
+    image: Annotated[UUID, Form()],
+    other: Selected,
 ) -> Response:
-    path = "/duplicates/undo" if "run" in again else "/duplicates"
-    return render(
-        request,
-        "acted.html.jinja",
-        collection=collection.name,
-        sentence=sentence,
-        rows=rows,
-        shared=shared_folder(path for path, _ in rows),
-        again=again,
-        button=button,
-        form=Address(question, collection.name, path)(),
-        back=Address(question, collection.name, "/duplicates")(),
-    )
+    """Forget that an image is not a duplicate of others."""
+    collection.undo_not_duplicates(image, *(each for each in other if each != image))
+    return RedirectResponse(Address(question, collection.name, "/duplicates")(), 303)

@@ -1,9 +1,11 @@
 """The pages. Each has an address that can be bookmarked, shared, and gone back to."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import Field
 
 from vecsearch.errors import ImageNotFound, InvalidInput
 from vecsearch.imaging import thumbnails
@@ -166,7 +168,34 @@ def map_of(site: Served, request: Request, question: Annotated[MapQuestion, Quer
         points=POINTS,
         colours=COLOURS,
         refreshing=refreshing,
+        has_place=collection.has_place(),
         address=Address(question, collection.name, "/map"),
+    )
+
+
+class ClusterQuestion(MapQuestion):
+    """The address of a cluster of the map."""
+
+    cluster: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    page: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+
+@router.get("/map/cluster")
+def cluster_of(
+    site: Served, request: Request, question: Annotated[ClusterQuestion, Query()]
+) -> Response:
+    """Show the images of a cluster, nearest to its centre first."""
+    collection = site.choose(question.collection)
+    start = (question.page - 1) * BROWSED
+    found = collection.cluster(question.cluster, offset=start, limit=BROWSED)
+    return render(
+        request,
+        "cluster.html.jinja",
+        collection=collection.name,
+        found=found,
+        page=question.page,
+        pages=math.ceil(found.all_images / BROWSED),
+        address=Address(question, collection.name, "/map/cluster"),
     )
 
 

@@ -134,8 +134,13 @@ class Site:
         _forget_oldest(self.plans)
         return key
 
+    def plan(self, collection: str, key: str) -> "Plan | None":
+        """Return a plan; None if it is no longer kept, or of another collection."""
+        name, plan = self.plans.get(key, (None, None))
+        return plan if name == collection else None
+
     def take_plan(self, collection: str, key: str) -> "Plan | None":
-        """Return a plan, once; None if it is no longer kept, or of another collection."""
+        """Return a plan, once; see `plan`."""
         name, plan = self.plans.pop(key, (None, None))
         return plan if name == collection else None
 

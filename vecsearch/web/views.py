@@ -28,6 +28,7 @@ from vecsearch.vocabulary import (
     Axes,
     Colouring,
     Derived,
+    FileAction,
     KeepRule,
     Ranking,
 )
@@ -38,7 +39,10 @@ STEPS = 100
 MOST_TAGS, LEAST_PROBABILITY = 3, 0.1
 # What belongs to one question: its cut-off, and the page of the images to start from.
 NEW = dict.fromkeys(("after", "max_distance", "min_similarity"))
-PAGES = ("/", "/duplicates")
+DUPLICATES = "/duplicates"
+PAGES = ("/", DUPLICATES)
+# What the pages below that of near-duplicates take besides its question.
+OF_ACTS = ("run", "plan", "again")
 PARTS = ("image", "id", "text", "not_image", "not_id", "not_text")
 
 
@@ -81,9 +85,9 @@ class Address:
         ]
         return f"{self._path}?{urlencode(given)}"
 
-    def at(self, path: str) -> str:
-        """Return the same question's address at another path."""
-        return path + self().removeprefix(self._path)
+    def at(self, path: str, **changes: Any) -> str:
+        """Return the address of the question, with some values changed, at another path."""
+        return path + self(**changes).removeprefix(self._path)
 
     def only(self, field: str, value: Any) -> str:
         """Return the address of a question that has one part."""
@@ -174,10 +178,25 @@ def shared_folder(paths: Iterable[str]) -> str:
     return "".join(f"{folders[0]}/" for folders in shared)
 
 
+def folder_around(paths: Iterable[str]) -> str:
+    """Return the longest folder within which each of these paths still names a folder, or ""."""
+    given = list(paths)
+    shared = shared_folder(given)
+    if all("/" in path.removeprefix(shared) for path in given):
+        return shared
+    return shared[: shared.rstrip("/").rfind("/") + 1]
+
+
 def _way_back(request: Request, faulty: Collection[str]) -> tuple[str, str]:
     """Return words and an address: the question without what was wrong, or the first page."""
     asked = request.query_params.multi_items()
-    sound = [(name, value) for name, value in asked if name not in {*faulty, "token"}]
+    sound = [(name, value) for name, value in asked if name not in {*faulty, *OF_ACTS, "token"}]
+    if request.url.path.startswith(DUPLICATES) and (request.method, request.url.path) != (
+        "GET",
+        DUPLICATES,
+    ):
+        query = f"?{urlencode(sound)}" if sound else ""
+        return "Back to the near-duplicates", f"{DUPLICATES}{query}"
     is_question = request.url.path in PAGES and any(name != "collection" for name, _ in sound)
     if is_question and (request.method == "POST" or len(sound) < len(asked)):
         return "Back to the question", f"{request.url.path}?{urlencode(sound)}"
@@ -234,6 +253,7 @@ def _environment() -> Environment:
         "Axes": Axes,
         "Colouring": Colouring,
         "Derived": Derived,
+        "FileAction": FileAction,
         "KeepRule": KeepRule,
         "NEW": NEW,
         "PARTS": PARTS,

@@ -14,14 +14,13 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch.analysis.duplicates import keeping, pairs
+from vecsearch.analysis.duplicates import apart, keeping, pairs
 from vecsearch.analysis.duplicates.confirm import Confirmer
 from vecsearch.analysis.duplicates.keeping import ORDERS
 from vecsearch.analysis.duplicates.pairs import NOISE, CutOff, Member, Pair
 from vecsearch.errors import InvalidInput
 from vecsearch.imaging.sources import existence
 from vecsearch.postgres import catalog, schema, tables
-from vecsearch.search.lookup import named_id
 from vecsearch.vocabulary import MAX_DIFFERENCE, KeepRule, counted, parse
 
 # Candidates are at most this many times as far as an image's tenth neighbour. On photos with
@@ -49,6 +48,7 @@ class Duplicate:
 
     Attributes:
         group: number of the group, from 1.
+        sha256: of the file's bytes; None if it was imported without one.
         distance: cosine distance to the group's first image.
         difference: of its thumbnail from that of the group's first image, 0 to 2, as
             `vecsearch.imaging.alignment` defines it; None if they cannot be compared.
@@ -61,6 +61,7 @@ class Duplicate:
     group: int
     id: UUID
     path: str
+    sha256: str | None
     distance: float
     difference: float | None
     width: int | None
@@ -189,7 +190,7 @@ def find(
         for pair, difference in zip(candidates, compared, strict=True)
         if _is_confirmed(pair, difference, differ_most)
     )
-    groups = group(confirmed, pairs.not_duplicates(connection, table))
+    groups = group(confirmed, apart.pairs(connection, table))
     found = {
         member.id: member
         for member in pairs.members(connection, table, [id_ for ids in groups for id_ in ids])
@@ -327,25 +328,3 @@ def group(near: Iterable[Pair], apart: Iterable[tuple[UUID, UUID]] = ()) -> list
         large |= small
         groups.update(dict.fromkeys(small, large))
     return [ids for ids in {id(ids): ids for ids in groups.values()}.values() if len(ids) > 1]
-
-
-def remember_not(
-    connection: sa.Connection,
-    collection: catalog.StoredCollection,
-    one: UUID | str,
-    other: UUID | str,
-) -> bool:
-    """Record that two images, named by id or path, are not near-duplicates.
-
-    Returns:
-        Whether the pair was not recorded before.
-
-    Raises:
-        ImageNotFound: an image is not in the collection.
-        InvalidInput: both names refer to the same image.
-
-    """
-    ids = [named_id(connection, collection.table, name) for name in (one, other)]
-    if ids[0] == ids[1]:
-        raise InvalidInput(f"{one} and {other} are the same image. Name two different ones.")
-    return pairs.remember_not(connection, collection.table, ids[0], ids[1])

@@ -12,10 +12,9 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from vecsearch.analysis import nearby
-from vecsearch.postgres import schema, tables
+from vecsearch.postgres import schema
 from vecsearch.postgres.catalog import StoredCollection
 
 # Nearest neighbours to examine per image, not counting the image itself.
@@ -57,6 +56,7 @@ class Member:
 
     id: UUID
     path: str
+    sha256: str | None
     width: int | None
     height: int | None
     file_size: int | None
@@ -253,24 +253,6 @@ def distances_to(
         {"firsts": list(firsts), "others": list(others)},
     )
     return list(rows.scalars())
-
-
-def not_duplicates(connection: sa.Connection, table: sa.Table) -> list[tuple[UUID, UUID]]:
-    """Return the pairs that a user marked as not near-duplicates."""
-    said = tables.not_duplicates
-    rows = connection.execute(
-        sa.select(said.c.image, said.c.other).where(said.c.collection == table.name)
-    )
-    return [(row.image, row.other) for row in rows]
-
-
-def remember_not(connection: sa.Connection, table: sa.Table, one: UUID, other: UUID) -> bool:
-    """Record that two images are not near-duplicates; return whether the pair is new."""
-    statement = postgresql.insert(tables.not_duplicates).values(
-        collection=table.name, image=min(one, other), other=max(one, other)
-    )
-    new = statement.on_conflict_do_nothing().returning(tables.not_duplicates.c.image)
-    return connection.scalar(new) is not None
 
 
 def _more_neighbours(

@@ -144,6 +144,18 @@ class Tidy:
         waiting = self._done(self.last() if run is None else run)
         return [replace(entry, reason=_hindrance(entry)) for entry in waiting]
 
+    def files(self, run: int) -> list[Entry]:
+        """Return the files of a run, with how far each is.
+
+        Raises:
+            InvalidInput: there is no such run.
+
+        """
+        found = self._entries(*FileState, run=run)
+        if not found:
+            raise InvalidInput(f"No run is {run}. See what was done: vecsearch undo --list")
+        return found
+
     def runs(self) -> list[Run]:
         """Return what was done so far, the last first."""
         with migrate.reading_current(self._store.engine) as connection:

@@ -81,6 +81,7 @@ function withoutFragment(address) {
 
 async function show(address, { push }) {
   const turn = ++latest;
+  document.dispatchEvent(new Event("asked"));
   let page;
   try {
     page = await (await fetch(address, { headers: { Accept: "text/html" } })).text();
@@ -255,54 +256,6 @@ document.addEventListener("input", (event) => {
   if (event.target.id === "crop") draw(frame, cropOf(event.target.value));
 });
 
-// Near-duplicates by the keyboard: the image that has the focus, or the first one, is meant.
-
-const KEYS = {
-  n: (item) => focusGroup(item, 1),
-  p: (item) => focusGroup(item, -1),
-  ArrowRight: (item) => focusTile(item?.nextElementSibling),
-  ArrowLeft: (item) => focusTile(item?.previousElementSibling),
-  s: (item) => item?.querySelector("[name=gone]").click(),
-  k: (item) => {
-    for (const box of item?.closest(".group").querySelectorAll("[name=gone]") ?? []) {
-      box.checked = !item.contains(box);
-    }
-    count();
-  },
-  d: (item) => item?.querySelector("[name=image]").click(),
-};
-
-function focusTile(item) {
-  item?.querySelector(".tile").focus();
-}
-
-function focusGroup(item, step) {
-  const groups = [...document.querySelectorAll(".group")];
-  const next = item ? groups.indexOf(item.closest(".group")) + step : 0;
-  focusTile(groups[Math.max(0, Math.min(next, groups.length - 1))]?.querySelector("li"));
-}
-
-document.addEventListener("keydown", (event) => {
-  const act = KEYS[event.key];
-  const isTyped = event.target.closest("input:not([type=checkbox]), select, textarea");
-  if (!act || !element("acting") || isTyped) return;
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  event.preventDefault();
-  act(event.target.closest(".group li"));
-});
-
-function count() {
-  const output = element("selected");
-  if (!output) return;
-  const selected = document.querySelectorAll("[name=gone]:checked").length;
-  output.textContent = selected ? `${selected} selected` : "Nothing selected";
-  for (const button of document.querySelectorAll(".bar button")) button.disabled = !selected;
-}
-
-document.addEventListener("change", (event) => {
-  if (event.target.name === "gone") count();
-});
-
 // Labels are fetched when their field is first focused.
 
 document.addEventListener("focusin", async (event) => {
@@ -359,7 +312,6 @@ document.addEventListener("click", (event) => {
 });
 
 function prepare() {
-  count();
   document.querySelectorAll(".rows > li").forEach(justify);
   const cutOff = element("max_distance");
   if (cutOff?.dataset.max) {
@@ -370,6 +322,8 @@ function prepare() {
   for (const image of document.querySelectorAll(".tile img")) {
     if (image.complete && image.naturalWidth === 0) image.closest(".tile").classList.add("missing");
   }
+  // For the scripts of single pages.
+  document.dispatchEvent(new Event("shown"));
 }
 
 prepare();
