@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import POOLED
-from vecsearch.errors import InvalidInput, Unclear
+from vecsearch.errors import Unclear
 from vecsearch.postgres import catalog, database, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.questions.labels import near
@@ -120,7 +120,7 @@ def matching(
     have all its words, in any form and order.
 
     Raises:
-        InvalidInput: the collection has no concepts.
+        Unclear: the collection has no concepts.
 
     """
     wanted = " ".join(text.replace("_", " ").split()).lower()
@@ -155,7 +155,7 @@ def weighted(
         shares: the concepts' numbers and weights, which add up to 1.
 
     Raises:
-        InvalidInput: the collection has no such concepts any more.
+        Unclear: the collection has no such concepts any more.
 
     """
     columns = tables.concepts.c
@@ -251,8 +251,8 @@ def has_any(connection: sa.Connection, collection: StoredCollection) -> bool:
     return connection.scalar(found) is not None
 
 
-def _without_concepts(collection: StoredCollection) -> InvalidInput:
-    return InvalidInput(
+def _without_concepts(collection: StoredCollection) -> Unclear:
+    return Unclear(
         f"Collection {collection.name!r} has no concepts, so it cannot be searched by words.",
         step="If its encoder has an ImageNet classifier: vecsearch concepts --collection "
         f"{collection.name}",

@@ -108,7 +108,11 @@ class Question:
             if term.text is not None:
                 if registry.reads_text(collection.identity):
                     continue
-                found = concepts.matching(connection, collection, term.text)
+                try:
+                    found = concepts.matching(connection, collection, term.text)
+                except Unclear as error:
+                    table = collection.table
+                    raise labels.with_labels(connection, table, error, term.text) from None
                 if isinstance(found, Words):
                     part.words = found
                 else:
