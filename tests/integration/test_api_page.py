@@ -161,6 +161,7 @@ def test_the_form_stays_when_a_question_is_refused(api: TestClient, known: list[
     [
         ({"files": {"image": ("x.png", b"no picture")}}, 415, "Not an image, or "),
         ({"files": {"image": ("x.png", b"")}}, 415, "The file is empty."),
+        ({"files": {"image": ("x.png", b"")}, "data": {"text": "crab"}}, 415, "The file is empty."),
         ({"files": {"image": ("x.svg", b"<svg/>")}}, 415, "Not an image, or "),
         ({"files": {"image": ("", b"")}}, 422, "Type words, or choose a picture."),
         ({"data": {"text": "  "}}, 422, "Type words, or choose a picture."),
@@ -192,7 +193,7 @@ def test_words_that_are_a_label_lead_to_its_images(api: TestClient, known: list[
     # Commands are for whoever has a terminal.
     assert "vecsearch concepts" not in near.text
     wrong = api.get("/", params={"label": "LABEL 1", "id": known[0].id})
-    assert f'id={known[0].id}&amp;label=label+1">label 1</a>' in wrong.text
+    assert f'label=label+1&amp;id={known[0].id}">label 1</a>' in wrong.text
 
 
 def test_browsing_says_how_many_and_goes_back(

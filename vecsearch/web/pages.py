@@ -71,7 +71,7 @@ def upload(
     address = Address(question, collection.name)
     text = text.strip()
     file = None if isinstance(image, str) or not image.filename else image
-    if text and (file is None or not file.size):
+    if text and file is None:
         field, value = "id" if is_name(text) else "text", text
     elif file is None:
         problem = "Type words, or choose a picture."
