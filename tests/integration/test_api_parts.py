@@ -220,10 +220,12 @@ def test_what_is_typed_or_uploaded_may_be_added(api: TestClient, ids: list[str])
 def test_the_end_of_a_path_names_an_image_if_it_is_the_only_one(
     api: TestClient, images: Collection, photos: Path
 ) -> None:
-    paths = sorted(photos.rglob("*.png"))
-    one = paths[0]
-    twins = [str(path) for path in paths if path.name == one.name]
-    assert len(twins) > 1
+    one = min(photos.rglob("*.png"))
+    other = photos / "others" / one.name
+    other.parent.mkdir()
+    other.write_bytes(ONE)
+    images.ingest(photos)
+    twins = [str(one), str(other)]
     end = f"{one.parent.name}/{one.name}"
     for name in (end, f"./{end}"):
         assert images.query(id=name, k=1).hits[0].path == str(one)

@@ -44,7 +44,7 @@ def near(text: str, names: Iterable[str]) -> list[str]:
     """Return the names near a text, the nearest first: a few, by their letters."""
     wanted = _plain(text)
     by_name: dict[str, list[str]] = {}
-    for name in names:
+    for name in filter(_plain, names):
         for part in {_plain(name), *_plain(name).split()}:
             by_name.setdefault(part, []).append(name)
     within = [part for part in wanted.split() if part in by_name]
