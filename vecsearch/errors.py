@@ -5,6 +5,7 @@ Each message is one sentence that says what happened and one that says what to d
     VecsearchError
     ├── InvalidInput            an invalid argument, path or option value
     │   ├── ImageNotFound       no stored image has this id or path
+    │   ├── Unclear             words, a label or a path that mean nothing, or several things
     │   └── NotConfirmed        what was asked would delete more than it may unasked
     ├── ImageUnreadable         a query picture that cannot be decoded
     ├── EncoderError
@@ -25,9 +26,32 @@ Each message is one sentence that says what happened and one that says what to d
             └── SchemaNewer     newer than this vecsearch
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# What may be meant, by kind, and how a sentence about it begins.
+LEADS = {
+    "labels": "The closest labels",
+    "concepts": "The closest concepts",
+    "paths": "Some of them",
+}
+
 
 class VecsearchError(Exception):
-    """The base class of all errors of vecsearch; messages are for users."""
+    """The base class of all errors of vecsearch; messages are for users.
+
+    Attributes:
+        sentence: what happened, and what everybody can do about it.
+        step: what to run next, for whoever has a terminal; it ends the message.
+
+    """
+
+    def __init__(self, sentence: object = "", *, step: str = "") -> None:
+        super().__init__(f"{sentence} {step}".rstrip())
+        self.sentence = str(sentence)
+        self.step = step
 
 
 class InvalidInput(VecsearchError):
@@ -36,6 +60,32 @@ class InvalidInput(VecsearchError):
 
 class ImageNotFound(InvalidInput):
     """No stored image has this id or path."""
+
+
+class Unclear(InvalidInput):
+    """What somebody named is nothing that there is, or several things.
+
+    Attributes:
+        fault: what is wrong, without what may be meant; `sentence` has both.
+        labelled: labels that it names, each with a number of images.
+        near: what else may be meant, by the kinds of `LEADS`.
+
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        *,
+        step: str = "",
+        labelled: "Mapping[str, int] | None" = None,
+        near: "Mapping[str, Sequence[str]] | None" = None,
+    ) -> None:
+        self.fault = fault
+        self.labelled = dict(labelled or {})
+        self.near = {kind: list(names) for kind, names in (near or {}).items() if names}
+        having = [f"{having_label(label, images)}." for label, images in self.labelled.items()]
+        closest = [f"{LEADS[kind]}: {', '.join(names)}." for kind, names in self.near.items()]
+        super().__init__(" ".join([fault, *having, *closest]), step=step)
 
 
 class NotConfirmed(InvalidInput):
@@ -108,6 +158,11 @@ class SchemaOutdated(SchemaError):
 
 class SchemaNewer(SchemaError):
     """The tables are newer than this vecsearch."""
+
+
+def having_label(label: str, images: int) -> str:
+    """Return how many images have a label, as a clause."""
+    return f"{images:,} {'image has' if images == 1 else 'images have'} the label {label!r}"
 
 
 def fault(message: str) -> str:

@@ -191,22 +191,22 @@ def test_days_are_typed(windows: Windows, album: Album) -> None:
     page.get_by_text("Filters", exact=True).click()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.get_by_label("From day").focus()
+    page.get_by_label("Taken from").focus()
     page.keyboard.type("12312024")
     page.keyboard.press("Enter")
     expect(hits(page)).to_have_count(DOGS + BIRDS)
     assert question(page)["date_from"] == "2024-12-31"
     # Each digit of a year makes another day, which nobody wants to see, or to be interrupted by.
     assert not [url for url in asked if "date_from=0" in url]
-    page.get_by_label("To day").focus()
+    page.get_by_label("Taken until").focus()
     page.keyboard.type("12312025")
     page.get_by_label("Width from").click()
     expect(hits(page)).to_have_count(DOGS)
     assert question(page) == question(page) | {"date_from": "2024-12-31", "date_to": "2025-12-31"}
     # Picked with the mouse rather than typed, a day is asked about at once.
-    page.get_by_label("To day").fill("2026-12-31")
+    page.get_by_label("Taken until").fill("2026-12-31")
     expect(hits(page)).to_have_count(DOGS + BIRDS)
-    expect(page.get_by_label("From day")).to_have_value("2024-12-31")
+    expect(page.get_by_label("Taken from")).to_have_value("2024-12-31")
 
 
 def test_back_and_forward(windows: Windows, album: Album) -> None:

@@ -7,6 +7,7 @@ import pytest
 from acceptance.browser import (
     ALL,
     BIRDS,
+    CATS,
     NEW,
     Album,
     Windows,
@@ -34,10 +35,24 @@ def test_what_is_no_picture(windows: Windows, tmp_path: Path, name: str, javascr
     page.set_input_files("#picture", file)
     if not javascript:
         page.get_by_role("button", name="Search").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("ot an image, or ")
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Choose another picture.")
-    page.get_by_role("link", name="Back to the images").click()
+    expect(page.get_by_role("alert")).to_contain_text("ot an image, or ")
+    expect(page.get_by_role("alert")).to_contain_text("Choose another picture.")
     expect(page.get_by_role("heading", level=1)).to_have_text("Search cats_only")
+    expect(hits(page)).to_have_count(CATS)
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_nothing_to_search_for(windows: Windows, album: Album, javascript: bool) -> None:
+    page = windows.open(album.address(), statuses=[422], java_script_enabled=javascript)
+    field = page.get_by_label("Words, or an image")
+    field.fill("  ")
+    field.press("Enter")
+    if javascript:
+        expect(field).to_be_focused()
+    else:
+        expect(page.get_by_role("alert")).to_have_text("Type words, or choose a picture.")
+    expect(page.get_by_role("heading", level=1)).to_have_text("03.png")
+    expect(hits(page)).to_have_count(PAGE_K)
 
 
 def test_a_file_over_the_limit(windows: Windows, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_words_and_pictures_are_added_and_excluded(windows: Windows, album: Albu
     expect(tiles(page)).to_have_count(3)
     assert names(page)[:PAGE_K] == seen
     page.get_by_text("More", exact=True).click()
-    page.get_by_label("Add the nearest images").select_option("5")
+    page.get_by_label("Nearest images to refine").select_option("5")
     expect(page.locator("#sql")).to_contain_text("for the question and its 5 nearest images")
     assert question(page)["expand"] == "5"
     # Nothing is left to search for: the page says so, and the rest can still be mended.

@@ -15,6 +15,7 @@ from vecsearch.collection import Collection
 from vecsearch.imaging import reading
 from vecsearch.library import Library
 from vecsearch.search import execute
+from vecsearch.web import pages
 
 pytestmark = once
 
@@ -70,7 +71,7 @@ def test_a_new_picture_is_hashed_once_and_looked_up_once_a_request(
     assert counts == {"bytes_sha256": 1, "image_of": 1}
     counts.clear()
     page = api.get(address)
-    assert "embedded for this search" in page.text
+    assert "It is not in the collection images." in page.text
     assert len(distances(page.text)) > 1
     # Its name is its hash, and the search itself looks it up.
     assert counts == {"ask": 1, "plan": 1}
@@ -105,7 +106,7 @@ def test_a_picture_that_was_ingested_after_its_upload_is_shown_as_the_stored_one
     (photos / "cats" / "new.png").write_bytes(png(1_000))
     images.ingest(photos)
     page = api.get(address).text
-    assert "embedded for this search" not in page
+    assert "It is not in the collection" not in page
     assert "<h1>new.png</h1>" in page
 
 
@@ -149,16 +150,102 @@ def test_the_form_stays_when_a_question_is_refused(api: TestClient, known: list[
         page = api.get("/", params=question)
         assert (page.status_code, sentence in page.text) == (400, True)
         assert '<form id="question"' in page.text
-        assert ("Clear the filters</a></p>\n</div>\n</div>" in page.text) == ("label" in question)
+        assert ('<a class="button" href="/?collection=images">Show all images</a>') in page.text
+        assert ("Clear the filters</a></p>\n<p>" in page.text) == ("label" in question)
     address = post(api, known[3].path.read_bytes(), label="nope")
     assert parse_qs(urlsplit(address).query)["label"] == ["nope"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "sentence"),
+    [
+        ({"files": {"image": ("x.png", b"no picture")}}, 415, "Not an image, or "),
+        ({"files": {"image": ("x.png", b"")}}, 415, "The file is empty."),
+        ({"files": {"image": ("x.png", b"")}, "data": {"text": "crab"}}, 415, "The file is empty."),
+        ({"files": {"image": ("x.svg", b"<svg/>")}}, 415, "Not an image, or "),
+        ({"files": {"image": ("", b"")}}, 422, "Type words, or choose a picture."),
+        ({"data": {"text": "  "}}, 422, "Type words, or choose a picture."),
+    ],
+)
+def test_what_cannot_be_searched_for_leaves_the_question_as_it_was(
+    api: TestClient, known: list[Known], sent: dict[str, Any], status: int, sentence: str
+) -> None:
+    for asked in ({"id": known[3].id}, {}):
+        page = api.post("/", params=asked, **sent)
+        assert page.status_code == status
+        [problem] = re.findall(
+            r'id="upload-error" class="problem" role="alert">([^<]+)<', page.text
+        )
+        assert sentence in problem
+        assert bool(distances(page.text)) == bool(asked)
+        assert f'value="{known[3].id}"' in page.text or not asked
+
+
+def test_words_that_are_a_label_lead_to_its_images(api: TestClient, known: list[Known]) -> None:
+    link = 'href="/?collection=images&amp;label=label+1">show them</a>'
+    for text in ("label 1", "Label 1", "LABEL_1", "lABEL 1"):
+        answer = api.get("/", params={"text": text})
+        assert answer.status_code == 400
+        assert f"7 images have the label label 1: <a {link}" in answer.text
+    near = api.get("/", params={"text": "labbel 1"})
+    assert "The closest labels:" in near.text
+    assert 'label=label+1">label 1</a>' in near.text
+    # Commands are for whoever has a terminal.
+    assert "vecsearch concepts" not in near.text
+    wrong = api.get("/", params={"label": "LABEL 1", "id": known[0].id})
+    assert f'label=label+1&amp;id={known[0].id}">label 1</a>' in wrong.text
+
+
+def test_browsing_says_how_many_and_goes_back(
+    api: TestClient, known: list[Known], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "BROWSED", 3)
+
+    def ids(page: str) -> list[str]:
+        return re.findall(r'images/([0-9a-f-]{36})/thumbnail"', page)
+
+    def follow(page: str, words: str) -> str:
+        [address] = re.findall(rf'href="([^"]+)">{words}</a>', page)
+        return str(api.get(address.replace("&amp;", "&")).text)
+
+    first = api.get("/").text
+    assert f"<strong>{len(known)} images</strong>, 3 on this page" in first
+    assert "Previous" not in first
+    second = follow(first, "Next")
+    third = follow(second, "Next")
+    assert ids(first) + ids(second) + ids(third) == sorted(each.id for each in known)[:9]
+    assert ids(follow(third, "Previous")) == ids(second)
+    assert ids(back := follow(follow(third, "Previous"), "Previous")) == ids(first)
+    assert ("Previous" in back, "Next" in back) == (False, True)
+    assert ids(follow(third, "First")) == ids(first)
+    some = api.get("/", params={"min_width": known[0].width, "max_width": known[0].width}).text
+    count = sum(each.width == known[0].width for each in known)
+    assert f"<strong>{count} of {len(known)} images</strong>" in some
+    empty = api.get("/", params={"min_width": 200, "max_width": 100})
+    assert (empty.status_code, "200, is more than the largest, 100" in empty.text) == (400, True)
+    days = api.get("/", params={"date_from": "2024-05-07", "date_to": "2024-05-06"})
+    assert (days.status_code, "The first day, 2024-05-07, is after" in days.text) == (400, True)
+
+
+def test_what_only_excludes_can_be_taken_back(api: TestClient, known: list[Known]) -> None:
+    page = api.get("/", params={"not_id": known[0].id})
+    assert page.status_code == 400
+    [address] = re.findall(r'class="remove" href="([^"]+)"', page.text)
+    assert address == "/?collection=images"
+
+
+def test_compact_vectors_are_offered_where_there_are_some(api: TestClient) -> None:
+    page = api.get("/").text
+    assert 'name="metric"' in page
+    assert 'name="ranking"' not in page
+
+
 def test_names_that_are_typed(api: TestClient, known: list[Known]) -> None:
-    for name in (known[2].id, f" {known[2].id} ", str(known[2].path)):
+    names = [known[2].id, f" {known[2].id} ", str(known[2].path), known[2].path.name]
+    for name in [*names, f"{known[2].path.parent.name}/{known[2].path.name}"]:
         assert f"<h1>{known[2].path.name}</h1>" in api.get("/", params={"id": name}).text
     for name, sentence in (
-        ("02.png", "neither an id nor an absolute path"),
+        ("%.png", "has no image"),
         ("/nowhere.png", "has no image /nowhere.png"),
     ):
         page = api.get("/", params={"id": name})
@@ -193,11 +280,8 @@ def test_the_way_back_from_an_error_keeps_the_rest_of_the_question(
 ) -> None:
     page = api.get("/", params=wrong | kept)
     assert page.status_code in {404, 422}
-    [back] = re.findall(r'href="/[?]([^"]+)">Back to the question', page.text)
+    [back] = re.findall(r'href="/[?]([^"]+)">Search without it', page.text)
     assert parse_qs(back.replace("&amp;", "&")) == {name: [value] for name, value in kept.items()}
-    refused = api.post("/", params=kept, files={"image": ("x.png", b"no picture")})
-    assert refused.status_code == 415
-    assert back in refused.text
 
 
 def test_collections_vanish_appear_and_change_their_names_while_it_runs(
@@ -210,7 +294,7 @@ def test_collections_vanish_appear_and_change_their_names_while_it_runs(
     gone = api.get("/", params={**own, "text": "crab"})
     assert (gone.status_code, "There is no collection" in gone.text) == (404, True)
     # The words can be asked of another collection, where no id would make sense.
-    assert 'href="/?text=crab">Back to the question' in gone.text
+    assert 'href="/?text=crab">Search without it' in gone.text
     renamed = api.get("/", params={**own, "collection": "other"})
     assert distances(renamed.text) == seen
     assert distances(api.get("/", params={"id": known[0].id}).text) == seen

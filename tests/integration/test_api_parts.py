@@ -12,6 +12,7 @@ from support import once, png
 from web_support import ask, client
 
 from vecsearch.collection import Collection
+from vecsearch.errors import ImageNotFound, Unclear
 from vecsearch.library import Library
 from vecsearch.postgres.rows import image_id
 from vecsearch.search.questions.pictures import Crop
@@ -214,3 +215,31 @@ def test_what_is_typed_or_uploaded_may_be_added(api: TestClient, ids: list[str])
     assert unlike == {**rest, "id": [a], "crop": ["0,0,20,20"], "not_image": added["image"]}
     for address in (added, unlike):
         assert len(shown(api.get("/", params=address).text)) == 5
+
+
+def test_the_end_of_a_path_names_an_image_if_it_is_the_only_one(
+    api: TestClient, images: Collection, photos: Path
+) -> None:
+    one = min(photos.rglob("*.png"))
+    other = photos / "others" / one.name
+    other.parent.mkdir()
+    other.write_bytes(ONE)
+    images.ingest(photos)
+    twins = [str(one), str(other)]
+    end = f"{one.parent.name}/{one.name}"
+    for name in (end, f"./{end}"):
+        assert images.query(id=name, k=1).hits[0].path == str(one)
+        assert images.image(name).path == str(one)
+    assert f"<h1>{one.name}</h1>" in api.get("/", params={"id": end}).text
+    assert parts(api.post("/", data={"text": end}))["id"] == [end]
+    with pytest.raises(Unclear, match=f"{len(twins)} paths .* end in {one.name}") as error:
+        images.query(id=one.name)
+    assert error.value.near == {"paths": twins}
+    page = api.get("/", params={"id": one.name})
+    assert page.status_code == 400
+    for twin in twins:
+        assert f'">{twin}</a></li>' in page.text
+    # No part of a name, and no pattern.
+    for name in (one.name[1:], "%.png", "_" * len(one.name), "../" + end, "", "/" + end):
+        with pytest.raises(ImageNotFound):
+            images.query(id=name)

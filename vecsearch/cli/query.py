@@ -53,7 +53,10 @@ def query(
     ids: Annotated[
         list[str] | None,
         typer.Option(
-            "--id", metavar="ID|PATH", help="Search by a stored image, by its id or its path."
+            "--id",
+            metavar="ID|PATH",
+            help="Search by a stored image: its id, its path, or the end of its path, e.g. "
+            "cats/1.jpg.",
         ),
     ] = None,
     texts: Annotated[
@@ -184,7 +187,11 @@ def query(
             show(answer.plan)
             show(answer.how)
             return
-        say_all(_notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)))
+        say_all(
+            _notes(
+                answer, collection, k, has_cut_off=(min_similarity, max_distance) != (None, None)
+            )
+        )
         write_rows(
             answer.hits,
             format_,
@@ -193,9 +200,12 @@ def query(
         )
 
 
-def _notes(answer: "Answer", k: int | None, *, has_cut_off: bool) -> Iterator[str]:
+def _notes(answer: "Answer", collection: str, k: int | None, *, has_cut_off: bool) -> Iterator[str]:
+    from vecsearch.search.questions import labels
+
     if answer.meaning is not None:
         yield answer.meaning
+    yield from labels.notes(collection, answer.labelled)
     if k is not None and len(answer.hits) == k and has_cut_off:
         yield f"There may be more than {k} within the cut-off; omit -k to print all."
     if not answer.hits:

@@ -94,6 +94,11 @@ class StoredCollection:
         )
 
     @property
+    def has_ranking_compact(self) -> bool:
+        """Whether it has compact vectors that can rank the hits of a search by cosine."""
+        return self.compact is not None and self.compact.metric is Metric.cosine
+
+    @property
     def table(self) -> sa.Table:
         """The collection's table."""
         return schema.collection_table(self.name, self.dimensions)

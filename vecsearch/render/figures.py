@@ -37,16 +37,18 @@ def human_number(value: float) -> str:
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
-def human_numbers(values: Sequence[float]) -> list[str]:
+def human_numbers(values: Sequence[float], least_decimals: int = DIGITS) -> list[str]:
     """Return numbers of one column with the same decimals, enough for two digits of the smallest.
 
-    Those below a millionth are 0.
+    Those below a millionth are 0. There are at least so many decimals, but at most six.
     """
     sizes = [abs(value) for value in values if math.isfinite(value)]
     if max(sizes, default=0.0) >= 1e6:  # noqa: PLR2004 - seven digits are hard to count
         return [human_number(value) for value in values]
     least = min((size for size in sizes if size >= 10**-DECIMALS), default=1.0)
-    decimals = min(DECIMALS, max(DIGITS, DIGITS - 1 - math.floor(math.log10(least))))
+    decimals = min(
+        DECIMALS, max(least_decimals, DIGITS, DIGITS - 1 - math.floor(math.log10(least)))
+    )
     # Adding 0.0 makes -0.0 positive.
     return [f"{round(value, decimals) + 0.0:,.{decimals}f}" for value in values]
 

@@ -14,7 +14,7 @@ from pgvector import HalfVector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-from vecsearch.errors import DatabaseError, InvalidInput
+from vecsearch.errors import DatabaseError, InvalidInput, Unclear
 from vecsearch.postgres import catalog, database
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.database import driver_connection, translated
@@ -80,7 +80,11 @@ def _ask(engine: sa.Engine, name: str, query: Query, embedders: Embedders) -> An
         embedder = embedders.of(collection, query.model, query.weights)
         if question.recall(embedder):
             return _answer(engine, connection, collection, question, query)
-    question.embed(embedder, embedders)
+    try:
+        question.embed(embedder, embedders)
+    except Unclear as error:
+        with _opened(engine, name, None) as (connection, collection, _):
+            raise question.unknown(connection, collection, error) from None
     with _opened(engine, name, None) as (connection, collection, _):
         return _answer(engine, connection, collection, question, query)
 
@@ -233,6 +237,7 @@ def _answer(
         dims=None if collection.compact is None else collection.compact.dimensions,
         expansion=ran.expansion,
         limits=query.limits,
+        labelled=question.labelled,
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from vecsearch.errors import InvalidInput
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -30,6 +32,25 @@ class Filters:
     def __bool__(self) -> bool:
         """Return whether any filter is set."""
         return bool(self.given())
+
+    def check(self) -> None:
+        """Check that images can pass.
+
+        Raises:
+            InvalidInput: a limit from below is larger than that from above.
+
+        """
+        for least, most, what in (
+            (self.date_from, self.date_to, "day"),
+            (self.min_width, self.max_width, "width"),
+            (self.min_height, self.max_height, "height"),
+        ):
+            if least is not None and most is not None and least > most:  # type: ignore[operator]
+                raise InvalidInput(
+                    f"The first {what}, {least}, is after the last, {most}. Swap them."
+                    if what == "day"
+                    else f"The least {what}, {least}, is more than the largest, {most}. Swap them."
+                )
 
     def given(self) -> list[tuple[str, Any]]:
         """Return the filters that are set: their names and values."""

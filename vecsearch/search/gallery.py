@@ -137,14 +137,31 @@ def find_image(connection: sa.Connection, table: sa.Table, image_id: UUID) -> St
 
 
 def browse(
-    connection: sa.Connection, table: sa.Table, filters: Filters, after: UUID | None, limit: int
+    connection: sa.Connection,
+    table: sa.Table,
+    filters: Filters,
+    limit: int,
+    *,
+    after: UUID | None = None,
+    before: UUID | None = None,
 ) -> list[StoredImage]:
     """Return a page of images in order of id; ids are hashes, so the order looks random."""
-    statement = _images(table).where(*filters.conditions(table.c))
-    statement = statement.order_by(table.c.id).limit(limit)
+    filters.check()
+    statement = _images(table).where(*filters.conditions(table.c)).limit(limit)
+    if before is not None:
+        nearest = statement.where(table.c.id < before).order_by(table.c.id.desc())
+        return [StoredImage(*row) for row in connection.execute(nearest)][::-1]
+    statement = statement.order_by(table.c.id)
     if after is not None:
         statement = statement.where(table.c.id > after)
     return [StoredImage(*row) for row in connection.execute(statement)]
+
+
+def count(connection: sa.Connection, table: sa.Table, filters: Filters, most: int) -> int:
+    """Return the number of images that pass the filters, at most `most`."""
+    found = sa.select(sa.literal(1)).select_from(table).where(*filters.conditions(table.c))
+    counted = sa.select(sa.func.count()).select_from(found.limit(most).subquery())
+    return connection.scalar(counted) or 0
 
 
 def list_labels(connection: sa.Connection, table: sa.Table, limit: int) -> list[Label]:

@@ -10,8 +10,8 @@ from vecsearch.postgres import catalog, drop, migrate, thumbnails
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Cluster, Label, Map, StoredImage
-from vecsearch.search.lookup import id_of, image_by_sha256, missing
-from vecsearch.search.questions import concepts
+from vecsearch.search.lookup import asked_id, image_by_sha256, missing
+from vecsearch.search.questions import concepts, labels
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.status import (
     CollectionStatus,
@@ -43,14 +43,17 @@ class Images:
         self._store = store
 
     def image(self, image: UUID | str) -> StoredImage:
-        """Return the stored image with this id or path.
+        """Return the stored image with this id, path, or ending of its path.
 
         Raises:
             ImageNotFound: there is none.
+            Unclear: several paths end so.
 
         """
         with self._reading() as (connection, stored):
-            found = gallery.find_image(connection, stored.table, id_of(image))
+            found = gallery.find_image(
+                connection, stored.table, asked_id(connection, stored.table, image)
+            )
         if found is None:
             raise missing(self.name, image)
         return found
@@ -62,18 +65,31 @@ class Images:
             return None if found is None else gallery.find_image(connection, stored.table, found)
 
     def browse(
-        self, filters: Filters = NO_FILTERS, *, after: UUID | None = None, limit: int
+        self,
+        filters: Filters = NO_FILTERS,
+        *,
+        after: UUID | None = None,
+        before: UUID | None = None,
+        limit: int,
     ) -> list[StoredImage]:
         """Return a page of images in order of id; ids are hashes, so the order looks random.
 
         Args:
             filters: conditions on the images.
             after: the last id of the previous page; None returns the first page.
+            before: the first id of the next page; None returns the first page.
             limit: the largest number of images.
 
         """
         with self._reading() as (connection, stored):
-            return gallery.browse(connection, stored.table, filters, after, limit)
+            return gallery.browse(
+                connection, stored.table, filters, limit, after=after, before=before
+            )
+
+    def count(self, filters: Filters = NO_FILTERS, *, most: int) -> int:
+        """Return the number of images that pass the filters, at most `most`."""
+        with self._reading() as (connection, stored):
+            return gallery.count(connection, stored.table, filters, most)
 
     def labels(self, limit: int) -> list[Label]:
         """Return the most frequent labels, the most frequent first. Reads every row."""
@@ -84,6 +100,11 @@ class Images:
         """Return whether any image has this label."""
         with self._reading() as (connection, stored):
             return gallery.has_label(connection, stored.table, label)
+
+    def near_labels(self, text: str) -> tuple[dict[str, int], list[str]]:
+        """Return labels that a text names in any case, with their images, and others near it."""
+        with self._reading() as (connection, stored):
+            return labels.suggested(connection, stored.table, text)
 
     def map(
         self,
@@ -179,6 +200,11 @@ class Images:
         """Return whether `query(text=…)` takes any sentence, instead of `concepts`."""
         with self._reading() as (_, stored):
             return reads_text(stored.identity)
+
+    def has_compact(self) -> bool:
+        """Return whether compact vectors can rank the hits of searches by cosine."""
+        with self._reading() as (_, stored):
+            return stored.has_ranking_compact
 
     def has_concepts(self) -> bool:
         """Return whether `query(text=…)` finds stored concepts; see `Collection.concepts`."""

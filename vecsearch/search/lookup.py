@@ -4,24 +4,21 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from vecsearch.errors import ImageNotFound
+from vecsearch.errors import ImageNotFound, Unclear
 from vecsearch.imaging import scan
 from vecsearch.postgres.rows import image_id
+
+# Images to choose from if an ending of a path names several.
+MOST_CHOICES = 10
 
 
 def missing(collection: str, name: UUID | str) -> ImageNotFound:
     """Return the error for an id or a path that no image has."""
     image = _id_or_path(name)
-    step = "Every hit shows its id"
+    step = "Every hit shows its id."
     if not isinstance(image, UUID):
-        step = "Name one by its path or its id"
-    return ImageNotFound(f"Collection {collection!r} has no image {image}. {step}.")
-
-
-def id_of(name: UUID | str) -> UUID:
-    """Return the id of the image that is named by its id or its path, stored or not."""
-    image = _id_or_path(name)
-    return image if isinstance(image, UUID) else image_id(image)
+        step = "Name one by its path or its id."
+    return ImageNotFound(f"Collection {collection!r} has no image {image}.", step=step)
 
 
 def _id_or_path(name: UUID | str) -> UUID | str:
@@ -32,23 +29,51 @@ def _id_or_path(name: UUID | str) -> UUID | str:
 
 
 def named_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
-    """Return the id of a stored image, named by its id or its path.
+    """Return the id of a stored image, named by its id, its path or an ending of its path.
 
     Raises:
         ImageNotFound: no image has this id or path.
+        Unclear: several paths end so.
 
     """
-    found = id_of(name)
-    if not has_image(connection, table, found):
+    image = _id_or_path(name)
+    found = image if isinstance(image, UUID) else image_id(image)
+    if has_image(connection, table, found):
+        return found
+    ending = str(name).strip().removeprefix("./")
+    if isinstance(image, UUID) or not ending or ending.startswith(("/", "../")):
         raise missing(table.name, name)
-    return found
+    return _by_ending(connection, table, ending)
+
+
+def _by_ending(connection: sa.Connection, table: sa.Table, ending: str) -> UUID:
+    """Return the id of the only image whose path ends in a file's name, with or without folders.
+
+    Reads paths until there are too many to choose from, or every row.
+    """
+    rows = connection.execute(
+        sa.select(table.c.id, table.c.path)
+        .where(table.c.path.endswith(f"/{ending}", autoescape=True))
+        .limit(MOST_CHOICES + 1)
+    ).all()
+    if not rows:
+        raise missing(table.name, ending)
+    if len(rows) == 1:
+        found: UUID = rows[0].id
+        return found
+    several = f"More than {MOST_CHOICES}" if len(rows) > MOST_CHOICES else f"{len(rows)}"
+    raise Unclear(
+        f"{several} paths in collection {table.name!r} end in {ending}. Give more of the path.",
+        near={"paths": sorted(row.path for row in rows)[:MOST_CHOICES]},
+    )
 
 
 def asked_id(connection: sa.Connection, table: sa.Table, name: UUID | str) -> UUID:
-    """Return an id, stored or not, or the id of the stored image with a path.
+    """Return an id, stored or not, or the id of the stored image with a path; see `named_id`.
 
     Raises:
         ImageNotFound: no image has this path.
+        Unclear: several paths end so.
 
     """
     found = _id_or_path(name)

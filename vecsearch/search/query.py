@@ -1,7 +1,7 @@
 """A user's query, and its answer."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -114,6 +114,7 @@ class Query:
         if self.expand is not None:
             require_expansion(self.expand)
         self.cut_off(default_metric)
+        self.filters.check()
         if self.k is not None:
             require_k(self.k)
 
@@ -169,12 +170,11 @@ class Query:
         if self.ranking is None:
             return Ranking.full if self.has_words else collection.ranking
         chosen = parse(Ranking, self.ranking)
-        compact = collection.compact
-        if chosen is Ranking.compact and (compact is None or compact.metric is not Metric.cosine):
+        if chosen is Ranking.compact and not collection.has_ranking_compact:
             raise InvalidInput(
-                f"Collection {collection.name!r} has no compact vectors that rank. To make them, "
-                "for all searches by cosine: "
-                f"vecsearch index ranking compact --collection {collection.name}"
+                f"Collection {collection.name!r} has no compact vectors that rank.",
+                step="To make them, for all searches by cosine: "
+                f"vecsearch index ranking compact --collection {collection.name}",
             )
         return chosen
 
@@ -295,6 +295,7 @@ class Answer:
         dims: dimensions of a compact vector; None if there are none.
         expansion: the number of nearest images that were added to the question.
         limits: which images could be hits, as clauses; empty if all could.
+        labelled: labels that the query's words name, each with its number of images.
 
     """
 
@@ -311,6 +312,7 @@ class Answer:
     dims: int | None = None
     expansion: int = 0
     limits: str = ""
+    labelled: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sql(self) -> str:

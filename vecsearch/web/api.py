@@ -65,6 +65,8 @@ class QueryAnswer:
         expansion: the number of nearest images that were added to the question.
         concepts: that the words of the question mean; empty without words.
         meaning: what the text was taken for, as a sentence; null for a picture.
+        labels: of the collection that the words name, with their numbers of images; the field label
+            finds these.
         uses_index: whether the HNSW index found the hits; otherwise every row was compared.
         candidates: the number of candidates that the metric re-ranked; null: none were, because
             every row was compared or the index orders by this metric.
@@ -81,6 +83,7 @@ class QueryAnswer:
     expansion: int
     concepts: list[str]
     meaning: str | None
+    labels: list[Label]
     uses_index: bool
     candidates: int | None
     seconds: float
@@ -181,6 +184,7 @@ def query(
         expansion=answer.expansion,
         concepts=list(answer.concepts),
         meaning=answer.meaning,
+        labels=[Label(*each) for each in answer.labelled.items()],
         uses_index=answer.uses_index,
         candidates=answer.candidates,
         seconds=answer.seconds,

@@ -52,7 +52,7 @@ STATUSES: dict[type[VecsearchError], int] = {
 UPLOADS_BYTES = 2**30
 _log = logging.getLogger(__name__)
 # Parameters that make no sense in another collection.
-OF_COLLECTION = ("collection", "id", "not_id", "after")
+OF_COLLECTION = ("collection", "id", "not_id", "after", "before")
 
 
 def create_app(library: "Library", options: Options, editor: "Library | None" = None) -> FastAPI:
@@ -124,7 +124,7 @@ def _on_our_error(request: Request, error: Exception) -> Response:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s %s: %s", request.method, request.url.path, error)
     faulty = OF_COLLECTION if isinstance(error, CollectionNotFound) else ()
-    return _answer(request, status, str(error), faulty=faulty)
+    return _answer(request, status, views.for_visitors(error), faulty=faulty)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
@@ -138,7 +138,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
     # The first part of each place is the form, or the address.
-    faults = [(item["loc"][1:], item["msg"]) for item in error.errors()]
+    faults = [(item["loc"][1:], item["type"], item["msg"]) for item in error.errors()]
     wrong = {str(item["loc"][1]) for item in error.errors() if item["loc"][0] == "query"}
     return _answer(request, 422, parameters.faulty(faults), faulty=wrong)
 

@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from vecsearch.errors import ImageNotFound, InvalidInput
-from vecsearch.imaging import pictures
+from vecsearch.errors import InvalidInput
+from vecsearch.imaging import formats, pictures
 from vecsearch.search.gallery import StoredImage
 from vecsearch.search.questions.pictures import Crop
 from vecsearch.search.questions.terms import Term, weighted
@@ -72,6 +72,11 @@ class Asked:
         return len(self.parts) == 1
 
     @property
+    def has_chips(self) -> bool:
+        """Whether to list its parts, so that each can be removed."""
+        return not self.is_single or not self.parts[0].is_like
+
+    @property
     def by_cosine(self) -> bool:
         """Whether only cosine can compare it."""
         return not self.is_single or self.parts[0].term.text is not None
@@ -100,7 +105,7 @@ class Asked:
     @property
     def name(self) -> str:
         """The question as a title."""
-        if self.is_single:
+        if not self.has_chips:
             return self.parts[0].name
         words = []
         for part in self.parts:
@@ -127,6 +132,7 @@ def read(question: PageQuestion, collection: "Collection", uploads: Uploads) -> 
 
     Raises:
         ImageNotFound: a picture does not exist.
+        Unclear: several images have such a path.
 
     """
     parts = tuple(
@@ -160,7 +166,7 @@ def _parts(
         )
     for value in getattr(question, field := f"{prefix}id"):
         weight, name = weighted(value)
-        image = collection.image(_named(name))
+        image = collection.image(name.strip())
         term = Term(id=image.id, weight=sign * weight)
         yield _stored(collection.name, image, field, weight, term)
     for value in getattr(question, field := f"{prefix}text"):
@@ -181,29 +187,10 @@ def _stored(collection: str, image: StoredImage, field: str, weight: float, term
 
 
 def is_name(text: str) -> bool:
-    """Return whether somebody typed an image's id or path, rather than words."""
+    """Return whether somebody typed an image's id or path, or the end of one, rather than words."""
     name = weighted(text)[1]
     try:
         UUID(name)
     except ValueError:
-        return name.startswith("/")
+        return name.startswith("/") or PurePath(name).suffix.lower() in formats.SUFFIXES
     return True
-
-
-def _named(name: str) -> UUID | str:
-    """Return the id or the path that somebody typed; a path must be absolute.
-
-    Raises:
-        ImageNotFound: it is neither.
-
-    """
-    name = name.strip()
-    try:
-        return UUID(name)
-    except ValueError:
-        if name.startswith("/"):
-            return name
-    raise ImageNotFound(
-        f"{name!r} is neither an id nor an absolute path. "
-        "Click an image: the address then contains its id."
-    )

@@ -29,6 +29,8 @@ from vecsearch.vocabulary import (
     Ranking,
 )
 
+# Kinds of faults that pydantic, or a validator here, describes better than the field does.
+OWN_WORDS = {"value_error", "too_long", "missing", "extra_forbidden", "string_too_long"}
 # What an error repeats of a request.
 LONGEST_NAME = 100
 MOST_FAULTS = 10
@@ -89,7 +91,8 @@ WeightedId = Annotated[
     AfterValidator(_weighted_id),
     WithJsonSchema({"type": "string", "pattern": _WEIGHTED_ID}),
 ]
-WeightedSha256 = Annotated[str, Field(pattern=f"^{_WEIGHT}[0-9a-f]{{64}}$")]
+WEIGHTED_SHA256 = f"^{_WEIGHT}[0-9a-f]{{64}}$"
+WeightedSha256 = Annotated[str, Field(pattern=WEIGHTED_SHA256)]
 
 
 class Question(BaseModel):
@@ -241,6 +244,8 @@ class PageQuestion(Question):
     not_text: Annotated[list[Text], Listed, Several] = []
     after: Annotated[UUID | None, Optional] = None
     """Without a question: show the images of the collection that follow this one."""
+    before: Annotated[UUID | None, Optional] = None
+    """Without a question: show the images of the collection that precede this one."""
     exclude_self: bool = True
     """Leave out the query images themselves: they are beside the hits."""
 
@@ -281,16 +286,6 @@ class DuplicatesQuestion(DuplicatesRule):
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Optional] = None
 
 
-def faulty(faults: Iterable[tuple[Sequence[int | str], str]]) -> str:
-    """Return a sentence about fields that are not as they should be, from their places and why."""
-    said = [
-        f"{'.'.join(map(str, place))[:LONGEST_NAME] or 'request'}: {fault(why)}"
-        for place, why in list(faults)[:MOST_FAULTS]
-    ]
-    # A form chooses its encoding, so names may hold lone surrogates.
-    return f"{'; '.join(said).encode(errors='replace').decode()}."
-
-
 class MapRule(BaseModel):
     """Where on a map the images are, and which share a colour."""
 
@@ -310,6 +305,46 @@ class MapQuestion(MapRule):
     collection: Annotated[CollectionName | None, Optional] = None
 
 
+def faulty(faults: Iterable[tuple[Sequence[int | str], str, str]]) -> str:
+    """Return a sentence about fields that are not as they should be.
+
+    Args:
+        faults: the place, the kind and the message of each, as pydantic tells them.
+
+    """
+    said = []
+    for place, kind, why in list(faults)[:MOST_FAULTS]:
+        wanted = "" if kind in OWN_WORDS else _wanted(_FIELDS.get(str(place[0]) if place else ""))
+        name = ".".join(map(str, place))[:LONGEST_NAME] or "request"
+        said.append(f"{name}: {f'give {wanted}' if wanted else fault(why)}")
+    # A form chooses its encoding, so names may hold lone surrogates.
+    return f"{'; '.join(said).encode(errors='replace').decode()}."
+
+
+def _wanted(schema: dict[str, Any] | None) -> str:
+    """Return what a field takes, from its JSON schema, as a phrase; empty if that is not simple."""
+    one = schema or {}
+    # A field that may be left out is a choice of its kind and null; a list is of one kind.
+    for kind in one.get("anyOf", ()):
+        one = kind if kind.get("type") != "null" else one
+    one = one.get("items", one)
+    least, most = one.get("minimum"), one.get("maximum")
+    between = "" if least is None else f" of at least {least:,}"
+    if least is not None and most is not None:
+        between = f" from {least:,} to {most:,}"
+    if "enum" in one:
+        return f"{', '.join(one['enum'][:-1])} or {one['enum'][-1]}"
+    if one.get("pattern") == WEIGHTED_SHA256:
+        return "the name that an uploaded picture got here"
+    return {
+        "date": "a day such as 2024-05-31",
+        "uuid": f"an id such as {UUID(int=0)}",
+        "integer": f"a whole number{between}",
+        "number": f"a number{between}",
+        "boolean": "true or false",
+    }.get(one.get("format") or one.get("type", ""), "")
+
+
 def _files(
     name: str, files: list[UploadFile], weights: list[float], *, sign: int = 1
 ) -> Iterator[Term]:
@@ -321,3 +356,11 @@ def _files(
         )
     for file, weight in zip(files, weights or [1.0] * len(files), strict=True):
         yield Term(Picture(file.file.read()), weight=sign * weight)
+
+
+# By name, what each field of a request takes.
+_FIELDS: dict[str, dict[str, Any]] = {
+    name: schema
+    for model in (DuplicatesQuestion, MapQuestion, QueryForm, PageQuestion)
+    for name, schema in model.model_json_schema()["properties"].items()
+}

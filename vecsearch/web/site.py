@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 from starlette.types import Scope
 
-from vecsearch.errors import CollectionNotFound, InvalidInput, VecsearchError
+from vecsearch.errors import CollectionNotFound, Unclear, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
 from vecsearch.vocabulary import Axes, Derived, collection_flag
@@ -148,7 +148,7 @@ class Site:
         """Search the collection that a question names, or the server's; return both.
 
         Raises:
-            InvalidInput: no image has the label that is asked for.
+            Unclear: no image has the label that is asked for.
 
         """
         # Names are listed only if the server's own collection is missing.
@@ -179,13 +179,14 @@ def require_label(collection: "Collection", label: str | None) -> None:
     """Refuse a label that no image has.
 
     Raises:
-        InvalidInput: the label is probably misspelt.
+        Unclear: the label is probably misspelt.
 
     """
     if label is not None and not collection.has_label(label):
-        raise InvalidInput(
-            f"Collection {collection.name!r} has no image with the label {label!r}. "
-            "Labels are the names of folders."
+        same, near = collection.near_labels(label)
+        raise Unclear(
+            f"Collection {collection.name!r} has no image with the label {label!r}.",
+            near={"labels": [*same, *near]},
         )
 
 

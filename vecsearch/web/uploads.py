@@ -75,7 +75,7 @@ class Uploads:
 
     def _thumbnail(self, picture: Picture) -> bytes:
         if not picture.content:
-            raise ImageUnreadable("No picture was chosen. Choose a file, drop one, or paste one.")
+            raise ImageUnreadable("The file is empty. Choose another picture.")
         source = pictures.of_bytes(picture.content, "The picture", picture.sha256)
         with self._decoding:
             made = pictures.make(source, Wanted(thumbnail=True), max_pixels=self._max_pixels)

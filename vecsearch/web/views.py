@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 from itertools import takewhile
@@ -16,6 +16,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from pydantic import BaseModel
 
+from vecsearch.errors import LEADS, VecsearchError
 from vecsearch.imaging import formats
 from vecsearch.render import templates
 from vecsearch.render.figures import human_numbers
@@ -38,7 +39,7 @@ STEPS = 100
 # Under a hit are at most so many tags, of at least this probability.
 MOST_TAGS, LEAST_PROBABILITY = 3, 0.1
 # What belongs to one question: its cut-off, and the page of the images to start from.
-NEW = dict.fromkeys(("after", "max_distance", "min_similarity"))
+NEW = dict.fromkeys(("after", "before", "max_distance", "min_similarity"))
 DUPLICATES = "/duplicates"
 PAGES = ("/", DUPLICATES)
 # What the pages below that of near-duplicates take besides its question.
@@ -48,7 +49,7 @@ PARTS = ("image", "id", "text", "not_image", "not_id", "not_text")
 
 @dataclass(frozen=True)
 class CutOff:
-    """A slider of distances: from the nearest hit, or 0, to the farthest of the first k."""
+    """A slider of distances: from the nearest hit to the farthest of the first k."""
 
     low: float
     high: float
@@ -59,7 +60,8 @@ class CutOff:
     @property
     def marks(self) -> list[str]:
         """Its scale: its ends, and what is halfway."""
-        return human_numbers([self.low, (self.low + self.high) / 2, self.high])
+        middle = (self.low + self.high) / 2
+        return human_numbers([self.low, middle, self.high], self.decimals)
 
 
 class Address:
@@ -123,6 +125,11 @@ class Address:
         return next(iter([*values.get("image", []), *values.get("id", [])]), None)
 
 
+def for_visitors(error: VecsearchError) -> str:
+    """Return what an error says to people who have no terminal: no commands, no options."""
+    return re.sub(r" \(--[\w-]+\)", "", error.sentence)
+
+
 def error_page(
     request: Request,
     status: int,
@@ -161,7 +168,8 @@ def error_page(
 
 def slider(nearest: float, farthest: float, chosen: float | None) -> CutOff:
     """Return a slider of distances with a round step."""
-    low, high = min(0.0, nearest), max(farthest, chosen if chosen is not None else farthest)
+    ends = [nearest, farthest, *([] if chosen is None else [chosen])]
+    low, high = min(ends), max(ends)
     exponent = math.floor(math.log10(max(high - low, 1e-6) / STEPS))
     step = 10.0**exponent
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
@@ -199,7 +207,7 @@ def _way_back(request: Request, faulty: Collection[str]) -> tuple[str, str]:
         return "Back to the near-duplicates", f"{DUPLICATES}{query}"
     is_question = request.url.path in PAGES and any(name != "collection" for name, _ in sound)
     if is_question and (request.method == "POST" or len(sound) < len(asked)):
-        return "Back to the question", f"{request.url.path}?{urlencode(sound)}"
+        return "Search without it", f"{request.url.path}?{urlencode(sound)}"
     kept = [(name, value) for name, value in sound if name == "collection"]
     is_other = len(asked) > len(kept) or request.method != "GET"
     return "Back to the images", f"/?{urlencode(kept)}" if kept and is_other else "/"
@@ -208,6 +216,11 @@ def _way_back(request: Request, faulty: Collection[str]) -> tuple[str, str]:
 def _likely(tags: Iterable[Tag]) -> list[Tag]:
     """Return the tags to show under a hit, where there is little room."""
     return [tag for tag in tags if tag.probability >= LEAST_PROBABILITY][:MOST_TAGS]
+
+
+def _example(tags: Mapping[Any, Sequence[Tag]]) -> str:
+    """Return what one of the images shows, to be searched for; empty if nobody knows."""
+    return next((found[0].name for found in tags.values() if found), "")
 
 
 def unbroken(sentence: object) -> Markup:
@@ -241,6 +254,8 @@ def _environment() -> Environment:
     environment = templates.environment("vecsearch.web", "templates")
     environment.filters |= {
         "likely": _likely,
+        "example": _example,
+        "fault": lambda error: getattr(error, "fault", for_visitors(error)),
         "milliseconds": _milliseconds,
         "unbroken": unbroken,
         "name": lambda path: visible(PurePath(path).name, keep=""),
@@ -253,8 +268,10 @@ def _environment() -> Environment:
         "Axes": Axes,
         "Colouring": Colouring,
         "Derived": Derived,
+        "FIELDS": {"labels": "label", "concepts": "text", "paths": "id"},
         "FileAction": FileAction,
         "KeepRule": KeepRule,
+        "LEADS": LEADS,
         "NEW": NEW,
         "PARTS": PARTS,
         "Ranking": Ranking,

@@ -1,6 +1,5 @@
 """Words in an encoder's space: stored once for each encoder, found by name or definition."""
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from vecsearch.encoders import registry
 from vecsearch.encoders.base import POOLED
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import Unclear
 from vecsearch.postgres import catalog, database, tables
 from vecsearch.postgres.catalog import StoredCollection
+from vecsearch.search.questions.labels import near
 
-NEAREST = 5
 # Names that a sentence lists before it counts the rest.
 MOST_LISTED = 6
 
@@ -99,23 +98,15 @@ class Unmatched:
     text: str
     words: list[Word]
 
-    def error(self, hint: str) -> InvalidInput:
-        """Return the error that says so, lists the closest names and ends with a hint."""
-        names = {
-            part.lower(): name
-            for word in self.words
-            for name in [word.name, *word.synonyms]
-            for part in [*name.split(), name]
-        }
-        text = self.text.lower()
-        within = [part for part in text.split() if part in names]
-        near = [*within, *difflib.get_close_matches(text, names, n=NEAREST)]
-        closest = ", ".join(list(dict.fromkeys(names[part] for part in near))[:NEAREST])
-        closest = f" The closest: {closest}." if near else ""
-        return InvalidInput(
+    def error(self, step: str) -> Unclear:
+        """Return the error that says so, names the closest ones and ends with a next step."""
+        names = {name: word.name for word in self.words for name in [word.name, *word.synonyms]}
+        closest = list(dict.fromkeys(names[name] for name in near(self.text, names)))
+        return Unclear(
             f"{self.text!r} is none of the {len(self.words):,} concepts of collection "
-            f"{self.collection!r}.{closest} To list them: vecsearch concepts --collection "
-            f"{self.collection}. {hint}"
+            f"{self.collection!r}.",
+            step=f"To list the concepts: vecsearch concepts --collection {self.collection}. {step}",
+            near={"concepts": closest},
         )
 
 
@@ -129,7 +120,7 @@ def matching(
     have all its words, in any form and order.
 
     Raises:
-        InvalidInput: the collection has no concepts.
+        Unclear: the collection has no concepts.
 
     """
     wanted = " ".join(text.replace("_", " ").split()).lower()
@@ -137,7 +128,8 @@ def matching(
     found = _named(connection, collection, wanted) or _named(connection, collection, singular)
     says = ""
     if not found:
-        found, says = _described(connection, collection, wanted), f" described by {text!r}"
+        found = _described(connection, collection, wanted)
+        says = f" that {'matches' if len(found) == 1 else 'match'} {text!r}"
     if not found:
         words = listed(connection, collection)
         if not words:
@@ -147,8 +139,7 @@ def matching(
     meaning = (
         f"Searched for the concept{says}: {names[0]}."
         if len(names) == 1
-        else f"Searched for {len(names)} concepts{says}, of which the nearest counts: "
-        f"{_some_of(names)}."
+        else f"Searched for any of the {len(names)} concepts{says}: {_some_of(names)}."
     )
     return Words(names, None, np.array([row.embedding for row in found], np.float32), meaning)
 
@@ -164,7 +155,7 @@ def weighted(
         shares: the concepts' numbers and weights, which add up to 1.
 
     Raises:
-        InvalidInput: the collection has no such concepts any more.
+        Unclear: the collection has no such concepts any more.
 
     """
     columns = tables.concepts.c
@@ -260,11 +251,11 @@ def has_any(connection: sa.Connection, collection: StoredCollection) -> bool:
     return connection.scalar(found) is not None
 
 
-def _without_concepts(collection: StoredCollection) -> InvalidInput:
-    return InvalidInput(
-        f"Collection {collection.name!r} has no concepts, so it cannot be searched by words. "
-        f"If its encoder has an ImageNet classifier: vecsearch concepts --collection "
-        f"{collection.name}"
+def _without_concepts(collection: StoredCollection) -> Unclear:
+    return Unclear(
+        f"Collection {collection.name!r} has no concepts, so it cannot be searched by words.",
+        step="If its encoder has an ImageNet classifier: vecsearch concepts --collection "
+        f"{collection.name}",
     )
 
 

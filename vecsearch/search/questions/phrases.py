@@ -47,7 +47,7 @@ def nearest(phrase: Unmatched, encoder: "SentenceEncoder") -> list[tuple[int, fl
     similarities = definitions @ encoder.embed([phrase.text])[0]
     chosen = np.argsort(-similarities, kind="stable")[:CONCEPTS]
     if similarities[chosen[0]] < LEAST_SIMILARITY:
-        raise phrase.error(f"Nor is any concept's definition near it. {SENTENCES}")
+        raise phrase.error(SENTENCES)
     shares = np.exp((similarities[chosen] - similarities[chosen[0]]) / TEMPERATURE)
     shares /= shares.sum()
     kept = shares >= LEAST_SHARE

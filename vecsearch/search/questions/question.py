@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from vecsearch.encoders import registry
-from vecsearch.errors import ImageNotFound, InvalidInput
+from vecsearch.errors import ImageNotFound, InvalidInput, Unclear
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search import gallery
 from vecsearch.search.lookup import asked_id, image_by_sha256, missing
 from vecsearch.search.query import Query
-from vecsearch.search.questions import concepts, phrases
+from vecsearch.search.questions import concepts, labels, phrases
 from vecsearch.search.questions.concepts import Unmatched, Words
 from vecsearch.search.questions.embedder import Embedder, Embedders
 from vecsearch.search.questions.originals import open_original
@@ -63,6 +63,10 @@ class Part:
 class Question:
     """The parts of a query.
 
+    Attributes:
+        parts: the parts.
+        labelled: labels that its words name, each with its number of images.
+
     Raises:
         InvalidInput: a picture cannot be read, or the query names nothing to search for.
 
@@ -70,6 +74,7 @@ class Question:
 
     def __init__(self, query: Query) -> None:
         self.parts = []
+        self.labelled: dict[str, int] = {}
         for term in query.parts:
             picture = None if term.image is None else Picture.read(term.image)
             if picture is not None and term.crop is not None:
@@ -103,7 +108,11 @@ class Question:
             if term.text is not None:
                 if registry.reads_text(collection.identity):
                     continue
-                found = concepts.matching(connection, collection, term.text)
+                try:
+                    found = concepts.matching(connection, collection, term.text)
+                except Unclear as error:
+                    table = collection.table
+                    raise labels.with_labels(connection, table, error, term.text) from None
                 if isinstance(found, Words):
                     part.words = found
                 else:
@@ -122,6 +131,8 @@ class Question:
                     else image_by_sha256(connection, table, picture.sha256, picture.path)
                 )
                 part.image = part.own if picture.crop is None else None
+        texts = [part.term.text for part in self.parts if part.term.text is not None]
+        self.labelled = labels.named(connection, collection.table, texts)
 
     def recall(self, embedder: Embedder) -> bool:
         """Take what the embedder remembers; return whether all parts are found."""
@@ -153,6 +164,13 @@ class Question:
                 part.vectors = embedder.embed_text(part.wanted)[np.newaxis]
             else:
                 part.vectors = embedder.embed(part.wanted)[np.newaxis]
+
+    def unknown(
+        self, connection: sa.Connection, collection: StoredCollection, error: Unclear
+    ) -> Unclear:
+        """Return the error of `embed` about words, with the labels that may be meant."""
+        [text, *_] = [p.unmatched.text for p in self.parts if p.unmatched and p.shares is None]
+        return labels.with_labels(connection, collection.table, error, text)
 
     def target(
         self, connection: sa.Connection, collection: StoredCollection

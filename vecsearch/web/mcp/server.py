@@ -126,7 +126,7 @@ def _called(
     try:
         return _shown(tool.call(served, tool.arguments.model_validate(given)), answer)
     except ValidationError as error:
-        return _failed(faulty((item["loc"], item["msg"]) for item in error.errors()))
+        return _failed(faulty((item["loc"], item["type"], item["msg"]) for item in error.errors()))
     except VecsearchError as error:
         return _failed(str(error))
     except Exception:  # noqa: BLE001 - one bad call must not end the server

@@ -5,6 +5,10 @@
 const root = document.documentElement;
 root.classList.add("scripted");
 
+// Of the questions on their way, the last one counts.
+let latest = 0;
+let shown = withoutFragment(location);
+
 function element(id) {
   return document.getElementById(id);
 }
@@ -23,6 +27,35 @@ function refuse(sentence) {
   }
 }
 
+// The server leads to the answer, or sends a page with the reason why there is none.
+async function send(form) {
+  const turn = ++latest;
+  root.classList.add("busy");
+  say("Searching");
+  try {
+    const answer = await fetch(form.action, {
+      method: "POST",
+      body: new FormData(form),
+      headers: { Accept: "text/html" },
+    });
+    const page = await answer.text();
+    if (turn !== latest) return;
+    if (answer.redirected) {
+      put(page, answer.url, { push: true });
+      scrollTo(0, 0);
+      return;
+    }
+    const next = new DOMParser().parseFromString(page, "text/html");
+    const said = next.querySelector("#upload-error:not([hidden])") ?? next.querySelector("[data-status]");
+    refuse(said ? said.textContent : `The server answered ${answer.status}. Try again.`);
+  } catch {
+    refuse("The server did not take it. Try again.");
+  } finally {
+    form.elements.image.value = "";
+    root.classList.remove("busy");
+  }
+}
+
 function upload(file) {
   const form = element("upload");
   if (!form || !file) return;
@@ -34,14 +67,20 @@ function upload(file) {
   const files = new DataTransfer();
   files.items.add(file);
   form.elements.image.files = files.files;
-  root.classList.add("busy");
-  say("Searching");
-  form.submit();
+  send(form);
 }
 
 document.addEventListener("change", (event) => {
   if (event.target.id === "picture") upload(event.target.files[0]);
+  if (event.target.name === "part") nameButton();
 });
+
+// The button says what it will do.
+function nameButton() {
+  const way = document.querySelector("[name=part]:checked");
+  const button = element("go");
+  if (button) button.textContent = way && way.value !== "new" ? way.labels[0].textContent : "Search";
+}
 
 document.addEventListener("dragover", (event) => {
   if (!event.dataTransfer.types.includes("Files")) return;
@@ -72,8 +111,6 @@ window.addEventListener("pageshow", () => root.classList.remove("busy"));
 
 // Answers without a reload: the server sends the same page, and <main> is replaced.
 
-let latest = 0;
-let shown = withoutFragment(location);
 
 function withoutFragment(address) {
   return address.href.split("#")[0];
@@ -89,7 +126,11 @@ async function show(address, { push }) {
     location.assign(address);
     return;
   }
-  if (turn !== latest) return;
+  if (turn === latest) put(page, address, { push });
+}
+
+// Show the page that the server has sent for an address.
+function put(page, address, { push }) {
   const next = new DOMParser().parseFromString(page, "text/html");
   const focused = document.activeElement && document.activeElement.id;
   const open = new Set([...document.querySelectorAll("main details[open][id]")].map((d) => d.id));
@@ -154,6 +195,13 @@ document.addEventListener("change", (event) => {
 });
 
 document.addEventListener("submit", (event) => {
+  if (event.target.id === "upload") {
+    event.preventDefault();
+    const text = element("text");
+    if (text.value.trim() || element("picture").files.length) send(event.target);
+    else text.focus();
+    return;
+  }
   if (!isQuestion(event.target)) return;
   event.preventDefault();
   typed = null;
@@ -186,6 +234,8 @@ document.addEventListener("input", (event) => {
 // A rectangle that is dragged on the query picture is the part to search by.
 
 let drag = null;
+// A pointer that moves by more pixels does not click.
+const CLICK = 3;
 
 // The frame's own units are the pixels of the original.
 function pixel(event, frame, fromScreen) {
@@ -215,13 +265,15 @@ document.addEventListener("pointerdown", (event) => {
   if (!frame || event.button !== 0 || !isMeant) return;
   frame.removeAttribute("hidden"); // it has no place on the screen before
   const fromScreen = frame.getScreenCTM().inverse();
-  drag = { frame, fromScreen, start: pixel(event, frame, fromScreen), crop: null };
+  const [x, y] = [event.clientX, event.clientY];
+  drag = { frame, fromScreen, x, y, start: pixel(event, frame, fromScreen), crop: null };
   tile.setPointerCapture(event.pointerId);
   draw(frame, cropOf(element("crop").value));
 });
 
 document.addEventListener("pointermove", (event) => {
   if (!drag) return;
+  drag.isMoved ||= Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > CLICK;
   const end = pixel(event, drag.frame, drag.fromScreen);
   const [x, y] = end.map((number, axis) => Math.min(number, drag.start[axis]));
   const [width, height] = end.map((number, axis) => Math.abs(number - drag.start[axis]));
@@ -243,7 +295,7 @@ document.addEventListener("pointercancel", () => {
 
 // The end of a drag is no click on the picture, which is a link.
 document.addEventListener("click", (event) => {
-  if (drag?.crop && event.detail && event.target.closest(".query .tile")) event.preventDefault();
+  if (drag?.isMoved && event.detail && event.target.closest(".query .tile")) event.preventDefault();
 });
 
 function cropOf(text) {
@@ -312,6 +364,7 @@ document.addEventListener("click", (event) => {
 });
 
 function prepare() {
+  nameButton();
   document.querySelectorAll(".rows > li").forEach(justify);
   const cutOff = element("max_distance");
   if (cutOff?.dataset.max) {
