@@ -70,7 +70,7 @@ def test_eval_says_what_its_numbers_cannot(library: Library, tmp_path: Path) -> 
     # Rows of settings of an index that no search uses would say nothing.
     assert "ef search" not in out
     assert "0.0%" not in out
-    assert "At this size every search compares all images, and is exact." in out
+    assert "At this size a search for the 10 nearest compares all images, and is exact." in out
 
 
 def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: Path) -> None:
