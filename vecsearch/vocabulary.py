@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -344,6 +345,21 @@ def least_ef_construction(images: int) -> int:
 def collection_flag(name: str) -> str:
     """Return what to add to a command that is about a collection: nothing for the default one."""
     return "" if name == DEFAULT_COLLECTION else f" --collection {name}"
+
+
+def command_line(words: str, *operands: object, collection: str = DEFAULT_COLLECTION) -> str:
+    """Return a command to paste into a shell.
+
+    Args:
+        words: the command and its options.
+        operands: paths and the like, which are quoted.
+        collection: the collection that the command is about.
+
+    """
+    texts = map(str, operands)
+    # What begins with a hyphen would be taken for an option.
+    quoted = [shlex.quote(f"./{text}" if text.startswith("-") else text) for text in texts]
+    return " ".join(["vecsearch", words, *quoted]) + collection_flag(collection)
 
 
 def counted(count: int, noun: str) -> str:

@@ -125,7 +125,10 @@ def test_rows_of_files_that_go_stay_without_prune(
     with watching(photos) as watcher:
         (photos / "cats" / "01.png").unlink()
         watcher.until_said("11 unchanged, 1 gone")
-        hint = "The files of 1 row are gone. To delete these rows: vecsearch ingest --prune"
+        hint = (
+            "The files of 1 row are gone. To delete these rows: "
+            f"vecsearch ingest --prune {photos}"
+        )
         (photos / "readme.txt").write_text("no picture")
         (photos / ".hidden.png").write_bytes(b"no picture either")
         picture(50).save(photos / "50.png")

@@ -34,7 +34,7 @@ from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
     PRUNED_UNASKED,
     Precision,
-    collection_flag,
+    command_line,
     counted,
 )
 
@@ -234,7 +234,7 @@ def _in_words(summary: Summary) -> str:
 
 
 def _say_where_errors_are(collection: str) -> None:
-    say(f"To see which files failed, and why: vecsearch errors{collection_flag(collection)}")
+    say(f"To see which files failed, and why: {command_line('errors', collection=collection)}")
 
 
 @command(app, "forget")

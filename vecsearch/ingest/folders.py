@@ -100,7 +100,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
         def attempt() -> list[str]:
             """Make a run, which finds what earlier ones have stored; return notes of the index."""
             with database.session(store.engine) as connection, pending.dropped_after(connection):
-                run = Ingest(connection, name, scan.Walk(walk.roots), encoder, options, place())
+                run = Ingest(connection, name, scan.Walk(walk.named), encoder, options, place())
                 runs.append(run)
                 for last in run:
                     on_progress(last)
@@ -134,7 +134,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
 
 def watch(store: Store, name: str, wanted: Ingesting) -> Iterator[Summary]:
     """Ingest folders at once and at each change; see `vecsearch.collection.Collection.watch`."""
-    roots = watching.require_folders(wanted.named())
+    roots = watching.require_folders(wanted.named(), name)
     return _watched(store, name, replace(wanted, paths=roots), roots)
 
 

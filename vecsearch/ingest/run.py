@@ -345,4 +345,4 @@ class Ingest:
                 self.refused = question
         self._counts[Outcome.pruned] = pruned
         self._counts[Outcome.gone] = len(gone.paths) - pruned
-        yield from gone.remarks(prune=self._options.prune)
+        yield from gone.remarks(self._walk.named, self._name, prune=self._options.prune)
