@@ -126,8 +126,7 @@ def test_rows_of_files_that_go_stay_without_prune(
         (photos / "cats" / "01.png").unlink()
         watcher.until_said("11 unchanged, 1 gone")
         hint = (
-            "The files of 1 row are gone. To delete these rows: "
-            f"vecsearch ingest --prune {photos}"
+            f"The files of 1 row are gone. To delete these rows: vecsearch ingest --prune {photos}"
         )
         (photos / "readme.txt").write_text("no picture")
         (photos / ".hidden.png").write_bytes(b"no picture either")

@@ -44,9 +44,7 @@ def open_original(image: StoredImage) -> IO[bytes]:
         same = False
     if not same:
         file.close()
-        raise ImageNotFound(
-            f"{image.path} has changed since it was ingested. Ingest it again."
-        )
+        raise ImageNotFound(f"{image.path} has changed since it was ingested. Ingest it again.")
     file.seek(0)
     return file
 
