@@ -1,5 +1,6 @@
 """Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
+import difflib
 import math
 import re
 import shlex
@@ -312,6 +313,8 @@ DEFAULT_K = 10
 # The largest difference of the thumbnails of near-duplicates. Among 799 photos, different ones
 # differ by 0.2 or more, and 99 % of the variants of each kind by 0.12 or less.
 MAX_DIFFERENCE = 0.15
+# Names that `did_you_mean` names.
+MOST_NEAR = 3
 # Characters of a query by words.
 LONGEST_TEXT = 200
 # The most neighbours by which a question is expanded.
@@ -360,6 +363,13 @@ def command_line(words: str, *operands: object, collection: str = DEFAULT_COLLEC
     # What begins with a hyphen would be taken for an option.
     quoted = [shlex.quote(f"./{text}" if text.startswith("-") else text) for text in texts]
     return " ".join(["vecsearch", words, *quoted]) + collection_flag(collection)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that names the known names nearest to one; empty if none is near."""
+    spelled = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), spelled, n=MOST_NEAR)
+    return f"Did you mean {' or '.join(repr(spelled[each]) for each in near)}?" if near else ""
 
 
 def counted(count: int, noun: str) -> str:

@@ -74,10 +74,9 @@ def test_without_prune_nothing_is_deleted(library: Library, photos: Path) -> Non
     for dry_run in (True, False):
         summary = ingest(library.engine, [photos], PixelEncoder(), dry_run=dry_run)
         assert counts(summary) == {"unchanged": 6, "gone": 6}
-        assert summary.notes == (
-            "The files of 6 rows are gone. To delete these rows: "
-            f"vecsearch ingest --prune {photos}",
-        )
+        (note,) = summary.notes
+        command = f"vecsearch ingest --prune {photos}"
+        assert note == f"The files of 6 rows are gone. To delete these rows: {command}"
     assert len(paths(library)) == 12
 
 

@@ -4,7 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from support import Corpus, PixelEncoder, draw_photos, ingest, once, picture, run_command
+from support import (
+    Corpus,
+    PixelEncoder,
+    clustered,
+    draw_photos,
+    ingest,
+    make_corpus,
+    once,
+    picture,
+    run_command,
+)
 
 from vecsearch.library import Library
 
@@ -77,6 +87,38 @@ def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: 
     code, _, err = run_command(library, "serve", "-c", "nosuch", "--port", "0")
     assert code == 1
     assert "There is no collection 'nosuch'. Collections: images." in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["query", "--id", "x", "-c"],
+        ["export", "e.csv", "-c"],
+        ["undo", "-c"],
+        ["drop", "--yes"],
+        ["rename", "{}", "other"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_collection_that_is_not_there_is_not_to_be_created(
+    library: Library, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def said(name: str) -> str:
+        named = [word.format(name) for word in words]
+        code, out, err = run_command(library, *named, *([] if named != words else [name]))
+        assert (code, out) == (1, "")
+        return err.removeprefix("error: ").rstrip()
+
+    create = "vecsearch ingest FOLDER --collection nope"
+    assert said("nope") == f"There is no collection 'nope', nor any other. Create it: {create}"
+    for name in ("images", "birds"):
+        make_corpus(library, name, clustered(2, 4, seed=0))
+    assert said("nope") == "There is no collection 'nope'. Collections: birds, images."
+    assert said("imagse") == (
+        "There is no collection 'imagse'. Did you mean 'images'? Collections: birds, images."
+    )
 
 
 def test_columns_that_share_a_name_are_printed(corpus: Corpus) -> None:
