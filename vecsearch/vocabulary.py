@@ -365,6 +365,12 @@ def command_line(words: str, *operands: object, collection: str = DEFAULT_COLLEC
     return " ".join(["vecsearch", words, *quoted]) + collection_flag(collection)
 
 
+def nothing_in(collection: str) -> str:
+    """Return what to say when there is nothing to search."""
+    step = command_line("ingest", "FOLDER", collection=collection)
+    return f"Collection {collection!r} is empty. Add images: {step}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question that names the known names nearest to one; empty if none is near."""
     spelled = {each.lower(): each for each in known}

@@ -105,7 +105,11 @@ def ingest(
         bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 1 if any file could not be read.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit 1 if any file could not be read. Default: only if none of them could.",
+        ),
     ] = False,
     index: NewIndexOption = None,
     ray: Annotated[
@@ -157,7 +161,7 @@ def ingest(
         _say_where_errors_are(collection)
     if refused is not None:
         raise refused
-    if summary.failed and strict:
+    if summary.failed and (strict or not (dry_run or summary.stored)):
         raise typer.Exit(1)
 
 

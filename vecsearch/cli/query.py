@@ -22,7 +22,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking, nothing_in
 
 if TYPE_CHECKING:
     from vecsearch.collection import Collection
@@ -146,7 +146,12 @@ def query(
     model is loaded.
     """
     if not any((images, ids, texts)):
-        raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID or --text WORDS.")
+        like = "an IMAGE, - for standard input, --id ID or --text WORDS"
+        if any((not_images, not_ids, not_texts)):
+            raise typer.BadParameter(
+                f"--not says what hits should be unlike. Add what they should be like: {like}."
+            )
+        raise typer.BadParameter(f"Give {like}.")
     _require_files(plot, html)
     with open_library(settings) as library:
         from vecsearch.search.query import Hit, Query
@@ -184,7 +189,10 @@ def query(
             show(answer.plan)
             show(answer.how)
             return
-        say_all(_notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)))
+        if not answer.hits and asked.is_empty():
+            say(nothing_in(collection))
+        else:
+            say_all(_notes(answer, k, has_cut_off=(min_similarity, max_distance) != (None, None)))
         write_rows(
             answer.hits,
             format_,

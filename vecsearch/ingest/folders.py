@@ -124,7 +124,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
                 store.engine, name, resources=resources, on_progress=on_build
             )
 
-        built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))
+        built, lost = resumed(store, attempt, lambda: sum(run.summary.changed for run in runs))
         summary = _together([run.summary for run in runs])
         summary = replace(summary, notes=(*summary.notes, *notes, *created, *built, *lost))
         if (question := runs[-1].refused) is not None:
@@ -156,10 +156,6 @@ def _without_raising(store: Store, name: str, wanted: Ingesting) -> Summary:
         return replace(error.summary, notes=(*error.summary.notes, str(error)))
 
 
-def _stored(summary: Summary) -> int:
-    return summary.added + summary.updated + summary.moved + summary.copied
-
-
 def _together(summaries: Sequence[Summary]) -> Summary:
     """Return the summary of a run in several attempts.
 
@@ -170,5 +166,5 @@ def _together(summaries: Sequence[Summary]) -> Summary:
         name: getattr(last, name) + sum(getattr(summary, name) for summary in before)
         for name in ("added", "updated", "moved", "copied", "pruned")
     }
-    known = sum(_stored(summary) for summary in before)
+    known = sum(summary.changed for summary in before)
     return replace(last, unchanged=max(0, last.unchanged - known), **changed)
