@@ -248,7 +248,9 @@ def _draw(
         from vecsearch.render.sheets import MOST_HITS
 
     from vecsearch.render.cards import question_card
+    from vecsearch.search.questions.terms import summed
 
+    parts = summed(named)
     stored_terms = {term.name: collection.image(term.name) for term in named if term.id is not None}
     ids = [image.id for image in stored_terms.values()]
     stored = collection.thumbnails([*ids, *(hit.id for hit in answer.hits[:MOST_HITS])])
@@ -268,7 +270,7 @@ def _draw(
         sheet = sheets.contact_sheet(
             query,
             answer.hits,
-            title=f"Nearest in {collection.name}",
+            title=f"Nearest in {collection.name}{': ' * bool(parts)}{parts}",
             metric=answer.metric,
             max_pixels=max_pixels,
             notes=[answer.ranked, answer.limits],
@@ -284,6 +286,7 @@ def _draw(
             query,
             answer,
             collection=collection.name,
+            parts=parts,
             max_pixels=max_pixels,
             stored=stored,
             query_thumbnail=thumbnail,
