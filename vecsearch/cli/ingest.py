@@ -1,14 +1,17 @@
 """The commands ingest, watch and forget."""
 
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vecsearch.cli.command import (
+    INTERRUPTED,
     CollectionOption,
     FormatOption,
     ModelOption,
@@ -28,6 +31,7 @@ from vecsearch.cli.command import (
     write_object,
 )
 from vecsearch.config import Settings
+from vecsearch.errors import CollectionNotFound, SchemaMissing, VecsearchError
 from vecsearch.ingest.summary import PruneRefused, Summary
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import (
@@ -37,6 +41,9 @@ from vecsearch.vocabulary import (
     command_line,
     counted,
 )
+
+if TYPE_CHECKING:
+    from vecsearch.collection import Collection
 
 # Counts whose names are not clear in a table.
 IN_WORDS = {"copied": "identical to stored images"}
@@ -80,12 +87,7 @@ GUARDED = (
 )
 
 
-@command(
-    app,
-    "ingest",
-    encodes=True,
-    interrupted="Every finished batch is kept; run the same command to continue.",
-)
+@command(app, "ingest", encodes=True)
 def ingest(
     settings: Settings,
     paths: PathsArgument,
@@ -133,7 +135,11 @@ def ingest(
 
     require_object_format(format_)
     refused: PruneRefused | None = None
-    with open_library(settings) as library, ingest_progress() as progress:
+    with (
+        open_library(settings) as library,
+        ingest_progress() as progress,
+        _interruptible(library.collection(collection)),
+    ):
         try:
             summary = library.collection(collection).ingest(
                 expand_stdin(paths),
@@ -163,6 +169,40 @@ def ingest(
         raise refused
     if summary.failed and (strict or not (dry_run or summary.stored)):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _interruptible(collection: "Collection") -> Iterator[None]:
+    """Say at the first Ctrl-C that a batch ends first, and in the end what is stored."""
+    usual = signal.getsignal(signal.SIGINT)
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, usual)  # a second one ends the batch, too
+        say("Stopping after this batch.")
+        raise KeyboardInterrupt
+
+    # Not where a shell that runs it in the background has it ignore Ctrl-C.
+    if usual is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Interrupted. {_kept(collection)}")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _kept(collection: "Collection") -> str:
+    """Return what an ingest that was interrupted has left."""
+    kept = "Every finished batch is kept; run the same command to continue."
+    nothing = "Nothing was stored; run the same command to start again."
+    try:
+        return nothing if collection.is_empty() else kept
+    except (CollectionNotFound, SchemaMissing):
+        return nothing
+    except VecsearchError:  # the database is gone, too
+        return kept
 
 
 @command(app, "watch", encodes=True)
