@@ -1,6 +1,7 @@
 """Folders that are watched: what comes, changes, moves and goes while the command runs."""
 
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,8 @@ class Watcher:
     said_in: Path
 
     def said(self) -> list[str]:
-        return self.said_in.read_text().splitlines()
+        """Return its lines, those of an ingest without the time."""
+        return re.findall(r"^(?:\d\d:\d\d:\d\d  )?(.*)$", self.said_in.read_text(), re.MULTILINE)
 
     def until(self, expected: Any, found: Callable[[], Any]) -> None:
         """Wait for what is found to be as expected."""
@@ -84,6 +86,7 @@ def test_rows_follow_the_files_of_a_folder(
 
     with watching(photos, "--prune") as watcher:
         assert watcher.said()[0] == "12 added"
+        assert re.match(r"\d\d:\d\d:\d\d  12 added\n", watcher.said_in.read_text())
         half, whole = photos / "cats" / "late.png", photos / "cats" / "99.png"
         picture(99, (300, 300)).save(whole)
         watcher.until(1, lambda: rows("path LIKE '%/cats/99.png'"))

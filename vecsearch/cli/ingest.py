@@ -259,7 +259,7 @@ def watch(
         for summary in chain([first], summaries):
             say_all(note for note in summary.notes if note not in said)
             said.update(summary.notes)
-            say(_in_words(summary))
+            say(f"{datetime.now():%H:%M:%S}  {_in_words(summary)}")  # noqa: DTZ005 - local time
             if is_stopped:
                 break
             if summary is first:
