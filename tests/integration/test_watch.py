@@ -35,7 +35,8 @@ class Watcher:
 
     def said(self) -> list[str]:
         """Return its lines, those of an ingest without the time."""
-        return re.findall(r"^(?:\d\d:\d\d:\d\d  )?(.*)$", self.said_in.read_text(), re.MULTILINE)
+        lines = self.said_in.read_text().splitlines()
+        return [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in lines]
 
     def until(self, expected: Any, found: Callable[[], Any]) -> None:
         """Wait for what is found to be as expected."""
