@@ -320,10 +320,10 @@ class Ingest:
         yield from self._target.remarks()
 
     def _found_nothing(self) -> Iterator[str]:
-        """Yield a note on each folder that has no image file, has none stored, and can be read."""
+        """Yield a note on each folder without image files or rows, unless other notes say why."""
         folders = scope.walked_folders(self._connection, self._scope())
         empty = [path for path, is_empty in folders if is_empty]
-        if not empty or self._walk.unreadable:
+        if not empty or self._walk.unreadable or self._walk.skipped:
             return
         table = self._target.table
         stored = {} if table is None else scope.count_under(self._connection, table, empty)
