@@ -1,7 +1,9 @@
 """Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
+import difflib
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -315,6 +317,8 @@ DEFAULT_K = 10
 # The largest difference of the thumbnails of near-duplicates. Among 799 photos, different ones
 # differ by 0.2 or more, and 99 % of the variants of each kind by 0.12 or less.
 MAX_DIFFERENCE = 0.15
+# Names that `did_you_mean` names.
+MOST_NEAR = 3
 # Characters of a query by words.
 LONGEST_TEXT = 200
 # The most neighbours by which a question is expanded.
@@ -348,6 +352,34 @@ def least_ef_construction(images: int) -> int:
 def collection_flag(name: str) -> str:
     """Return what to add to a command that is about a collection: nothing for the default one."""
     return "" if name == DEFAULT_COLLECTION else f" --collection {name}"
+
+
+def command_line(words: str, *operands: object, collection: str = DEFAULT_COLLECTION) -> str:
+    """Return a command to paste into a shell.
+
+    Args:
+        words: the command and its options.
+        operands: paths and the like, which are quoted.
+        collection: the collection that the command is about.
+
+    """
+    texts = map(str, operands)
+    # What begins with a hyphen would be taken for an option.
+    quoted = [shlex.quote(f"./{text}" if text.startswith("-") else text) for text in texts]
+    return " ".join(["vecsearch", words, *quoted]) + collection_flag(collection)
+
+
+def nothing_in(collection: str) -> str:
+    """Return what to say when there is nothing to search."""
+    step = command_line("ingest", "FOLDER", collection=collection)
+    return f"Collection {collection!r} is empty. Add images: {step}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that names the known names nearest to one; empty if none is near."""
+    spelled = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), spelled, n=MOST_NEAR)
+    return f"Did you mean {' or '.join(repr(spelled[each]) for each in near)}?" if near else ""
 
 
 def counted(count: int, noun: str) -> str:

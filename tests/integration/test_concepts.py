@@ -178,12 +178,15 @@ def test_a_phrase_means_a_mixture_of_the_concepts_nearest_to_it(
 
 @once
 def test_a_sum_says_what_each_part_is_taken_for(corpus: Corpus) -> None:
-    terms = [Term(text="crane"), Term(text="wall clock", weight=-1), Term(id=corpus.ids[0])]
+    image = Term(id=corpus.ids[0], weight=-2.5)
+    terms = [Term(text="crane"), Term(text="wall clock", weight=-1), image]
     answer = corpus.library.query(terms=terms)
     assert answer.meaning == (
         "Searched for what is like the mean of 2 concepts (crane (0), crane (1)); unlike the "
-        "concept wall clock."
+        f"concept wall clock; unlike 2.5 × image {corpus.ids[0]}."
     )
+    pictures = [Term(id=corpus.ids[0]), Term(id=corpus.ids[1])]
+    assert corpus.library.query(terms=pictures).meaning is None
 
 
 @once

@@ -233,7 +233,7 @@ def test_the_command_prints_what_could_go_and_deletes_nothing(
 
     out, err = run("--keep", "path", "-f", "paths")
     assert out == f"{copy}\n"
-    assert "Two images count as duplicates below about 0." in err
+    assert "Two images count as duplicates below a distance of about 0." in err
     assert "Nothing is deleted" in err
     out, err = run("--max-distance", "0", "-f", "json")
     assert [row["path"] for row in json.loads(out)] == [str(photos / "cats" / "01.png"), str(copy)]

@@ -1,5 +1,6 @@
 """What a run may touch: pruning only under its roots, and nothing at all in a dry run."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -73,10 +74,31 @@ def test_without_prune_nothing_is_deleted(library: Library, photos: Path) -> Non
     for dry_run in (True, False):
         summary = ingest(library.engine, [photos], PixelEncoder(), dry_run=dry_run)
         assert counts(summary) == {"unchanged": 6, "gone": 6}
-        assert summary.notes == (
-            "The files of 6 rows are gone. To delete these rows: vecsearch ingest --prune",
-        )
+        (note,) = summary.notes
+        command = f"vecsearch ingest --prune {photos}"
+        assert note == f"The files of 6 rows are gone. To delete these rows: {command}"
     assert len(paths(library)) == 12
+
+
+def test_the_command_that_prunes_can_be_pasted(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["a b", "-c", "d"]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for copy in range(2):
+            picture(2 * number + copy).save(tmp_path / name / f"{copy}.png")
+    ingest(library.engine, names, PixelEncoder(), collection="others")
+    (tmp_path / "a b" / "0.png").unlink()
+    (note,) = ingest(library.engine, names, PixelEncoder(), collection="others").notes
+    sentence, command = note.split(": ")
+    assert sentence == "The files of 1 row are gone. To delete these rows"
+    assert command == "vecsearch ingest --prune 'a b' ./-c d --collection others"
+    assert [(tmp_path / name).is_dir() for name in shlex.split(command)[3:6]] == [True] * 3
+    # A long list would hide the command.
+    (note,) = ingest(library.engine, [*names, *names], PixelEncoder(), collection="others").notes
+    assert note.endswith("To delete these rows: the same command with --prune")
 
 
 def test_a_root_that_is_a_file_prunes_nothing_beside_it(library: Library, photos: Path) -> None:

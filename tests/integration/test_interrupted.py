@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import once
+import pytest
+from support import clustered, make_corpus, once, run_command
 
 from vecsearch.library import Library
 
@@ -51,6 +52,25 @@ def test_a_second_ctrl_c_stops_at_once(library: Library) -> None:
                 assert (process.stderr.read(), process.wait()) == ("Stopped.\n", 0)
         finally:
             process.kill()
+
+
+def test_ctrl_c_during_an_ingest_says_at_once_what_happens(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    for name, kept in (
+        ("images", "Nothing was stored; run the same command to start again."),
+        ("birds", "Every finished batch is kept; run the same command to continue."),
+    ):
+        monkeypatch.setattr("vecsearch.ingest.folders.ingest", interrupt)
+        if name == "birds":
+            make_corpus(library, name, clustered(1, 4, seed=0))
+        code, out, err = run_command(library, "ingest", "photos", "-c", name)
+        assert (code, out) == (130, "")
+        assert err == f"Stopping after this batch.\nInterrupted. {kept}\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _is_listening(address: tuple[str, int]) -> bool:

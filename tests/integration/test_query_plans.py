@@ -6,7 +6,7 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support import every_server, make_corpus
+from support import clustered, every_server, make_corpus
 
 from vecsearch.config import Settings
 from vecsearch.library import Library
@@ -94,3 +94,19 @@ def test_an_answer_tells_whether_the_index_gave_it(resnet_sized: Library) -> Non
     assert (status.images, status.index) == (ROWS + 1, "hnsw")
     assert status.table_bytes > ROWS * 4_000
     assert status.index_bytes > ROWS * 4_000
+
+
+def test_a_tuning_says_which_searches_use_the_index_with_what_it_saves(library: Library) -> None:
+    corpus = make_corpus(library, "images", clustered(300, 1_280, seed=2))
+    images = library.collection()
+    assert not images.query(id=corpus.ids[0]).uses_index
+    assert not images.evaluate().index_used
+    # The smaller ef_search is, the cheaper an index scan seems to the planner.
+    tuned = images.tune_index(recall=0.5)
+    assert tuned.choice is not None
+    assert tuned.choice.breadth == 10
+    assert tuned.index_used
+    assert images.query(id=corpus.ids[0]).uses_index
+    assert images.evaluate().index_used
+    many = images.tune_index(recall=0.5, k=200)
+    assert many.index_used == images.query(id=corpus.ids[0], k=200).uses_index

@@ -273,6 +273,7 @@ def test_ctrl_c_stops_it_and_keeps_what_is_stored(
         said = process.stderr.read()
         assert process.wait() == 130
     assert said == (
+        "Stopping after this batch.\n"
         "Interrupted. Every finished batch is kept; run the same command to continue.\n"
     )
     stored = len(rows(library))

@@ -1,14 +1,30 @@
 """What commands say when they have done something, and what they refuse at once."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support import Corpus, PixelEncoder, draw_photos, ingest, once, picture, run_command
+from support import (
+    Corpus,
+    PixelEncoder,
+    clustered,
+    draw_photos,
+    ingest,
+    make_corpus,
+    once,
+    picture,
+    run_command,
+    store_concepts,
+)
 
 from vecsearch.library import Library
 
 pytestmark = once
+COMMAND = [sys.executable, "-m", "vecsearch"]
 
 
 @pytest.fixture
@@ -70,7 +86,7 @@ def test_eval_says_what_its_numbers_cannot(library: Library, tmp_path: Path) -> 
     # Rows of settings of an index that no search uses would say nothing.
     assert "ef search" not in out
     assert "0.0%" not in out
-    assert "At this size every search compares all images, and is exact." in out
+    assert "At this size a search for the 10 nearest compares all images, and is exact." in out
 
 
 def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: Path) -> None:
@@ -79,7 +95,105 @@ def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: 
     assert "There is no collection 'nosuch'. Collections: images." in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["query", "--id", "x", "-c"],
+        ["export", "e.csv", "-c"],
+        ["undo", "-c"],
+        ["drop", "--yes"],
+        ["rename", "{}", "other"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_collection_that_is_not_there_is_not_to_be_created(
+    library: Library, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def said(name: str) -> str:
+        named = [word.format(name) for word in words]
+        code, out, err = run_command(library, *named, *([] if named != words else [name]))
+        assert (code, out) == (1, "")
+        return err.removeprefix("error: ").rstrip()
+
+    create = "vecsearch ingest FOLDER --collection nope"
+    assert said("nope") == f"There is no collection 'nope', nor any other. Create it: {create}"
+    for name in ("images", "birds"):
+        make_corpus(library, name, clustered(2, 4, seed=0))
+    assert said("nope") == "There is no collection 'nope'. Collections: birds, images."
+    assert said("imagse") == (
+        "There is no collection 'imagse'. Did you mean 'images'? Collections: birds, images."
+    )
+
+
 def test_columns_that_share_a_name_are_printed(corpus: Corpus) -> None:
     words = ["sql", "SELECT count(*), count(label) FROM images", "--format", "json"]
     code, out, _ = run_command(corpus.library, *words)
     assert (code, json.loads(out)) == (0, [{"count": len(corpus), "count_2": len(corpus)}])
+
+
+def test_a_search_of_an_empty_collection_says_how_to_fill_it(library: Library) -> None:
+    corpus = make_corpus(library, "birds", clustered(1, 4, seed=0))
+    words = ["query", "--id", corpus.ids[0], "-c", "birds"]
+    code, out, err = run_command(library, *words, "--where", "false")
+    assert (code, out, err) == (0, "", "No image matches.\n")
+    library.collection("birds").forget("/corpus", existing=True, confirm=lambda _: True)
+    sentence = "Collection 'birds' is empty. Add images: vecsearch ingest FOLDER --collection birds"
+    store_concepts(library, ["crane"], np.ones((1, 4), np.float16), [0.0])
+    code, out, err = run_command(library, "query", "--text", "crane", "-c", "birds")
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1] == sentence
+
+
+def test_what_hits_should_be_unlike_is_no_question(library: Library) -> None:
+    code, _, err = run_command(library, "query", "--not", "a.jpg")
+    assert code == 2
+    assert "--not says what hits should be unlike. Add what they should be like: an IMAGE" in err
+
+
+def test_an_ingest_fails_if_all_that_is_named_fails(library: Library, tmp_path: Path) -> None:
+    notes, empty = tmp_path / "notes.txt", tmp_path / "empty"
+    notes.write_text("no picture")
+    empty.mkdir()
+    code, out, err = run_command(library, "ingest", notes, "-f", "json")
+    assert (code, json.loads(out)["failed"]) == (1, 1)
+    assert "vecsearch errors" in err
+    assert run_command(library, "ingest", notes, "--dry-run")[0] == 0
+    # Nothing to store is no failure.
+    code, out, err = run_command(library, "ingest", empty, "-f", "json")
+    assert (code, json.loads(out)["failed"]) == (0, 0)
+    assert f"No image files in {empty}." in err.splitlines()
+    assert library.collection_names() == []
+
+
+def test_a_folder_with_rows_is_not_called_empty(library: Library, photos: Path) -> None:
+    for file in photos.rglob("*.png"):
+        file.unlink()
+    (note,) = ingest(library.engine, [photos], PixelEncoder()).notes
+    assert note.startswith(f"{photos} has no image files, and 12 rows under it are stored.")
+
+
+def test_what_was_not_running_was_not_stopped(tmp_path: Path) -> None:
+    stop = [*COMMAND, "db", "stop", "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(stop, capture_output=True, text=True, check=True)
+    assert done.stderr == "Nothing was running.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "blamed"),
+    [(["-k", "x"], {}, False), ([], {"VECSEARCH_K": "x"}, True)],
+    ids=["flag", "variable"],
+)
+def test_an_error_blames_a_variable_only_for_its_own_value(
+    words: list[str], variables: dict[str, str], *, blamed: bool
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, "query", "a.jpg", *words],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert ("VECSEARCH_K" in done.stderr) == blamed

@@ -1,6 +1,7 @@
 """Folders that are watched: what comes, changes, moves and goes while the command runs."""
 
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,9 @@ class Watcher:
     said_in: Path
 
     def said(self) -> list[str]:
-        return self.said_in.read_text().splitlines()
+        """Return its lines, those of an ingest without the time."""
+        lines = self.said_in.read_text().splitlines()
+        return [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in lines]
 
     def until(self, expected: Any, found: Callable[[], Any]) -> None:
         """Wait for what is found to be as expected."""
@@ -84,6 +87,7 @@ def test_rows_follow_the_files_of_a_folder(
 
     with watching(photos, "--prune") as watcher:
         assert watcher.said()[0] == "12 added"
+        assert re.match(r"\d\d:\d\d:\d\d  12 added\n", watcher.said_in.read_text())
         half, whole = photos / "cats" / "late.png", photos / "cats" / "99.png"
         picture(99, (300, 300)).save(whole)
         watcher.until(1, lambda: rows("path LIKE '%/cats/99.png'"))
@@ -125,7 +129,9 @@ def test_rows_of_files_that_go_stay_without_prune(
     with watching(photos) as watcher:
         (photos / "cats" / "01.png").unlink()
         watcher.until_said("11 unchanged, 1 gone")
-        hint = "The files of 1 row are gone. To delete these rows: vecsearch ingest --prune"
+        hint = (
+            f"The files of 1 row are gone. To delete these rows: vecsearch ingest --prune {photos}"
+        )
         (photos / "readme.txt").write_text("no picture")
         (photos / ".hidden.png").write_bytes(b"no picture either")
         picture(50).save(photos / "50.png")

@@ -223,7 +223,7 @@ def test_a_model_s_full_name_has_the_tag_of_its_weights(short: str, full: str) -
 
 
 def test_an_unknown_model_brings_names_that_are_near() -> None:
-    with pytest.raises(UnknownModel, match=r"no model 'resnet81'\. Did you mean .*resnet"):
+    with pytest.raises(UnknownModel, match=r"no model 'resnet81'\. Did you mean '.*resnet"):
         parse("resnet81")
 
 

@@ -84,7 +84,7 @@ def test_a_name_without_a_layer_builds_no_model_and_with_one_none_with_memory(
         ("vgg16.fc3", r"no layer 'fc3'\. Its tags: tv_in1k\. Layers near that: .*fc1"),
         ("vgg16.qqqq", r"Its layers: pooled, features, pre_logits, head, fc1, fc2\.$"),
         ("test_mambaout.qqqq", r"Its tags: none\. Its layers: pooled, stem, stages, head\.$"),
-        ("vgg61.fc1", r"no model 'vgg61'\. Did you mean vgg"),
+        ("vgg61.fc1", r"no model 'vgg61'\. Did you mean 'vgg"),
     ],
 )
 def test_a_layer_that_is_not_there_brings_tags_and_layers_that_are(name: str, hint: str) -> None:

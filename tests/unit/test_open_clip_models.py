@@ -122,7 +122,7 @@ def test_weights_of_the_other_layout_are_renamed(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("ViT-B32", "no model 'ViT-B32'. Did you mean ViT-B-32"),
+        ("ViT-B32", "no model 'ViT-B32'. Did you mean 'ViT-B-32'"),
         ("nothing like it", "See open_clip.list_models"),
         ("ViT-B-32/laion", r"no weights 'laion' of ViT-B-32. Its tags: openai, laion400m_e31"),
         ("ViT-B-32/openai", "Name the model that has it: open_clip:ViT-B-32-quickgelu/openai"),

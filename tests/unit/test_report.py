@@ -16,6 +16,7 @@ from support import hit, picture
 from vecsearch.errors import InvalidInput
 from vecsearch.render import report, saving
 from vecsearch.search.query import Answer, Hit
+from vecsearch.search.questions.terms import Term, summed
 from vecsearch.vocabulary import Metric, Ranking, parse
 
 SCRIPT = '"><script>alert(1)</script>'
@@ -172,6 +173,29 @@ def test_nothing_that_is_shown_can_write_html(files: list[Path]) -> None:
     assert not any("onerror" in attributes for _, attributes in shown.elements)
     assert str(odd) in shown.text
     assert shown.text.count("<script>alert(1)") >= 6
+
+
+def test_the_parts_of_a_question_are_named(files: list[Path]) -> None:
+    parts = [
+        Term("photos/a.jpg"),
+        Term("x/<b>.jpg", weight=-2.5),
+        Term(text=f"star{'fish' * 20}"),
+        Term(b"picture"),
+    ]
+    line = summed(parts)
+    assert line == (f'+ a.jpg, \N{MINUS SIGN} 2.5 <b>.jpg, + "star{"fish" * 8}fis…", + the picture')
+    assert summed(parts * 5).endswith(", + the picture and 12 more")
+    assert summed(parts[:1]) == ""
+    answer = Answer(
+        [], Metric.cosine, None, 0.0, SimpleNamespace(sql="", plan="", uses_index=False)
+    )
+    written = report.html_report(
+        files[0], answer, collection="cats", parts=line, max_pixels=1_000_000
+    )
+    shown = Page(written)
+    assert f"Nearest in cats: {line}" in shown.text
+    assert shown.text.replace("\u200b", "").count(line) == 2
+    assert not shown.all("b")
 
 
 def test_a_file_name_that_is_not_utf8_is_shown_escaped(files: list[Path], tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Refresh:
     def _unnamed(self, option: str, name: str) -> InvalidInput:
         wanted = " ".join([*self.tables, name])
         return InvalidInput(
-            f"--{option} says how to refresh {name}. Add it: vecsearch refresh {wanted}"
+            f"--{option} says how to refresh {name}, which is not named. Name: {wanted}"
         )
 
 

@@ -80,7 +80,7 @@ class Evaluation:
         map: see `ClassScore`; over all queries.
         classes: scores by label.
         index: scores for each `IndexScore.breadth`; empty if no index serves the metric.
-        index_used: whether the planner uses the index for a query on this table.
+        index_used: whether a query on this table uses the index, as it is tuned now.
         breadth_name: meaning of `IndexScore.breadth`: "ef_search" or "candidates".
         choice: the smallest such value with a recall of 0.99, or else the one with the best recall.
         drift: how well compact vectors fit the images; None if there are no compact vectors.

@@ -92,8 +92,7 @@ def _by_umap(sample: NDArray[np.float32]) -> _Place:
     """Return a function that places embeddings by UMAP (McInnes, Healy and Melville, 2018)."""
     if len(sample) < LEAST_FOR_UMAP:
         raise InvalidInput(
-            f"A map by umap needs at least {LEAST_FOR_UMAP} images. Run: vecsearch refresh map "
-            f"--layout {Layout.pca}"
+            f"A map by umap needs at least {LEAST_FOR_UMAP} images. Use --layout {Layout.pca}."
         )
     try:
         from umap import UMAP

@@ -1,7 +1,7 @@
 """Measure an index on the user's own images: recall, time and drift; choose its setting."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from vecsearch.search.indexes import serving, vectors
 from vecsearch.search.indexes.base import CANDIDATES_PER_ROW, Index
 from vecsearch.search.indexes.build import OnProgress
 from vecsearch.search.lookup import count, sample_ids
-from vecsearch.search.plan import Search
+from vecsearch.search.plan import Search, plan
 from vecsearch.search.query import Hit, Query, require_k
 from vecsearch.vocabulary import Metric
 
@@ -60,7 +60,7 @@ class Tuning:
         scores: scores with rising settings, up to the first that reaches the recall.
         queries: number of stored images used as queries.
         choice: the first score that reaches the recall; None if none does.
-        index_used: whether the planner uses the index for a query on this table.
+        index_used: whether a query on this table uses the index, with the choice if there is one.
         rows: about as many as the table has.
 
     """
@@ -124,8 +124,12 @@ def choose_breadths(
 def uses_index(
     connection: sa.Connection, collection: StoredCollection, query: UUID, k: int, metric: Metric
 ) -> bool:
-    """Return whether the planner uses the index for a query on this table."""
-    search = Search(collection, query, Query(k=k, metric=metric))
+    """Return whether a query on this table uses the index.
+
+    That depends on the tuned setting: the smaller hnsw.ef_search is, the less the planner thinks
+    that an index scan costs.
+    """
+    search = plan(connection, collection, query, Query(k=k, metric=metric))
     return execute.explain(connection, search)[1]
 
 
@@ -231,7 +235,7 @@ def tune(
         on_progress("Measuring the index", number + 1, len(breadths))
         if scores[-1].recall >= recall:
             break
-    return Tuning(
+    tuned = Tuning(
         collection=collection.name,
         metric=ranked_by,
         k=k,
@@ -239,9 +243,14 @@ def tune(
         scores=scores,
         queries=len(queries),
         choice=scores[-1] if scores[-1].recall >= recall else None,
-        index_used=uses_index(connection, collection, queries[0], k, ranked_by),
+        index_used=False,
         rows=collection.rows,
     )
+    if tuned.found is not None:
+        saved = {**collection.breadths, ranked_by: tuned.found}
+        collection = replace(collection, breadths=saved)
+    used = uses_index(connection, collection, queries[0], k, ranked_by)
+    return replace(tuned, index_used=used)
 
 
 def drift(connection: sa.Connection, collection: StoredCollection) -> Drift | None:

@@ -46,10 +46,19 @@ def main() -> None:
         sys.exit(_shown(error))
 
 
+def _blame(error: Exception) -> None:
+    """Let an error name the environment variable of its option only if the value came from it."""
+    context, parameter = (getattr(error, name, None) for name in ("ctx", "param"))
+    if context is not None and parameter is not None:
+        source = context.get_parameter_source(parameter.name)
+        parameter.show_envvar = source is not None and source.name == "ENVIRONMENT"
+
+
 def _shown(error: Exception) -> int:
     """Print a wrong usage, or with --debug a traceback; return the exit status."""
     if isinstance(error, USAGE):
         error.message = fault(error.message)
+        _blame(error)
         text = io.StringIO()
         error.show(text)
         say(text.getvalue().rstrip("\n"))

@@ -195,8 +195,9 @@ def db_stop(settings: Settings) -> None:
     _require_embedded(settings)
     from vecsearch.postgres.embedded import server
 
+    was_running = server.is_running(settings.data_dir)
     if server.stop(settings.data_dir):
-        say("Stopped.")
+        say("Stopped." if was_running else "Nothing was running.")
     else:
         say("Another vecsearch command is using it; the server stops when that one ends.")
 

@@ -56,7 +56,7 @@ RUN_COLUMNS = "run at action files done left undone".split()
     app,
     "duplicates",
     prints_paths=True,
-    interrupted="What was done stays, and can be undone: vecsearch undo",
+    interrupted="What was done stays. To undo it: vecsearch undo, with the same --collection",
 )
 def duplicates(
     settings: Settings,
@@ -283,8 +283,9 @@ def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
 def _notes(found: "Duplicates", collection: str, *, suggested: bool) -> Iterator[str]:
     if suggested:
         yield (
-            f"Two images count as duplicates below about {found.typical:.2g} (chosen from this "
-            f"collection) if their thumbnails differ by at most {found.max_difference:g}. "
+            f"Two images count as duplicates below a distance of about {found.typical:.2g} "
+            "(chosen from this collection) if their thumbnails differ by at most "
+            f"{found.max_difference:g}. "
             "Set your own: --max-distance 0.05 --max-difference 0.05"
         )
     if found.unconfirmed:

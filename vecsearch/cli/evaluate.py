@@ -314,7 +314,7 @@ def _print_evaluation(result: "Evaluation") -> None:
             Format.table,
             columns=["label", "images", "queries", precision, "map"],
         )
-    # Where every search compares all images, settings of the index change nothing.
+    # Where a search compares all images, settings of the index change nothing.
     if result.index and result.index_used:
         write_rows(
             [tuple(row.values()) for row in scores["index"]],
@@ -330,8 +330,10 @@ def _print_evaluation(result: "Evaluation") -> None:
             f"{since}."
         )
     if not result.index_used:
-        why = "At this size" if result.index else "No index serves this:"
-        show(f"{why} every search compares all images, and is exact.")
+        which = "No index serves this: every search"
+        if result.index:
+            which = f"At this size a search for the {result.k} nearest"
+        show(f"{which} compares all images, and is exact.")
 
 
 def _choice(result: "Evaluation") -> str:

@@ -231,4 +231,4 @@ def tune(
     else:
         say(f"No setting reaches {recall:.2%}, so nothing was changed; query --exact finds all.")
     if not tuned.index_used:
-        say("At this size every search still compares all images, and is exact.")
+        say(f"At this size a search for the {k} nearest compares all images, and is exact.")

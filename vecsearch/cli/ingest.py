@@ -1,14 +1,17 @@
 """The commands ingest, watch and forget."""
 
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vecsearch.cli.command import (
+    INTERRUPTED,
     CollectionOption,
     FormatOption,
     ModelOption,
@@ -28,15 +31,19 @@ from vecsearch.cli.command import (
     write_object,
 )
 from vecsearch.config import Settings
+from vecsearch.errors import CollectionNotFound, SchemaMissing, VecsearchError
 from vecsearch.ingest.summary import PruneRefused, Summary
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
     PRUNED_UNASKED,
     Precision,
-    collection_flag,
+    command_line,
     counted,
 )
+
+if TYPE_CHECKING:
+    from vecsearch.collection import Collection
 
 # Counts whose names are not clear in a table.
 IN_WORDS = {"copied": "identical to stored images"}
@@ -80,12 +87,7 @@ GUARDED = (
 )
 
 
-@command(
-    app,
-    "ingest",
-    encodes=True,
-    interrupted="Every finished batch is kept; run the same command to continue.",
-)
+@command(app, "ingest", encodes=True)
 def ingest(
     settings: Settings,
     paths: PathsArgument,
@@ -105,7 +107,11 @@ def ingest(
         bool, typer.Option("--dry-run", help="Change nothing; print what would be done.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 1 if any file could not be read.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit 1 if any file could not be read. Default: only if none of them could.",
+        ),
     ] = False,
     index: NewIndexOption = None,
     ray: Annotated[
@@ -129,7 +135,11 @@ def ingest(
 
     require_object_format(format_)
     refused: PruneRefused | None = None
-    with open_library(settings) as library, ingest_progress() as progress:
+    with (
+        open_library(settings) as library,
+        ingest_progress() as progress,
+        _interruptible(library.collection(collection)),
+    ):
         try:
             summary = library.collection(collection).ingest(
                 expand_stdin(paths),
@@ -157,8 +167,42 @@ def ingest(
         _say_where_errors_are(collection)
     if refused is not None:
         raise refused
-    if summary.failed and strict:
+    if summary.failed and (strict or not (dry_run or summary.stored)):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _interruptible(collection: "Collection") -> Iterator[None]:
+    """Say at the first Ctrl-C that a batch ends first, and in the end what is stored."""
+    usual = signal.getsignal(signal.SIGINT)
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, usual)  # a second one ends the batch, too
+        say("Stopping after this batch.")
+        raise KeyboardInterrupt
+
+    # Not where a shell that runs it in the background has it ignore Ctrl-C.
+    if usual is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Interrupted. {_kept(collection)}")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _kept(collection: "Collection") -> str:
+    """Return what an ingest that was interrupted has left."""
+    kept = "Every finished batch is kept; run the same command to continue."
+    nothing = "Nothing was stored; run the same command to start again."
+    try:
+        return nothing if collection.is_empty() else kept
+    except (CollectionNotFound, SchemaMissing):
+        return nothing
+    except VecsearchError:  # the database is gone, too
+        return kept
 
 
 @command(app, "watch", encodes=True)
@@ -215,7 +259,7 @@ def watch(
         for summary in chain([first], summaries):
             say_all(note for note in summary.notes if note not in said)
             said.update(summary.notes)
-            say(_in_words(summary))
+            say(f"{datetime.now():%H:%M:%S}  {_in_words(summary)}")  # noqa: DTZ005 - local time
             if is_stopped:
                 break
             if summary is first:
@@ -234,7 +278,7 @@ def _in_words(summary: Summary) -> str:
 
 
 def _say_where_errors_are(collection: str) -> None:
-    say(f"To see which files failed, and why: vecsearch errors{collection_flag(collection)}")
+    say(f"To see which files failed, and why: {command_line('errors', collection=collection)}")
 
 
 @command(app, "forget")

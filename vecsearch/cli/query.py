@@ -22,7 +22,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking
+from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, Ranking, nothing_in
 
 if TYPE_CHECKING:
     from vecsearch.collection import Collection
@@ -149,7 +149,12 @@ def query(
     model is loaded.
     """
     if not any((images, ids, texts)):
-        raise typer.BadParameter("Give an IMAGE, - for standard input, --id ID or --text WORDS.")
+        like = "an IMAGE, - for standard input, --id ID or --text WORDS"
+        if any((not_images, not_ids, not_texts)):
+            raise typer.BadParameter(
+                f"--not says what hits should be unlike. Add what they should be like: {like}."
+            )
+        raise typer.BadParameter(f"Give {like}.")
     _require_files(plot, html)
     with open_library(settings) as library:
         from vecsearch.search.query import Hit, Query
@@ -187,11 +192,11 @@ def query(
             show(answer.plan)
             show(answer.how)
             return
-        say_all(
-            _notes(
-                answer, collection, k, has_cut_off=(min_similarity, max_distance) != (None, None)
-            )
-        )
+        if not answer.hits and asked.is_empty():
+            say(nothing_in(collection))
+        else:
+            has_cut_off = (min_similarity, max_distance) != (None, None)
+            say_all(_notes(answer, collection, k, has_cut_off=has_cut_off))
         write_rows(
             answer.hits,
             format_,
@@ -250,7 +255,9 @@ def _draw(
         from vecsearch.render.sheets import MOST_HITS
 
     from vecsearch.render.cards import question_card
+    from vecsearch.search.questions.terms import summed
 
+    parts = summed(named)
     stored_terms = {term.name: collection.image(term.name) for term in named if term.id is not None}
     ids = [image.id for image in stored_terms.values()]
     stored = collection.thumbnails([*ids, *(hit.id for hit in answer.hits[:MOST_HITS])])
@@ -270,7 +277,7 @@ def _draw(
         sheet = sheets.contact_sheet(
             query,
             answer.hits,
-            title=f"Nearest in {collection.name}",
+            title=f"Nearest in {collection.name}{': ' * bool(parts)}{parts}",
             metric=answer.metric,
             max_pixels=max_pixels,
             notes=[answer.ranked, answer.limits],
@@ -286,6 +293,7 @@ def _draw(
             query,
             answer,
             collection=collection.name,
+            parts=parts,
             max_pixels=max_pixels,
             stored=stored,
             query_thumbnail=thumbnail,

@@ -17,7 +17,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, counted
+from vecsearch.vocabulary import DEFAULT_COLLECTION, counted, nothing_in
 
 if TYPE_CHECKING:
     from vecsearch.search.tags import Tag
@@ -65,7 +65,8 @@ def tags(
     from vecsearch.cli.progress import steps_progress
 
     with open_library(settings) as library:
-        found = library.collection(collection).tags
+        searched = library.collection(collection)
+        found = searched.tags
         with steps_progress() as progress:
             tagged = found.ensure(on_progress=progress)
         if tagged is None:
@@ -85,7 +86,7 @@ def tags(
         else:
             rows = found.listed(where=where, limit=limit)
         if not rows:
-            say("No image matches.")
+            say(nothing_in(collection) if searched.is_empty() else "No image matches.")
         as_text = chosen_format(format_) is Format.table
         write_rows(
             ((row.path, _shown(row.tags, as_text=as_text), row.id) for row in rows),

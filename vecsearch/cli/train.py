@@ -1,5 +1,6 @@
 """The commands train: an encoder from the user's own images."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,7 +118,7 @@ def train_autoencoder(
         say("The last epoch was the best: more --epochs may improve the validation loss.")
     say(
         f"Kept epoch {kept} in {output}. "
-        f"Use it: vecsearch ingest FOLDER --collection NAME --model {output}"
+        f"Use it: vecsearch ingest FOLDER --collection NAME --model {shlex.quote(str(output))}"
     )
 
 

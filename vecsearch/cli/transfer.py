@@ -46,10 +46,10 @@ def import_(
 ) -> None:
     """Store embeddings from another program or database: all of a file, or nothing.
 
-    Each CSV line holds a path and the numbers, below a header or not; NPZ holds the arrays paths
-    and embeddings; Parquet holds a column path and a column of lists. Images that exist are read,
-    so that a query by one of them finds its row. With --model and --weights, queries by new images
-    work, too.
+    Each CSV line holds a path and the numbers, or a vector as Postgres writes it, "[0.1,0,0.3]",
+    below a header or not; NPZ holds the arrays paths and embeddings; Parquet holds a column path
+    and a column of lists. Images that exist are read, so that a query by one of them finds its row.
+    With --model and --weights, queries by new images work, too.
     """
     from vecsearch.cli.progress import steps_progress
     from vecsearch.ingest.transfer import UNKNOWN_MODEL

@@ -78,7 +78,8 @@ class Walk:
     file system stalls is unreadable, and so are all folders of one that stalls too often.
 
     Attributes:
-        roots: the absolute paths to walk.
+        named: the paths to walk, as they were given.
+        roots: the same paths, absolute.
         unreadable: folders that could not be listed and files that could not be examined.
         skipped: number of files skipped, by why.
         devices: where the files are, and what has stalled.
@@ -86,7 +87,8 @@ class Walk:
     """
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
-        self.roots = [absolute(path) for path in paths]
+        self.named = [*paths]
+        self.roots = [absolute(path) for path in self.named]
         self.unreadable: list[Unreadable] = []
         self.skipped: Counter[Skip] = Counter()
         self.devices = stalls.Devices()

@@ -101,7 +101,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
         def attempt() -> list[str]:
             """Make a run, which finds what earlier ones have stored; return notes of the index."""
             with database.session(store.engine) as connection, pending.dropped_after(connection):
-                run = Ingest(connection, name, scan.Walk(walk.roots), encoder, options, place())
+                run = Ingest(connection, name, scan.Walk(walk.named), encoder, options, place())
                 runs.append(run)
                 for last in run:
                     on_progress(last)
@@ -126,7 +126,7 @@ def ingest(store: Store, name: str, wanted: Ingesting) -> Summary:
             )
 
         with _named_if_dropped(store, name, runs):
-            built, lost = resumed(store, attempt, lambda: sum(_stored(run.summary) for run in runs))
+            built, lost = resumed(store, attempt, lambda: sum(run.summary.changed for run in runs))
         summary = _together([run.summary for run in runs])
         summary = replace(summary, notes=(*summary.notes, *notes, *created, *built, *lost))
         if (question := runs[-1].refused) is not None:
@@ -160,7 +160,7 @@ def _named_if_dropped(store: Store, name: str, runs: Sequence[Ingest]) -> Iterat
 
 def watch(store: Store, name: str, wanted: Ingesting) -> Iterator[Summary]:
     """Ingest folders at once and at each change; see `vecsearch.collection.Collection.watch`."""
-    roots = watching.require_folders(wanted.named())
+    roots = watching.require_folders(wanted.named(), name)
     return _watched(store, name, replace(wanted, paths=roots), roots)
 
 
@@ -182,10 +182,6 @@ def _without_raising(store: Store, name: str, wanted: Ingesting) -> Summary:
         return replace(error.summary, notes=(*error.summary.notes, str(error)))
 
 
-def _stored(summary: Summary) -> int:
-    return summary.added + summary.updated + summary.moved + summary.copied
-
-
 def _together(summaries: Sequence[Summary]) -> Summary:
     """Return the summary of a run in several attempts.
 
@@ -196,5 +192,5 @@ def _together(summaries: Sequence[Summary]) -> Summary:
         name: getattr(last, name) + sum(getattr(summary, name) for summary in before)
         for name in ("added", "updated", "moved", "copied", "pruned")
     }
-    known = sum(_stored(summary) for summary in before)
+    known = sum(summary.changed for summary in before)
     return replace(last, unchanged=max(0, last.unchanged - known), **changed)

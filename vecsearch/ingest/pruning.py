@@ -17,10 +17,12 @@ from vecsearch.ingest import scope
 from vecsearch.ingest.scope import Scope
 from vecsearch.postgres import catalog, database, migrate, thumbnails
 from vecsearch.postgres.rows import writing
-from vecsearch.vocabulary import PRUNED_UNASKED, Confirm, collection_flag, counted
+from vecsearch.vocabulary import PRUNED_UNASKED, Confirm, command_line, counted
 
 # Folders that a question lists before it counts the rest.
 MOST_LISTED = 3
+# Paths of a run that a command names.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,29 @@ class Gone:
             return None
         return f"--prune would delete {', and '.join(parts)}: their files are gone."
 
-    def remarks(self, *, prune: bool) -> list[str]:
-        """Return notes about folders that seem lost, and about rows that stay without a file."""
+    def remarks(self, named: Sequence[str | Path], collection: str, *, prune: bool) -> list[str]:
+        """Return notes about folders that seem lost, and about rows that stay without a file.
+
+        Args:
+            named: the run's paths, as they were given.
+            collection: the collection.
+            prune: whether the run was to delete those rows.
+
+        """
         empty = [root for root in self.roots if root.is_empty]
         notes = [
             f"{root.path} has no image files, and {counted(root.stored, 'row')} under it "
             "are stored. Is its drive mounted? If the files are gone for good: "
-            f"vecsearch forget {scan.shown(root.path)}"
+            f"{command_line('forget', root.path, collection=collection)}"
             for root in empty
         ]
         if not prune and sum(root.gone for root in empty) < len(self.paths):
+            again = "the same command with --prune"
+            if len(named) <= MOST_NAMED:
+                again = command_line("ingest --prune", *named, collection=collection)
             notes.append(
                 f"The files of {counted(len(self.paths), 'row')} are gone. "
-                "To delete these rows: vecsearch ingest --prune"
+                f"To delete these rows: {again}"
             )
         return notes
 
@@ -209,7 +221,8 @@ def forget(
         raise InvalidInput(
             f"{there:,} of the {counted(len(stored), 'file')} of collection {name!r} under {where} "
             f"still {'exists' if there == 1 else 'exist'}. To forget them, too: --existing. To "
-            "delete only the rows of files that are gone: vecsearch ingest --prune"
+            "delete only the rows of files that are gone: "
+            f"{command_line('ingest --prune', *map(scan.shown, roots), collection=name)}"
         )
     found = Forgotten(len(stored), len(errors))
     if dry_run:
@@ -247,5 +260,5 @@ def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -
                 raise InvalidInput(
                     f"{root} is gone, and the collection has {counted(stored[root], 'row')} from "
                     "it. Mount its drive, or bring it back; if it is gone for good: "
-                    f"vecsearch forget {root}{collection_flag(name)}"
+                    f"{command_line('forget', root, collection=name)}"
                 )

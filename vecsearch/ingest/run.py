@@ -315,8 +315,22 @@ class Ingest:
     def _remarks(self) -> Iterator[str]:
         yield from skipping.remarks(self._walk.skipped)
         with self._connection.begin():
+            yield from self._found_nothing()
             yield from labels.unmatched(self._connection)
         yield from self._target.remarks()
+
+    def _found_nothing(self) -> Iterator[str]:
+        """Yield a note on each folder without image files or rows, unless other notes say why."""
+        folders = scope.walked_folders(self._connection, self._scope())
+        empty = [path for path, is_empty in folders if is_empty]
+        if not empty or self._walk.unreadable or self._walk.skipped:
+            return
+        table = self._target.table
+        stored = {} if table is None else scope.count_under(self._connection, table, empty)
+        named = dict(zip(self._walk.roots, self._walk.named, strict=True))
+        for path in empty:
+            if not stored.get(path):
+                yield f"No image files in {scan.shown(str(named[path]))}."
 
     def _relabel(self, table: sa.Table) -> Iterator[str]:
         """Give the labels to images that were stored before; yield a note."""
@@ -345,4 +359,4 @@ class Ingest:
                 self.refused = question
         self._counts[Outcome.pruned] = pruned
         self._counts[Outcome.gone] = len(gone.paths) - pruned
-        yield from gone.remarks(prune=self._options.prune)
+        yield from gone.remarks(self._walk.named, self._name, prune=self._options.prune)

@@ -48,6 +48,16 @@ class Summary:
     failed: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def changed(self) -> int:
+        """Number of files whose rows were written."""
+        return self.added + self.updated + self.moved + self.copied
+
+    @property
+    def stored(self) -> int:
+        """Number of files that have a row now."""
+        return self.changed + self.unchanged
+
     @classmethod
     def of(cls, counts: Mapping[Outcome, int], notes: tuple[str, ...] = ()) -> Self:
         """Return the summary with these counts; a missing one is zero."""

@@ -17,13 +17,23 @@ from vecsearch.encoders.base import Identity, Weights
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.postgres import distributed, migrate, schema, tables
 from vecsearch.postgres.database import BEGIN, driver_connection
-from vecsearch.vocabulary import MAX_DIMENSIONS, IndexMethod, Metric, Ranking, parse
+from vecsearch.vocabulary import (
+    MAX_DIMENSIONS,
+    IndexMethod,
+    Metric,
+    Ranking,
+    command_line,
+    did_you_mean,
+    parse,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Any fixed number: the key of the lock that lets one command at a time create a collection.
 CREATE_LOCK_KEY = 0x766564
+# Collections that an error names.
+MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -243,14 +253,23 @@ def get_collection(connection: sa.Connection, name: str) -> StoredCollection:
     """
     collection = find_collection(connection, name)
     if collection is None:
-        names = list_names(connection)
-        others = f"Collections: {', '.join(names)}." if names else "There are none yet."
         schema.require_collection_name(name)
-        raise CollectionNotFound(
-            f"There is no collection {name!r}. {others} "
-            f"Create it: vecsearch ingest FOLDER --collection {name}"
-        )
+        raise _not_found(name, list_names(connection))
     return collection
+
+
+def _not_found(name: str, names: "Sequence[str]") -> CollectionNotFound:
+    """Return the error that says so, and which collections there are."""
+    if not names:
+        return CollectionNotFound(
+            f"There is no collection {name!r}, nor any other. Create it: "
+            f"{command_line('ingest', 'FOLDER', collection=name)}"
+        )
+    listed = ", ".join(names[:MOST_LISTED])
+    if len(names) > MOST_LISTED:
+        listed += f" and {len(names) - MOST_LISTED:,} more"
+    said = [f"There is no collection {name!r}.", did_you_mean(name, names)]
+    return CollectionNotFound(" ".join(filter(None, [*said, f"Collections: {listed}."])))
 
 
 def register(

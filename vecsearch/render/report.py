@@ -29,6 +29,7 @@ def html_report(
     answer: "Answer",
     *,
     collection: str,
+    parts: str = "",
     max_pixels: int,
     stored: "Mapping[UUID, bytes]" = MappingProxyType({}),
     query_thumbnail: bytes | None = None,
@@ -39,6 +40,7 @@ def html_report(
         query: the query image.
         answer: its hits; the page shows at most `MOST_HITS`, and a note if there are more.
         collection: the name of the collection.
+        parts: the parts of the question, in a line, if there are several.
         max_pixels: larger images are not read.
         stored: thumbnails by id. The files of other hits are read; the page says which cannot be.
         query_thumbnail: of the query image; None: the file is read.
@@ -65,6 +67,7 @@ def html_report(
         found=len(answer.hits),
         answer=answer,
         collection=collection,
+        parts=parts,
     )
 
 

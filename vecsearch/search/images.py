@@ -10,7 +10,7 @@ from vecsearch.postgres import catalog, drop, migrate, thumbnails
 from vecsearch.search import gallery
 from vecsearch.search.filters import NO_FILTERS, Filters
 from vecsearch.search.gallery import Cluster, Label, Map, StoredImage
-from vecsearch.search.lookup import asked_id, image_by_sha256, missing
+from vecsearch.search.lookup import asked_id, has_rows, image_by_sha256, missing
 from vecsearch.search.questions import concepts, labels
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.status import (
@@ -170,6 +170,11 @@ class Images:
         """Return thumbnails by id; ids without a stored image or thumbnail are left out."""
         with self._reading() as (connection, stored):
             return thumbnails.find(connection, stored.table, ids)
+
+    def is_empty(self) -> bool:
+        """Return whether the collection has no image."""
+        with self._reading() as (connection, stored):
+            return not has_rows(connection, stored.table, 1)
 
     def status(self) -> CollectionStatus:
         """Return the size of the collection and the state of its index. Counts every row."""

@@ -1,6 +1,5 @@
 """Parse --model for open_clip: open_clip:NAME/TAG, open_clip:NAME or open_clip:FILE.json."""
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import open_clip
 
 from vecsearch.encoders.open_clip import PREFIX
 from vecsearch.errors import UnknownModel
+from vecsearch.vocabulary import did_you_mean
 
 # The name that open_clip itself gives to a model's config; its folder says more.
 USUAL_CONFIG = "open_clip_config"
@@ -50,8 +50,7 @@ def parse(model: str) -> Model:
     name, _, tag = rest.partition("/")
     known = open_clip.list_models()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "See open_clip.list_models()."
+        hint = did_you_mean(name, known) or "See open_clip.list_models()."
         raise UnknownModel(
             f"open_clip has no model {name!r}. {hint} A model of your own is the file of its "
             f"config: {PREFIX}FILE.json"

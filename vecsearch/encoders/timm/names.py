@@ -8,6 +8,7 @@ import torch
 from vecsearch.encoders.base import POOLED
 from vecsearch.encoders.timm import ALIASES
 from vecsearch.errors import UnknownModel
+from vecsearch.vocabulary import did_you_mean
 
 # The fully connected layers of a VGG, after ReLU; timm's pooled output is that of the second.
 FC1, FC1_MODULE = "fc1", "pre_logits.act1"
@@ -26,8 +27,7 @@ def parse(name: str) -> tuple[str, str]:
     """
     architecture, _, rest = name.partition(".")
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "See timm.list_models()."
+        hint = did_you_mean(architecture, timm.list_models()) or "See timm.list_models()."
         raise UnknownModel(f"timm has no model {architecture!r}. {hint}")
     default = _default(architecture)
     if not rest:

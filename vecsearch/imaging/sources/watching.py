@@ -8,14 +8,15 @@ from pathlib import Path
 from vecsearch.errors import InvalidInput, first_line
 from vecsearch.imaging import scan, skipping
 from vecsearch.imaging.sources import remote
+from vecsearch.vocabulary import command_line
 
 # Milliseconds without a change after which files have settled; those that never do are not waited
 # for any longer. A file that is read too early changes once more, and is read again.
 QUIET_MS, MOST_MS = 1_000, 15_000
 
 
-def require_folders(paths: Iterable[str | Path]) -> list[str]:
-    """Return the absolute paths of folders to watch.
+def require_folders(paths: Iterable[str | Path], collection: str) -> list[str]:
+    """Return the absolute paths of folders to watch for a collection.
 
     Raises:
         InvalidInput: one is not a folder of this machine.
@@ -26,7 +27,8 @@ def require_folders(paths: Iterable[str | Path]) -> list[str]:
         if remote.is_url(root):
             raise InvalidInput(
                 f"{root} is a URL, and only folders of this machine can be watched. "
-                f"Run it from time to time: vecsearch ingest {root}"
+                "Run from time to time: "
+                f"{command_line('ingest', root, collection=collection)}"
             )
     for root in scan.Walk(roots).roots:
         if not os.path.isdir(root):  # noqa: PTH112 - strings, as elsewhere

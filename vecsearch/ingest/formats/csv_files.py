@@ -1,4 +1,7 @@
-"""CSV: a line a picture, its path and then its numbers; a header or none."""
+"""CSV: a line a picture, its path and then its numbers; a header or none.
+
+The numbers can be one field in brackets, as Postgres writes a vector: `a.png,"[0.1,0,0.3]"`.
+"""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -75,6 +78,8 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
     """Yield each row's line, path and numbers, all of one width."""
     dimensions: int | None = None
     is_first = True
+    # By default a field has at most 128 KiB, and a whole vector can be one.
+    csv.field_size_limit(MOST_LINE)
     with _translated(file):
         reader = csv.reader(_lines(file, lines), strict=True)
         for row in reader:
@@ -84,8 +89,9 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
             is_first = False
             if is_header:
                 continue
-            vector = _vector(file, reader.line_num, row[1:])
-            if len(row) == 1:
+            fields = _fields(row)
+            vector = _vector(file, reader.line_num, fields)
+            if not fields:
                 raise InvalidInput(
                     f"{file}, line {reader.line_num}: nothing follows the path. "
                     "Separate the path and the numbers with commas."
@@ -118,12 +124,24 @@ def _translated(file: Path) -> Iterator[None]:
         ) from error
 
 
+def _fields(row: list[str]) -> list[str]:
+    """Return the numbers of a row, each as it is written."""
+    _, *fields = row
+    match [field.strip() for field in fields]:
+        case [vector] if vector.startswith("[") and vector.endswith("]"):
+            inner = vector[1:-1]
+            return inner.split(",") if inner.strip() else []
+    return fields
+
+
 def _is_header(row: list[str]) -> bool:
     """Tell names from numbers; pandas calls columns that have no name 0, 1, 2 and so on.
 
     A line with some numbers is one of the rows, broken, and not to be passed over.
     """
     name, *fields = row
+    if any(field.lstrip().startswith("[") for field in fields):
+        return False
     if not any(map(_is_number, fields)):
         return bool(fields)
     counts = [[str(number + first) for number in range(len(fields))] for first in (0, 1)]

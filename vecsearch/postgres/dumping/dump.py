@@ -7,6 +7,7 @@ into a scratch database, upgraded there, and copied row by row.
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -60,7 +61,8 @@ def dump(engine: sa.Engine, file: Path) -> None:
         if spread:
             raise InvalidInput(
                 f"Collection {spread[0]!r} is in shards, which {DUMP} does not read. Dump one "
-                f"collection at a time: vecsearch db dump {file} --collection {spread[0]}"
+                f"collection at a time: vecsearch db dump {shlex.quote(str(file))} "
+                f"--collection {spread[0]}"
             )
     with written_whole(file) as partial:
         arguments = ["--format=custom", f"--compress={COMPRESSION}"]

@@ -111,6 +111,11 @@ def revive(data_dir: Path) -> None:
         _start(data_dir)
 
 
+def is_running(data_dir: Path) -> bool:
+    """Return whether the server of a data folder runs."""
+    return postmaster.find(folder.postgres(data_dir)) is not None
+
+
 def stop(data_dir: Path) -> bool:
     """Stop the server now, or when the last command that uses it ends; return whether it stopped.
 

@@ -11,7 +11,7 @@ from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.search.indexes import METHODS, ddl, serving
 from vecsearch.search.indexes.resources import Resources, build_seconds, choose
 from vecsearch.search.lookup import count
-from vecsearch.vocabulary import IndexMethod
+from vecsearch.vocabulary import IndexMethod, command_line
 
 # Memory of one machine, and the share of it that keeps indexes.
 MACHINE_BYTES, KEPT_SHARE = 64 * 2**30, 0.75
@@ -90,7 +90,8 @@ def estimate(
     rows = count(connection, stored.table)
     if not rows:
         raise InvalidInput(
-            f"Collection {stored.name!r} has no images to measure. First: vecsearch ingest FOLDER"
+            f"Collection {stored.name!r} has no images to measure. First: "
+            f"{command_line('ingest', 'FOLDER', collection=stored.name)}"
         )
     common = [
         Part(part, size, round(size * images), measured=True)

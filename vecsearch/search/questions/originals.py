@@ -22,7 +22,7 @@ def open_original(image: StoredImage) -> IO[bytes]:
     """
     if image.sha256 is None:
         raise ImageNotFound(
-            f"{image.path} was imported without its file. Run: vecsearch ingest {image.path}"
+            f"{image.path} was imported without its file. Ingest it, into the same collection."
         )
     if is_url(image.path):
         raise ImageNotFound(
@@ -44,9 +44,7 @@ def open_original(image: StoredImage) -> IO[bytes]:
         same = False
     if not same:
         file.close()
-        raise ImageNotFound(
-            f"{image.path} has changed since it was ingested. Run: vecsearch ingest {image.path}"
-        )
+        raise ImageNotFound(f"{image.path} has changed since it was ingested. Ingest it again.")
     file.seek(0)
     return file
 

@@ -217,12 +217,20 @@ class Question:
     @property
     def meaning(self) -> str | None:
         """What its words were taken for; None if there are none, or the encoder read them."""
-        spoken = [(part.term, part.words) for part in self.parts if part.words is not None]
+        spoken = [part.words for part in self.parts if part.words is not None]
+        if not spoken:
+            return None
         if len(self.parts) == 1:
-            return spoken[0][1].meaning if spoken else None
-        # In a sum, several concepts are one vector.
-        said = [f"{'like' if term.weight > 0 else 'unlike'} {words.mean}" for term, words in spoken]
-        return f"Searched for what is {'; '.join(said)}." if said else None
+            return spoken[0].meaning
+        said = []
+        for part in self.parts:
+            weight = abs(part.term.weight)
+            # In a sum, several concepts are one vector.
+            named = f"image {part.term.name}" if part.term.id is not None else part.term.name
+            what = named if part.words is None else part.words.mean
+            times = "" if weight == 1 else f"{weight:g} × "
+            said.append(f"{'like' if part.term.weight > 0 else 'unlike'} {times}{what}")
+        return f"Searched for what is {'; '.join(said)}."
 
     def _stored(
         self, connection: sa.Connection, collection: StoredCollection

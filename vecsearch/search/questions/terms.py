@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from uuid import UUID
@@ -14,6 +14,9 @@ from vecsearch.vocabulary import LONGEST_TEXT, MAXIMUM_WEIGHT
 
 # As people write it, before a colon.
 WEIGHT = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
+# Characters of a part's name, and parts, that one line shows.
+LONGEST_NAME = 40
+MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Term:
         path = self.image.path if isinstance(self.image, Picture) else self.image
         return Path(path).name if isinstance(path, str | Path) else "the picture"
 
+    @property
+    def signed(self) -> str:
+        """The term with its sign, and its weight unless that is 1; words are in quotes."""
+        weight = abs(self.weight)
+        sign = "+" if self.weight > 0 else "\N{MINUS SIGN}"
+        shown = self.name if len(self.name) <= LONGEST_NAME else f"{self.name[: LONGEST_NAME - 1]}…"
+        named = shown if self.text is None else f'"{shown}"'
+        return f"{sign} {named}" if weight == 1 else f"{sign} {weight:g} {named}"
+
     def check(self) -> None:
         """Check what needs neither a picture nor a database.
 
@@ -61,6 +73,15 @@ class Term:
                 f"The weight of {self.name} is {self.weight:g}. Give a number above 0, up to "
                 f"{MAXIMUM_WEIGHT}."
             )
+
+
+def summed(parts: Sequence[Term]) -> str:
+    """Return the parts of a question in a line: + a.jpg, + 2 "starfish"; empty for one."""
+    if len(parts) == 1:
+        return ""
+    line = ", ".join(part.signed for part in parts[:MOST_NAMED])
+    left = len(parts) - MOST_NAMED
+    return line if left <= 0 else f"{line} and {left} more"
 
 
 def terms(
