@@ -154,7 +154,7 @@ def test_k_and_its_limits(api: TestClient, known: list[Known]) -> None:
 
 
 def test_what_a_query_needs(api: TestClient, known: list[Known]) -> None:
-    assert "Name what to search for" in ask(api, 400)["detail"]
+    assert "A part of a question is" in ask(api, 400)["detail"]
     assert "only says what hits should be unlike" in ask(api, 400, not_id=known[0].id)["detail"]
     assert "has no image" in ask(api, 404, id=NOTHING)["detail"]
     assert "no collection 'other'" in ask(api, 404, id=known[0].id, collection="other")["detail"]
@@ -308,7 +308,7 @@ def test_bodies_over_the_limit(library: Library, known: list[Known]) -> None:
         for content in (b"x" * (2**20 + 1), chunks()):
             answer = api.post(path, content=content, headers=kind)
             assert answer.status_code == 413
-            assert "more than 1 MB" in answer.text
+            assert "larger than 1 MB" in answer.text
 
 
 def test_methods_and_addresses_that_are_not_there(api: TestClient) -> None:

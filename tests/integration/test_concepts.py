@@ -207,7 +207,7 @@ def test_what_words_cannot_do_is_said(corpus: Corpus) -> None:
             library.query(text=text)
     with pytest.raises(InvalidInput, match="compared by cosine, not by l2"):
         library.query(text="crane", metric="l2")
-    with pytest.raises(InvalidInput, match="one of an image, an id and words"):
+    with pytest.raises(InvalidInput, match="A part of a question is"):
         library.query(text="crane", id=corpus.ids[0])
     make_corpus(library, "layered", clustered(20, 8, seed=1))
     write(library, "UPDATE collections SET layer = 'layer3' WHERE name = 'layered'")

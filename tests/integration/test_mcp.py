@@ -248,7 +248,7 @@ NO_ID = "00000000-0000-0000-0000-000000000000"
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({}, "Name what to search for"),
+        ({}, "A part of a question is"),
         ({"text": "xylophone"}, "'xylophone'"),
         ({"text": "tabby", "collection": "nope"}, "Collections: cats, images."),
         ({"text": "tabby", "collection": "'; --"}, "collection: "),

@@ -14,6 +14,7 @@ from vecsearch.vocabulary import KeepRule
 
 def member(path: str, **facts: Any) -> Member:
     usual = {
+        "sha256": None,
         "width": 8,
         "height": 6,
         "file_size": 100,

@@ -94,6 +94,7 @@ class Tidy:
 
         """
         with migrate.reading_current(self._store.engine) as connection:
+            catalog.get_collection(connection, self._name)
             return journal.last_run(connection, self._name)
 
     def chosen(self, run: int | None = None) -> Run:

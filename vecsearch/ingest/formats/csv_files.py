@@ -78,9 +78,7 @@ def _rows(file: Path, lines: TextIO) -> "Iterator[tuple[int, str, NDArray[np.flo
     """Yield each row's line, path and numbers, all of one width."""
     dimensions: int | None = None
     is_first = True
-    # By default a field has at most 128 KiB, and a whole vector can be one.
-    csv.field_size_limit(MOST_LINE)
-    with _translated(file):
+    with _translated(file), _fields_up_to(MOST_LINE):
         reader = csv.reader(_lines(file, lines), strict=True)
         for row in reader:
             if not row:
@@ -122,6 +120,16 @@ def _translated(file: Path) -> Iterator[None]:
             f"{file} cannot be read: {first_line(error)}. "
             "Give a CSV in UTF-8: a path, then numbers."
         ) from error
+
+
+@contextmanager
+def _fields_up_to(most: int) -> Iterator[None]:
+    """Let a field have so many characters, as a whole vector can be one; the default is 128 KiB."""
+    before = csv.field_size_limit(most)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _fields(row: list[str]) -> list[str]:
