@@ -111,8 +111,9 @@ def latest(connection: sa.Connection, table: sa.Table, limit: int) -> list[Apart
     }
     made = []
     for at, found in recorded.items():
-        # Whatever is recorded at once has one image in common.
-        image = next(iter(set(found[0]).intersection(*found)), found[0][0])
+        # Whatever is recorded at once has one image in common; a single pair has two.
+        common = set(found[0]).intersection(*found) or found[0]
+        image = min(common, key=lambda id_: paths.get(id_, ""))
         others = {id_ for pair in found for id_ in pair if id_ != image and id_ in paths}
         if image in paths and others:
             by_path = sorted(others, key=lambda id_: paths[id_])
