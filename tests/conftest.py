@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Nor may anything of a test get into the developer's cache. Workers share one.
     os.environ["VECSEARCH_CACHE_DIR"] = tempfile.mkdtemp(prefix="vecsearch-cache-")
     atexit.register(shutil.rmtree, os.environ["VECSEARCH_CACHE_DIR"], ignore_errors=True)
+
+# A run in a script's background ignores Ctrl-C, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests run beside each other; threads of one torch that wait for a busy core cost it tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

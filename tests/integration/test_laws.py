@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Corpus, PixelEncoder, ingest, picture
 
+from vecsearch.errors import InvalidInput
 from vecsearch.ingest.annotations.metadata import KEY_COLUMNS
 from vecsearch.library import Library
 from vecsearch.search.filters import Filters
@@ -59,9 +60,12 @@ def test_whatever_filters_and_measures_the_nearest_are_those_of_numpy(
     most: int | None,
 ) -> None:
     filters = Filters(label=label, min_width=least, max_width=most)
-    answer = corpus.library.query(
-        id=corpus.ids[position], metric=metric, k=k, filters=filters, exclude_self=True
-    )
+    wanted = {"id": corpus.ids[position], "metric": metric, "k": k, "filters": filters}
+    if least is not None and most is not None and least > most:
+        with pytest.raises(InvalidInput, match="Swap them"):
+            corpus.library.query(**wanted)
+        return
+    answer = corpus.library.query(**wanted, exclude_self=True)
     places = np.arange(len(corpus))
     meets = places != position
     if label is not None:

@@ -122,7 +122,7 @@ def test_the_command_says_what_it_needs(library: Library, monkeypatch: pytest.Mo
     assert places(library) == {}
     status, _, said = run_command(library, "refresh", "--layout", "pca")
     assert status == 1
-    assert "vecsearch refresh neighbours duplicates map" in said
+    assert "Name: neighbours duplicates map" in said
     with pytest.raises(InvalidInput, match="Unknown layout 'tsne'"):
         library.collection().refresh(["map"], layout="tsne")
     status, out, _ = run_command(library, "refresh", "map")
