@@ -173,7 +173,7 @@ def test_what_cannot_be_a_label_is_refused_before_anything_is_stored(
     library: Library, photos: Path, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        library.collection().ingest(photos, **options)  # type: ignore[arg-type]
+        library.collection().ingest(photos, **options)  # type: ignore[arg-type]  # as told
     assert library.collection_names() == []
 
 

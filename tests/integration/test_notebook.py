@@ -106,7 +106,7 @@ def test_a_collection_that_is_gone_leaves_names_and_the_reason(
 
 def test_a_label_cannot_write_html() -> None:
     image = replace(hit(1, Path("/photos/1.png")), label="<script>")
-    drawn = Drawn([image], Metric.cosine, None, 0.0, None, thumbnails=lambda _: {})  # type: ignore[arg-type]
+    drawn = Drawn([image], Metric.cosine, None, 0.0, None, thumbnails=lambda _: {})  # type: ignore[arg-type]  # no hit
     assert Page(drawn).text[1] == "<script>"
 
 

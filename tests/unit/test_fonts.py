@@ -36,14 +36,14 @@ def system_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def _forget() -> None:
     # matplotlib forgets what it found when a font is added.
     font_manager.fontManager.addfont(font_manager.findfont(fonts.BASE))
-    for cached in (fonts._family, fonts._characters, fonts._known, fonts._new, fonts._packaged):  # noqa: SLF001
+    for cached in (fonts._family, fonts._characters, fonts._known, fonts._new, fonts._packaged):  # noqa: SLF001 - caches to be emptied
         cached.cache_clear()
 
 
 def font(path: Path, name: str, characters: str, *, empty: bool = False) -> str:
     """Write a font with a square, or nothing, for each character."""
-    from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]
-    from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped]
+    from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]  # it has no types
+    from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped]  # nor has it
 
     pen = TTGlyphPen(None)
     square = [] if empty else [(50, 0), (50, 700), (750, 700), (750, 0)]
@@ -171,7 +171,7 @@ def test_no_character_that_is_thought_drawable_makes_matplotlib_warn(
     odd = [
         chr(code)
         for code in range(0xE0080)
-        if unicodedata.category(chr(code)) in {"Cf", "Cc", "Zs"} or code in fonts._IGNORABLE  # noqa: SLF001
+        if unicodedata.category(chr(code)) in {"Cf", "Cc", "Zs"} or code in fonts._IGNORABLE  # noqa: SLF001 - its table
     ]
     canvas = Canvas(5000, 100)
     with warnings.catch_warnings():

@@ -138,12 +138,12 @@ def test_a_frame_tells_when_and_where_it_was_taken(tmp_path: Path) -> None:
         ({"creation_time": "1970-01-01T00:00:00.000000Z"}, None),
         ({"creation_time": "yesterday"}, None),
         ({"creation_time": "9999-12-31T23:59:59Z"}, None),
-        ({frames._CREATED[0]: "2024-05-06T09:08:09+0200"}, "2024:05:06 09:08:10"),  # noqa: SLF001
+        ({frames._CREATED[0]: "2024-05-06T09:08:09+0200"}, "2024:05:06 09:08:10"),  # noqa: SLF001 - its table
         ({}, None),
     ],
 )
 def test_only_times_that_a_clock_can_show_count(said: dict[str, str], taken: str | None) -> None:
-    told = frames._told({**said, "location": "+91+181x+3"}, 1_000)  # noqa: SLF001
+    told = frames._told({**said, "location": "+91+181x+3"}, 1_000)  # noqa: SLF001 - the smallest part
     assert told.get_ifd(0x8769).get(0x9003) == taken
 
 
@@ -160,7 +160,7 @@ def test_without_times_the_first_frame_alone_is_known() -> None:
     packets = [SimpleNamespace(pts=None, dts=None, is_keyframe=True, size=9) for _ in range(3)]
     container: Any = SimpleNamespace(demux=lambda _: iter(packets))
     stream: Any = SimpleNamespace(time_base=Fraction(1, 1_000), start_time=None)
-    found: list[Any] = [*frames._key_packets(container, stream, lambda: None)]  # noqa: SLF001
+    found: list[Any] = [*frames._key_packets(container, stream, lambda: None)]  # noqa: SLF001 - likewise
     assert found == [(0, packets[0])]
 
 

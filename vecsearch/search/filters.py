@@ -45,7 +45,7 @@ class Filters:
             (self.min_width, self.max_width, "width"),
             (self.min_height, self.max_height, "height"),
         ):
-            if least is not None and most is not None and least > most:  # type: ignore[operator]
+            if least is not None and most is not None and least > most:  # type: ignore[operator]  # of one type
                 raise InvalidInput(
                     f"The first {what}, {least}, is after the last, {most}. Swap them."
                     if what == "day"

@@ -42,7 +42,7 @@ class Video:
             raise InvalidInput("Videos need a package: pip install 'vecsearch[video]'")
         self._path = path
         self._lock = threading.Lock()
-        modified = _EPOCH + timedelta(microseconds=os.stat(path).st_mtime_ns // 1_000)  # noqa: PTH116
+        modified = _EPOCH + timedelta(microseconds=os.stat(path).st_mtime_ns // 1_000)  # noqa: PTH116 - a string
         self._about = {"type": "file", "modified": modified}
 
     def info(self, name: str) -> dict[str, Any]:
