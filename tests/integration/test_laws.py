@@ -60,12 +60,12 @@ def test_whatever_filters_and_measures_the_nearest_are_those_of_numpy(
     most: int | None,
 ) -> None:
     filters = Filters(label=label, min_width=least, max_width=most)
-    wanted = {"id": corpus.ids[position], "metric": metric, "k": k, "filters": filters}
+    wanted: dict[str, Any] = {"metric": metric, "k": k, "filters": filters}
     if least is not None and most is not None and least > most:
         with pytest.raises(InvalidInput, match="Swap them"):
-            corpus.library.query(**wanted)
+            corpus.library.query(id=corpus.ids[position], **wanted)
         return
-    answer = corpus.library.query(**wanted, exclude_self=True)
+    answer = corpus.library.query(id=corpus.ids[position], exclude_self=True, **wanted)
     places = np.arange(len(corpus))
     meets = places != position
     if label is not None:
