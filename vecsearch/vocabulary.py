@@ -1,6 +1,5 @@
 """Names that the CLI, the web and the API share, each declared once. Imports nothing slow."""
 
-import difflib
 import math
 import re
 import shlex
@@ -349,24 +348,20 @@ def least_ef_construction(images: int) -> int:
     return min(round(grown), EF_CONSTRUCTION.most)
 
 
-def collection_flag(name: str) -> str:
-    """Return what to add to a command that is about a collection: nothing for the default one."""
-    return "" if name == DEFAULT_COLLECTION else f" --collection {name}"
-
-
 def command_line(words: str, *operands: object, collection: str = DEFAULT_COLLECTION) -> str:
     """Return a command to paste into a shell.
 
     Args:
         words: the command and its options.
         operands: paths and the like, which are quoted.
-        collection: the collection that the command is about.
+        collection: the collection that the command is about; the default one is not named.
 
     """
     texts = map(str, operands)
     # What begins with a hyphen would be taken for an option.
     quoted = [shlex.quote(f"./{text}" if text.startswith("-") else text) for text in texts]
-    return " ".join(["vecsearch", words, *quoted]) + collection_flag(collection)
+    flag = [] if collection == DEFAULT_COLLECTION else ["--collection", collection]
+    return " ".join(["vecsearch", words, *quoted, *flag])
 
 
 def nothing_in(collection: str) -> str:
@@ -377,6 +372,8 @@ def nothing_in(collection: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question that names the known names nearest to one; empty if none is near."""
+    import difflib
+
     spelled = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), spelled, n=MOST_NEAR)
     return f"Did you mean {' or '.join(repr(spelled[each]) for each in near)}?" if near else ""

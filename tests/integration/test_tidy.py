@@ -338,8 +338,8 @@ def test_the_command_shows_asks_acts_and_undoes(
     assert (code, out.count('"dry_run": true')) == (0, 6)
     code, out, err = run_command(library, *words)
     assert code == 1
-    assert "moves 6 files to " in err
-    assert "keeps 3 images. That needs a yes: add --yes. Nothing was done." in err
+    assert "This will move 6 files to " in err
+    assert "and keep 3 images. That needs a yes: add --yes. Nothing was done." in err
     assert on_disk(photos) == files
     code, out, err = run_command(library, *words, "--yes", "--format", "ndjson")
     assert (code, out.count('"state": "done"')) == (0, 6)

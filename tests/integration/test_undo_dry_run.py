@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support import once, run_command
-from tidy_support import fill, in_tables, use_trash_of
+from tidy_support import applied, fill, in_tables, use_trash_of
 
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
@@ -27,12 +27,6 @@ def photos(library: Library, tmp_path: Path) -> Path:
     return fill(library, tmp_path / "photos")
 
 
-def apply(library: Library, action: str, tmp_path: Path) -> None:
-    tidy = library.collection().tidy
-    to = tmp_path / "moved" if action == "move" else None
-    tidy.apply(tidy.plan(action, keep="largest", prefer=f"{tmp_path}/photos/kept", to=to))
-
-
 def everything(library: Library, folder: Path) -> Any:
     files = [
         (str(file), file.is_symlink(), file.lstat().st_mtime_ns, file.lstat().st_ino)
@@ -46,7 +40,7 @@ def everything(library: Library, folder: Path) -> Any:
 def test_it_shows_what_undo_then_brings_back_and_does_nothing(
     library: Library, photos: Path, tmp_path: Path, action: FileAction
 ) -> None:
-    apply(library, action, tmp_path)
+    applied(library, action, tmp_path)
     before = everything(library, tmp_path)
     code, out, err = run_command(library, "undo", "--dry-run", "--format", "ndjson")
     rows = [json.loads(line) for line in out.splitlines()]
@@ -64,7 +58,7 @@ def test_it_shows_what_undo_then_brings_back_and_does_nothing(
 def test_the_reasons_why_not_are_those_of_undo(
     library: Library, photos: Path, tmp_path: Path, action: FileAction, own_trash: Path
 ) -> None:
-    apply(library, action, tmp_path)
+    applied(library, action, tmp_path)
     in_the_way, brought_back, lost = (
         photos / "copies" / f"00{number} copy.png" for number in range(3)
     )

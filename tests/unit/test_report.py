@@ -183,7 +183,7 @@ def test_the_parts_of_a_question_are_named(files: list[Path]) -> None:
         Term(b"picture"),
     ]
     line = summed(parts)
-    assert line == (f'+ a.jpg, \N{MINUS SIGN} 2.5 <b>.jpg, + "star{"fish" * 8}fis…", + the picture')
+    assert line == (f'+ a.jpg, \N{MINUS SIGN}2.5 <b>.jpg, + "star{"fish" * 8}fis…", + the picture')
     assert summed(parts * 5).endswith(", + the picture and 12 more")
     assert summed(parts[:1]) == ""
     answer = Answer(

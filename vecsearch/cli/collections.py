@@ -30,7 +30,7 @@ from vecsearch.vocabulary import (
     Derived,
     IndexMethod,
     Layout,
-    collection_flag,
+    command_line,
     counted,
 )
 
@@ -240,7 +240,8 @@ def drop(
             if cascade and (dependents := chosen.dependents()):
                 say(f"This also drops {', '.join(dependents)}.")
             if (lost := chosen.tidy.lost_by_drop()) is not None:
-                say(f"{lost} To bring them back first: vecsearch undo{collection_flag(collection)}")
+                back = command_line("undo", collection=collection)
+                say(f"{lost} To bring them back first: {back}")
             typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
         notes = chosen.drop(cascade=cascade)
     say_all(notes)

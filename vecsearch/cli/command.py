@@ -194,8 +194,8 @@ def _exits(*, debug: bool, interrupted: str) -> Iterator[None]:
     """Turn what a command raises into a sentence and an exit status; the one place for it."""
     try:
         yield
-    except KeyboardInterrupt:
-        say(f"Interrupted. {interrupted}".rstrip())
+    except KeyboardInterrupt as stopped:
+        say(f"Interrupted. {stopped or interrupted}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe. Python would complain again at exit.
@@ -244,7 +244,8 @@ def command(
         encodes: whether it takes the options of encoders.
         builds: whether it takes what indexes can be built with, as `**options`.
         prints_paths: whether its rows, in the format of its argument `format_`, have paths.
-        interrupted: what to print after Ctrl-C, beside that the command was interrupted.
+        interrupted: what to print after Ctrl-C, beside that the command was interrupted; a
+            KeyboardInterrupt with a sentence of its own says that.
         class_: parses the words of the command line.
 
     """

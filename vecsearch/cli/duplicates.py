@@ -31,7 +31,7 @@ from vecsearch.vocabulary import (
     FileState,
     KeepRule,
     choices,
-    collection_flag,
+    command_line,
     counted,
 )
 
@@ -250,9 +250,8 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
     with steps_progress() as progress:
         done = collection.tidy.apply(plan, on_progress=progress)
     acted = [entry for entry in done if entry.state is FileState.done]
-    flag = collection_flag(collection.name)
-    sentence = was_done(plan.action, len(acted), plan.folder)
-    say(f"{sentence} To undo it: vecsearch undo {done[0].run}{flag}")
+    undoing = command_line("undo", done[0].run, collection=collection.name)
+    say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
     left = len(done) - len(acted) + len(plan.untouched)
     if left:
         say(f"{counted(left, 'duplicate')} left alone; see the reasons.")

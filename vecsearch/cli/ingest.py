@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vecsearch.cli.command import (
-    INTERRUPTED,
     CollectionOption,
     FormatOption,
     ModelOption,
@@ -187,8 +186,7 @@ def _interruptible(collection: "Collection") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"Interrupted. {_kept(collection)}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise KeyboardInterrupt(_kept(collection)) from None
     finally:
         signal.signal(signal.SIGINT, usual)
 

@@ -23,6 +23,7 @@ class Skip(StrEnum):
     video = "video"
 
 
+_RAW = frozenset(RAW.suffixes)
 _CONTAINERS = {suffix: Skip(kind.noun) for kind in containers.KINDS for suffix in kind.suffixes}
 
 
@@ -33,12 +34,12 @@ def is_entered(name: str) -> bool:
 
 def skipped_as(path: str) -> Skip | None:
     """Return what a file of this name is skipped as; None if it is taken for an image."""
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - strings: runs per file
+    if suffix in SUFFIXES:
+        return Skip.raw if suffix in _RAW and not RAW.is_readable else None
     if (kind := containers.of(path)) is not None and kind.format is not None:
         return None
-    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - strings: runs per file
-    if suffix not in SUFFIXES:
-        return _CONTAINERS.get(suffix, Skip.other)
-    return Skip.raw if suffix in RAW.suffixes and not RAW.is_readable else None
+    return _CONTAINERS.get(suffix, Skip.other)
 
 
 def remarks(skipped: Counter[Skip]) -> Iterator[str]:

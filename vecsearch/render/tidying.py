@@ -12,12 +12,6 @@ _DO = {
     FileAction.hardlink: "Replace {files} by hard links",
     FileAction.symlink: "Replace {files} by symbolic links",
 }
-_DOES = {
-    FileAction.trash: "sends {files} to the trash",
-    FileAction.move: "moves {files} to {folder}",
-    FileAction.hardlink: "replaces {files} by hard links",
-    FileAction.symlink: "replaces {files} by symbolic links",
-}
 _DID = {
     FileAction.trash: "Sent {files} to the trash",
     FileAction.move: "Moved {files}",
@@ -45,8 +39,9 @@ def to_do(plan: Plan) -> str:
 
 def will_do(plan: Plan) -> str:
     """Return what a plan does, as a sentence."""
-    does = _DOES[plan.action].format(files=counted(len(plan.files), "file"), folder=plan.folder)
-    return f"This {does} ({human_bytes(plan.size)}), and keeps {counted(plan.kept, 'image')}."
+    do = to_do(plan)
+    kept = counted(plan.kept, "image")
+    return f"This will {do[0].lower()}{do[1:]} ({human_bytes(plan.size)}), and keep {kept}."
 
 
 def was_done(action: FileAction, files: int, folder: str | None = None) -> str:

@@ -45,13 +45,6 @@ class Part:
         """Whether the hits should be like it, rather than unlike."""
         return self.term.weight > 0
 
-    @property
-    def sign(self) -> str:
-        """Its sign, and its weight unless that is 1."""
-        weight = abs(self.term.weight)
-        sign = "+" if self.is_like else "\N{MINUS SIGN}"
-        return sign if weight == 1 else f"{sign}{weight:g}"
-
 
 @dataclass(frozen=True)
 class Asked:

@@ -290,9 +290,11 @@ def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]
     if question.crop is not None:
         raise InvalidInput("There is no picture to crop. Choose one.")
     # One image more tells whether there are more.
+    filters = question.filters()
     found = collection.browse(
-        question.filters(), after=question.after, before=question.before, limit=BROWSED + 1
+        filters, after=question.after, before=question.before, limit=BROWSED + 1
     )
+    every = collection.count(most=MOST_COUNTED)
     if not found:
         require_label(collection, question.label)
     backwards = question.before is not None
@@ -306,10 +308,10 @@ def _browsed(question: PageQuestion, collection: "Collection") -> dict[str, Any]
         "tags": collection.tags.of(image.id for image in images),
         "previous": images[0].id if images and has_previous else None,
         "next": images[-1].id if images and has_next else None,
-        "count": collection.count(question.filters(), most=MOST_COUNTED),
-        "all": collection.count(most=MOST_COUNTED),
+        "count": collection.count(filters, most=MOST_COUNTED) if filters else every,
+        "all": every,
         "most": MOST_COUNTED,
-        "takes_words": collection.reads_text() or collection.has_concepts(),
+        "has_concepts": collection.has_concepts(),
     }
 
 

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from vecsearch.errors import CollectionNotFound, Unclear, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
-from vecsearch.vocabulary import Axes, Derived, collection_flag
+from vecsearch.vocabulary import Axes, Derived, command_line
 from vecsearch.web.access.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
@@ -202,7 +202,7 @@ def unplaced(collection: str, axes: Axes) -> str:
 
 def refreshing(collection: str, derived: Derived) -> str:
     """Return the command that makes a derived table."""
-    return f"vecsearch refresh {derived}{collection_flag(collection)}"
+    return command_line("refresh", derived, collection=collection)
 
 
 async def _served(request: Request) -> Site:

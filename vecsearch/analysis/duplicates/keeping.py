@@ -1,7 +1,6 @@
 """Which image of a group of near-duplicates to keep, and which could go."""
 
 import os
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC
 from pathlib import Path
@@ -12,7 +11,7 @@ from vecsearch.analysis.duplicates.pairs import Member
 from vecsearch.imaging import scan
 from vecsearch.imaging.sources.existence import is_missing
 from vecsearch.imaging.sources.remote import is_url
-from vecsearch.vocabulary import KeepRule, collection_flag
+from vecsearch.vocabulary import KeepRule, command_line
 
 # The image with the smallest key comes first.
 Order = Callable[[Member], tuple[Any, ...]]
@@ -77,20 +76,20 @@ def missing_note(paths: Sequence[str], collection: str) -> str | None:
     files = "The file of 1 row is" if len(paths) == 1 else f"The files of {len(paths):,} rows are"
     return (
         f"{files} gone, and so neither kept nor among those that could go. To delete such rows, if "
-        f"their files are gone for good: {_deleting(paths)}{collection_flag(collection)}"
+        f"their files are gone for good: {_deleting(paths, collection)}"
     )
 
 
-def _deleting(paths: Sequence[str]) -> str:
+def _deleting(paths: Sequence[str], collection: str) -> str:
     """Return a command that deletes the rows of files that are gone."""
     if len(paths) <= MOST_NAMED:
-        return f"vecsearch forget {' '.join(shlex.quote(scan.shown(path)) for path in paths)}"
+        return command_line("forget", *map(scan.shown, paths), collection=collection)
     is_local = not any(map(is_url, paths))
     folder = os.path.commonpath([str(Path(path).parent) for path in paths]) if is_local else "/"
     if folder == "/":
-        return "vecsearch ingest --prune FOLDER"
+        return command_line("ingest --prune", "FOLDER", collection=collection)
     command = "forget" if is_missing(folder) else "ingest --prune"
-    return f"vecsearch {command} {shlex.quote(scan.shown(folder))}"
+    return command_line(command, scan.shown(folder), collection=collection)
 
 
 def _taken(member: Member) -> float | None:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
+from psycopg import sql
 
 from vecsearch.errors import Unclear, having_label
 from vecsearch.search import gallery
@@ -63,7 +64,7 @@ def with_labels(connection: sa.Connection, table: sa.Table, error: Unclear, text
 
 def listing(collection: str, label: str) -> str:
     """Return the commands that list the images of a label, and that search among them."""
-    condition = f"label = {_literal(label)}"
+    condition = f"label = {sql.Literal(label).as_string()}"
     rows = f"SELECT path FROM {collection} WHERE {condition}"
     return (
         f"To list them: vecsearch sql {_quoted(rows)}. "
@@ -89,9 +90,5 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("_", " ").replace("-", " ").split()).lower()
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(sql: str) -> str:
-    return shlex.quote(sql) if any(each in sql for each in '"$`\\!') else f'"{sql}"'
+def _quoted(text: str) -> str:
+    return shlex.quote(text) if any(each in text for each in '"$`\\!') else f'"{text}"'

@@ -45,13 +45,18 @@ class Term:
         return Path(path).name if isinstance(path, str | Path) else "the picture"
 
     @property
-    def signed(self) -> str:
-        """The term with its sign, and its weight unless that is 1; words are in quotes."""
+    def sign(self) -> str:
+        """Its sign, and its weight unless that is 1."""
         weight = abs(self.weight)
         sign = "+" if self.weight > 0 else "\N{MINUS SIGN}"
+        return sign if weight == 1 else f"{sign}{weight:g}"
+
+    @property
+    def signed(self) -> str:
+        """The term with its sign; words are in quotes."""
         shown = self.name if len(self.name) <= LONGEST_NAME else f"{self.name[: LONGEST_NAME - 1]}…"
         named = shown if self.text is None else f'"{shown}"'
-        return f"{sign} {named}" if weight == 1 else f"{sign} {weight:g} {named}"
+        return f"{self.sign} {named}"
 
     def check(self) -> None:
         """Check what needs neither a picture nor a database.
