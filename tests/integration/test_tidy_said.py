@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support import once, run_command, write
+from support import PixelEncoder, ingest, once, run_command, write
 from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
 
 from vecsearch.cli import collections, command
@@ -96,6 +96,18 @@ def test_undo_needs_a_yes_where_nobody_can_answer(
     assert (code, "Run 1 has nothing to undo." in err, "Undo it?" in err) == (1, True, False)
     code, _, err = run_command(library, "undo", "7", "--yes")
     assert (code, "No run is 7." in err) == (1, True)
+
+
+def test_before_anything_was_done_undo_says_so(library: Library, photos: Path) -> None:
+    code, out, err = run_command(library, "undo", "--list")
+    assert (code, out, err) == (0, "", "No files were acted on yet, so there is nothing to undo.\n")
+
+
+def test_errors_of_undo_name_the_collection(library: Library, photos: Path) -> None:
+    ingest(library.engine, [photos], PixelEncoder(), collection="other")
+    for run in [], ["7"]:
+        code, _, err = run_command(library, "undo", *run, "--yes", "--collection", "other")
+        assert (code, err.endswith(": vecsearch undo --list --collection other\n")) == (1, True)
 
 
 @pytest.mark.parametrize("action", ["move", "trash"])

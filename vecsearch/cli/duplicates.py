@@ -190,7 +190,10 @@ def undo(
     with open_library(settings) as library:
         tidy = library.collection(collection).tidy
         if list_:
-            write_rows(tidy.runs(), format_, columns=RUN_COLUMNS)
+            runs = tidy.runs()
+            if not runs:
+                say("No files were acted on yet, so there is nothing to undo.")
+            write_rows(runs, format_, columns=RUN_COLUMNS)
             return
         if dry_run:
             _show_undo(tidy.undoable(run), format_)

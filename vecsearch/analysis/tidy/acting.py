@@ -108,7 +108,7 @@ class Tidy:
         chosen = next((each for each in self.runs() if each.run == number), None)
         if chosen is None or not chosen.done:
             found = f"No run is {number}" if chosen is None else f"Run {number} has nothing to undo"
-            raise InvalidInput(f"{found}. See what was done: vecsearch undo --list")
+            raise journal.no_run(found, self._name)
         return chosen
 
     def undo(self, run: int | None = None, *, on_progress: OnProgress = quiet) -> list[Entry]:
@@ -154,7 +154,7 @@ class Tidy:
         """
         found = self._entries(*FileState, run=run)
         if not found:
-            raise InvalidInput(f"No run is {run}. See what was done: vecsearch undo --list")
+            raise journal.no_run(f"No run is {run}", self._name)
         return found
 
     def runs(self) -> list[Run]:

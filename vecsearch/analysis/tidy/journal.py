@@ -15,7 +15,7 @@ from vecsearch.ingest import scope
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import claimed
-from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, parse
+from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, command_line, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.
 TIDY_LOCK_KEY = 0x766574
@@ -156,6 +156,12 @@ def entries(
     ]
 
 
+def no_run(what: str, name: str) -> InvalidInput:
+    """Return an error about the runs of a collection: what is wrong, and how to list them."""
+    listing = command_line("undo --list", collection=name)
+    return InvalidInput(f"{what}. See what was done: {listing}")
+
+
 def last_run(connection: sa.Connection, name: str) -> int:
     """Return the number of the last run of which something can be undone.
 
@@ -171,10 +177,7 @@ def last_run(connection: sa.Connection, name: str) -> int:
         )
     )
     if found is None:
-        raise InvalidInput(
-            f"There is nothing to undo in collection {name!r}. See what was done: "
-            "vecsearch undo --list"
-        )
+        raise no_run(f"There is nothing to undo in collection {name!r}", name)
     return int(found)
 
 
