@@ -6,11 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import clustered, make_corpus, once, run_command
 
+from vecsearch.errors import ClusterUnavailable
+from vecsearch.ingest.folders import Ingesting
+from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 
 pytestmark = once
@@ -70,8 +74,43 @@ def test_ctrl_c_during_an_ingest_says_at_once_what_happens(
             make_corpus(library, name, clustered(1, 4, seed=0))
         code, out, err = run_command(library, "ingest", "photos", "-c", name)
         assert (code, out) == (130, "")
-        assert err == f"Stopping after this batch.\nInterrupted. {kept}\n"
+        assert err == f"Stopping.\nInterrupted. {kept}\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_stops_an_ingest_where_python_or_ray_loses_it(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropped(wanted: Ingesting) -> None:
+        wanted.on_progress(Progress(0, 2, Summary()))
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        wanted.on_progress(Progress(1, 2, Summary()))
+        pytest.fail("it went on")
+
+    def replaced(_: Ingesting) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ClusterUnavailable("A worker ended.") from None
+
+    for lose in dropped, replaced:
+        monkeypatch.setattr(
+            "vecsearch.ingest.folders.ingest", lambda *words, lose=lose: lose(words[-1])
+        )
+        code, out, err = run_command(library, "ingest", "photos")
+        assert (code, out) == (130, "")
+        assert err.startswith("Stopping.\nInterrupted. Nothing was stored;")
+
+
+def test_an_error_without_ctrl_c_is_an_error(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ClusterUnavailable("A worker ended.")
+
+    monkeypatch.setattr("vecsearch.ingest.folders.ingest", fail)
+    assert run_command(library, "ingest", "photos") == (1, "", "error: A worker ended.\n")
 
 
 def _is_listening(address: tuple[str, int]) -> bool:

@@ -1,7 +1,7 @@
 """The commands ingest, watch and forget."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain
@@ -31,7 +31,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.errors import CollectionNotFound, SchemaMissing, VecsearchError
-from vecsearch.ingest.summary import PruneRefused, Summary
+from vecsearch.ingest.summary import Progress, PruneRefused, Summary
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
@@ -137,7 +137,7 @@ def ingest(
     with (
         open_library(settings) as library,
         ingest_progress() as progress,
-        _interruptible(library.collection(collection)),
+        _interruptible(library.collection(collection)) as require_going_on,
     ):
         try:
             summary = library.collection(collection).ingest(
@@ -153,7 +153,7 @@ def ingest(
                 dry_run=dry_run,
                 index=index,
                 ray=ray,
-                on_progress=progress,
+                on_progress=_unless_stopped(progress, require_going_on),
             )
         except PruneRefused as error:
             summary, refused = error.summary, error
@@ -171,24 +171,63 @@ def ingest(
 
 
 @contextmanager
-def _interruptible(collection: "Collection") -> Iterator[None]:
-    """Say at the first Ctrl-C that a batch ends first, and in the end what is stored."""
+def _interruptible(collection: "Collection") -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C end an ingest, and say in the end what is stored; see `_stoppable`."""
+    try:
+        with _stoppable(lambda: say("Stopping.")) as require_going_on:
+            yield require_going_on
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(collection)) from None
+
+
+@contextmanager
+def _stoppable(on_stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C end what runs, even where the interrupt is lost; yield what raises it again.
+
+    Python drops an interrupt that comes in the callback of a weak reference, and what Ray raises
+    may be another error. So each step raises it again, and errors that follow count as Ctrl-C.
+
+    Args:
+        on_stop: called at the first Ctrl-C.
+
+    """
     usual = signal.getsignal(signal.SIGINT)
+    is_stopped = False
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGINT, usual)  # a second one ends the batch, too
-        say("Stopping after this batch.")
+        nonlocal is_stopped
+        is_first, is_stopped = not is_stopped, True
+        # Nothing can be said while something else is being printed.
+        with suppress(RuntimeError):
+            if is_first:
+                on_stop()
         raise KeyboardInterrupt
+
+    def require_going_on() -> None:
+        if is_stopped:
+            raise KeyboardInterrupt
 
     # Not where a shell that runs it in the background has it ignore Ctrl-C.
     if usual is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop)
     try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(collection)) from None
+        yield require_going_on
+    except Exception as error:
+        if is_stopped:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+def _unless_stopped(
+    show_progress: Callable[[Progress], None], require_going_on: Callable[[], None]
+) -> Callable[[Progress], None]:
+    def on_progress(now: Progress) -> None:
+        require_going_on()
+        show_progress(now)
+
+    return on_progress
 
 
 def _kept(collection: "Collection") -> str:
@@ -229,16 +268,11 @@ def watch(
     from vecsearch.cli.progress import ingest_progress
 
     said: set[str] = set()
-    is_stopped = False
-
-    def stop(*_: object) -> None:
-        nonlocal is_stopped
-        is_stopped = True
-        raise KeyboardInterrupt
-
-    with open_library(settings) as library, suppress(KeyboardInterrupt):
-        # Python drops an interrupt that comes in the callback of a weak reference.
-        signal.signal(signal.SIGINT, stop)
+    with (
+        open_library(settings) as library,
+        suppress(KeyboardInterrupt),
+        _stoppable(lambda: None) as require_going_on,
+    ):
         with ingest_progress() as progress:
             summaries = library.collection(collection).watch(
                 paths,
@@ -251,15 +285,14 @@ def watch(
                 prune=prune,
                 confirm=lambda _: yes,
                 index=index,
-                on_progress=progress,
+                on_progress=_unless_stopped(progress, require_going_on),
             )
             first = next(summaries)
         for summary in chain([first], summaries):
             say_all(note for note in summary.notes if note not in said)
             said.update(summary.notes)
             say(f"{datetime.now():%H:%M:%S}  {_in_words(summary)}")  # noqa: DTZ005 - local time
-            if is_stopped:
-                break
+            require_going_on()
             if summary is first:
                 if summary.failed:
                     _say_where_errors_are(collection)
