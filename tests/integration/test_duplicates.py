@@ -87,7 +87,7 @@ def test_within_a_cut_off_of_ones_own_groups_are_what_all_pairs_within_it_join(
 
 @pytest.mark.parametrize(("max_distance", "same_as"), [(1e308, 2.0), (1e-320, 0.0), (3.0, 2.0)])
 def test_a_cut_off_may_be_any_number(library: Library, max_distance: float, same_as: float) -> None:
-    planted(library)
+    make_corpus(library, "images", clustered(100, 64, seed=3))
     found = library.collection().duplicates(max_distance=max_distance)
     assert groups(found) == groups(library.collection().duplicates(max_distance=same_as))
 

@@ -5,6 +5,7 @@ import pytest
 import sqlalchemy as sa
 from support import Corpus, citus, clustered, make_corpus, once
 
+from vecsearch.analysis import evaluate, sampling
 from vecsearch.analysis.sampling import Labelling
 from vecsearch.errors import CollectionNotFound, InvalidInput
 from vecsearch.library import Library
@@ -94,8 +95,12 @@ def test_what_cannot_be_scored_is_refused(library: Library) -> None:
         library.collection().evaluate(metric="hamming")
 
 
-@pytest.mark.parametrize("metric", ["cosine", "chi2"])
-def test_the_index_is_compared_with_the_exact_answer(corpus: Corpus, metric: str) -> None:
+# The function of chi2 takes tens of times as long as pgvector's distances.
+@pytest.mark.parametrize(("metric", "index_queries"), [("cosine", 100), ("chi2", 20)])
+def test_the_index_is_compared_with_the_exact_answer(
+    corpus: Corpus, metric: str, index_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "INDEX_QUERIES", index_queries)
     result = corpus.library.collection().evaluate(metric=metric)
     assert result.queries == 1_000
     breadths = [score.breadth for score in result.index]
@@ -137,7 +142,11 @@ def test_without_an_index_there_is_no_choice(library: Library) -> None:
 
 
 @once
-def test_a_sample_of_queries_is_the_same_for_the_same_seed(corpus: Corpus) -> None:
+def test_a_sample_of_queries_is_the_same_for_the_same_seed(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "MAXIMUM_QUERIES", 100)
+    monkeypatch.setattr(evaluate, "INDEX_QUERIES", 20)
     one, same, other = (
         corpus.library.collection().evaluate(seed=seed).precision for seed in (0, 0, 1)
     )

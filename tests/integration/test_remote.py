@@ -50,6 +50,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             "AWS_ACCESS_KEY_ID": "somebody",
             "AWS_SECRET_ACCESS_KEY": "anything",
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
         }.items():
             monkeypatch.setenv(name, value)
         forget()
