@@ -35,7 +35,11 @@ def test_thumbnails(api: TestClient, known: list[Known], library: Library) -> No
     with database.writing(library.engine) as connection:
         connection.execute(sa.text("DELETE FROM vecsearch_internal.thumbnails"))
     missing = api.get(address)
-    assert (missing.status_code, "has no thumbnail" in missing.json()["detail"]) == (404, True)
+    assert (missing.status_code, missing.json()["detail"]) == (
+        404,
+        # Its folder has a space in its name.
+        f"{known[2].path} has no thumbnail. Run: vecsearch ingest '{known[2].path}'",
+    )
     nothing = api.get(f"/api/collections/images/images/{NOTHING}/thumbnail")
     assert "has no image" in nothing.json()["detail"]
 

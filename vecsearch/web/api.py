@@ -20,6 +20,7 @@ from vecsearch.search.gallery import Label, Map, StoredImage
 from vecsearch.search.query import Hit
 from vecsearch.search.questions.originals import open_original
 from vecsearch.search.tags import Tag
+from vecsearch.vocabulary import command_line
 from vecsearch.web.metrics import MEDIA_TYPE
 from vecsearch.web.parameters import CollectionName, DuplicatesRule, MapRule, QueryForm
 from vecsearch.web.site import POINTS, Served, unplaced
@@ -271,7 +272,8 @@ def thumbnail(
     found = images.thumbnail(id)
     if found is None:
         path = images.image(id).path
-        raise ImageNotFound(f"{path} has no thumbnail. Run: vecsearch ingest {path}")
+        step = command_line("ingest", path, collection=collection)
+        raise ImageNotFound(f"{path} has no thumbnail. Run: {step}")
     sha256, content = found
     headers = {"ETag": f'"{sha256}"', "Cache-Control": CACHED}
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}

@@ -20,7 +20,7 @@ from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import FileAction, FileState, parse
+from vecsearch.vocabulary import FileAction, FileState, command_line, parse
 
 # What ends a run, instead of one file.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -199,9 +199,10 @@ class Tidy:
             except OSError as error:
                 self._leave(entry, f"{error.strerror or error}.")
                 if error.errno in _FULL:
+                    undoing = command_line("undo", collection=self._name)
                     raise VecsearchError(
                         f"{entry.path}: {error.strerror}. It is as it was; what was done before "
-                        "stays, and can be undone: vecsearch undo. Make room, and retry."
+                        f"stays, and can be undone: {undoing}. Make room, and retry."
                     ) from error
         on_progress(step, len(entries), len(entries))
 

@@ -179,7 +179,7 @@ def _checked(
     if action.links and not same:
         raise LeftAlone("Its bytes differ from those of the image that is kept.")
     if not same and image.difference is None:
-        raise LeftAlone("There are no thumbnails to compare. Run vecsearch ingest.")
+        raise LeftAlone("There are no thumbnails to compare; `vecsearch ingest` makes them.")
     if not same and (image.difference or 0.0) > found.max_difference:
         raise LeftAlone("It is like another of its group, but not like the one that is kept.")
     info = disk.check(image.path, hashes[image.id])
