@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 from support import clustered, make_corpus, once, run_command
 
 from vecsearch.errors import ClusterUnavailable
@@ -94,13 +95,18 @@ def test_ctrl_c_stops_an_ingest_where_python_or_ray_loses_it(
         except KeyboardInterrupt:
             raise ClusterUnavailable("A worker ended.") from None
 
-    for lose in dropped, replaced:
+    def asked(_: Ingesting) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise typer.Abort
+
+    for lose, error in (dropped, ""), (replaced, "error: A worker ended.\n"), (asked, ""):
         monkeypatch.setattr(
             "vecsearch.ingest.folders.ingest", lambda *words, lose=lose: lose(words[-1])
         )
         code, out, err = run_command(library, "ingest", "photos")
         assert (code, out) == (130, "")
-        assert err.startswith("Stopping.\nInterrupted. Nothing was stored;")
+        assert err.startswith(f"Stopping.\n{error}Interrupted. Nothing was stored;")
 
 
 def test_an_error_without_ctrl_c_is_an_error(

@@ -205,8 +205,13 @@ def _exits(*, debug: bool, interrupted: str) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        say(f"error: {_sentence(error)}")
+        say_error(error)
         raise typer.Exit(1) from None
+
+
+def say_error(error: Exception) -> None:
+    """Print what went wrong, in a sentence."""
+    say(f"error: {_sentence(error)}")
 
 
 def _sentence(error: Exception) -> str:

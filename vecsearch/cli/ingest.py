@@ -26,12 +26,13 @@ from vecsearch.cli.command import (
     open_library,
     say,
     say_all,
+    say_error,
     show,
     write_object,
 )
 from vecsearch.config import Settings
 from vecsearch.errors import CollectionNotFound, SchemaMissing, VecsearchError
-from vecsearch.ingest.summary import Progress, PruneRefused, Summary
+from vecsearch.ingest.summary import PruneRefused, Summary
 from vecsearch.render.rows import Format, require_object_format
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
@@ -136,8 +137,8 @@ def ingest(
     refused: PruneRefused | None = None
     with (
         open_library(settings) as library,
-        ingest_progress() as progress,
         _interruptible(library.collection(collection)) as require_going_on,
+        ingest_progress(require_going_on) as progress,
     ):
         try:
             summary = library.collection(collection).ingest(
@@ -153,7 +154,7 @@ def ingest(
                 dry_run=dry_run,
                 index=index,
                 ray=ray,
-                on_progress=_unless_stopped(progress, require_going_on),
+                on_progress=progress,
             )
         except PruneRefused as error:
             summary, refused = error.summary, error
@@ -174,21 +175,22 @@ def ingest(
 def _interruptible(collection: "Collection") -> Iterator[Callable[[], None]]:
     """Let Ctrl-C end an ingest, and say in the end what is stored; see `_stoppable`."""
     try:
-        with _stoppable(lambda: say("Stopping.")) as require_going_on:
+        with _stoppable("Stopping.") as require_going_on:
             yield require_going_on
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(collection)) from None
 
 
 @contextmanager
-def _stoppable(on_stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def _stoppable(notice: str = "") -> Iterator[Callable[[], None]]:
     """Let Ctrl-C end what runs, even where the interrupt is lost; yield what raises it again.
 
     Python drops an interrupt that comes in the callback of a weak reference, and what Ray raises
-    may be another error. So each step raises it again, and errors that follow count as Ctrl-C.
+    may be another error. So each step raises it again, and an error that follows is printed, and
+    ends what runs as Ctrl-C does.
 
     Args:
-        on_stop: called at the first Ctrl-C.
+        notice: printed at the first Ctrl-C.
 
     """
     usual = signal.getsignal(signal.SIGINT)
@@ -196,11 +198,10 @@ def _stoppable(on_stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
 
     def stop(*_: object) -> None:
         nonlocal is_stopped
-        is_first, is_stopped = not is_stopped, True
-        # Nothing can be said while something else is being printed.
-        with suppress(RuntimeError):
-            if is_first:
-                on_stop()
+        was_stopped, is_stopped = is_stopped, True
+        if notice and not was_stopped:
+            with suppress(RuntimeError):  # it came while something else is being printed
+                say(notice)
         raise KeyboardInterrupt
 
     def require_going_on() -> None:
@@ -213,21 +214,13 @@ def _stoppable(on_stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
     try:
         yield require_going_on
     except Exception as error:
-        if is_stopped:
-            raise KeyboardInterrupt from error
-        raise
+        if not is_stopped:
+            raise
+        if not isinstance(error, typer.Abort):  # what a question makes of Ctrl-C
+            say_error(error)
+        raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGINT, usual)
-
-
-def _unless_stopped(
-    show_progress: Callable[[Progress], None], require_going_on: Callable[[], None]
-) -> Callable[[Progress], None]:
-    def on_progress(now: Progress) -> None:
-        require_going_on()
-        show_progress(now)
-
-    return on_progress
 
 
 def _kept(collection: "Collection") -> str:
@@ -271,9 +264,9 @@ def watch(
     with (
         open_library(settings) as library,
         suppress(KeyboardInterrupt),
-        _stoppable(lambda: None) as require_going_on,
+        _stoppable() as require_going_on,
     ):
-        with ingest_progress() as progress:
+        with ingest_progress(require_going_on) as progress:
             summaries = library.collection(collection).watch(
                 paths,
                 model=model,
@@ -285,7 +278,7 @@ def watch(
                 prune=prune,
                 confirm=lambda _: yes,
                 index=index,
-                on_progress=_unless_stopped(progress, require_going_on),
+                on_progress=progress,
             )
             first = next(summaries)
         for summary in chain([first], summaries):

@@ -95,14 +95,16 @@ def steps_progress() -> Iterator["OnProgress"]:
 
 
 class IngestProgress:
-    """Shows the progress of an ingest."""
+    """Shows the progress of an ingest, unless it is to stop."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: Progress, require_going_on: Callable[[], None]) -> None:
         self._bar = bar
+        self._require_going_on = require_going_on
         self._task = bar.add_task("Opening", total=None)
 
     def __call__(self, now: "summary.Progress") -> None:
         """Move the bar to where the ingest is."""
+        self._require_going_on()
         self._bar.update(self._task, description=now.step, completed=now.done, total=now.total)
 
     def aside(self, ask: Callable[[str], bool]) -> Callable[[str], bool]:
@@ -119,10 +121,12 @@ class IngestProgress:
 
 
 @contextmanager
-def ingest_progress() -> Iterator[IngestProgress]:
-    """Show the progress of an ingest."""
+def ingest_progress(
+    require_going_on: Callable[[], None] = lambda: None,
+) -> Iterator[IngestProgress]:
+    """Show the progress of an ingest, which ends where `require_going_on` raises."""
     with _bar() as bar:
-        yield IngestProgress(bar)
+        yield IngestProgress(bar, require_going_on)
 
 
 @contextmanager
