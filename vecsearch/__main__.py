@@ -1,6 +1,10 @@
 """`python -m vecsearch` is `vecsearch`."""
 
+import atexit
+import os
 import signal
+import sys
+import threading
 
 
 def main() -> None:
@@ -9,10 +13,22 @@ def main() -> None:
     # In the background of a script, it is ignored.
     if usual is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    status = 1
+
+    def leave() -> None:
+        # Python ends a thread that still loads an encoder by unwinding its stack, and C++ aborts
+        # the process if that passes a destructor (Python < 3.14).
+        if any(thread.daemon for thread in threading.enumerate()):
+            sys.stdout.flush()
+            os._exit(status)
+
+    # What is registered first runs last.
+    atexit.register(leave)
     from vecsearch import cli
 
     signal.signal(signal.SIGINT, usual)
-    cli.main()
+    status = cli.main()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

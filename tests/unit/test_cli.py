@@ -18,8 +18,12 @@ from vecsearch.config import Settings
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return python("-m", "vecsearch", *arguments, **environment)
+
+
+def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "vecsearch", *arguments],
+        [sys.executable, *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -49,6 +53,30 @@ def descriptions(printed: str) -> dict[str, str]:
     return found
 
 
+# A command whose thread is still in C++ when it ends.
+STILL_LOADING = """
+import sys, threading
+import torch
+from vecsearch import __main__, cli
+
+matrix = torch.ones(200, 200)
+began = threading.Event()
+
+def load():
+    while True:
+        matrix @ matrix
+        began.set()
+
+@cli.app.command("load")
+def start(fails: bool = False):
+    threading.Thread(target=load, daemon=True).start()
+    began.wait()
+    sys.stdout.write("part")
+    if fails:
+        raise ValueError
+
+__main__.main()
+"""
 COMMANDS = commands(typer.main.get_command(app))
 COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
 
@@ -198,6 +226,15 @@ def test_ctrl_c_ends_a_command_with_a_sentence(
     monkeypatch.setattr(Settings, "load", load)
     done = CliRunner().invoke(app, words.split())
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", said)
+
+
+@pytest.mark.parametrize(("option", "status"), [("--no-fails", 0), ("--fails", 1)])
+def test_a_thread_in_the_background_does_not_change_how_a_command_ends(
+    option: str, status: int
+) -> None:
+    done = python("-c", STILL_LOADING, "load", option)
+    assert (done.returncode, done.stdout) == (status, "part")
+    assert "terminate called" not in done.stderr
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])

@@ -6,7 +6,6 @@ Data goes to stdout, everything else to stderr. Exit 0: done; 1: it failed; 2: w
 import io
 import pkgutil
 import signal
-import sys
 import traceback
 from importlib import import_module
 
@@ -33,17 +32,20 @@ for name in (*ORDER, *sorted(OTHERS)):
     import_module(f"{__name__}.{name}")
 
 
-def main() -> None:
-    """Run the command line; SIGTERM interrupts like Ctrl-C, so that nothing is left running."""
+def main() -> int:
+    """Run the command line; return the exit status.
+
+    SIGTERM interrupts like Ctrl-C, so that nothing is left running.
+    """
     for signal_ in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_, signal.default_int_handler)
     try:
-        sys.exit(app(standalone_mode=False))
+        return app(standalone_mode=False) or 0
     except typer.Abort:
         say("Aborted!")
-        sys.exit(1)
+        return 1
     except Exception as error:  # noqa: BLE001 - whatever a terminal might obey in its message
-        sys.exit(_shown(error))
+        return _shown(error)
 
 
 def _blame(error: Exception) -> None:
