@@ -162,3 +162,19 @@ def test_a_folder_beside_those_of_the_images_is_remarked_on(
     # Images elsewhere: then it is not this folder that was ingested.
     write(library, "UPDATE images SET path = '/elsewhere/1.png' WHERE path LIKE '%/others/001.png'")
     assert tidy.plan("move", keep="largest", to=photos / "dups").notes == []
+
+
+def test_paths_for_xargs_are_those_of_files_that_are_acted_on(
+    library: Library, photos: Path
+) -> None:
+    asked = ("duplicates", "--keep", "largest", "--apply", "hardlink", "--format", "paths")
+    copies = sorted(map(str, (photos / "copies").iterdir()))
+    _, planned, err = run_command(library, *asked, "--dry-run")
+    assert sorted(planned.splitlines()) == copies
+    _, done, err = run_command(library, *asked, "--yes")
+    assert (sorted(done.splitlines()), "3 duplicates left alone" in err) == (copies, True)
+    Path(copies[0]).unlink()
+    Path(copies[0]).write_bytes(b"another picture")
+    for option in ("--dry-run", "--yes"):
+        _, back, _ = run_command(library, "undo", "--format", "paths", option)
+        assert sorted(back.splitlines()) == copies[1:]

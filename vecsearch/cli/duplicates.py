@@ -157,13 +157,16 @@ def duplicates(
             return
         found = asked.duplicates(order=order, **options)
     say_all(_notes(found, collection, suggested=max_distance is None))
-    rows = found.images
-    if keep is not None and chosen_format(format_).lists_paths:
-        rows = [row for row in rows if row.could_go]
     # A column of "no" says nothing.
     has_missing = any(row.missing for row in found.images)
     table_columns = [name for name in TABLE_COLUMNS if has_missing or name != "missing"]
-    write_rows(rows, format_, columns=COLUMNS, table_columns=table_columns)
+    write_rows(
+        found.images,
+        format_,
+        columns=COLUMNS,
+        table_columns=table_columns,
+        lists=lambda row: keep is None or row["could_go"],
+    )
 
 
 @command(app, "undo", prints_paths=True, interrupted="Run it again to undo the rest.")
@@ -211,7 +214,9 @@ def undo(
     say(f"Brought {counted(len(back), 'file')} back.")
     if len(back) < len(done):
         say(f"{counted(len(done) - len(back), 'file')} could not be brought back; see the reasons.")
-    write_rows(done, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
+    write_rows(
+        done, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS, lists=_is_acted_on
+    )
     if len(back) < len(done):
         raise typer.Exit(1)
 
@@ -222,8 +227,18 @@ def _show_undo(entries: "list[Entry]", format_: Format | None) -> None:
     if stuck:
         say(f"{counted(len(stuck), 'file')} cannot be brought back; see the reasons.")
     write_rows(
-        entries, format_, columns=DONE_COLUMNS, table_columns=UNDO_TABLE_COLUMNS, dry_run=True
+        entries,
+        format_,
+        columns=DONE_COLUMNS,
+        table_columns=UNDO_TABLE_COLUMNS,
+        dry_run=True,
+        lists=_is_acted_on,
     )
+
+
+def _is_acted_on(row: dict[str, Any]) -> bool:
+    """Tell whether nothing is against acting on a file; xargs should not get the others."""
+    return row["reason"] is None
 
 
 def _require_together(
@@ -272,14 +287,16 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
         )
         for each in plan.untouched
     ]
-    write_rows(rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
+    write_rows(
+        rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS, lists=_is_acted_on
+    )
 
 
 def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
     from vecsearch.analysis.tidy.plan import listed
     from vecsearch.render import rows as rendering
 
-    rendering.write_rows(out, listed(plan), format_, PLAN_COLUMNS, dry_run=True)
+    rendering.write_rows(out, listed(plan), format_, PLAN_COLUMNS, dry_run=True, lists=_is_acted_on)
 
 
 def _notes(found: "Duplicates", collection: str, *, suggested: bool) -> Iterator[str]:

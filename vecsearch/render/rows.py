@@ -1,7 +1,7 @@
 """Rows and objects in several formats."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import is_dataclass
 from enum import StrEnum
 from typing import Any, TextIO
@@ -39,6 +39,7 @@ def write_rows(
     table_columns: Sequence[str] | None = None,
     hides_empty: bool = True,
     dry_run: bool = False,
+    lists: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> None:
     """Print rows: dataclasses, or tuples in the order of `columns`.
 
@@ -50,6 +51,7 @@ def write_rows(
         table_columns: the columns of a table; None: all.
         hides_empty: leave out a table's columns that have no value.
         dry_run: mark rows, except those of a table, with another column.
+        lists: tells of a row, by column, whether `paths` and `paths0` print its path.
 
     To a pipe, CSV and paths are what is stored; on a terminal, what it would obey is escaped. JSON
     and tables escape it everywhere.
@@ -65,7 +67,8 @@ def write_rows(
             raise InvalidInput("These rows have no path. Use another --format.")
         end = "\n" if format_ is Format.paths else "\0"
         # Whole before any is written, because one path may be refused.
-        out.writelines([f"{shown(out, _path(record, end), keep='')}{end}" for record in records])
+        paths = [_path(record, end) for record in records if lists(record)]
+        out.writelines([f"{shown(out, path, keep='')}{end}" for path in paths])
     elif format_ is Format.ndjson:
         out.writelines(f"{as_json(record)}\n" for record in records)
     elif format_ is Format.json:
