@@ -182,6 +182,20 @@ def test_a_file_that_comes_back_while_it_is_asked_about_stays(
     assert counts(summary) == {"pruned": 6, "gone": 6}
 
 
+def test_a_file_that_comes_back_while_it_is_to_be_forgotten_stays(
+    ingested: Library, photos: Path
+) -> None:
+    aside = photos.rename(photos.with_name("aside"))
+
+    def confirm(_question: str) -> bool:
+        shutil.copytree(aside / "cats", photos / "cats")
+        return True
+
+    assert ingested.collection().forget(photos, confirm=confirm).rows == 6
+    assert scalar(ingested, "SELECT count(*) FROM images WHERE path LIKE '%/cats/%'") == 6
+    assert ingested.collection().forget(photos, confirm=lambda _: True, existing=True).rows == 6
+
+
 def test_a_file_whose_place_a_folder_took_is_gone(library: Library, photos: Path) -> None:
     ingest(library.engine, [photos], PixelEncoder())
     moved, deleted = photos / "cats" / "01.png", photos / "cats" / "03.png"

@@ -233,11 +233,17 @@ def forget(
             f"Forgetting {what} needs a yes. If these files are gone for good, add --yes."
         )
     with database.session(engine) as connection, writing(connection, name):
-        scope.delete_rows(connection, table, [*stored])
+        # Files may have come back, and rows have gone, while somebody was asked.
+        now = scope.rows_under(connection, table, roots)
+        ids = stored.keys() & now.keys()
+        if not existing:
+            gone = existence.gone(now[row_id] for row_id in ids)
+            ids = {row_id for row_id in ids if now[row_id] in gone}
+        scope.delete_rows(connection, table, [*ids])
         scope.delete_errors(connection, name, errors)
     with database.writing(engine) as connection:
         thumbnails.delete_orphans(connection)
-    return found
+    return Forgotten(len(ids), len(errors))
 
 
 def require_no_lost(engine: sa.Engine, name: str, paths: Iterable[str | Path]) -> None:
