@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,25 +80,34 @@ def test_ctrl_c_during_an_ingest_says_at_once_what_happens(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.fixture(params=["SIGINT", "SIGTERM", "SIGHUP"])
+def interrupting(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal that interrupts, as all of them do in a command."""
+    chosen = signal.Signals[request.param]
+    usual = signal.signal(chosen, signal.default_int_handler)
+    yield chosen
+    assert signal.signal(chosen, usual) is signal.default_int_handler
+
+
 def test_ctrl_c_stops_an_ingest_where_python_or_ray_loses_it(
-    library: Library, monkeypatch: pytest.MonkeyPatch
+    library: Library, monkeypatch: pytest.MonkeyPatch, interrupting: signal.Signals
 ) -> None:
     def dropped(wanted: Ingesting) -> None:
         wanted.on_progress(Progress(0, 2, Summary()))
         with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(interrupting)
         wanted.on_progress(Progress(1, 2, Summary()))
         pytest.fail("it went on")
 
     def replaced(_: Ingesting) -> None:
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(interrupting)
         except KeyboardInterrupt:
             raise ClusterUnavailable("A worker ended.") from None
 
     def asked(_: Ingesting) -> None:
         with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(interrupting)
         raise typer.Abort
 
     for lose, error in (dropped, ""), (replaced, "error: A worker ended.\n"), (asked, ""):

@@ -77,6 +77,21 @@ def start(fails: bool = False):
 
 __main__.main()
 """
+# A terminal that is closed, under nohup if it is so named.
+HUNG_UP = """
+import signal, sys
+from vecsearch import __main__, cli
+
+if sys.argv[1] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+@cli.command.command(cli.app, "nohup")
+@cli.command.command(cli.app, "terminal")
+def start(settings):
+    signal.raise_signal(signal.SIGHUP)
+
+__main__.main()
+"""
 COMMANDS = commands(typer.main.get_command(app))
 COMMAND_IDS = [" ".join(words) or "vecsearch" for words in COMMANDS]
 
@@ -235,6 +250,11 @@ def test_a_thread_in_the_background_does_not_change_how_a_command_ends(
     done = python("-c", STILL_LOADING, "load", option)
     assert (done.returncode, done.stdout) == (status, "part")
     assert "terminate called" not in done.stderr
+
+
+@pytest.mark.parametrize(("how", "status"), [("terminal", 130), ("nohup", 0)])
+def test_a_terminal_that_is_closed_interrupts_unless_nohup_was_said(how: str, status: int) -> None:
+    assert python("-c", HUNG_UP, how).returncode == status
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])

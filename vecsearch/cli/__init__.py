@@ -35,10 +35,12 @@ for name in (*ORDER, *sorted(OTHERS)):
 def main() -> int:
     """Run the command line; return the exit status.
 
-    SIGTERM interrupts like Ctrl-C, so that nothing is left running.
+    SIGTERM and SIGHUP interrupt like Ctrl-C, so that nothing is left running; under nohup, SIGHUP
+    is ignored.
     """
     for signal_ in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signal_, signal.default_int_handler)
+        if signal.getsignal(signal_) is not signal.SIG_IGN:
+            signal.signal(signal_, signal.default_int_handler)
     try:
         return app(standalone_mode=False) or 0
     except typer.Abort:

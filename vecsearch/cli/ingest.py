@@ -193,7 +193,9 @@ def _stoppable(notice: str = "") -> Iterator[Callable[[], None]]:
         notice: printed at the first Ctrl-C.
 
     """
-    usual = signal.getsignal(signal.SIGINT)
+    usual = signal.default_int_handler
+    # Not those that a shell that runs it in the background, or nohup, has it ignore.
+    interrupts = [each for each in signal.valid_signals() if signal.getsignal(each) is usual]
     is_stopped = False
 
     def stop(*_: object) -> None:
@@ -208,9 +210,8 @@ def _stoppable(notice: str = "") -> Iterator[Callable[[], None]]:
         if is_stopped:
             raise KeyboardInterrupt
 
-    # Not where a shell that runs it in the background has it ignore Ctrl-C.
-    if usual is signal.default_int_handler:
-        signal.signal(signal.SIGINT, stop)
+    for each in interrupts:
+        signal.signal(each, stop)
     try:
         yield require_going_on
     except Exception as error:
@@ -220,7 +221,8 @@ def _stoppable(notice: str = "") -> Iterator[Callable[[], None]]:
             say_error(error)
         raise KeyboardInterrupt from error
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for each in interrupts:
+            signal.signal(each, usual)
 
 
 def _kept(collection: "Collection") -> str:
