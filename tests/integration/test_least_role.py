@@ -140,8 +140,9 @@ def test_a_statement_has_its_time(library: Library, monkeypatch: pytest.MonkeyPa
     ):
         pass
     monkeypatch.setitem(READING_LIMITS, "statement_timeout", "50ms")
-    with pytest.raises(DatabaseBusy):
+    with pytest.raises(DatabaseBusy) as stopped:
         reading(library, "SELECT pg_sleep(600)")
+    assert "vecsearch" not in stopped.value.sentence, "visitors of the page have no terminal"
     for door in DOORS.values():
         with pytest.raises(DatabaseBusy):
             door(library, "pg_sleep(600) IS NOT NULL")

@@ -352,8 +352,8 @@ def _stopped(error: psycopg.Error, message: str) -> DatabaseBusy | None:
     """Return an error for a statement that the server stopped; None if it did not."""
     if isinstance(error, psycopg.errors.QueryCanceled):
         return DatabaseBusy(
-            f"The database stopped the statement: {message}. Ask for less, or allow it "
-            "more time: vecsearch sql --timeout"
+            f"The database stopped the statement: {message}. Ask for less.",
+            step="SQL may take more time: vecsearch sql --timeout SECONDS",
         )
     if isinstance(error, psycopg.errors.SerializationFailure) and "recovery" in message:
         return DatabaseBusy(
