@@ -73,7 +73,7 @@ def test_the_owner_configures_every_session_and_a_role_its_own(
         connection.execute("SELECT count(*) FROM images")
 
     unasked = configure(photos)
-    assert (unasked.exit_code, "Add --yes" in unasked.stderr) == (1, True)
+    assert (unasked.exit_code, "add --yes" in unasked.stderr) == (1, True)
     assert settings(photos) == before
 
     # A role that does not own the database configures itself.

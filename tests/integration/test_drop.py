@@ -21,7 +21,7 @@ from support import (
     write,
 )
 
-from vecsearch.cli import collections
+from vecsearch.cli import command
 from vecsearch.encoders.openvino.cache import Exported
 from vecsearch.errors import CollectionNotFound, DatabaseBusy, InvalidInput
 from vecsearch.library import Library
@@ -190,7 +190,8 @@ def test_the_command_needs_a_yes_and_says_what_goes(library: Library) -> None:
     make_corpus(library, "images", np.ones((20, 8)))
     code, out, err = run_command(library, "drop", "images")
     assert (code, out) == (1, "")
-    assert "there is no terminal. Add --yes." in err
+    assert err.startswith("error: This removes collection 'images' with 20 rows")
+    assert err.endswith("Dropping it needs a yes: add --yes.\n")
     assert len(library.query(id=library.collection().browse(limit=1)[0].id).hits) == 10
     code, out, err = run_command(library, "drop", "nothing", "--yes")
     assert (code, out) == (1, "")
@@ -208,7 +209,7 @@ def test_on_a_terminal_it_asks(
     library: Library, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
 ) -> None:
     make_corpus(library, "images", np.ones((20, 8)))
-    monkeypatch.setattr(collections, "is_terminal", lambda: True)
+    monkeypatch.setattr(command, "is_terminal", lambda: True)
     code, out, err = run_command(library, "drop", "images", input=answer)
     # The runner echoes what is typed.
     assert (code, out.strip()) == (left, answer.strip())

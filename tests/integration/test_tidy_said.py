@@ -6,7 +6,7 @@ import pytest
 from support import PixelEncoder, ingest, once, run_command, write
 from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
 
-from vecsearch.cli import collections, command
+from vecsearch.cli import command
 from vecsearch.errors import NotConfirmed
 from vecsearch.library import Library
 from vecsearch.postgres import database, drop
@@ -39,9 +39,9 @@ def test_a_drop_says_what_undo_can_no_longer_bring_back(
     moved = len(library.collection().tidy.apply(plan))
     lost = lost.replace("6 files", f"{moved + 2} files")
     code, _, err = run_command(library, "drop", "images")
-    assert (code, "Add --yes" in err) == (1, True)
+    assert (code, "add --yes" in err) == (1, True)
     with monkeypatch.context() as patched:
-        patched.setattr(collections, "is_terminal", lambda: True)
+        patched.setattr(command, "is_terminal", lambda: True)
         code, _, err = run_command(library, "drop", "images", input="n\n")
     assert (code, f"{lost} To bring them back first: vecsearch undo\n" in err) == (1, True)
     with database.writing(library.engine) as connection:

@@ -12,7 +12,7 @@ from vecsearch.cli.command import (
     app,
     chosen_format,
     command,
-    is_terminal,
+    confirming,
     open_library,
     say,
     say_all,
@@ -21,7 +21,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, NotConfirmed
 from vecsearch.render.figures import human_bytes, human_time
 from vecsearch.render.rows import Format
 from vecsearch.vocabulary import (
@@ -228,21 +228,17 @@ def drop(
     ] = False,
 ) -> None:
     """Remove a collection: its rows, embeddings and index. The image files stay."""
-    if not yes and not is_terminal():
-        raise InvalidInput(
-            "Dropping a collection needs a confirmation, and there is no terminal. Add --yes."
-        )
     with open_library(settings) as library:
         chosen = library.collection(collection)
         what = _contents(chosen.status())
-        if not yes:
-            say(f"This removes {what}. The image files stay.")
-            if cascade and (dependents := chosen.dependents()):
-                say(f"This also drops {', '.join(dependents)}.")
-            if (lost := chosen.tidy.lost_by_drop()) is not None:
-                back = command_line("undo", collection=collection)
-                say(f"{lost} To bring them back first: {back}")
-            typer.confirm(f"Drop collection {collection!r}?", abort=True, err=True)
+        sentence = f"This removes {what}. The image files stay."
+        if cascade and (dependents := chosen.dependents()):
+            sentence += f" This also drops {', '.join(dependents)}."
+        if (lost := chosen.tidy.lost_by_drop()) is not None:
+            back = command_line("undo", collection=collection)
+            sentence += f" {lost} To bring them back first: {back}"
+        if not confirming(f"Drop collection {collection!r}?", yes=yes)(sentence):
+            raise NotConfirmed(f"{sentence} Dropping it needs a yes: add --yes.")
         notes = chosen.drop(cascade=cascade)
     say_all(notes)
     say(f"Dropped {what}. The image files stay.")

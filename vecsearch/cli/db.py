@@ -23,7 +23,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
-from vecsearch.errors import InvalidInput
+from vecsearch.errors import InvalidInput, NotConfirmed
 from vecsearch.postgres.embedded.access import READER, WRITER
 from vecsearch.render.figures import human_bytes
 
@@ -125,10 +125,7 @@ def db_roles(
 
 
 @command(db_app, "configure")
-def db_configure(
-    settings: Settings,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+def db_configure(settings: Settings, yes: YesOption = False) -> None:
     """Set what plain SQL needs on your own Postgres: search_path, and how indexes are searched.
 
     The settings are stored for the database if you own it, otherwise for your role in it.
@@ -141,14 +138,11 @@ def db_configure(
         if not wanted.missing:
             say(f"The {wanted.where} has these settings already.")
             return
-        if not yes and not sys.stdin.isatty():
-            raise InvalidInput(
-                "Changing settings needs a confirmation, and there is no terminal. Add --yes."
-            )
         say(f"Settings of new sessions of {wanted.where}:")
         say_all(f"  {name} = {value}" for name, value in wanted.missing.items())
-        if not yes:
-            typer.confirm("Set them?", abort=True, err=True)
+        sentence = "These settings are stored in the database."
+        if not confirming("Set them?", yes=yes)(sentence):
+            raise NotConfirmed(f"{sentence} That needs a yes: add --yes. Nothing was set.")
         left = library.configure(wanted)
     say(f"Set for {wanted.where}. Only new sessions see it.")
     if left.missing:
@@ -261,7 +255,7 @@ def db_distribute(
         done, notes = library.distribute(
             collection,
             shards=shards,
-            confirm=confirming("Distribute it?", yes=yes),
+            confirm=progress.aside(confirming("Distribute it?", yes=yes)),
             on_progress=progress,
         )
     for each in done:

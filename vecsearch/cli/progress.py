@@ -19,7 +19,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from vecsearch.encoders.autoencoder.training import Epoch
     from vecsearch.ingest import summary
-    from vecsearch.search.indexes.build import OnProgress
 
 
 class _RateColumn(ProgressColumn):
@@ -82,30 +81,15 @@ class TrainingProgress:
             )
 
 
-@contextmanager
-def steps_progress() -> Iterator["OnProgress"]:
-    """Show the progress of a task of several steps."""
-    with _bar() as bar:
-        task = bar.add_task("Opening", total=None)
+class _Stepping:
+    """A bar of a task of several steps, which makes way for a question."""
 
-        def show(step: str, done: int, total: int | None) -> None:
-            bar.update(task, description=step, completed=done, total=total)
-
-        yield show
-
-
-class IngestProgress:
-    """Shows the progress of an ingest, unless it is to stop."""
-
-    def __init__(self, bar: Progress, require_going_on: Callable[[], None]) -> None:
+    def __init__(self, bar: Progress) -> None:
         self._bar = bar
-        self._require_going_on = require_going_on
         self._task = bar.add_task("Opening", total=None)
 
-    def __call__(self, now: "summary.Progress") -> None:
-        """Move the bar to where the ingest is."""
-        self._require_going_on()
-        self._bar.update(self._task, description=now.step, completed=now.done, total=now.total)
+    def _move(self, step: str, done: int, total: int | None) -> None:
+        self._bar.update(self._task, description=step, completed=done, total=total)
 
     def aside(self, ask: Callable[[str], bool]) -> Callable[[str], bool]:
         """Return what asks while no bar is drawn."""
@@ -118,6 +102,34 @@ class IngestProgress:
                 self._bar.start()
 
         return asked
+
+
+class StepsProgress(_Stepping):
+    """Shows the progress of a task of several steps."""
+
+    def __call__(self, step: str, done: int, total: int | None) -> None:
+        """Move the bar to where the task is."""
+        self._move(step, done, total)
+
+
+class IngestProgress(_Stepping):
+    """Shows the progress of an ingest, unless it is to stop."""
+
+    def __init__(self, bar: Progress, require_going_on: Callable[[], None]) -> None:
+        super().__init__(bar)
+        self._require_going_on = require_going_on
+
+    def __call__(self, now: "summary.Progress") -> None:
+        """Move the bar to where the ingest is."""
+        self._require_going_on()
+        self._move(now.step, now.done, now.total)
+
+
+@contextmanager
+def steps_progress() -> Iterator[StepsProgress]:
+    """Show the progress of a task of several steps."""
+    with _bar() as bar:
+        yield StepsProgress(bar)
 
 
 @contextmanager
