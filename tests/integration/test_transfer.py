@@ -16,6 +16,7 @@ from support import (
     ingest,
     once,
     picture,
+    run_command,
     scalar,
 )
 
@@ -209,7 +210,8 @@ def test_an_export_of_unknown_weights_learns_them_from_whoever_imports_it(
 ) -> None:
     library.collection("ours").ingest([photos / "cats"], model=small_model, weights=weights)
     library.collection("ours").export_file(tmp_path / "e.csv")
-    library.collection("unknown").import_file(tmp_path / "e.csv")
+    _, _, err = run_command(library, "import", tmp_path / "e.csv", "-c", "unknown")
+    assert "To name it: vecsearch drop unknown, and import it again with --model NAME" in err
     library.collection("unknown").export_file(tmp_path / "e.npz")
     library.collection("named").import_file(tmp_path / "e.npz", model="theirs")
     assert scalar(library, "SELECT model FROM collections WHERE name = 'named'") == "theirs"

@@ -21,7 +21,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, counted
+from vecsearch.vocabulary import DEFAULT_COLLECTION, command_line, counted
 
 
 @command(app, "import", encodes=True)
@@ -70,7 +70,10 @@ def import_(
         write_object(done.counts(), format_)
     say_all(done.notes)
     if done.model == UNKNOWN_MODEL:
-        say("The file does not name its model; record it with --model NAME.")
+        say(
+            "The file does not name its model, so a new picture cannot be searched for. "
+            f"To name it: {command_line('drop', collection)}, and import it again with --model NAME"
+        )
     without = done.added + done.updated - done.with_file
     if without:
         say(
