@@ -67,6 +67,7 @@ def test_labels_come_from_metadata_or_file_names_too(two_classes: Corpus) -> Non
     ("labelling", "message"),
     [
         (Labelling("colour"), "Use folder or metadata:KEY"),
+        (Labelling("none"), "none is for --improve"),
         (Labelling("metadata:"), "Use folder or metadata:KEY"),
         (Labelling("metadata:nothing"), "At least 2 images need a label, and images gives 0"),
         (Labelling(regex="^[a-z]+"), "has no group"),

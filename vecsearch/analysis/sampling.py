@@ -68,6 +68,8 @@ class Labelling:
             return [image.label for image in images]
         if self.key:
             return [image.value for image in images]
+        if self.source == "none":
+            raise InvalidInput("--label none is for --improve. Use folder or metadata:KEY.")
         raise InvalidInput(f"Unknown --label {self.source!r}. Use folder or metadata:KEY.")
 
 
