@@ -1,6 +1,7 @@
 """Queries by pictures in memory: Pillow images and arrays."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ def test_a_pillow_image_is_taken_without_loss(mode: str) -> None:
         assert after.shape == before.shape
     else:
         assert np.array_equal(after, before)
+
+
+def test_a_path_is_named_as_it_is_stored(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "1.png")
+    (tmp_path / "below").mkdir()
+    assert Picture.read(tmp_path / "below" / ".." / "1.png").path == str(tmp_path / "1.png")
 
 
 def test_an_array_is_a_picture() -> None:

@@ -1,5 +1,6 @@
 """A picture to search by, or a part of one."""
 
+import os
 import re
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -111,7 +112,7 @@ class Picture:
             return cls(_png(source))
         if isinstance(source, str) and remote.is_url(source):
             return cls._fetched(scan.absolute(source))
-        path = Path(source).absolute()
+        path = Path(os.path.abspath(source))  # noqa: PTH100 - without .., as paths are stored
         if (kind := containers.at(str(path))) is not None:
             raise InvalidInput(
                 f"{path} is a {kind.noun}. Ingest it, or name a picture in it: "
