@@ -42,6 +42,9 @@ class Images:
         self.name = name
         self._store = store
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     def image(self, image: UUID | str) -> StoredImage:
         """Return the stored image with this id, path, or ending of its path.
 
