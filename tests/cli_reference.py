@@ -22,8 +22,9 @@ HEAD = """\
 `python tests/cli_reference.py` makes this page from the commands.
 
 Data goes to stdout; progress, notes and warnings go to stderr. The exit status is 0 if the command
-did its work, 1 if it failed, 2 if its arguments are wrong. Each option is taken from the command
-line, else from the environment variable in brackets, else it has its default.
+did its work, 1 if it failed, 2 if its arguments cannot be understood, 130 if it was interrupted.
+Each option is taken from the command line, else from the environment variable in brackets, else it
+has its default.
 """
 TYPES = {int: "N", float: "NUMBER", str: "TEXT", Path: "FILE"}
 

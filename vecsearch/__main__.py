@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 
 def main() -> None:
@@ -26,8 +27,10 @@ def main() -> None:
     atexit.register(leave)
     from vecsearch import cli
 
-    signal.signal(signal.SIGINT, usual)
-    status = cli.main()
+    with suppress(KeyboardInterrupt):
+        status = cli.INTERRUPTED
+        signal.signal(signal.SIGINT, usual)
+        status = cli.main()
     sys.exit(status)
 
 

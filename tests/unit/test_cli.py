@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer.main
 from cli_reference import PAGE, reference
 from typer.testing import CliRunner
 
-from vecsearch import __version__
+from vecsearch import __version__, cli
 from vecsearch.cli import app
 from vecsearch.config import Settings
 
@@ -241,6 +242,17 @@ def test_ctrl_c_ends_a_command_with_a_sentence(
     monkeypatch.setattr(Settings, "load", load)
     done = CliRunner().invoke(app, words.split())
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", said)
+
+
+def test_ctrl_c_before_a_command_begins_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert (cli.main(), capsys.readouterr().err) == (130, "Interrupted.\n")
 
 
 @pytest.mark.parametrize(("option", "status"), [("--no-fails", 0), ("--fails", 1)])

@@ -11,10 +11,10 @@ from importlib import import_module
 
 import typer
 
-from vecsearch.cli.command import app, say
+from vecsearch.cli.command import INTERRUPTED, app, say
 from vecsearch.errors import fault
 
-__all__ = ["app", "main"]
+__all__ = ["INTERRUPTED", "app", "main"]
 
 # Importing a module declares its commands. --help shows them in this order; the commands of a
 # module that is not named here come last.
@@ -43,6 +43,9 @@ def main() -> int:
             signal.signal(signal_, signal.default_int_handler)
     try:
         return app(standalone_mode=False) or 0
+    except KeyboardInterrupt:  # before a command has begun
+        say("Interrupted.")
+        return INTERRUPTED
     except typer.Abort:
         say("Aborted!")
         return 1
