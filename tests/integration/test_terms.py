@@ -108,7 +108,7 @@ def test_pictures_ids_and_words_are_parts_alike(library: Library, known: list[Kn
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"terms": []}, "A part of a question is"),
+        ({"terms": []}, "There is nothing to search for"),
         ({"terms": [Term(id="x", text="y")]}, "A part of a question is"),
         ({"terms": [Term(text="snow", weight=-1)]}, "only says what hits should be unlike"),
         ({"terms": [Term(text="snow", weight=0)]}, "The weight of snow is 0"),

@@ -65,7 +65,10 @@ class Term:
             InvalidInput: it names nothing, or more than one thing, or its weight is no number.
 
         """
-        if sum(target is not None for target in (self.image, self.id, self.text)) != 1:
+        named = sum(target is not None for target in (self.image, self.id, self.text))
+        if not named:
+            raise InvalidInput("There is nothing to search for. Give an image, an id or words.")
+        if named > 1:
             raise InvalidInput(
                 "A part of a question is an image, an id or words. Give exactly one of these."
             )
