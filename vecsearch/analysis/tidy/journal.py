@@ -197,7 +197,8 @@ def mark(connection: sa.Connection, name: str, entry: Entry, state: FileState, *
 def take_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) -> None:
     """Delete the row of a file that is gone, keep it in the journal, and mark the file as done.
 
-    What people wrote about the picture goes to the row of the one that is kept.
+    What people wrote about the picture goes to the row of the one that is kept. The row of another
+    picture, which was ingested under its path since, stays.
 
     Args:
         connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
@@ -207,6 +208,9 @@ def take_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) 
     """
     table, values = schema.sql_name(stored.table), {"id": entry.id, "kept": entry.kept}
     kept_row = _row_of(connection, stored, entry.id)
+    if [row["sha256"] for row in kept_row.get("image", [])] != [entry.sha256]:
+        mark(connection, stored.name, entry, FileState.done, reason=None)
+        return
     # Keys that the kept row has stay as they are.
     given = connection.scalar(
         sa.text(
@@ -225,7 +229,15 @@ def take_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) 
             values,
         )
     scope.delete_rows(connection, stored.table, [entry.id])
-    mark(connection, stored.name, entry, FileState.done, stored=kept_row, given=given)
+    mark(
+        connection,
+        stored.name,
+        entry,
+        FileState.done,
+        stored=kept_row,
+        given=given,
+        reason=None,
+    )
 
 
 def return_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) -> None:
