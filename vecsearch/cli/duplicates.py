@@ -132,7 +132,7 @@ def duplicates(
     them. Groups are chains of such pairs. Distance (of embeddings) and difference (of thumbnails)
     are to the group's first image.
     """
-    _require_together(keep, apply, order, given=to is not None or dry_run)
+    _require_together(keep, apply, given=to is not None or dry_run)
     with open_library(settings) as library:
         asked = library.collection(collection)
         if not_ is not None:
@@ -143,6 +143,7 @@ def duplicates(
             "max_distance": max_distance,
             "max_difference": max_difference,
             "mirrored": mirrored,
+            "order": order,
             "keep": keep,
             "prefer": prefer,
             "exact": exact,
@@ -155,7 +156,7 @@ def duplicates(
             else:
                 _apply(asked, plan, format_, yes=yes)
             return
-        found = asked.duplicates(order=order, **options)
+        found = asked.duplicates(**options)
     say_all(_notes(found, collection, suggested=max_distance is None))
     rows = found.images
     if keep is not None and chosen_format(format_).lists_paths:
@@ -226,15 +227,11 @@ def _show_undo(entries: "list[Entry]", format_: Format | None) -> None:
     )
 
 
-def _require_together(
-    keep: KeepRule | None, apply: FileAction | None, order: KeepRule | None, *, given: bool
-) -> None:
+def _require_together(keep: KeepRule | None, apply: FileAction | None, *, given: bool) -> None:
     if apply is None and given:
         raise typer.BadParameter("--to and --dry-run are for --apply.")
     if apply is not None and keep is None:
         raise typer.BadParameter("--apply needs --keep: which image of each group stays?")
-    if apply is not None and order is not None:
-        raise typer.BadParameter("--order is for showing groups. Omit it with --apply.")
 
 
 def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, yes: bool) -> None:

@@ -46,7 +46,8 @@ class Tidy:
         Args:
             action: trash, move, hardlink or symlink. Links replace files of the same bytes alone.
             to: the folder to move files to.
-            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` or `gone` is needed.
+            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` or `gone` is needed,
+                and `order` refused.
 
         Raises:
             InvalidInput: an option has an invalid value.
@@ -56,6 +57,9 @@ class Tidy:
             raise InvalidInput(
                 "Choose which image of each group to keep: --keep oldest, for example."
             )
+        # Differences are to the first image of a group, which has to be the one that is kept.
+        if options.get("order") is not None:
+            raise InvalidInput("--order is for showing groups. Omit it with --apply.")
         with catalog.reading(self._store.engine, self._name) as (connection, stored):
             found = groups.find(connection, stored, **options)
             folder = None if to is None else Path(to)
