@@ -15,6 +15,7 @@ from vecsearch.ingest import scope
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import claimed
+from vecsearch.search.indexes import vectors
 from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, command_line, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.
@@ -268,6 +269,10 @@ def return_row(connection: sa.Connection, stored: StoredCollection, entry: Entry
                     " ON CONFLICT DO NOTHING"
                 ).bindparams(sa.bindparam("rows", rows, sa.JSON))
             )
+    # The journal has none for an index that was built since.
+    own = f"(SELECT id, embedding FROM {table} WHERE id = '{entry.id}')"
+    for compact in catalog.compact_versions(connection, stored.name):
+        vectors.fill(connection, own, compact, None)
     if saved.given:
         connection.execute(
             sa.text(
