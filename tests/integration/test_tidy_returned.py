@@ -1,13 +1,15 @@
 """What `undo` brings back, wherever it was and whatever has changed meanwhile."""
 
+import os
 from pathlib import Path
 
 import pytest
 from support import check_vectors, once, scalar, versions
-from tidy_support import applied, fill, use_trash_of
+from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
 
 from vecsearch.library import Library
 from vecsearch.search.query import Query
+from vecsearch.vocabulary import FileState
 
 pytestmark = once
 
@@ -28,3 +30,31 @@ def test_rows_come_back_to_an_index_that_was_built_meanwhile(
     assert copy.id in {hit.id for hit in nearest}
     (version,) = versions(library)
     check_vectors(library.engine, version)
+
+
+def test_a_file_behind_a_link_to_another_drive_comes_back(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import send2trash.plat_other as freedesktop
+
+    use_trash_of(tmp_path / "data", monkeypatch)
+    drive, is_mount = tmp_path / "drive", os.path.ismount
+    (drive / "album").mkdir(parents=True)
+    (tmp_path / "photos").symlink_to(drive / "album")
+    photos = fill(library, tmp_path / "photos", groups=1)
+    files, rows = on_disk(photos), in_tables(library)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            os.path, "ismount", lambda path: os.fsdecode(path) == str(drive) or is_mount(path)
+        )
+        patched.setattr(
+            freedesktop, "get_dev", lambda path: os.path.realpath(path).startswith(bytes(drive))
+        )
+        applied(library, "trash", tmp_path)
+        trash = drive / f".Trash-{os.getuid()}"
+        assert len(list((trash / "files").iterdir())) == 2
+        done = library.collection().tidy.undo()
+    assert {entry.state for entry in done} == {FileState.undone}
+    assert on_disk(photos) == files
+    assert in_tables(library) == rows
+    assert list((trash / "info").iterdir()) == []
