@@ -1,5 +1,6 @@
 """What `undo` brings back, wherever it was and whatever has changed meanwhile."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -58,3 +59,30 @@ def test_a_file_behind_a_link_to_another_drive_comes_back(
     assert on_disk(photos) == files
     assert in_tables(library) == rows
     assert list((trash / "info").iterdir()) == []
+
+
+def test_a_file_that_cannot_leave_its_drive_has_no_copy_on_another(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = fill(library, tmp_path / "photos", groups=1, small=False)
+    files, rows = on_disk(photos), in_tables(library)
+    replace, unlink = os.replace, os.unlink
+
+    def crossing(source: str, target: str) -> None:
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    def refuse(path: str | Path) -> None:
+        if Path(path).is_relative_to(photos):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", crossing)
+        patched.setattr(os, "unlink", refuse)
+        (left,) = applied(library, "move", tmp_path)
+    assert (left.state, left.reason) == (FileState.left, "Permission denied.")
+    assert list((tmp_path / "moved").iterdir()) == []
+    assert on_disk(photos) == files
+    assert in_tables(library) == rows

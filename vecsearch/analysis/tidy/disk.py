@@ -90,7 +90,11 @@ def move(source: str, target: str, sha256: str) -> None:
             raise
         os.replace(arriving, target)  # noqa: PTH105 - likewise
         _require_unchanged(source, known, undo=lambda: Path(target).unlink())
-        Path(source).unlink()
+        try:
+            Path(source).unlink(missing_ok=True)
+        except OSError:
+            Path(target).unlink()
+            raise
     else:
         _require_unchanged(target, known, undo=lambda: _put_back(target, source))
     _settle_folder(target)
