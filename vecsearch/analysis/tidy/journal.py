@@ -160,7 +160,7 @@ def entries(
 def no_run(what: str, name: str) -> InvalidInput:
     """Return an error about the runs of a collection: what is wrong, and how to list them."""
     listing = command_line("undo --list", collection=name)
-    return InvalidInput(f"{what}. See what was done: {listing}")
+    return InvalidInput(f"{what}.", step=f"See what was done: {listing}")
 
 
 def last_run(connection: sa.Connection, name: str) -> int:
