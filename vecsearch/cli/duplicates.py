@@ -250,8 +250,11 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
     with steps_progress() as progress:
         done = collection.tidy.apply(plan, on_progress=progress)
     acted = [entry for entry in done if entry.state is FileState.done]
-    undoing = command_line("undo", done[0].run, collection=collection.name)
-    say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
+    if acted:
+        undoing = command_line("undo", done[0].run, collection=collection.name)
+        say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
+    else:
+        say("Nothing was done.")
     left = len(done) - len(acted) + len(plan.untouched)
     if left:
         say(f"{counted(left, 'duplicate')} left alone; see the reasons.")
@@ -270,6 +273,8 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
         for each in plan.untouched
     ]
     write_rows(rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS)
+    if not acted:
+        raise typer.Exit(1)
 
 
 def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:

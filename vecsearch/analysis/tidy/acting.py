@@ -204,12 +204,21 @@ class Tidy:
             except (LeftAlone, OSError) as error:
                 self._leave(entry, _reason(error))
                 if isinstance(error, OSError) and error.errno in _FULL:
-                    undoing = command_line("undo", collection=self._name)
-                    raise VecsearchError(
-                        f"{entry.path}: {error.strerror}. It is as it was; what was done before "
-                        f"stays, and can be undone: {undoing}. Make room, and retry."
-                    ) from error
+                    raise self._full(entry, str(error.strerror)) from error
         on_progress(step, len(entries), len(entries))
+
+    def _full(self, entry: Entry, reason: str) -> VecsearchError:
+        """Return the error that ends a run, or its undoing, at this file."""
+        again = command_line("undo", entry.run, collection=self._name)
+        done, step = "brought back", f"To bring back the rest: {again}"
+        if entry.state is FileState.planned:
+            is_undoable = bool(self._entries(*NOT_UNDONE, run=entry.run))
+            done, step = "done", f"To undo it: {again}" if is_undoable else ""
+        return VecsearchError(
+            f"{entry.path}: {reason}. It is as it was; what was {done} before stays. Make room, "
+            "and retry.",
+            step=step,
+        )
 
     def _act(self, entry: Entry) -> None:
         plan.require_kept(entry.path, entry.kept_path, self._kept_sha256(entry), entry.action)
