@@ -118,7 +118,9 @@ def test_what_is_selected_goes_once_it_is_confirmed_and_comes_back(
     assert on_disk(photos) == files
     assert in_tables(library) == rows
     assert 'action="/duplicates/undo' not in page.get("/duplicates").text
-    assert "has nothing to undo" in post(page, form(done), 400, **hidden(done))
+    refused = post(page, form(done), 400, **hidden(done))
+    assert "Run 1 has nothing to undo." in refused
+    assert "vecsearch undo" not in refused
 
 
 def test_a_plan_is_shown_until_it_is_carried_out(

@@ -191,6 +191,9 @@ def test_a_chain_does_not_take_what_its_other_end_does_not_show(
     monkeypatch.setattr("vecsearch.analysis.duplicates.confirm.Confirmer.differences", _far)
     plan = tidy.plan("trash", keep="largest", prefer=str(photos / "kept"))
     assert {file.path.split("/")[-2] for file in plan.files} <= {"copies"}
+    # Of another order, the first need not be the one that is kept.
+    with pytest.raises(InvalidInput, match="--order is for showing groups"):
+        tidy.plan("trash", keep="largest", order="newest")
 
 
 def _far(_self: object, pairs: Any) -> list[float]:

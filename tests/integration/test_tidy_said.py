@@ -1,13 +1,16 @@
 """What is said of files that were acted on: at a drop, before and after an undo."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from support import PixelEncoder, ingest, once, run_command, write
 from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
 
+from vecsearch.analysis.tidy import disk
 from vecsearch.cli import command
-from vecsearch.errors import NotConfirmed
+from vecsearch.errors import NotConfirmed, VecsearchError
 from vecsearch.library import Library
 from vecsearch.postgres import database, drop
 from vecsearch.vocabulary import FileState
@@ -178,3 +181,56 @@ def test_paths_for_xargs_are_those_of_files_that_are_acted_on(
     for option in ("--dry-run", "--yes"):
         _, back, _ = run_command(library, "undo", "--format", "paths", option)
         assert sorted(back.splitlines()) == copies[1:]
+
+
+def moves_until_full(patched: pytest.MonkeyPatch, files: int) -> None:
+    """Let so many files be moved, and no more."""
+    move, left = disk.move, files
+
+    def moving(source: str, target: str, sha256: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(source, target, sha256)
+
+    patched.setattr(disk, "move", moving)
+
+
+def test_a_full_disk_names_the_run_that_it_ended(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    tidy, full = library.collection().tidy, r"No space left on device\. It is as it was; "
+    with pytest.MonkeyPatch.context() as patched:
+        moves_until_full(patched, 0)
+        with pytest.raises(VecsearchError, match=f"{full}.* stays. Make room, and retry.$"):
+            applied(library, "move", tmp_path)
+    with pytest.MonkeyPatch.context() as patched:
+        moves_until_full(patched, 2)
+        acted = f"{full}what was done before .* retry. To undo it: vecsearch undo 2$"
+        with pytest.raises(VecsearchError, match=acted):
+            applied(library, "move", tmp_path)
+    applied(library, "move", tmp_path)
+    with pytest.MonkeyPatch.context() as patched:
+        moves_until_full(patched, 1)
+        undone = f"{full}what was brought back .* To bring back the rest: vecsearch undo 2$"
+        with pytest.raises(VecsearchError, match=undone):
+            tidy.undo(2)
+    (back,) = tidy.undo(2)
+    assert back.state is FileState.undone
+
+
+def test_where_nothing_was_done_no_undo_is_named(
+    library: Library, photos: Path, tmp_path: Path
+) -> None:
+    words = ["duplicates", "--apply", "move", "--to", tmp_path / "moved", "--keep", "largest"]
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(disk, "move", refuse)
+        code, out, err = run_command(library, *words, "--yes", "--format", "ndjson")
+    assert (code, out.count('"reason": "Permission denied."')) == (1, 6)
+    assert "Nothing was done.\n6 duplicates left alone; see the reasons." in err
+    assert "vecsearch undo" not in err

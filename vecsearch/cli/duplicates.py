@@ -132,7 +132,7 @@ def duplicates(
     them. Groups are chains of such pairs. Distance (of embeddings) and difference (of thumbnails)
     are to the group's first image.
     """
-    _require_together(keep, apply, order, given=to is not None or dry_run)
+    _require_together(keep, apply, given=to is not None or dry_run)
     with open_library(settings) as library:
         asked = library.collection(collection)
         if not_ is not None:
@@ -143,6 +143,7 @@ def duplicates(
             "max_distance": max_distance,
             "max_difference": max_difference,
             "mirrored": mirrored,
+            "order": order,
             "keep": keep,
             "prefer": prefer,
             "exact": exact,
@@ -155,7 +156,7 @@ def duplicates(
             else:
                 _apply(asked, plan, format_, yes=yes)
             return
-        found = asked.duplicates(order=order, **options)
+        found = asked.duplicates(**options)
     say_all(_notes(found, collection, suggested=max_distance is None))
     # A column of "no" says nothing.
     has_missing = any(row.missing for row in found.images)
@@ -241,15 +242,11 @@ def _is_acted_on(row: dict[str, Any]) -> bool:
     return row["reason"] is None
 
 
-def _require_together(
-    keep: KeepRule | None, apply: FileAction | None, order: KeepRule | None, *, given: bool
-) -> None:
+def _require_together(keep: KeepRule | None, apply: FileAction | None, *, given: bool) -> None:
     if apply is None and given:
         raise typer.BadParameter("--to and --dry-run are for --apply.")
     if apply is not None and keep is None:
         raise typer.BadParameter("--apply needs --keep: which image of each group stays?")
-    if apply is not None and order is not None:
-        raise typer.BadParameter("--order is for showing groups. Omit it with --apply.")
 
 
 def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, yes: bool) -> None:
@@ -268,8 +265,11 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
     with steps_progress() as progress:
         done = collection.tidy.apply(plan, on_progress=progress)
     acted = [entry for entry in done if entry.state is FileState.done]
-    undoing = command_line("undo", done[0].run, collection=collection.name)
-    say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
+    if acted:
+        undoing = command_line("undo", done[0].run, collection=collection.name)
+        say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
+    else:
+        say("Nothing was done.")
     left = len(done) - len(acted) + len(plan.untouched)
     if left:
         say(f"{counted(left, 'duplicate')} left alone; see the reasons.")
@@ -290,6 +290,8 @@ def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, ye
     write_rows(
         rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS, lists=_is_acted_on
     )
+    if not acted:
+        raise typer.Exit(1)
 
 
 def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:

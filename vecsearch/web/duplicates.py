@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Res
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import AfterValidator, Field
 
-from vecsearch.vocabulary import FileAction, FileState, parse
+from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, parse
 from vecsearch.web.parameters import MAXIMUM_SELECTED, DuplicatesQuestion
 from vecsearch.web.site import Served
 from vecsearch.web.views import Address, folder_around, render, shared_folder
@@ -251,17 +251,18 @@ def ran(site: Served, request: Request, question: Annotated[RunQuestion, Query()
     collection = site.choose(question.collection)
     files = collection.tidy.files(question.run)
     counts = Counter(entry.state for entry in files)
+    done = sum(counts[state] for state in NOT_UNDONE)
     address = Address(question, collection.name, "/duplicates")
     return render(
         request,
         "acted.html.jinja",
         collection=collection.name,
-        sentence=stands(files[0].action, counts[FileState.done], counts[FileState.undone]),
+        sentence=stands(files[0].action, done, counts[FileState.undone]),
         files=files,
         outcome=outcome,
         shared=folder_around(path for entry in files for path in (entry.path, entry.kept_path)),
         run=question.run,
-        can_undo=site.editor is not None and counts[FileState.done] > 0,
+        can_undo=site.editor is not None and done > 0,
         is_partly=counts[FileState.undone] > 0,
         undo=address.at("/duplicates/undo", run=None),
         back=address(run=None),

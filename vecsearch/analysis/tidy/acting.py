@@ -5,6 +5,7 @@ crash, the next command reads there which files were in between, and looks where
 """
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from vecsearch.postgres import catalog, database, drop, migrate, thumbnails
 from vecsearch.postgres.rows import writing
 from vecsearch.search.indexes.build import OnProgress, quiet
 from vecsearch.search.store import Store
-from vecsearch.vocabulary import FileAction, FileState, command_line, parse
+from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, command_line, parse
 
 # What ends a run, instead of one file.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -45,7 +46,8 @@ class Tidy:
         Args:
             action: trash, move, hardlink or symlink. Links replace files of the same bytes alone.
             to: the folder to move files to.
-            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` or `gone` is needed.
+            options: see `vecsearch.analysis.duplicates.groups.find`; `keep` or `gone` is needed,
+                and `order` refused.
 
         Raises:
             InvalidInput: an option has an invalid value.
@@ -55,6 +57,9 @@ class Tidy:
             raise InvalidInput(
                 "Choose which image of each group to keep: --keep oldest, for example."
             )
+        # Differences are to the first image of a group, which has to be the one that is kept.
+        if options.get("order") is not None:
+            raise InvalidInput("--order is for showing groups. Omit it with --apply.")
         with catalog.reading(self._store.engine, self._name) as (connection, stored):
             found = groups.find(connection, stored, **options)
             folder = None if to is None else Path(to)
@@ -124,12 +129,14 @@ class Tidy:
         chosen = self.last() if run is None else run
         with journal.claim(self._store.engine, self._name):
             self._settle()
-            waiting = self._done(chosen)
+            found = self._done(chosen)
+            # Of those in between, nobody can tell yet where they are.
+            waiting = [entry for entry in found if entry.state is not FileState.acting]
             self._each("Undoing", waiting[::-1], self._undo, on_progress)
-            numbers = {entry.number for entry in waiting}
+            numbers = {entry.number for entry in found}
             return [
                 entry
-                for entry in self._entries(FileState.undone, FileState.done, run=chosen)
+                for entry in self._entries(*NOT_UNDONE, FileState.undone, run=chosen)
                 if entry.number in numbers
             ]
 
@@ -176,7 +183,7 @@ class Tidy:
 
         """
         self.chosen(run)
-        return self._entries(FileState.done, FileState.undoing, run=run)
+        return self._entries(*NOT_UNDONE, run=run)
 
     def _entries(self, *states: FileState, run: int | None = None) -> list[Entry]:
         with migrate.reading_current(self._store.engine) as connection:
@@ -194,17 +201,24 @@ class Tidy:
             on_progress(step, done, len(entries))
             try:
                 act(entry)
-            except LeftAlone as left:
-                self._leave(entry, str(left))
-            except OSError as error:
-                self._leave(entry, f"{error.strerror or error}.")
-                if error.errno in _FULL:
-                    undoing = command_line("undo", collection=self._name)
-                    raise VecsearchError(
-                        f"{entry.path}: {error.strerror}. It is as it was; what was done before "
-                        f"stays, and can be undone: {undoing}. Make room, and retry."
-                    ) from error
+            except (LeftAlone, OSError) as error:
+                self._leave(entry, _reason(error))
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise self._full(entry, str(error.strerror)) from error
         on_progress(step, len(entries), len(entries))
+
+    def _full(self, entry: Entry, reason: str) -> VecsearchError:
+        """Return the error that ends a run, or its undoing, at this file."""
+        again = command_line("undo", entry.run, collection=self._name)
+        done, step = "brought back", f"To bring back the rest: {again}"
+        if entry.state is FileState.planned:
+            is_undoable = bool(self._entries(*NOT_UNDONE, run=entry.run))
+            done, step = "done", f"To undo it: {again}" if is_undoable else ""
+        return VecsearchError(
+            f"{entry.path}: {reason}. It is as it was; what was {done} before stays. Make room, "
+            "and retry.",
+            step=step,
+        )
 
     def _act(self, entry: Entry) -> None:
         plan.require_kept(entry.path, entry.kept_path, self._kept_sha256(entry), entry.action)
@@ -225,7 +239,7 @@ class Tidy:
     def _finish(self, entry: Entry) -> None:
         """Write that a file is done, and delete its row if the file is gone."""
         if entry.action.links:
-            self._mark(entry, FileState.done, target=None)
+            self._mark(entry, FileState.done, target=None, reason=None)
             return
         with database.session(self._store.engine) as connection, writing(connection, self._name):
             stored = catalog.get_collection(connection, self._name)
@@ -266,7 +280,10 @@ class Tidy:
             trash.forget(where)
 
     def _settle(self) -> None:
-        """End what was interrupted: files in between are looked for on the disk."""
+        """End what was interrupted: files in between are looked for on the disk.
+
+        One that is nowhere, on a drive that is not mounted perhaps, stays in between.
+        """
         for entry in self._entries(FileState.planned):
             self._leave(entry, "The run was interrupted before its turn.")
         for entry in self._entries(FileState.acting):
@@ -275,10 +292,16 @@ class Tidy:
                     self._finish(entry)
                 else:
                     self._leave(entry, "The run was interrupted; the file is as it was.")
-            except LeftAlone as left:
-                self._leave(entry, str(left))
+            except (LeftAlone, OSError) as error:
+                self._mark(entry, FileState.acting, reason=_reason(error))
 
     def _was_done(self, entry: Entry) -> bool:
+        """Return whether a file was acted on before the interruption, or is as it was.
+
+        Raises:
+            LeftAlone: it is nowhere, or another file has its name.
+
+        """
         if entry.action.links:
             return disk.bring_back(
                 str(entry.target),
@@ -288,7 +311,9 @@ class Tidy:
                 symbolic=entry.action is FileAction.symlink,
             )
         if not disk.has_content(entry.path, entry.sha256):
-            return _found(entry) is not None
+            if _found(entry) is None:
+                raise LeftAlone(_missing(entry))
+            return True
         if entry.action is FileAction.move:
             disk.remove_copy(str(entry.target), entry.sha256)
         return False
@@ -329,7 +354,11 @@ def _hindrance(entry: Entry) -> str | None:
     try:
         if entry.action.links:
             symbolic = entry.action is FileAction.symlink
-            if not disk.is_link_to(entry.path, entry.kept_path, symbolic=symbolic):
+            if disk.is_link_to(entry.path, entry.kept_path, symbolic=symbolic):
+                return None
+            if entry.target is not None and os.path.lexists(entry.target):
+                disk.require_free(entry.path)
+            else:
                 disk.check(entry.path, entry.sha256)
         elif not disk.has_content(entry.path, entry.sha256):
             if _found(entry) is None:
@@ -347,6 +376,11 @@ def _missing(entry: Entry) -> str:
     if Path(str(entry.target)).exists():
         return f"It has changed since it was moved: {entry.target}."
     return f"It is no longer at {entry.target}, nor back at {entry.path}."
+
+
+def _reason(error: LeftAlone | OSError) -> str:
+    """Return why a file is left alone, as a sentence."""
+    return f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
 
 
 def _make_folder(folder: str) -> None:

@@ -90,7 +90,11 @@ def move(source: str, target: str, sha256: str) -> None:
             raise
         os.replace(arriving, target)  # noqa: PTH105 - likewise
         _require_unchanged(source, known, undo=lambda: Path(target).unlink())
-        Path(source).unlink()
+        try:
+            Path(source).unlink(missing_ok=True)
+        except OSError:
+            Path(target).unlink()
+            raise
     else:
         _require_unchanged(target, known, undo=lambda: _put_back(target, source))
     _settle_folder(target)
@@ -163,16 +167,21 @@ def bring_back(set_aside: str, path: str, kept: str, sha256: str, *, symbolic: b
     """End a replacement that was interrupted; return whether the link is in its place.
 
     Raises:
-        LeftAlone: another file has the name of the one that was set aside.
+        LeftAlone: it is nowhere, or another file has the name of the one that was set aside.
 
     """
-    if is_link_to(path, kept, symbolic=symbolic) and has_content(path, sha256):
+    is_aside = os.path.lexists(set_aside)
+    # It is removed only after the link has shown its content.
+    is_linked = is_link_to(path, kept, symbolic=symbolic)
+    if is_linked and (not is_aside or has_content(path, sha256)):
         Path(set_aside).unlink(missing_ok=True)
         return True
-    if os.path.lexists(set_aside):
+    if is_aside:
         if os.path.lexists(path):
             raise LeftAlone(f"Another file has its name. It is at {set_aside}.")
         os.rename(set_aside, path)  # noqa: PTH104 - likewise
+    elif not os.path.lexists(path):
+        raise LeftAlone(f"It is neither at {path} nor at {set_aside}.")
     return False
 
 

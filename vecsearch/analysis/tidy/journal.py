@@ -15,6 +15,7 @@ from vecsearch.ingest import scope
 from vecsearch.postgres import catalog, schema, tables
 from vecsearch.postgres.catalog import StoredCollection
 from vecsearch.postgres.rows import claimed
+from vecsearch.search.indexes import vectors
 from vecsearch.vocabulary import NOT_UNDONE, FileAction, FileState, command_line, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the lock.
@@ -159,7 +160,7 @@ def entries(
 def no_run(what: str, name: str) -> InvalidInput:
     """Return an error about the runs of a collection: what is wrong, and how to list them."""
     listing = command_line("undo --list", collection=name)
-    return InvalidInput(f"{what}. See what was done: {listing}")
+    return InvalidInput(f"{what}.", step=f"See what was done: {listing}")
 
 
 def last_run(connection: sa.Connection, name: str) -> int:
@@ -197,7 +198,8 @@ def mark(connection: sa.Connection, name: str, entry: Entry, state: FileState, *
 def take_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) -> None:
     """Delete the row of a file that is gone, keep it in the journal, and mark the file as done.
 
-    What people wrote about the picture goes to the row of the one that is kept.
+    What people wrote about the picture goes to the row of the one that is kept. The row of another
+    picture, which was ingested under its path since, stays.
 
     Args:
         connection: in a transaction that holds `vecsearch.postgres.rows.lock_collection`.
@@ -207,6 +209,9 @@ def take_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) 
     """
     table, values = schema.sql_name(stored.table), {"id": entry.id, "kept": entry.kept}
     kept_row = _row_of(connection, stored, entry.id)
+    if [row["sha256"] for row in kept_row.get("image", [])] != [entry.sha256]:
+        mark(connection, stored.name, entry, FileState.done, reason=None)
+        return
     # Keys that the kept row has stay as they are.
     given = connection.scalar(
         sa.text(
@@ -225,7 +230,15 @@ def take_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) 
             values,
         )
     scope.delete_rows(connection, stored.table, [entry.id])
-    mark(connection, stored.name, entry, FileState.done, stored=kept_row, given=given)
+    mark(
+        connection,
+        stored.name,
+        entry,
+        FileState.done,
+        stored=kept_row,
+        given=given,
+        reason=None,
+    )
 
 
 def return_row(connection: sa.Connection, stored: StoredCollection, entry: Entry) -> None:
@@ -256,6 +269,10 @@ def return_row(connection: sa.Connection, stored: StoredCollection, entry: Entry
                     " ON CONFLICT DO NOTHING"
                 ).bindparams(sa.bindparam("rows", rows, sa.JSON))
             )
+    # The journal has none for an index that was built since.
+    own = f"(SELECT id, embedding FROM {table} WHERE id = '{entry.id}')"
+    for compact in catalog.compact_versions(connection, stored.name):
+        vectors.fill(connection, own, compact, None)
     if saved.given:
         connection.execute(
             sa.text(

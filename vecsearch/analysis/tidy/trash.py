@@ -62,8 +62,9 @@ def _folders(path: str) -> Iterator[tuple[Path, Path]]:
     """Yield the trashes that a file may be in, and the folders that their paths are relative to."""
     home = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
     yield home / "Trash", home
-    folder = Path(path).parent
-    while not folder.is_mount() and folder != folder.parent:
+    # Below a folder that is a link, a file is on the drive that the link leads to.
+    folder = Path(os.path.realpath(Path(path).parent))
+    while not os.path.ismount(folder):
         folder = folder.parent
     yield folder / ".Trash" / str(os.getuid()), folder
     yield folder / f".Trash-{os.getuid()}", folder
@@ -73,7 +74,9 @@ def _origin(info: Path, top: Path) -> str | None:
     read = ConfigParser(interpolation=None)
     try:
         read.read_string(info.read_text(errors="surrogateescape"))
-        return str(top / unquote(read["Trash Info"]["Path"], errors="surrogateescape"))
+        noted = unquote(read["Trash Info"]["Path"], errors="surrogateescape")
+        # It leads out of `top` where a folder of the path is a link.
+        return os.path.normpath(top / noted)
     except (OSError, Error, KeyError):
         return None
 
