@@ -86,3 +86,20 @@ def test_a_file_that_cannot_leave_its_drive_has_no_copy_on_another(
     assert list((tmp_path / "moved").iterdir()) == []
     assert on_disk(photos) == files
     assert in_tables(library) == rows
+
+
+def test_a_folder_that_cannot_be_synced_does_not_hide_what_was_done(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = fill(library, tmp_path / "photos", groups=1, small=False)
+    files = on_disk(photos)
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    (moved,) = applied(library, "move", tmp_path)
+    assert (moved.state, moved.reason) == (FileState.done, None)
+    (back,) = library.collection().tidy.undo()
+    assert back.state is FileState.undone
+    assert on_disk(photos) == files

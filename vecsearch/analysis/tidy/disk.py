@@ -262,12 +262,13 @@ def _put_back(now: str, before: str) -> None:
 
 
 def _settle_folder(path: str) -> None:
-    """Make the names in a file's folder outlive a power failure, where the system can."""
-    folder = os.open(Path(path).parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.EBADF, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(folder)
+    """Make the names in a file's folder outlive a power failure, where the system can.
+
+    Where it cannot, as in a folder that may not be read, the file has its new name all the same.
+    """
+    with suppress(OSError):
+        folder = os.open(Path(path).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
