@@ -1,7 +1,7 @@
 """The questions that the page and the API take: typed values, checked before anything runs."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import date
 from typing import Annotated, Any
@@ -65,6 +65,9 @@ def _without_nul(text: str) -> str:
     return text
 
 
+# Where a field is in what was sent, and what it takes, as JSON schema tells it.
+Place = tuple[int | str, ...]
+Schema = Mapping[str, Any]
 # On their way, links gather parameters that are not ours, such as utm_source.
 OF_LINKS = ConfigDict(extra="ignore")
 Optional = BeforeValidator(_given)
@@ -305,24 +308,30 @@ class MapQuestion(MapRule):
     collection: Annotated[CollectionName | None, Optional] = None
 
 
-def faulty(faults: Iterable[tuple[Sequence[int | str], str, str]]) -> str:
+def taken(model: type[BaseModel]) -> dict[Place, Schema]:
+    """Return what each field of a model takes, by its place."""
+    return {(name,): each for name, each in model.model_json_schema()["properties"].items()}
+
+
+def faulty(faults: Iterable[tuple[Place, str, str, Schema | None]]) -> str:
     """Return a sentence about fields that are not as they should be.
 
     Args:
-        faults: the place, the kind and the message of each, as pydantic tells them.
+        faults: the place, the kind and the message of each, as pydantic tells them, and what the
+            field takes, if it is known.
 
     """
     said = []
-    for place, kind, why in list(faults)[:MOST_FAULTS]:
-        wanted = "" if kind in OWN_WORDS else _wanted(_FIELDS.get(str(place[0]) if place else ""))
+    for place, kind, why, schema in list(faults)[:MOST_FAULTS]:
+        wanted = "" if kind in OWN_WORDS else _wanted(schema)
         name = ".".join(map(str, place))[:LONGEST_NAME] or "request"
         said.append(f"{name}: {f'give {wanted}' if wanted else fault(why)}")
     # A form chooses its encoding, so names may hold lone surrogates.
     return f"{'; '.join(said).encode(errors='replace').decode()}."
 
 
-def _wanted(schema: dict[str, Any] | None) -> str:
-    """Return what a field takes, from its JSON schema, as a phrase; empty if that is not simple."""
+def _wanted(schema: Schema | None) -> str:
+    """Return what a field takes, as a phrase; empty if that is not simple."""
     one = schema or {}
     # A field that may be left out is a choice of its kind and null; a list is of one kind.
     for kind in one.get("anyOf", ()):
@@ -356,11 +365,3 @@ def _files(
         )
     for file, weight in zip(files, weights or [1.0] * len(files), strict=True):
         yield Term(Picture(file.file.read()), weight=sign * weight)
-
-
-# By name, what each field of a request takes.
-_FIELDS: dict[str, dict[str, Any]] = {
-    name: schema
-    for model in (DuplicatesQuestion, MapQuestion, QueryForm, PageQuestion)
-    for name, schema in model.model_json_schema()["properties"].items()
-}
