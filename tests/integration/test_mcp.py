@@ -1,27 +1,19 @@
 """The server of MCP: the command, as an assistant's program starts it, by the SDK's own client."""
 
 import base64
-import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import MCPError
-from mcp.client import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_types import CallToolResult, ImageContent, TextContent
+from mcp_support import COMMAND, Assistant, assistant
 from server_support import kill
 from support import PixelEncoder, draw_photos, ingest, picture, png, run_command, store_concepts
 
@@ -30,59 +22,8 @@ from vecsearch.library import Library
 from vecsearch.postgres.embedded import access
 from vecsearch.postgres.rows import image_id
 
-COMMAND = ["-m", "vecsearch", "mcp"]
 SEVENTH = base64.b64encode(png(7)).decode()
 TOOLS = ["search_images", "get_image", "sql", "list_collections"]
-
-
-@dataclass(frozen=True)
-class Assistant:
-    """A client of a server that runs the library."""
-
-    portal: BlockingPortal
-    client: Client
-
-    def result(self, tool: str, **arguments: Any) -> CallToolResult:
-        found: CallToolResult = self.portal.call(self.client.call_tool, tool, arguments)
-        return found
-
-    def call(self, tool: str, **arguments: Any) -> tuple[Any, list[PIL.Image.Image]]:
-        """Return a tool's answer and its pictures; the text says the same as the answer."""
-        result = self.result(tool, **arguments)
-        assert not result.is_error, result.content
-        text, *rest = result.content
-        assert isinstance(text, TextContent)
-        assert json.loads(text.text) == result.structured_content
-        pictures: list[PIL.Image.Image] = [
-            PIL.Image.open(io.BytesIO(base64.b64decode(each.data)))
-            for each in rest
-            if isinstance(each, ImageContent)
-        ]
-        for each in pictures:
-            each.load()
-        assert len(rest) == 2 * len(pictures)
-        return result.structured_content, pictures
-
-    def refused(self, tool: str, **arguments: Any) -> str:
-        """Return the sentence of a tool's error."""
-        result = self.result(tool, **arguments)
-        [text] = result.content
-        assert isinstance(text, TextContent)
-        assert result.is_error, text
-        assert "Traceback" not in text.text
-        return text.text
-
-
-@contextmanager
-def assistant(*options: object) -> Iterator[Assistant]:
-    started = StdioServerParameters(
-        command=sys.executable, args=[*COMMAND, *map(str, options)], env=dict(os.environ)
-    )
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(Client(stdio_client(started))) as client,
-    ):
-        yield Assistant(portal, client)
 
 
 @pytest.fixture(scope="module")
@@ -308,11 +249,32 @@ def test_a_database_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert client.call("sql", statement="SELECT count(*) FROM images")[0]["rows"] == [[12]]
 
 
-def test_a_database_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("collection", ["images", "cats"])
+def test_a_database_that_is_not_there_is_said_so(tmp_path: Path, collection: str) -> None:
     url = "postgresql://nobody@127.0.0.1:1/nothing"
-    with assistant("--database-url", url, "--data-dir", tmp_path) as client:
+    with assistant("--database-url", url, "--data-dir", tmp_path, "-c", collection) as client:
         assert "Cannot use the database" in client.refused("list_collections")
         assert "Cannot use the database" in client.refused("sql", statement="SELECT 1")
+
+
+def test_without_a_name_it_searches_what_the_page_would(tmp_path: Path) -> None:
+    [path, *_] = sorted(draw_photos(tmp_path / "photos").rglob("*.png"))
+    with Library.open(Settings.load(data_dir=tmp_path / "data")) as library:
+        library.upgrade()
+        with assistant("--data-dir", tmp_path / "data") as client:
+            assert client.call("list_collections")[0] == {"default": "images", "collections": []}
+            assert "nor any other" in client.refused("search_images", path=str(path))
+            for name in ("photos", "images", "albums"):
+                ingest(library.engine, [path], PixelEncoder(), collection=name)
+                # The default one or, while there is none, the first.
+                searched = "photos" if name == "photos" else "images"
+                assert client.call("list_collections")[0]["default"] == searched
+                assert client.call("search_images", path=str(path))[0]["collection"] == searched
+                assert client.call("get_image", image=str(path))[0]["path"] == str(path)
+            library.collection().rename("others")
+            assert client.call("search_images", path=str(path))[0]["collection"] == "albums"
+            refused = client.refused("search_images", path=str(path), collection="images")
+            assert "There is no collection 'images'" in refused
 
 
 def test_a_superuser_runs_no_sql_of_strangers(library: Library) -> None:
