@@ -21,6 +21,9 @@ from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres.embedded import access
 from vecsearch.postgres.rows import image_id
+from vecsearch.web.mcp import tools
+from vecsearch.web.mcp.arguments import Search
+from vecsearch.web.mcp.tools import Served
 
 SEVENTH = base64.b64encode(png(7)).decode()
 TOOLS = ["search_images", "get_image", "sql", "list_collections"]
@@ -119,6 +122,18 @@ def test_options_of_a_query_and_no_pictures(asked: Assistant, photos: Path) -> N
     assert (len(found["hits"]), "05.png" in names(found)) == (5, False)
     found, _ = asked.call("search_images", path=path, min_similarity=0.9999)
     assert names(found) == ["05.png"]
+
+
+def test_without_k_there_are_10_hits_or_all_within_the_cut_off(
+    asked: Assistant, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cut_off, hits in (({}, 10), ({"max_distance": 2}, 12), ({"min_similarity": -1}, 12)):
+        found, _ = asked.call("search_images", text="tabby", **cut_off)
+        assert (len(found["hits"]), found["notes"]) == (hits, [])
+    monkeypatch.setattr(Search, "most", 7)
+    cut = tools.search(Served(library, "images"), Search(text=["tabby"], max_distance=2)).answer
+    assert len(cut.hits) == 7
+    assert cut.notes[0].startswith("Cut short after 7 images")
 
 
 def test_one_image_with_everything_that_is_stored(asked: Assistant, photos: Path) -> None:

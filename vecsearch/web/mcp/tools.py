@@ -60,6 +60,7 @@ class Found:
         metric: of the distances; smaller is nearer.
         meaning: what the words were taken for, as a sentence; null without words.
         hits: nearest first.
+        notes: what is missing, as sentences.
 
     """
 
@@ -67,6 +68,7 @@ class Found:
     metric: str
     meaning: str | None
     hits: list[TaggedHit]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def search(served: Served, asked: Search) -> Reply:
     pictures = [
         (f"{hit.rank}. {PurePath(hit.path).name}", kept[hit.id]) for hit in shown if hit.id in kept
     ]
-    return Reply(Found(collection.name, answer.metric, answer.meaning, hits), pictures)
+    notes = asked.notes(len(hits))
+    return Reply(Found(collection.name, answer.metric, answer.meaning, hits, notes), pictures)
 
 
 def sql(served: Served, asked: Statement) -> Reply:
