@@ -9,7 +9,7 @@ import typer
 from vecsearch.cli.command import CollectionOption, app, command, open_library, say
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable
-from vecsearch.vocabulary import DEFAULT_COLLECTION
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_UPLOAD_MB
 
 
 @command(app, "serve", encodes=True)
@@ -54,7 +54,7 @@ def serve(
             envvar="VECSEARCH_MAX_UPLOAD",
             help="Refuse larger uploads.",
         ),
-    ] = 32,
+    ] = MAX_UPLOAD_MB,
     edit: Annotated[
         bool,
         typer.Option(

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from vecsearch.errors import CollectionNotFound, Unclear, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
-from vecsearch.vocabulary import DEFAULT_COLLECTION, Axes, Derived, command_line
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_UPLOAD_MB, Axes, Derived, command_line
 from vecsearch.web.access.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
@@ -49,7 +49,7 @@ class Options:
 
     collection: str
     token: str | None = None
-    max_bytes: int = 32 * 2**20
+    max_bytes: int = MAX_UPLOAD_MB * 2**20
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     is_known: Callable[[Scope], bool] | None = None
 

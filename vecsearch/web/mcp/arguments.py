@@ -14,6 +14,7 @@ from vecsearch.imaging.sources import remote
 from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.terms import Term
+from vecsearch.vocabulary import MAX_UPLOAD_MB
 from vecsearch.web.parameters import (
     CollectionName,
     Listed,
@@ -27,8 +28,6 @@ from vecsearch.web.parameters import (
 # An assistant reads all of an answer, and remembers only so much.
 MOST_HITS, MOST_THUMBNAILS, MOST_ROWS = 100, 20, 1_000
 ROWS, THUMBNAILS = 100, 5
-# Of a picture that is sent; as many as `vecsearch serve` takes.
-MOST_BYTES = 32 * 2**20
 
 
 def _decoded(value: Any) -> bytes:
@@ -38,8 +37,8 @@ def _decoded(value: Any) -> bytes:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
         raise ValueError("it is not base64") from error
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB, the limit")
+    if len(content) > MAX_UPLOAD_MB * 2**20:
+        raise ValueError(f"it has more than {MAX_UPLOAD_MB} MB, the limit")
     return content
 
 
