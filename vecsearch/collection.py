@@ -32,7 +32,7 @@ from vecsearch.search.questions import concepts
 from vecsearch.search.questions.concepts import Word
 from vecsearch.search.store import Store
 from vecsearch.search.tags import Tags
-from vecsearch.vocabulary import DEFAULT_K, Confirm, IndexMethod, Ranking, parse, refuse
+from vecsearch.vocabulary import DEFAULT_K, RECALL, Confirm, IndexMethod, Ranking, parse, refuse
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -251,7 +251,7 @@ class Collection(Images):
     def tune_index(
         self,
         *,
-        recall: float = 0.99,
+        recall: float = RECALL,
         k: int = DEFAULT_K,
         metric: str | None = None,
         on_progress: OnProgress = quiet,

@@ -313,6 +313,12 @@ EF_SEARCH_IMAGES = 100_000
 # pgvector's maximum.
 MAXIMUM_EF_SEARCH = 1_000
 DEFAULT_K = 10
+# The share of the exact answer that an index is tuned to find.
+RECALL = 0.99
+# Of the body of a request, and of a picture that an assistant sends.
+MAX_UPLOAD_MB = 32
+# How long SQL that a user wrote may read.
+READING_S = 300
 # The largest difference of the thumbnails of near-duplicates. Among 799 photos, different ones
 # differ by 0.2 or more, and 99 % of the variants of each kind by 0.12 or less.
 MAX_DIFFERENCE = 0.15

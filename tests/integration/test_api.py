@@ -17,6 +17,7 @@ from vecsearch.config import Settings
 from vecsearch.imaging import reading
 from vecsearch.library import Library
 from vecsearch.postgres import database
+from vecsearch.web.parameters import QueryForm
 from vecsearch.web.site import SESSION
 
 pytestmark = once
@@ -119,7 +120,7 @@ def test_filters(
     holds: Callable[[Known], bool],
     exact: bool,
 ) -> None:
-    answer = ask(api, id=known[0].id, exclude_self=True, exact=exact, **fields)
+    answer = ask(api, id=known[0].id, k=20, exclude_self=True, exact=exact, **fields)
     expected = {image.id for image in known[1:] if holds(image)}
     assert {hit["id"] for hit in answer["hits"]} == expected
     assert len(answer["hits"]) == len(expected)
@@ -150,7 +151,26 @@ def test_k_and_its_limits(api: TestClient, known: list[Known]) -> None:
     for k, hits in ((1, 1), (19, 19), (1_000, 20)):
         assert len(ask(api, id=known[0].id, k=k)["hits"]) == hits
     for bad in ("0", "1001", "-1", "x", "1.5", "9" * 100):
-        assert ask(api, 422, id=known[0].id, k=bad)["detail"].startswith("k: ")
+        wanted = "k: give a whole number from 1 to 1,000."
+        assert ask(api, 422, id=known[0].id, k=bad)["detail"] == wanted
+
+
+def test_without_k_there_are_10_hits_or_all_within_the_cut_off(
+    api: TestClient, known: list[Known], library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, images = known[0].id, library.collection()
+    cut_offs: list[dict[str, Any]] = [{}, {"max_distance": 2}, {"min_similarity": -1}]
+    for cut_off in cut_offs:
+        answer = ask(api, id=own, **cut_off)
+        expected = [hit.path for hit in images.query(id=own, **cut_off)]
+        assert [hit["path"] for hit in answer["hits"]] == expected
+        assert (len(expected), answer["notes"]) == (20 if cut_off else 10, [])
+    monkeypatch.setattr(QueryForm, "most", 7)
+    cut = ask(api, id=own, max_distance=2)
+    assert len(cut["hits"]) == 7
+    [note] = cut["notes"]
+    assert note.startswith("Cut short after 7 images")
+    assert ask(api, id=own, max_distance=2, k=7)["notes"] == []
 
 
 def test_what_a_query_needs(api: TestClient, known: list[Known]) -> None:

@@ -221,6 +221,10 @@ def test_the_last_one_of_a_group_stays(library: Library, photos: Path, page: Tes
     assert "Its bytes differ" in shown
     for fields in ({}, {"gone": "x"}, {"gone": group[:1], "action": "move"}):
         post(page, "/duplicates", 422, **{"action": "trash", **fields})
+    # An image is an id here; in the address of the first page, an uploaded picture.
+    for address in ("/duplicates/apart", "/duplicates/together"):
+        shown = post(page, address, 422, image="x", other=group)
+        assert "image: give an id such as 00000000-" in shown
     assert on_disk(photos) == files
 
 

@@ -1,27 +1,19 @@
 """The server of MCP: the command, as an assistant's program starts it, by the SDK's own client."""
 
 import base64
-import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import MCPError
-from mcp.client import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_types import CallToolResult, ImageContent, TextContent
+from mcp_support import COMMAND, Assistant, assistant
 from server_support import kill
 from support import PixelEncoder, draw_photos, ingest, picture, png, run_command, store_concepts
 
@@ -29,60 +21,12 @@ from vecsearch.config import Settings
 from vecsearch.library import Library
 from vecsearch.postgres.embedded import access
 from vecsearch.postgres.rows import image_id
+from vecsearch.web.mcp import tools
+from vecsearch.web.mcp.arguments import Search
+from vecsearch.web.mcp.tools import Served
 
-COMMAND = ["-m", "vecsearch", "mcp"]
 SEVENTH = base64.b64encode(png(7)).decode()
 TOOLS = ["search_images", "get_image", "sql", "list_collections"]
-
-
-@dataclass(frozen=True)
-class Assistant:
-    """A client of a server that runs the library."""
-
-    portal: BlockingPortal
-    client: Client
-
-    def result(self, tool: str, **arguments: Any) -> CallToolResult:
-        found: CallToolResult = self.portal.call(self.client.call_tool, tool, arguments)
-        return found
-
-    def call(self, tool: str, **arguments: Any) -> tuple[Any, list[PIL.Image.Image]]:
-        """Return a tool's answer and its pictures; the text says the same as the answer."""
-        result = self.result(tool, **arguments)
-        assert not result.is_error, result.content
-        text, *rest = result.content
-        assert isinstance(text, TextContent)
-        assert json.loads(text.text) == result.structured_content
-        pictures: list[PIL.Image.Image] = [
-            PIL.Image.open(io.BytesIO(base64.b64decode(each.data)))
-            for each in rest
-            if isinstance(each, ImageContent)
-        ]
-        for each in pictures:
-            each.load()
-        assert len(rest) == 2 * len(pictures)
-        return result.structured_content, pictures
-
-    def refused(self, tool: str, **arguments: Any) -> str:
-        """Return the sentence of a tool's error."""
-        result = self.result(tool, **arguments)
-        [text] = result.content
-        assert isinstance(text, TextContent)
-        assert result.is_error, text
-        assert "Traceback" not in text.text
-        return text.text
-
-
-@contextmanager
-def assistant(*options: object) -> Iterator[Assistant]:
-    started = StdioServerParameters(
-        command=sys.executable, args=[*COMMAND, *map(str, options)], env=dict(os.environ)
-    )
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(Client(stdio_client(started))) as client,
-    ):
-        yield Assistant(portal, client)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +124,18 @@ def test_options_of_a_query_and_no_pictures(asked: Assistant, photos: Path) -> N
     assert names(found) == ["05.png"]
 
 
+def test_without_k_there_are_10_hits_or_all_within_the_cut_off(
+    asked: Assistant, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cut_off, hits in (({}, 10), ({"max_distance": 2}, 12), ({"min_similarity": -1}, 12)):
+        found, _ = asked.call("search_images", text="tabby", **cut_off)
+        assert (len(found["hits"]), found["notes"]) == (hits, [])
+    monkeypatch.setattr(Search, "most", 7)
+    cut = tools.search(Served(library, "images"), Search(text=["tabby"], max_distance=2)).answer
+    assert len(cut.hits) == 7
+    assert cut.notes[0].startswith("Cut short after 7 images")
+
+
 def test_one_image_with_everything_that_is_stored(asked: Assistant, photos: Path) -> None:
     path = str(photos / "cats" / "05.png")
     by_path, pictures = asked.call("get_image", image=path)
@@ -252,8 +208,9 @@ NO_ID = "00000000-0000-0000-0000-000000000000"
         ({"text": "xylophone"}, "'xylophone'"),
         ({"text": "tabby", "collection": "nope"}, "Collections: cats, images."),
         ({"text": "tabby", "collection": "'; --"}, "collection: "),
-        ({"text": "tabby", "k": 101}, "k: "),
-        ({"text": "tabby", "thumbnails": 21}, "thumbnails: "),
+        ({"text": "tabby", "k": 101}, "k: give a whole number from 1 to 100."),
+        ({"text": "tabby", "thumbnails": 21}, "thumbnails: give a whole number from 0 to 20."),
+        ({"text": "tabby", "min_similarity": 2}, "min_similarity: give a number from -1 to 1."),
         ({"text": "tabby", "model": "resnet50"}, "model: Extra inputs"),
         ({"text": "tabby", "label": "nope"}, "no image with the label 'nope'"),
         ({"text": "tabby", "metric": "l2"}, "Words are compared by cosine"),
@@ -282,7 +239,9 @@ def test_what_cannot_be_searched_for(
 def test_other_tools_refuse_nonsense_and_the_server_goes_on(asked: Assistant) -> None:
     assert "nope" in asked.refused("get_image", image="nope")
     assert "statement: Field required" in asked.refused("sql")
-    assert "limit: " in asked.refused("sql", statement="SELECT 1", limit=0)
+    limit = "limit: give a whole number from 1 to 1,000."
+    assert asked.refused("sql", statement="SELECT 1", limit=0) == limit
+    assert asked.refused("get_image", image=7) == "image: Input should be a valid string."
     assert "x: Extra inputs" in asked.refused("list_collections", x=1)
     with pytest.raises(MCPError, match="There is no tool 'nope'"):
         asked.result("nope")
@@ -305,11 +264,32 @@ def test_a_database_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert client.call("sql", statement="SELECT count(*) FROM images")[0]["rows"] == [[12]]
 
 
-def test_a_database_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("collection", ["images", "cats"])
+def test_a_database_that_is_not_there_is_said_so(tmp_path: Path, collection: str) -> None:
     url = "postgresql://nobody@127.0.0.1:1/nothing"
-    with assistant("--database-url", url, "--data-dir", tmp_path) as client:
+    with assistant("--database-url", url, "--data-dir", tmp_path, "-c", collection) as client:
         assert "Cannot use the database" in client.refused("list_collections")
         assert "Cannot use the database" in client.refused("sql", statement="SELECT 1")
+
+
+def test_without_a_name_it_searches_what_the_page_would(tmp_path: Path) -> None:
+    [path, *_] = sorted(draw_photos(tmp_path / "photos").rglob("*.png"))
+    with Library.open(Settings.load(data_dir=tmp_path / "data")) as library:
+        library.upgrade()
+        with assistant("--data-dir", tmp_path / "data") as client:
+            assert client.call("list_collections")[0] == {"default": "images", "collections": []}
+            assert "nor any other" in client.refused("search_images", path=str(path))
+            for name in ("photos", "images", "albums"):
+                ingest(library.engine, [path], PixelEncoder(), collection=name)
+                # The default one or, while there is none, the first.
+                searched = "photos" if name == "photos" else "images"
+                assert client.call("list_collections")[0]["default"] == searched
+                assert client.call("search_images", path=str(path))[0]["collection"] == searched
+                assert client.call("get_image", image=str(path))[0]["path"] == str(path)
+            library.collection().rename("others")
+            assert client.call("search_images", path=str(path))[0]["collection"] == "albums"
+            refused = client.refused("search_images", path=str(path), collection="images")
+            assert "There is no collection 'images'" in refused
 
 
 def test_a_superuser_runs_no_sql_of_strangers(library: Library) -> None:

@@ -89,9 +89,12 @@ def test_eval_says_what_its_numbers_cannot(library: Library, tmp_path: Path) -> 
     assert "At this size a search for the 10 nearest compares all images, and is exact." in out
 
 
-def test_serve_refuses_a_collection_that_is_not_there(library: Library, photos: Path) -> None:
-    code, _, err = run_command(library, "serve", "-c", "nosuch", "--port", "0")
-    assert code == 1
+@pytest.mark.parametrize("words", [["serve", "--port", "0"], ["mcp"]], ids=lambda words: words[0])
+def test_servers_refuse_a_collection_that_is_not_there(
+    library: Library, photos: Path, words: list[str]
+) -> None:
+    code, out, err = run_command(library, *words, "-c", "nosuch")
+    assert (code, out) == (1, "")
     assert "There is no collection 'nosuch'. Collections: images." in err
 
 

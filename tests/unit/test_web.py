@@ -27,7 +27,14 @@ from vecsearch.vocabulary import Axes, Colouring, KeepRule, Metric
 from vecsearch.web.access.guard import HEADERS
 from vecsearch.web.mcp.arguments import Search
 from vecsearch.web.metrics import Measured, Metrics
-from vecsearch.web.parameters import DuplicatesQuestion, MapRule, Named, PageQuestion, QueryForm
+from vecsearch.web.parameters import (
+    PAGE_K,
+    DuplicatesQuestion,
+    MapRule,
+    Named,
+    PageQuestion,
+    QueryForm,
+)
 from vecsearch.web.uploads import Uploads
 from vecsearch.web.views import slider, unbroken
 
@@ -125,12 +132,30 @@ def test_the_api_offers_every_field_of_a_query() -> None:
 def test_an_assistant_may_ask_what_a_program_may_and_a_condition() -> None:
     given = {"text": "crab", "where": "width > 1", "exact": True, "label": "a"}
     made = Search.model_validate(given).asked()
-    assert (made.where, made.k, made.exact, made.filters.label) == ("width > 1", 10, True, "a")
+    assert (made.where, made.exact, made.filters.label) == ("width > 1", True, "a")
     assert made.parts == [Term(text="crab")]
     assert Search.model_fields.keys() - Named.model_fields.keys() == {
         *("image", "not_path", "path", "thumbnails", "where")
     }
     assert not NOT_OFFERED.keys() & (Search.model_fields.keys() - {"where"})
+
+
+@pytest.mark.parametrize(("kind", "most"), [(QueryForm, 1_000), (Search, 100)])
+def test_the_number_of_hits_is_the_querys_or_all_within_a_cut_off(
+    kind: type[Named], most: int
+) -> None:
+    assert kind().query([]).k is None
+    for field in ("max_distance", "min_similarity"):
+        bounded = kind.model_validate({field: 0})
+        assert bounded.query([]).k == most
+        assert [len(bounded.notes(hits)) for hits in (most - 1, most)] == [0, 1]
+        chosen = kind.model_validate({field: 0, "k": most})
+        assert (chosen.query([]).k, chosen.notes(most)) == (most, [])
+    described = kind.model_json_schema()["properties"]["k"]["description"]
+    assert described.endswith(
+        f"Default: 10; with a cut-off, every image within it, up to {most:,}."
+    )
+    assert {PageQuestion(max_distance=cut_off).query([]).k for cut_off in (None, 1)} == {PAGE_K}
 
 
 def test_choices_of_the_api_are_the_enumerations() -> None:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from vecsearch import __version__
-from vecsearch.config import Settings
+from vecsearch.config import DEFAULT_MAX_PIXELS, Settings
 from vecsearch.encoders.base import DEFAULT_MODEL, PACKAGED_MODEL
 from vecsearch.encoders.registry import FAMILIES
 from vecsearch.errors import InvalidInput, VecsearchError
@@ -164,7 +164,7 @@ ENCODING = {
         typer.Option(
             min=1,
             envvar="VECSEARCH_MAX_PIXELS",
-            help="Refuse pictures with more pixels. Default: 128 million.",
+            help=f"Refuse pictures with more pixels. Default: {DEFAULT_MAX_PIXELS:,}.",
         ),
     ],
 }

@@ -24,7 +24,14 @@ from vecsearch.cli.command import (
 from vecsearch.config import Settings
 from vecsearch.render.figures import human_bytes
 from vecsearch.render.rows import Format, require_object_format
-from vecsearch.vocabulary import DEFAULT_COLLECTION, DEFAULT_K, DIMS, IndexMethod, Ranking
+from vecsearch.vocabulary import (
+    DEFAULT_COLLECTION,
+    DEFAULT_K,
+    DIMS,
+    RECALL,
+    IndexMethod,
+    Ranking,
+)
 
 if TYPE_CHECKING:
     from vecsearch.search.status import IndexStatus
@@ -201,7 +208,7 @@ def tune(
     settings: Settings,
     recall: Annotated[
         float, typer.Option(help="The share of the exact answer that the index must find.")
-    ] = 0.99,
+    ] = RECALL,
     k: KOption = DEFAULT_K,
     metric: MetricOption = None,
     collection: CollectionOption = DEFAULT_COLLECTION,

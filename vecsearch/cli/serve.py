@@ -8,7 +8,8 @@ import typer
 
 from vecsearch.cli.command import CollectionOption, app, command, open_library, say
 from vecsearch.config import Settings
-from vecsearch.vocabulary import DEFAULT_COLLECTION
+from vecsearch.errors import DatabaseUnavailable
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_UPLOAD_MB
 
 
 @command(app, "serve", encodes=True)
@@ -53,7 +54,7 @@ def serve(
             envvar="VECSEARCH_MAX_UPLOAD",
             help="Refuse larger uploads.",
         ),
-    ] = 32,
+    ] = MAX_UPLOAD_MB,
     edit: Annotated[
         bool,
         typer.Option(
@@ -71,7 +72,7 @@ def serve(
     """
     from vecsearch.web import connections, serving
     from vecsearch.web.app import create_app
-    from vecsearch.web.site import SESSION, Options
+    from vecsearch.web.site import SESSION, Options, choose, require_served
 
     link = ""
     if edit and all_users and not token:
@@ -93,15 +94,15 @@ def serve(
         editor = resources.enter_context(open_library(settings)) if edit else None
         page = create_app(library, options, editor)
         address = f"{serving.address_of(listening)}{link}"
+        require_served(library, collection)
         names = library.collection_names()
-        if names and collection not in (*names, DEFAULT_COLLECTION):
-            library.collection(collection).reads_text()  # says which there are
         with suppress(KeyboardInterrupt):
             say(f"Serving {address} until Ctrl-C.")
             if collection in names:
                 serving.warm(library, collection, say)
             elif names:
-                say(f"There is no collection {collection!r}; the page opens {names[0]!r}.")
+                opened = choose(library, collection, None, names).name
+                say(f"There is no collection {collection!r}; the page opens {opened!r}.")
             if open_:
                 typer.launch(resources.enter_context(serving.private_link(address)))
             connections.run(page, listening, behind_proxies=token is not None)
@@ -119,7 +120,10 @@ def mcp(settings: Settings, collection: CollectionOption = DEFAULT_COLLECTION) -
     require_extra()
     from vecsearch.web.mcp import server
     from vecsearch.web.mcp.tools import Served
-    from vecsearch.web.site import SESSION
+    from vecsearch.web.site import SESSION, require_served
 
     with open_library(settings, session=SESSION) as library:
+        # Each call says so itself.
+        with suppress(DatabaseUnavailable):
+            require_served(library, collection)
         server.serve(Served(library, collection))

@@ -16,6 +16,7 @@ from vecsearch.cli.command import (
 )
 from vecsearch.config import Settings
 from vecsearch.errors import InvalidInput
+from vecsearch.vocabulary import READING_S
 
 
 class _Statement(TyperCommand):
@@ -41,7 +42,8 @@ def sql(
         int | None,
         typer.Option(
             metavar="SECONDS",
-            help="Stop the statement after this long; 0: never. Default: 300, or 0 with --write.",
+            help="Stop the statement after this long; 0: never. "
+            f"Default: {READING_S}, or 0 with --write.",
         ),
     ] = None,
     format_: FormatOption = None,

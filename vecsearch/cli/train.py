@@ -17,6 +17,7 @@ from vecsearch.cli.command import (
     write_rows,
 )
 from vecsearch.config import Settings
+from vecsearch.encoders.autoencoder import EPOCHS, IMAGE_SIZES, LATENT, PATIENCE, SEED
 from vecsearch.render.rows import require_object_format
 from vecsearch.vocabulary import counted
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Two rows of eight.
 PLOTTED = 12
+_SIZES = f"{', '.join(map(str, IMAGE_SIZES[:-1]))} or {IMAGE_SIZES[-1]}"
 
 train_app = group("train", "Train an encoder on your own images.")
 
@@ -36,17 +38,18 @@ def train_autoencoder(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file to write; pass it as --model.")
     ] = Path("autoencoder.safetensors"),
-    latent: Annotated[int, typer.Option(help="Numbers in one embedding.")] = 16,
+    latent: Annotated[int, typer.Option(help="Numbers in one embedding.")] = LATENT,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="At most this many passes over the images. Default: 30; with --resume, as before."
+            help=f"At most this many passes over the images. Default: {EPOCHS}; with --resume, as "
+            "before."
         ),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Squash images to this many pixels a side: 32, 64, 128 or 256. "
+            help=f"Squash images to this many pixels a side: {_SIZES}. "
             "Default: chosen by the size of most of them."
         ),
     ] = None,
@@ -55,8 +58,8 @@ def train_autoencoder(
         typer.Option(
             help="Stop after this many epochs without a better validation loss; 0: never."
         ),
-    ] = 5,
-    seed: Annotated[int, typer.Option(help="The same seed and images give the same file.")] = 0,
+    ] = PATIENCE,
+    seed: Annotated[int, typer.Option(help="The same seed and images give the same file.")] = SEED,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a training that was interrupted.")
     ] = False,

@@ -27,12 +27,6 @@ class Once(Generic[T]):
         self._lock = threading.Lock()
         self._future: Future[T] | None = None
 
-    @property
-    def is_made(self) -> bool:
-        """Whether the value exists, so that `get` returns at once."""
-        future = self._future
-        return future is not None and future.done() and future.exception() is None
-
     def get(self, make: Callable[[], T]) -> T:
         """Return the value; the first call makes it, and calls at the same time wait for that.
 

@@ -75,6 +75,7 @@ class QueryAnswer:
         sql: the statement, with its settings, for psql; vectors are variables, :'q1' and so on,
             unless `full_sql` asks for them.
         hits: nearest first.
+        notes: what is missing, as sentences.
 
     """
 
@@ -90,6 +91,7 @@ class QueryAnswer:
     seconds: float
     sql: str
     hits: list[TaggedHit]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ def query(
         seconds=answer.seconds,
         sql=answer.sql if form.full_sql else answer.short_sql,
         hits=tagged(collection, answer.hits),
+        notes=form.notes(len(answer.hits)),
     )
     # FastAPI would validate it first, in another thread.
     return Response(_QUERY_ANSWER.dump_json(shown), media_type="application/json")

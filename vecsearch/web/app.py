@@ -4,12 +4,14 @@ import logging
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, create_model
 from starlette.exceptions import HTTPException
 
 from vecsearch import __version__
@@ -138,9 +140,35 @@ def _on_http_error(request: Request, error: Exception) -> Response:
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
     # The first part of each place is the form, or the address.
-    faults = [(item["loc"][1:], item["type"], item["msg"]) for item in error.errors()]
+    fields = _taken(request.scope["route"])
+    faults = [
+        (item["loc"][1:], item["type"], item["msg"], fields.get(item["loc"][:2]))
+        for item in error.errors()
+    ]
     wrong = {str(item["loc"][1]) for item in error.errors() if item["loc"][0] == "query"}
     return _answer(request, 422, parameters.faulty(faults), faulty=wrong)
+
+
+def _taken(route: APIRoute) -> dict[parameters.Place, parameters.Schema]:
+    """Return what each field of a route's address and form takes, by its place."""
+    taken: dict[parameters.Place, parameters.Schema] = {}
+    left = [route.dependant]
+    while left:
+        one = left.pop()
+        left += one.dependencies
+        for part, fields in (
+            ("path", one.path_params),
+            ("query", one.query_params),
+            ("body", one.body_params),
+        ):
+            for field in fields:
+                kind = field.field_info.annotation
+                # A model's fields are those of the address or the form.
+                if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+                    alone: dict[str, Any] = {field.name: (kind, field.field_info)}
+                    kind = create_model(field.name, **alone)
+                taken |= {(part, *place): each for place, each in parameters.taken(kind).items()}
+    return taken
 
 
 def _on_fault(request: Request, _: Exception) -> Response:

@@ -1,10 +1,10 @@
 """The questions that the page and the API take: typed values, checked before anything runs."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from fastapi import UploadFile
@@ -18,6 +18,7 @@ from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Crop, Picture
 from vecsearch.search.questions.terms import WEIGHT, Term, terms
 from vecsearch.vocabulary import (
+    DEFAULT_K,
     LONGEST_TEXT,
     MAX_DIFFERENCE,
     MAXIMUM_EXPANSION,
@@ -65,6 +66,17 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def described_k(most: int) -> str:
+    """Return what the number of hits is, if an answer has at most so many."""
+    return (
+        f"The number of images, at most. Default: {DEFAULT_K}; with a cut-off, every image within "
+        f"it, up to {most:,}."
+    )
+
+
+# Where a field is in what was sent, and what it takes, as JSON schema tells it.
+Place = tuple[int | str, ...]
+Schema = Mapping[str, Any]
 # On their way, links gather parameters that are not ours, such as utm_source.
 OF_LINKS = ConfigDict(extra="ignore")
 Optional = BeforeValidator(_given)
@@ -99,13 +111,15 @@ class Question(BaseModel):
     """How to search: everything but the parts of the question."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    most: ClassVar[int] = MAXIMUM_K
+    """The number of hits that an answer has, at most."""
 
     collection: Annotated[CollectionName | None, Optional] = None
     """The collection to search. Default: the server's."""
     k: Annotated[
         Annotated[int, Field(ge=1, le=MAXIMUM_K)] | None,
         Optional,
-        Field(description=f"The number of images, at most. Default: {PAGE_K}."),
+        Field(description=described_k(MAXIMUM_K)),
     ] = None
     metric: Annotated[MetricName | None, Optional] = None
     """Default: the collection's own."""
@@ -141,6 +155,21 @@ class Question(BaseModel):
     min_height: Annotated[Pixels | None, Optional] = None
     max_height: Annotated[Pixels | None, Optional] = None
 
+    def limit(self) -> int | None:
+        """Return the largest number of hits; None for the query's own default."""
+        return self.most if self.is_bounded() else self.k
+
+    def is_bounded(self) -> bool:
+        """Return whether every hit within a cut-off is asked for, as many as an answer has."""
+        return self.k is None and (self.max_distance, self.min_similarity) != (None, None)
+
+    def notes(self, hits: int) -> list[str]:
+        """Return what an answer with so many hits should say about what is missing."""
+        if not self.is_bounded() or hits < self.most:
+            return []
+        most = f"Cut short after {hits:,} images, the most that an answer has"
+        return [f"{most}; more may be within the cut-off. Use a closer one."]
+
     def filters(self) -> Filters:
         """Return the filters among the fields."""
         return Filters(**{field.name: getattr(self, field.name) for field in fields(Filters)})
@@ -159,7 +188,7 @@ class Question(BaseModel):
             crop=None if self.crop is None else Crop.parse(self.crop),
             expand=self.expand,
             ranking=self.ranking,
-            k=self.k or PAGE_K,
+            k=self.limit(),
             metric=self.metric,
             filters=self.filters(),
             min_similarity=self.min_similarity,
@@ -249,6 +278,10 @@ class PageQuestion(Question):
     exclude_self: bool = True
     """Leave out the query images themselves: they are beside the hits."""
 
+    def limit(self) -> int:
+        """Return the largest number of hits."""
+        return self.k or PAGE_K
+
 
 class DuplicatesRule(BaseModel):
     """What counts as a near-duplicate, and which image of a group to keep."""
@@ -305,24 +338,30 @@ class MapQuestion(MapRule):
     collection: Annotated[CollectionName | None, Optional] = None
 
 
-def faulty(faults: Iterable[tuple[Sequence[int | str], str, str]]) -> str:
+def taken(model: type[BaseModel]) -> dict[Place, Schema]:
+    """Return what each field of a model takes, by its place."""
+    return {(name,): each for name, each in model.model_json_schema()["properties"].items()}
+
+
+def faulty(faults: Iterable[tuple[Place, str, str, Schema | None]]) -> str:
     """Return a sentence about fields that are not as they should be.
 
     Args:
-        faults: the place, the kind and the message of each, as pydantic tells them.
+        faults: the place, the kind and the message of each, as pydantic tells them, and what the
+            field takes, if it is known.
 
     """
     said = []
-    for place, kind, why in list(faults)[:MOST_FAULTS]:
-        wanted = "" if kind in OWN_WORDS else _wanted(_FIELDS.get(str(place[0]) if place else ""))
+    for place, kind, why, schema in list(faults)[:MOST_FAULTS]:
+        wanted = "" if kind in OWN_WORDS else _wanted(schema)
         name = ".".join(map(str, place))[:LONGEST_NAME] or "request"
         said.append(f"{name}: {f'give {wanted}' if wanted else fault(why)}")
     # A form chooses its encoding, so names may hold lone surrogates.
     return f"{'; '.join(said).encode(errors='replace').decode()}."
 
 
-def _wanted(schema: dict[str, Any] | None) -> str:
-    """Return what a field takes, from its JSON schema, as a phrase; empty if that is not simple."""
+def _wanted(schema: Schema | None) -> str:
+    """Return what a field takes, as a phrase; empty if that is not simple."""
     one = schema or {}
     # A field that may be left out is a choice of its kind and null; a list is of one kind.
     for kind in one.get("anyOf", ()):
@@ -356,11 +395,3 @@ def _files(
         )
     for file, weight in zip(files, weights or [1.0] * len(files), strict=True):
         yield Term(Picture(file.file.read()), weight=sign * weight)
-
-
-# By name, what each field of a request takes.
-_FIELDS: dict[str, dict[str, Any]] = {
-    name: schema
-    for model in (DuplicatesQuestion, MapQuestion, QueryForm, PageQuestion)
-    for name, schema in model.model_json_schema()["properties"].items()
-}

@@ -13,7 +13,7 @@ from starlette.types import Scope
 from vecsearch.errors import CollectionNotFound, Unclear, VecsearchError
 from vecsearch.search.query import Answer
 from vecsearch.search.questions.terms import Term
-from vecsearch.vocabulary import Axes, Derived, command_line
+from vecsearch.vocabulary import DEFAULT_COLLECTION, MAX_UPLOAD_MB, Axes, Derived, command_line
 from vecsearch.web.access.guard import Access
 from vecsearch.web.metrics import Metrics
 from vecsearch.web.parameters import DuplicatesRule, Question
@@ -49,7 +49,7 @@ class Options:
 
     collection: str
     token: str | None = None
-    max_bytes: int = 32 * 2**20
+    max_bytes: int = MAX_UPLOAD_MB * 2**20
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     is_known: Callable[[Scope], bool] | None = None
 
@@ -100,19 +100,8 @@ class Site:
     plans: "dict[str, tuple[str, Plan]]" = field(default_factory=dict)
 
     def choose(self, name: str | None, names: list[str] | None = None) -> "Collection":
-        """Return the collection of this name or, without one, the server's or the first one.
-
-        Args:
-            name: what the caller named; whether it exists is found out when it is read.
-            names: of all collections, if they are known.
-
-        """
-        if name is None:
-            name = self.options.collection
-            names = self.library.collection_names() if names is None else names
-            if names and name not in names:
-                name = names[0]
-        return self.library.collection(name)
+        """Return the collection of this name or, without one, the server's; see `choose`."""
+        return choose(self.library, self.options.collection, name, names)
 
     def duplicates(self, collection: "Collection", rule: DuplicatesRule) -> "Duplicates":
         """Return near-duplicates, those of the last time if nothing has changed since."""
@@ -168,6 +157,37 @@ class Site:
         if not answer.hits:
             require_label(collection, question.label)
         return answer
+
+
+def choose(
+    library: "Library", served: str, name: str | None, names: list[str] | None = None
+) -> "Collection":
+    """Return the collection of this name or, without one, the served or the first one.
+
+    Args:
+        library: all collections.
+        served: the one that the server was started with.
+        name: what the caller named; whether it exists is found out when it is read.
+        names: of all collections, if they are known.
+
+    """
+    if name is None:
+        name = served
+        names = library.collection_names() if names is None else names
+        if names and name not in names:
+            name = names[0]
+    return library.collection(name)
+
+
+def require_served(library: "Library", served: str) -> None:
+    """Check the collection that a server is started with; the default one may be missing.
+
+    Raises:
+        CollectionNotFound: there are others, but not this one.
+
+    """
+    if served != DEFAULT_COLLECTION and library.collection_names():
+        library.collection(served).reads_text()  # says which there are
 
 
 def _forget_oldest(kept: dict[Any, Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vecsearch.encoders.autoencoder import model
+from vecsearch.encoders.autoencoder import EPOCHS, IMAGE_SIZES, LATENT, PATIENCE, SEED, model
 from vecsearch.encoders.autoencoder.checkpoint import Checkpoint, checkpoint_file
 from vecsearch.encoders.autoencoder.model import Architecture, Autoencoder, to_input
 from vecsearch.encoders.tensors import choose_device
@@ -24,8 +24,6 @@ from vecsearch.vocabulary import MAX_DIMENSIONS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EPOCHS = 30
-IMAGE_SIZES = (32, 64, 128, 256)
 VALIDATION_SHARE = 0.2
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-3
@@ -55,8 +53,8 @@ class Options:
 
     Attributes:
         latent: dimensions of an embedding.
-        epochs: the largest number of epochs; None uses 30 or, when resuming, the number that the
-            training was started with.
+        epochs: the largest number of epochs; None uses `EPOCHS` or, when resuming, the number that
+            the training was started with.
         image_size: width and height of the network's input in pixels, one of `IMAGE_SIZES`; None
             chooses it by the pictures' sizes.
         patience: stop after this many epochs without a better validation loss; 0 never stops early.
@@ -67,11 +65,11 @@ class Options:
 
     """
 
-    latent: int = 16
+    latent: int = LATENT
     epochs: int | None = None
     image_size: int | None = None
-    patience: int = 5
-    seed: int = 0
+    patience: int = PATIENCE
+    seed: int = SEED
     resume: bool = False
     device: str = "auto"
     on_batch: Callable[[int, int], None] = lambda _epoch, _pictures: None

@@ -25,12 +25,13 @@ from vecsearch.postgres.embedded.access import (
     WRITERS,
 )
 from vecsearch.postgres.embedded.credentials import Credentials
+from vecsearch.postgres.sessions.settings import READING_LIMITS
 
 # Enough for a BI tool's pool.
 CONNECTIONS = 20
 READER_SETTINGS = {
     "default_transaction_read_only": "on",
-    "statement_timeout": "5min",
+    **READING_LIMITS,
     "idle_in_transaction_session_timeout": "1min",
     "lock_timeout": "10s",
     # Only a superuser can change these two. They keep the disk from filling, with what large

@@ -4,7 +4,7 @@ SEARCH are those under which plain SQL gives the right answer; a large collectio
 `EF_SEARCH`, as `vecsearch.vocabulary.least_ef_search` says.
 """
 
-from vecsearch.vocabulary import MINIMUM_EF_SEARCH
+from vecsearch.vocabulary import MINIMUM_EF_SEARCH, READING_S
 
 EF_SEARCH = "hnsw.ef_search"
 # With pgvector's defaults, an index search returns fewer rows than asked for, without a warning, if
@@ -24,4 +24,4 @@ SEARCH = {
 
 # While SQL that a user wrote is run to read: a statement, or the condition of a search. A session
 # with stricter ones keeps them.
-READING_LIMITS = {"statement_timeout": "5min"}
+READING_LIMITS = {"statement_timeout": f"{READING_S}s"}

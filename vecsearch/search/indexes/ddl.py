@@ -109,8 +109,6 @@ def build(
     column: str,
     operators: str,
     options: dict[str, int],
-    *,
-    using: str = IndexMethod.hnsw.value,
 ) -> None:
     """Build an index while its table is read and written.
 
@@ -121,14 +119,13 @@ def build(
         column: its vector column.
         operators: the operator class.
         options: build options of the access method; a missing one has pgvector's default.
-        using: the access method, one of `ACCESS_METHODS`.
 
     """
     drop(connection, name, str(table.schema))
     storage = ", ".join(f"{key} = {int(value)}" for key, value in options.items())
     connection.exec_driver_sql(
         f"CREATE INDEX CONCURRENTLY {name} ON {schema.sql_name(table)}"
-        f" USING {using} ({column} {operators}){f' WITH ({storage})' if storage else ''}"
+        f" USING {IndexMethod.hnsw} ({column} {operators}){f' WITH ({storage})' if storage else ''}"
     )
 
 

@@ -14,14 +14,20 @@ from vecsearch.imaging.sources import remote
 from vecsearch.search.query import Query
 from vecsearch.search.questions.pictures import Picture
 from vecsearch.search.questions.terms import Term
-from vecsearch.vocabulary import DEFAULT_K
-from vecsearch.web.parameters import CollectionName, Listed, Named, Optional, Several, Text
+from vecsearch.vocabulary import MAX_UPLOAD_MB
+from vecsearch.web.parameters import (
+    CollectionName,
+    Listed,
+    Named,
+    Optional,
+    Several,
+    Text,
+    described_k,
+)
 
 # An assistant reads all of an answer, and remembers only so much.
 MOST_HITS, MOST_THUMBNAILS, MOST_ROWS = 100, 20, 1_000
 ROWS, THUMBNAILS = 100, 5
-# Of a picture that is sent; as many as `vecsearch serve` takes.
-MOST_BYTES = 32 * 2**20
 
 
 def _decoded(value: Any) -> bytes:
@@ -31,8 +37,8 @@ def _decoded(value: Any) -> bytes:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
         raise ValueError("it is not base64") from error
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES // 2**20} MB, the limit")
+    if len(content) > MAX_UPLOAD_MB * 2**20:
+        raise ValueError(f"it has more than {MAX_UPLOAD_MB} MB, the limit")
     return content
 
 
@@ -46,6 +52,8 @@ PATHS = "absolute paths on the machine of this server"
 
 class Search(Named):
     """What to search for, and how: several parts are added up to one question."""
+
+    most = MOST_HITS
 
     path: Annotated[list[Text], Listed, Several] = Field(
         default_factory=list, description=f"Image files to search by: {PATHS}."
@@ -63,7 +71,7 @@ class Search(Named):
     k: Annotated[
         Annotated[int, Field(ge=1, le=MOST_HITS)] | None,
         Optional,
-        Field(description=f"The number of images, at most. Default: {DEFAULT_K}."),
+        Field(description=described_k(MOST_HITS)),
     ] = None
     thumbnails: Annotated[int, Field(ge=0, le=MOST_THUMBNAILS)] = THUMBNAILS
     """Show so many of the hits as small pictures, the nearest first; 0 for none."""
@@ -90,7 +98,7 @@ class Search(Named):
             InvalidInput: a path names no file of this machine, or the crop is not four numbers.
 
         """
-        return replace(self.query(self.terms()), k=self.k or DEFAULT_K, where=self.where)
+        return replace(self.query(self.terms()), where=self.where)
 
 
 class Statement(BaseModel):

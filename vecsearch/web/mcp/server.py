@@ -32,7 +32,7 @@ from vecsearch.errors import VecsearchError
 from vecsearch.imaging import thumbnails
 from vecsearch.web.mcp import tools
 from vecsearch.web.mcp.tools import Reply, Served
-from vecsearch.web.parameters import faulty
+from vecsearch.web.parameters import faulty, taken
 
 # Calls at once; more wait.
 AT_ONCE = 4
@@ -126,7 +126,13 @@ def _called(
     try:
         return _shown(tool.call(served, tool.arguments.model_validate(given)), answer)
     except ValidationError as error:
-        return _failed(faulty((item["loc"], item["type"], item["msg"]) for item in error.errors()))
+        fields = taken(tool.arguments)
+        return _failed(
+            faulty(
+                (item["loc"], item["type"], item["msg"], fields.get(item["loc"][:1]))
+                for item in error.errors()
+            )
+        )
     except VecsearchError as error:
         return _failed(str(error))
     except Exception:  # noqa: BLE001 - one bad call must not end the server

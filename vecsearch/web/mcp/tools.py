@@ -12,7 +12,7 @@ from vecsearch.library import Collection, CollectionStatus, Library
 from vecsearch.render.values import as_json
 from vecsearch.web.api import TaggedHit, TaggedImage, tagged, tagged_image
 from vecsearch.web.mcp.arguments import Image, Nothing, Search, Statement
-from vecsearch.web.site import require_label
+from vecsearch.web.site import choose, require_label
 
 # Characters of a value, and of all rows, that a statement's answer has at most.
 LONGEST_VALUE, LONGEST_ANSWER = 2_000, 100_000
@@ -26,9 +26,9 @@ class Served:
     library: Library
     collection: str
 
-    def choose(self, name: str | None) -> Collection:
-        """Return the collection of this name, or the server's."""
-        return self.library.collection(name or self.collection)
+    def choose(self, name: str | None, names: list[str] | None = None) -> Collection:
+        """Return the collection of this name or, without one, the server's; see `choose`."""
+        return choose(self.library, self.collection, name, names)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Found:
         metric: of the distances; smaller is nearer.
         meaning: what the words were taken for, as a sentence; null without words.
         hits: nearest first.
+        notes: what is missing, as sentences.
 
     """
 
@@ -67,6 +68,7 @@ class Found:
     metric: str
     meaning: str | None
     hits: list[TaggedHit]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def search(served: Served, asked: Search) -> Reply:
     pictures = [
         (f"{hit.rank}. {PurePath(hit.path).name}", kept[hit.id]) for hit in shown if hit.id in kept
     ]
-    return Reply(Found(collection.name, answer.metric, answer.meaning, hits), pictures)
+    notes = asked.notes(len(hits))
+    return Reply(Found(collection.name, answer.metric, answer.meaning, hits, notes), pictures)
 
 
 def sql(served: Served, asked: Statement) -> Reply:
@@ -132,7 +135,8 @@ def collections(served: Served, _: Nothing) -> Reply:
         Searchable(**vars(each), words=_words(library.collection(each.name), each))
         for each in library.collections()
     ]
-    return Reply(Collections(served.collection, found), [])
+    default = served.choose(None, [each.name for each in found]).name
+    return Reply(Collections(default, found), [])
 
 
 def image(served: Served, asked: Image) -> Reply:
