@@ -174,7 +174,7 @@ def test_without_k_there_are_10_hits_or_all_within_the_cut_off(
 
 
 def test_what_a_query_needs(api: TestClient, known: list[Known]) -> None:
-    assert "A part of a question is" in ask(api, 400)["detail"]
+    assert "There is nothing to search for" in ask(api, 400)["detail"]
     assert "only says what hits should be unlike" in ask(api, 400, not_id=known[0].id)["detail"]
     assert "has no image" in ask(api, 404, id=NOTHING)["detail"]
     assert "no collection 'other'" in ask(api, 404, id=known[0].id, collection="other")["detail"]

@@ -129,6 +129,7 @@ def test_what_cannot_be_asked_is_refused_in_words(
     a, b = ids[:2]
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"image": ONE, "image_weight": [1, 2]}, 400, "a weight for each file"),
+        ({"image": ONE, "image_weight": [0]}, 422, "give a number above 0, up to 1,000."),
         ({"id": f"0:{a}"}, 400, "The weight of .* is 0. Give a number above 0"),
         ({"id": f"1001:{a}"}, 400, "up to 1000"),
         ({"id": [a] * 51}, 422, "^id: .* at most 50"),

@@ -204,14 +204,14 @@ NO_ID = "00000000-0000-0000-0000-000000000000"
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({}, "A part of a question is"),
+        ({}, "There is nothing to search for"),
         ({"text": "xylophone"}, "'xylophone'"),
         ({"text": "tabby", "collection": "nope"}, "Collections: cats, images."),
         ({"text": "tabby", "collection": "'; --"}, "collection: "),
         ({"text": "tabby", "k": 101}, "k: give a whole number from 1 to 100."),
         ({"text": "tabby", "thumbnails": 21}, "thumbnails: give a whole number from 0 to 20."),
         ({"text": "tabby", "min_similarity": 2}, "min_similarity: give a number from -1 to 1."),
-        ({"text": "tabby", "model": "resnet50"}, "model: Extra inputs"),
+        ({"text": "tabby", "model": "resnet50"}, "model: there is no such field"),
         ({"text": "tabby", "label": "nope"}, "no image with the label 'nope'"),
         ({"text": "tabby", "metric": "l2"}, "Words are compared by cosine"),
         ({"text": {"a": 1}}, "text.0: "),
@@ -238,11 +238,11 @@ def test_what_cannot_be_searched_for(
 
 def test_other_tools_refuse_nonsense_and_the_server_goes_on(asked: Assistant) -> None:
     assert "nope" in asked.refused("get_image", image="nope")
-    assert "statement: Field required" in asked.refused("sql")
+    assert "statement: it is missing" in asked.refused("sql")
     limit = "limit: give a whole number from 1 to 1,000."
     assert asked.refused("sql", statement="SELECT 1", limit=0) == limit
     assert asked.refused("get_image", image=7) == "image: Input should be a valid string."
-    assert "x: Extra inputs" in asked.refused("list_collections", x=1)
+    assert "x: there is no such field" in asked.refused("list_collections", x=1)
     with pytest.raises(MCPError, match="There is no tool 'nope'"):
         asked.result("nope")
     assert asked.call("list_collections")

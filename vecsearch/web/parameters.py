@@ -30,8 +30,9 @@ from vecsearch.vocabulary import (
     Ranking,
 )
 
-# Kinds of faults that pydantic, or a validator here, describes better than the field does.
-OWN_WORDS = {"value_error", "too_long", "missing", "extra_forbidden", "string_too_long"}
+# Kinds of faults that pydantic, or a validator here, describes better than the field; or neither.
+OWN_WORDS = {"value_error", "too_long", "string_too_long"}
+IN_WORDS = {"missing": "it is missing", "extra_forbidden": "there is no such field"}
 # What an error repeats of a request.
 LONGEST_NAME = 100
 MOST_FAULTS = 10
@@ -355,7 +356,7 @@ def faulty(faults: Iterable[tuple[Place, str, str, Schema | None]]) -> str:
     for place, kind, why, schema in list(faults)[:MOST_FAULTS]:
         wanted = "" if kind in OWN_WORDS else _wanted(schema)
         name = ".".join(map(str, place))[:LONGEST_NAME] or "request"
-        said.append(f"{name}: {f'give {wanted}' if wanted else fault(why)}")
+        said.append(f"{name}: {IN_WORDS.get(kind) or (f'give {wanted}' if wanted else fault(why))}")
     # A form chooses its encoding, so names may hold lone surrogates.
     return f"{'; '.join(said).encode(errors='replace').decode()}."
 
@@ -367,10 +368,12 @@ def _wanted(schema: Schema | None) -> str:
     for kind in one.get("anyOf", ()):
         one = kind if kind.get("type") != "null" else one
     one = one.get("items", one)
-    least, most = one.get("minimum"), one.get("maximum")
+    least, most, above = map(one.get, ("minimum", "maximum", "exclusiveMinimum"))
     between = "" if least is None else f" of at least {least:,}"
     if least is not None and most is not None:
         between = f" from {least:,} to {most:,}"
+    if above is not None and most is not None:
+        between = f" above {above:,}, up to {most:,}"
     if "enum" in one:
         return f"{', '.join(one['enum'][:-1])} or {one['enum'][-1]}"
     if one.get("pattern") == WEIGHTED_SHA256:
