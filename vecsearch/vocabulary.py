@@ -313,6 +313,8 @@ EF_SEARCH_IMAGES = 100_000
 # pgvector's maximum.
 MAXIMUM_EF_SEARCH = 1_000
 DEFAULT_K = 10
+# Of each image, in the table that `refresh` makes.
+DEFAULT_NEIGHBOURS = 10
 # The share of the exact answer that an index is tuned to find.
 RECALL = 0.99
 # Of the body of a request, and of a picture that an assistant sends.

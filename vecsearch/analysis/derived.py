@@ -18,13 +18,12 @@ from vecsearch.errors import InvalidInput
 from vecsearch.postgres import catalog, database, migrate, schema, tables
 from vecsearch.postgres.rows import analyze, claimed, copy_rows, forget_old_changes
 from vecsearch.search.indexes.build import OnProgress, quiet
-from vecsearch.vocabulary import Derived, Layout, parse
+from vecsearch.vocabulary import DEFAULT_NEIGHBOURS, Derived, Layout, parse
 
 # Any fixed number; with the hash of a collection's name it is the key of the refresh lock.
 REFRESH_LOCK_KEY = 0x766566
 # At most so many neighbours of an image, and so many clusters.
 MOST = 1_000
-DEFAULT_NEIGHBOURS = 10
 # Made by default; clusters need an extra.
 USUAL = (Derived.neighbours, Derived.duplicates)
 
@@ -35,7 +34,8 @@ class Refresh:
 
     Attributes:
         tables: names of `Derived`.
-        neighbours: number of neighbours of each image; None keeps it, or uses 10.
+        neighbours: number of neighbours of each image; None keeps it, or uses
+            DEFAULT_NEIGHBOURS.
         clusters: number of clusters; None keeps it, or chooses it by the number of images.
         layout: name of a `Layout` of the map; None keeps it, or uses pca.
         whole: search for the neighbours of all images, not only of those that changes concern.

@@ -26,6 +26,7 @@ from vecsearch.render.figures import human_bytes, human_time
 from vecsearch.render.rows import Format
 from vecsearch.vocabulary import (
     DEFAULT_COLLECTION,
+    DEFAULT_NEIGHBOURS,
     MAX_INDEXED_DIMENSIONS,
     Derived,
     IndexMethod,
@@ -163,7 +164,10 @@ def refresh(
     ] = None,
     neighbours: Annotated[
         int | None,
-        typer.Option(help="Neighbours of each image. Default: as many as last time, or 10."),
+        typer.Option(
+            help="Neighbours of each image. Default: as many as last time, or "
+            f"{DEFAULT_NEIGHBOURS}."
+        ),
     ] = None,
     clusters: Annotated[
         int | None,
