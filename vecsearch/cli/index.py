@@ -197,10 +197,12 @@ def ranking(
     with open_library(settings) as library, steps_progress() as progress:
         asked = library.collection(collection)
         now = asked.index_status().ranking
-        if (ranking_, dims, expand) != (None, None, None):
+        is_set = (ranking_, dims, expand) != (None, None, None)
+        if is_set:
             chosen = ranking_ or now
             say_all(asked.set_ranking(chosen, dims=dims, expansion=expand, on_progress=progress))
-        say(f"Searches of {collection!r} by cosine are now {asked.index_status().how}.")
+        how = asked.index_status().how
+        say(f"Searches of {collection!r} by cosine are {'now ' if is_set else ''}{how}.")
 
 
 @command(index_app, "tune")
