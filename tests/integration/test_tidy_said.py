@@ -176,6 +176,8 @@ def test_paths_for_xargs_are_those_of_files_that_are_acted_on(
     assert sorted(planned.splitlines()) == copies
     _, done, err = run_command(library, *asked, "--yes")
     assert (sorted(done.splitlines()), "3 duplicates left alone" in err) == (copies, True)
+    _, again, err = run_command(library, *asked[:-1], "csv", "--yes")
+    assert ("There is nothing to do.\n" in err, again.count(",left,")) == (True, 6)
     Path(copies[0]).unlink()
     Path(copies[0]).write_bytes(b"another picture")
     for option in ("--dry-run", "--yes"):

@@ -1,7 +1,7 @@
 """The commands duplicates and undo."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -250,48 +250,48 @@ def _require_together(keep: KeepRule | None, apply: FileAction | None, *, given:
 
 
 def _apply(collection: "Collection", plan: "Plan", format_: Format | None, *, yes: bool) -> None:
-    from vecsearch.cli.progress import steps_progress
-    from vecsearch.render.tidying import was_done, will_do
+    from vecsearch.render.tidying import was_done
 
-    if not plan.files:
-        _show_plan(plan, Format.table, sys.stderr)
-        say("There is nothing to do.")
-        return
+    done = _done(collection, plan, yes=yes) if plan.files else []
+    run = done[0].run if done else None
+    acted = [entry for entry in done if entry.state is FileState.done]
+    if acted:
+        undoing = command_line("undo", run, collection=collection.name)
+        say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
+    else:
+        say("Nothing was done." if done else "There is nothing to do.")
+    left = len(done) - len(acted) + len(plan.untouched)
+    if left:
+        say(f"{counted(left, 'duplicate')} left alone; see the reasons.")
+    rows = [tuple(getattr(entry, name) for name in DONE_COLUMNS) for entry in done]
+    rows += [
+        (run, None, plan.action, FileState.left, each.path, each.kept_path, None, each.reason)
+        for each in plan.untouched
+    ]
+    write_rows(
+        rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS, lists=_is_acted_on
+    )
+    if done and not acted:
+        raise typer.Exit(1)
+
+
+def _done(collection: "Collection", plan: "Plan", *, yes: bool) -> "Sequence[Entry]":
+    """Ask, and act on the files of a plan.
+
+    Raises:
+        NotConfirmed: the answer was no, or nobody could be asked.
+
+    """
+    from vecsearch.cli.progress import steps_progress
+    from vecsearch.render.tidying import will_do
+
     sentence = will_do(plan)
     if is_terminal() and not yes:
         _show_plan(plan, Format.table, sys.stderr)
     if not confirming("Do it?", yes=yes)(sentence):
         raise NotConfirmed(f"{sentence} That needs a yes: add --yes. Nothing was done.")
     with steps_progress() as progress:
-        done = collection.tidy.apply(plan, on_progress=progress)
-    acted = [entry for entry in done if entry.state is FileState.done]
-    if acted:
-        undoing = command_line("undo", done[0].run, collection=collection.name)
-        say(f"{was_done(plan.action, len(acted), plan.folder)} To undo it: {undoing}")
-    else:
-        say("Nothing was done.")
-    left = len(done) - len(acted) + len(plan.untouched)
-    if left:
-        say(f"{counted(left, 'duplicate')} left alone; see the reasons.")
-    rows = [tuple(getattr(entry, name) for name in DONE_COLUMNS) for entry in done]
-    rows += [
-        (
-            done[0].run,
-            None,
-            plan.action,
-            FileState.left,
-            each.path,
-            each.kept_path,
-            None,
-            each.reason,
-        )
-        for each in plan.untouched
-    ]
-    write_rows(
-        rows, format_, columns=DONE_COLUMNS, table_columns=DONE_TABLE_COLUMNS, lists=_is_acted_on
-    )
-    if not acted:
-        raise typer.Exit(1)
+        return collection.tidy.apply(plan, on_progress=progress)
 
 
 def _show_plan(plan: "Plan", format_: Format, out: Any) -> None:
