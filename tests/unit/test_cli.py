@@ -78,13 +78,13 @@ def start(fails: bool = False):
 
 __main__.main()
 """
-# A terminal that is closed, under nohup if it is so named.
+# A terminal that is closed, under nohup if it is so named; these tests may run under nohup.
 HUNG_UP = """
 import signal, sys
 from vecsearch import __main__, cli
 
-if sys.argv[1] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+usual = {"nohup": signal.SIG_IGN, "terminal": signal.SIG_DFL}
+signal.signal(signal.SIGHUP, usual[sys.argv[1]])
 
 @cli.command.command(cli.app, "nohup")
 @cli.command.command(cli.app, "terminal")
