@@ -1,6 +1,5 @@
 """A picture to search by, or a part of one."""
 
-import os
 import re
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -112,12 +111,12 @@ class Picture:
             return cls(_png(source))
         if isinstance(source, str) and remote.is_url(source):
             return cls._fetched(scan.absolute(source))
-        path = Path(os.path.abspath(source))  # noqa: PTH100 - without .., as paths are stored
-        if (kind := containers.at(str(path))) is not None:
+        if (kind := containers.at(str(source))) is not None:
             raise InvalidInput(
-                f"{path} is a {kind.noun}. Ingest it, or name a picture in it: "
-                f"{kind.location(str(path))}/…"
+                f"{source} is a {kind.noun}. Ingest it, or name a picture in it: "
+                f"{kind.location(str(source))}/…"
             )
+        path = Path(scan.absolute(source))
         try:
             with said_if_slow(path), path.open("rb") as file:
                 # A pipe is welcome, but a device may have no end.
