@@ -24,6 +24,7 @@ from servers import (
 )
 from starlette.testclient import TestClient
 from support import Corpus, PixelEncoder, clustered, ingest, make_corpus, picture
+from tidy_support import use_trash_of
 from web_support import Known, client
 
 from vecsearch.config import Settings
@@ -135,6 +136,13 @@ def library(database_url: str, tmp_path: Path) -> Iterator[Library]:
     """An open library on a fresh, migrated database."""
     with Library.open(settings_of(database_url, tmp_path / "unused")) as opened:
         yield opened
+
+
+@pytest.fixture
+def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trash of the test's own, in a folder that is as well the user's data."""
+    use_trash_of(tmp_path / "data", monkeypatch)
+    return tmp_path / "data" / "Trash"
 
 
 @pytest.fixture

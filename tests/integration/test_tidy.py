@@ -17,7 +17,6 @@ from tidy_support import (
     killed_at,
     on_disk,
     undo_all,
-    use_trash_of,
 )
 
 from vecsearch.analysis.tidy import journal
@@ -26,15 +25,8 @@ from vecsearch.library import Library
 from vecsearch.postgres import database
 from vecsearch.vocabulary import FileAction, FileState
 
+pytestmark = pytest.mark.usefixtures("own_trash")
 ACTIONS = list(FileAction)
-
-
-@pytest.fixture(autouse=True)
-def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A trash of the test's own, in a folder that is as well the user's data."""
-    data = tmp_path / "data"
-    use_trash_of(data, monkeypatch)
-    return data / "Trash"
 
 
 @pytest.fixture

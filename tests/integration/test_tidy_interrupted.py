@@ -7,20 +7,14 @@ from typing import Any, NoReturn
 
 import pytest
 from support import PixelEncoder, ingest, once, picture, run_command, scalar
-from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
+from tidy_support import applied, fill, in_tables, on_disk
 
 from vecsearch.analysis.tidy import acting, journal
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.vocabulary import FileState
 
-pytestmark = once
-
-
-@pytest.fixture(autouse=True)
-def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    use_trash_of(tmp_path / "data", monkeypatch)
-    return tmp_path / "data" / "Trash"
+pytestmark = [once, pytest.mark.usefixtures("own_trash")]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import PixelEncoder, ingest, once, run_command, write
-from tidy_support import applied, fill, in_tables, on_disk, use_trash_of
+from tidy_support import applied, fill, in_tables, on_disk
 
 from vecsearch.analysis.tidy import disk
 from vecsearch.cli import command
@@ -15,13 +15,7 @@ from vecsearch.library import Library
 from vecsearch.postgres import database, drop
 from vecsearch.vocabulary import FileState
 
-pytestmark = once
-
-
-@pytest.fixture(autouse=True)
-def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    use_trash_of(tmp_path / "data", monkeypatch)
-    return tmp_path / "data" / "Trash"
+pytestmark = [once, pytest.mark.usefixtures("own_trash")]
 
 
 @pytest.fixture

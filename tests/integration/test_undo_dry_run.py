@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 from support import once, run_command
-from tidy_support import applied, fill, in_tables, use_trash_of
+from tidy_support import applied, fill, in_tables
 
 from vecsearch.errors import InvalidInput
 from vecsearch.library import Library
 from vecsearch.vocabulary import FileAction, FileState
 
-pytestmark = once
-
-
-@pytest.fixture(autouse=True)
-def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    use_trash_of(tmp_path / "data", monkeypatch)
-    return tmp_path / "data" / "Trash"
+pytestmark = [once, pytest.mark.usefixtures("own_trash")]
 
 
 @pytest.fixture
