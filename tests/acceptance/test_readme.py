@@ -1,5 +1,6 @@
 """Every command of the README runs unchanged."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -99,14 +100,18 @@ def test_the_demo(
     arguments: tuple[str, ...],
     expected: float,
 ) -> None:
-    finished = subprocess.run(
-        ["vecsearch", "demo", *arguments, "--data-dir", str(data_dir), "--format", "csv"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    def demo(folder: Path) -> "subprocess.CompletedProcess[str]":
+        folder.mkdir()
+        return subprocess.run(
+            ["vecsearch", "demo", *arguments, "--data-dir", str(data_dir), "--format", "csv"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    finished = demo(tmp_path / "one")
     assert ("Training an autoencoder" in finished.stderr) == bool(arguments)
     assert ('--text "lighthouse": 10 of the 10 nearest' in finished.stderr) != bool(arguments)
     assert "clock/05.png and clock/05 enlarged.jpg" in finished.stderr
@@ -114,4 +119,10 @@ def test_the_demo(
     assert header == ["query", "family", "same_family", "of"]
     assert len(rows) >= 10
     assert sum(int(row[2]) for row in rows) >= expected * sum(int(row[3]) for row in rows)
-    assert (tmp_path / "vecsearch-demo/contact-sheet.png").exists()
+    assert (tmp_path / "one/vecsearch-demo/contact-sheet.png").exists()
+    if not arguments:
+        # In another folder, each picture has a copy that is not of this demo.
+        again = demo(tmp_path / "other").stderr
+        assert re.findall("Near-duplicates: .*", again) == re.findall(
+            "Near-duplicates: .*", finished.stderr
+        )

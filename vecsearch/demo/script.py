@@ -172,7 +172,8 @@ def _duplicates(collection: Collection, pictures: Path) -> list[list[str]]:
         path = Path(image.path)
         if path.is_relative_to(pictures.absolute()):
             groups.setdefault(image.group, []).append(str(path.relative_to(pictures.absolute())))
-    return list(groups.values())
+    # The copies that a demo drew in another folder are not shown.
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def draw_pictures(folder: Path) -> None:
