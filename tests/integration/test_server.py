@@ -13,7 +13,7 @@ from servers import initialise
 from vecsearch.config import Settings
 from vecsearch.errors import DatabaseUnavailable
 from vecsearch.library import Library
-from vecsearch.postgres.embedded import server
+from vecsearch.postgres.embedded import launching, server
 
 
 def test_a_lease_starts_the_server_and_its_end_stops_it(data_dir: Path) -> None:
@@ -23,6 +23,21 @@ def test_a_lease_starts_the_server_and_its_end_stops_it(data_dir: Path) -> None:
     assert not is_running(data_dir)
     with pytest.raises(psycopg.OperationalError):
         scalar(url, "SELECT 1")
+
+
+def test_a_start_that_is_interrupted_leaves_no_server(data_dir: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), server.lease(data_dir, meanwhile=interrupt):
+        pass
+    # Where it was not stopped, its files do not name it yet.
+    assert not launching.is_alive(data_dir / "postgres")
+    with holder(data_dir):
+        first = postmaster(data_dir)
+        with pytest.raises(KeyboardInterrupt), server.lease(data_dir, meanwhile=interrupt):
+            pass
+        assert postmaster(data_dir) == first
 
 
 def test_what_was_written_is_there_the_next_time(data_dir: Path) -> None:

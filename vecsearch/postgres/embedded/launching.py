@@ -31,8 +31,6 @@ _READ_BYTES = 2**20
 _STILL_IN_USE = "is still in use"
 _RECOVERING = "automatic recovery in progress"
 _log = logging.getLogger(__name__)
-# The children of this process, which become zombies unless it asks for their ends.
-_children: list["subprocess.Popen[bytes]"] = []
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,18 @@ class Launched:
     """A server that this process has started, and where its log begins."""
 
     process: "subprocess.Popen[bytes]"
-    log: Path
+    database: Path
     begins: int
+
+    @property
+    def log(self) -> Path:
+        """The file that it writes to."""
+        return self.database / "log"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
 
     def printed(self) -> str:
         """Return what it has written to its log."""
@@ -49,6 +57,10 @@ class Launched:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self.begins, end - _READ_BYTES))
             return log.read().decode(errors="replace")
+
+
+# The children of this process, which become zombies unless it asks for their ends.
+_children: list[Launched] = []
 
 
 def up(data_dir: Path, meanwhile: Callable[[], None] = lambda: None) -> Postmaster:
@@ -121,13 +133,19 @@ def launch(
             )
     finally:
         os.close(opened)
-    _children.append(process)
-    return Launched(process, log, begins)
+    launched = Launched(process, database, begins)
+    _children.append(launched)
+    return launched
+
+
+def is_alive(database: Path) -> bool:
+    """Return whether a server that this process started lives, which its files may not show yet."""
+    return any(child.is_alive for child in _children if child.database == database)
 
 
 def reap() -> None:
     """Let the system forget servers of this process that have ended."""
-    _children[:] = [child for child in _children if child.poll() is None]
+    _children[:] = [child for child in _children if child.is_alive]
 
 
 def _launch_configured(data_dir: Path) -> Launched:

@@ -61,11 +61,15 @@ def lease(
     folder.prepare(data_dir)
     with folder.open_lock(data_dir, folder.USERS) as users:
         locks.take(users, fcntl.LOCK_SH, "stops the embedded database")
-        with _starting(data_dir):
-            url = _start(data_dir, meanwhile)
-        if keep_running:
-            access.write(folder.keep_running(data_dir), "")
         try:
+            with _starting(data_dir):
+                url = _start(data_dir, meanwhile)
+        except KeyboardInterrupt:
+            _stop_if_unused(data_dir, users)
+            raise
+        try:
+            if keep_running:
+                access.write(folder.keep_running(data_dir), "")
             yield url
         finally:
             _stop_if_unused(data_dir, users)
@@ -262,20 +266,25 @@ def _stop(data_dir: Path) -> None:
 
     """
     database = folder.postgres(data_dir)
-    found = postmaster.find(database)
-    if found is not None and not found.is_stopping:
-        launching.require_awake(found)
-        # One that restarts after a crash may forget that it was asked to end (PostgreSQL 18).
-        postmaster.shut_down(found, at_once=not _takes_connections(found))
-    ending = launching.Ending()
-    while (found := postmaster.find(database)) is not None:
-        launching.require_awake(found)
+    ending, is_asked = launching.Ending(), False
+    while True:
+        found = postmaster.find(database)
+        if found is None and not launching.is_alive(database):
+            break
         if ending.seconds > launching.STOP_TIMEOUT_S + AT_ONCE_TIMEOUT_S:
             raise DatabaseUnavailable(
-                f"The embedded Postgres, process {found.pid}, has not ended after "
-                f"{ending.seconds:.0f} seconds. It goes on ending; see its log: {database / 'log'}"
+                f"The embedded Postgres{f', process {found.pid},' if found else ''} has not ended "
+                f"after {ending.seconds:.0f} seconds. It goes on ending; see its log: "
+                f"{database / 'log'}"
             )
-        ending.hasten(found)
+        if found is not None:
+            launching.require_awake(found)
+            if not is_asked and not found.is_stopping:
+                # One that restarts after a crash may forget that it was asked to end
+                # (PostgreSQL 18).
+                postmaster.shut_down(found, at_once=not _takes_connections(found))
+            is_asked = True
+            ending.hasten(found)
         time.sleep(0.005)
     launching.reap()
 
