@@ -22,6 +22,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["VECSEARCH_CACHE_DIR"] = tempfile.mkdtemp(prefix="vecsearch-cache-")
     atexit.register(shutil.rmtree, os.environ["VECSEARCH_CACHE_DIR"], ignore_errors=True)
 
+# Databases are made and dropped by the thousand: in memory, where there is plenty of it.
+MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it get names of their own
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 # A run in a script's background ignores Ctrl-C, and so would the commands that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

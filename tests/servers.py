@@ -3,6 +3,7 @@
 A cluster of Citus is not in a wheel: tests use the one whose coordinator `CITUS_VARIABLE` names.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -72,6 +73,7 @@ def with_database(url: str, name: str) -> str:
     return sa.make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
+@functools.cache
 def nodes(url: str) -> list[str]:
     """Return the URLs of a cluster's servers, the coordinator first; of another server, its own."""
     with psycopg.connect(url) as connection:
