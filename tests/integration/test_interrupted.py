@@ -6,21 +6,59 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import typer
 from support import clustered, make_corpus, once, run_command
 
 from vecsearch.errors import ClusterUnavailable
-from vecsearch.ingest.folders import Ingesting
-from vecsearch.ingest.summary import Progress, Summary
 from vecsearch.library import Library
 
 pytestmark = once
 COMMAND = [sys.executable, "-m", "vecsearch"]
+# A command line whose ingest gets a signal, in a process of its own: what other tests have loaded
+# into theirs may end it.
+INTERRUPTED = """
+import signal, sys
+from contextlib import suppress
+
+import typer
+
+from vecsearch import cli
+from vecsearch.errors import ClusterUnavailable
+from vecsearch.ingest import folders
+from vecsearch.ingest.summary import Progress, Summary
+
+number, manner = signal.Signals[sys.argv.pop(1)], sys.argv.pop(1)
+
+def raised(*_):
+    signal.raise_signal(number)
+
+def dropped(store, name, wanted):
+    wanted.on_progress(Progress(0, 2, Summary()))
+    with suppress(KeyboardInterrupt):
+        raised()
+    wanted.on_progress(Progress(1, 2, Summary()))
+    sys.exit("It went on.")
+
+def replaced(*_):
+    try:
+        raised()
+    except KeyboardInterrupt:
+        raise ClusterUnavailable("A worker ended.") from None
+
+def asked(*_):
+    with suppress(KeyboardInterrupt):
+        raised()
+    raise typer.Abort
+
+folders.ingest = globals()[manner]
+signal.signal(number, signal.default_int_handler)  # nohup ignores SIGHUP
+status = cli.main()
+if signal.getsignal(number) is not signal.default_int_handler:
+    sys.exit("The handler stayed.")
+sys.exit(status)
+"""
 
 
 def test_ctrl_c_while_loading_shows_no_traceback(tmp_path: Path) -> None:
@@ -60,61 +98,22 @@ def test_a_second_ctrl_c_stops_at_once(library: Library) -> None:
             process.kill()
 
 
-def test_ctrl_c_during_an_ingest_says_at_once_what_happens(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        # At once, in this thread; os.kill may reach another thread, and this one later.
-        signal.raise_signal(signal.SIGINT)
-
-    for name, kept in (
-        ("images", "Nothing was stored; run the same command to start again."),
-        ("birds", "Every finished batch is kept; run the same command to continue."),
-    ):
-        monkeypatch.setattr("vecsearch.ingest.folders.ingest", interrupt)
-        if name == "birds":
-            make_corpus(library, name, clustered(1, 4, seed=0))
-        code, out, err = run_command(library, "ingest", "photos", "-c", name)
-        assert (code, out) == (130, "")
-        assert err == f"Stopping.\nInterrupted. {kept}\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+@pytest.mark.parametrize("name", ["images", "birds"])
+def test_ctrl_c_during_an_ingest_says_at_once_what_happens(library: Library, name: str) -> None:
+    make_corpus(library, "birds", clustered(1, 4, seed=0))
+    kept = {
+        "images": "Nothing was stored; run the same command to start again.",
+        "birds": "Every finished batch is kept; run the same command to continue.",
+    }
+    said = f"Stopping.\nInterrupted. {kept[name]}\n"
+    assert interrupted(library, "SIGINT", "raised", "-c", name) == (130, "", said)
 
 
-@pytest.fixture(params=["SIGINT", "SIGTERM", "SIGHUP"])
-def interrupting(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
-    """A signal that interrupts, as all of them do in a command."""
-    chosen = signal.Signals[request.param]
-    usual = signal.signal(chosen, signal.default_int_handler)
-    yield chosen
-    assert signal.signal(chosen, usual) is signal.default_int_handler
-
-
-def test_ctrl_c_stops_an_ingest_where_python_or_ray_loses_it(
-    library: Library, monkeypatch: pytest.MonkeyPatch, interrupting: signal.Signals
-) -> None:
-    def dropped(wanted: Ingesting) -> None:
-        wanted.on_progress(Progress(0, 2, Summary()))
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(interrupting)
-        wanted.on_progress(Progress(1, 2, Summary()))
-        pytest.fail("it went on")
-
-    def replaced(_: Ingesting) -> None:
-        try:
-            signal.raise_signal(interrupting)
-        except KeyboardInterrupt:
-            raise ClusterUnavailable("A worker ended.") from None
-
-    def asked(_: Ingesting) -> None:
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(interrupting)
-        raise typer.Abort
-
-    for lose, error in (dropped, ""), (replaced, "error: A worker ended.\n"), (asked, ""):
-        monkeypatch.setattr(
-            "vecsearch.ingest.folders.ingest", lambda *words, lose=lose: lose(words[-1])
-        )
-        code, out, err = run_command(library, "ingest", "photos")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_stops_an_ingest_where_python_or_ray_loses_it(library: Library, number: str) -> None:
+    errors = {"dropped": "", "replaced": "error: A worker ended.\n", "asked": ""}
+    for manner, error in errors.items():
+        code, out, err = interrupted(library, number, manner)
         assert (code, out) == (130, "")
         assert err.startswith(f"Stopping.\n{error}Interrupted. Nothing was stored;")
 
@@ -127,6 +126,18 @@ def test_an_error_without_ctrl_c_is_an_error(
 
     monkeypatch.setattr("vecsearch.ingest.folders.ingest", fail)
     assert run_command(library, "ingest", "photos") == (1, "", "error: A worker ended.\n")
+
+
+def interrupted(library: Library, number: str, manner: str, *options: str) -> tuple[int, str, str]:
+    """Run an ingest that is interrupted; return its exit status, stdout and stderr."""
+    ingest = ["ingest", "photos", *options, "--database-url", library.url]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, number, manner, *ingest],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def _is_listening(address: tuple[str, int]) -> bool:
