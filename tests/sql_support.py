@@ -12,8 +12,7 @@ Client = psycopg.Connection[Any]
 
 def connect(library: Library, **options: Any) -> Client:
     """Return a plain client, with pgvector's own settings, under which index scans end early."""
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = psycopg.connect(url, autocommit=True, **options)
+    connection = psycopg.connect(library.url, autocommit=True, **options)
     connection.execute("SELECT CAST('[1]' AS public.vector)")
     for setting in (
         "hnsw.iterative_scan = off",

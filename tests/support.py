@@ -314,8 +314,7 @@ def store_concepts(
 
 def run_command(library: Library, *words: object, **options: Any) -> tuple[int, str, str]:
     """Run a command on the library's database; return its exit status, stdout and stderr."""
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    done = CliRunner().invoke(app, [*map(str, words), "--database-url", url], **options)
+    done = CliRunner().invoke(app, [*map(str, words), "--database-url", library.url], **options)
     return done.exit_code, done.stdout, done.stderr
 
 

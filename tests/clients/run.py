@@ -162,8 +162,7 @@ def questions(source: Source) -> dict[str, str]:
 def source_of(library: Library) -> Source:
     """Return the library's collection `images`, whose server must have a port."""
     address = reader.prepare(library.engine, library.settings.data_dir)
-    owner = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(owner) as connection:
+    with psycopg.connect(library.url) as connection:
         connection.execute("SET enable_indexscan = off")
         ((image,),) = connection.execute(
             "SELECT id::text FROM vecsearch.images ORDER BY path LIMIT 1"
@@ -177,7 +176,7 @@ def source_of(library: Library) -> Source:
     labels = {id_: label for id_, label, _ in found}
     # One that not every near image has.
     label = labels[sorted(distances, key=distances.__getitem__)[len(distances) // 3]]
-    return Source(owner, address.url, address.jdbc, image, label, distances, labels)
+    return Source(library.url, address.url, address.jdbc, image, label, distances, labels)
 
 
 @dataclass(frozen=True)

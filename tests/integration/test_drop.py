@@ -222,18 +222,17 @@ def test_all_can_be_removed_by_the_document_and_nothing_else_goes(library: Libra
     (statements,) = re.findall(r"```sql\n(.*?)```", UNINSTALL.read_text(), re.DOTALL)
     make_corpus(library, "images", clustered(20, 8, seed=0))
     write(library, "CREATE VIEW public.mine AS SELECT name FROM vecsearch.concepts")
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     before = objects(library)
     for remedy in (library.collection().drop, lambda: write(library, "DROP VIEW public.mine")):
         with (
-            psycopg.connect(url, autocommit=True) as connection,
+            psycopg.connect(library.url, autocommit=True) as connection,
             pytest.raises(psycopg.errors.DependentObjectsStillExist),
         ):
             connection.execute(statements.encode())
         assert objects(library) <= before
         assert {"concepts", "thumbnails", "concept"} <= objects(library)
         remedy()
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(library.url, autocommit=True) as connection:
         connection.execute(statements.encode())
     assert objects(library) == set()
     assert scalar(library, "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^vecsearch'") == 0

@@ -347,9 +347,8 @@ def test_a_server_newer_than_every_pg_restore_here_is_restored_by_copying(
 
 
 def run(library: Library, *words: str) -> tuple[int, str, str]:
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     data_dir = str(library.settings.data_dir)
-    done = CliRunner().invoke(app, [*words, "--database-url", url, "--data-dir", data_dir])
+    done = CliRunner().invoke(app, [*words, "--database-url", library.url, "--data-dir", data_dir])
     return done.exit_code, done.stdout, done.stderr
 
 

@@ -224,10 +224,9 @@ def test_the_command_prints_what_could_go_and_deletes_nothing(
     copy = photos / "dogs" / "copy.png"
     copy.write_bytes((photos / "cats" / "01.png").read_bytes())
     ingest(library.engine, [photos], PixelEncoder())
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def run(*options: str) -> tuple[str, str]:
-        done = CliRunner().invoke(app, ["duplicates", "--database-url", url, *options])
+        done = CliRunner().invoke(app, ["duplicates", "--database-url", library.url, *options])
         assert done.exit_code == 0, done.output
         return done.stdout, done.stderr
 

@@ -111,11 +111,10 @@ def test_a_reader_searches_in_a_transaction_that_is_read_only(indexed: Corpus, r
         f"GRANT SELECT ON ALL TABLES IN SCHEMA vecsearch, vecsearch_internal TO {reader}",
     ):
         write(library, statement)
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     options = f"-c role={reader} -c default_transaction_read_only=on -c hnsw.iterative_scan=off"
     # Its first statement: the session does not know pgvector's settings yet.
     for condition in (None, "label = 'c7'", "width >= 0"):
-        with psycopg.connect(url, autocommit=True, options=options) as client:
+        with psycopg.connect(library.url, autocommit=True, options=options) as client:
             search = "SELECT id FROM vecsearch.images_search(%s, 100, %s)"
             assert rows(client, search, path(indexed, 7), condition)[0] == (indexed.ids[7],)
             assert client.execute("SHOW hnsw.iterative_scan").fetchone() == ("off",)

@@ -16,8 +16,8 @@ from vecsearch.library import Library
 
 pytestmark = once
 COMMAND = [sys.executable, "-m", "vecsearch"]
-# A command line whose ingest gets a signal, in a process of its own: what other tests have loaded
-# into theirs may end it.
+# A command line whose ingest gets a signal: in a process of its own, so that its end is seen, and a
+# signal that nothing handles ends no other test.
 INTERRUPTED = """
 import signal, sys
 from contextlib import suppress

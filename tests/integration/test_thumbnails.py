@@ -262,11 +262,10 @@ def test_pages_and_sheets_need_no_originals(
         return drawn[-1]
 
     monkeypatch.setattr(pictures, "make", noted)
-    url = ingested.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def run(*arguments: object) -> None:
         words = [str(argument) for argument in arguments]
-        done = CliRunner().invoke(app, [*words, "--database-url", url])
+        done = CliRunner().invoke(app, [*words, "--database-url", ingested.url])
         assert done.exit_code == 0, done.output
 
     page, sheet, both = (tmp_path / name for name in ("page.html", "sheet.png", "both.png"))

@@ -92,12 +92,11 @@ def test_killed_at_each_step_nothing_is_lost(
     monkeypatch.chdir(tmp_path)
     photos = fill(library, tmp_path / "photos", groups=1, small=False)
     files, rows = on_disk(photos), in_tables(library)
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     act = partial(apply, action)
     for step in range(1, 200):
         if undoing:
             act(library)
-        has_ended = killed_at(step, url, undo_all if undoing else act)
+        has_ended = killed_at(step, library.url, undo_all if undoing else act)
         contents = {file.read_bytes() for file in tmp_path.rglob("*.png*")}
         assert contents >= {content for content, _, _ in files.values()}
         undo_all(library)

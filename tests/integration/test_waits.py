@@ -23,8 +23,7 @@ LOCK = "SELECT pg_advisory_lock({key}, hashtext('images'))"
 @contextmanager
 def session(library: Library, *statements: str) -> Iterator[psycopg.Connection[Any]]:
     """A session of another program, in a transaction."""
-    url = library.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url, application_name="another program") as connection:
+    with psycopg.connect(library.url, application_name="another program") as connection:
         for statement in statements:
             connection.execute(statement.encode())
         yield connection
